@@ -1,0 +1,1 @@
+"""What learns: the engine process and the stages it trains."""

@@ -1,0 +1,354 @@
+"""What the terminal and the engine say to each other: one JSON object a line, commands one way, events the other.
+
+Torch-free, so that the terminal can import it. Every struct is tagged by its lower-case name. Bytes travel as base64.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from storage.records import Correction, Demonstration, Message, Policy, Ranking, Rating, Run, Sampling, StopReason
+
+MAX_LINE = 8 * 1024 * 1024
+"""Bytes of the longest line either side accepts."""
+BLOB_CHUNK = 256 * 1024
+"""Bytes of adapter in one `blob` line."""
+TOKEN_FLUSH_SECONDS = 0.04
+"""Tokens cross in batches, at most this often."""
+
+Stage = Literal["sft", "reward", "distill", "ppo"]
+STAGES: tuple[Stage, ...] = ("sft", "reward", "distill", "ppo")
+
+
+class _Line(Struct, frozen=True, tag=str.lower, tag_field="type", omit_defaults=True):
+    pass
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """A judged answer, complete enough to learn from in an engine that has never seen it."""
+
+    uid: str
+    messages: tuple[Message, ...]
+    text: str
+    prompt_ids: tuple[int, ...] = ()  # empty when imported: the engine tokenises
+    token_ids: tuple[int, ...] = ()
+    stop: StopReason | None = None
+
+
+class Lesson(Struct, frozen=True, omit_defaults=True):
+    """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt."""
+
+    seq: int
+    judgement: Ranking | Rating | Correction | Demonstration
+    answers: tuple[Answer, ...]
+
+
+class Load(_Line):
+    """Load a base model and build its trees. Blobs of `adapter` must have been sent before."""
+
+    model: str  # directory, hub id or 'pocket'
+    quantize: str = "auto"
+    device: str = "auto"
+    adapter: str | None = None  # sha256 of the version to resume from
+    version: str = "base"  # its id
+    seed: int = 0
+    nats: float = 6.0  # budget of the acting policy against the base, per 64 tokens
+    bias: bool = True  # steering by Ĥ
+    stages: tuple[Stage, ...] = STAGES
+    paused: bool = False  # adapters' learning
+    metered: bool = False  # train only what `set train_seconds` grants
+    sampling: Sampling = Sampling()  # of the learners' own rollouts
+    train_prompts: tuple[tuple[Message, ...], ...] = ()
+    gate_prompts: tuple[tuple[Message, ...], ...] = ()
+    trust_remote_code: bool = False
+
+
+class Replay(_Line):
+    """Live judgements of the log, in order, in chunks; `last` ends them and Ĥ is fitted once."""
+
+    lessons: tuple[Lesson, ...]
+    last: bool = False
+
+
+class Judge(_Line):
+    """A new judgement, already on disk."""
+
+    lesson: Lesson
+
+
+class Retract(_Line):
+    """The judgement `seq` was undone. (A redo is a `judge` with the old seq.)"""
+
+    seq: int
+
+
+class Candidate(Struct, frozen=True, omit_defaults=True):
+    """One answer to draw. `prefix_ids` are tokens already fixed (resume)."""
+
+    uid: str
+    seed: int
+    messages: tuple[Message, ...]
+    policy: Policy = "acting"
+    prefix_ids: tuple[int, ...] = ()
+
+
+class Generate(_Line):
+    """Draw answers, all in one batch; prompts may differ."""
+
+    candidates: tuple[Candidate, ...]
+    sampling: Sampling
+
+
+class Stop(_Line):
+    """End these answers now with reason `stopped`; empty means all."""
+
+    uids: tuple[str, ...] = ()
+
+
+class ResumeFrom(_Line):
+    """Drop an answer's tokens from index `n_tokens` on and draw them again with Ĥ as it is now."""
+
+    uid: str
+    n_tokens: int
+
+
+class Set(_Line):
+    """Change how the engine works; None leaves a setting as it is."""
+
+    nats: float | None = None
+    bias: bool | None = None
+    paused: bool | None = None
+    train_now: bool = False  # start a round of training, even with little new to learn
+    train_seconds: float | None = None  # metered: grant this much learner time, then an `idle` event follows
+    train_steps: int | None = None  # metered: grant this many optimizer steps
+    flush: bool = False  # metered: bring what has been trained to the gate now; an `idle` event follows
+    train_prompts: tuple[tuple[Message, ...], ...] | None = None
+    gate_prompts: tuple[tuple[Message, ...], ...] | None = None
+
+
+class Rollback(_Line):
+    """Act with this version and with the Ĥ that it was published with; hold learning until `set paused=False`."""
+
+    version: str  # 'base' for none
+    sha256: str | None = None
+
+
+class Blob(_Line):
+    """A piece of one file of a version's directory. Both a command (what the engine lacks) and an event (what it publishes)."""
+
+    sha256: str  # of the version
+    name: str  # file name, no directories
+    index: int
+    count: int  # pieces of this file
+    data: bytes
+
+
+class PublishAck(_Line):
+    """The version is on disk and recorded under this id: act with it."""
+
+    sha256: str
+    version: str
+
+
+class Shutdown(_Line):
+    """Finish and exit."""
+
+
+Command = (
+    Load | Replay | Judge | Retract | Generate | Stop | ResumeFrom | Set | Rollback | Blob | PublishAck | Shutdown
+)
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+class Loading(_Line):
+    """Progress of `load`, in bytes where known."""
+
+    what: str  # 'libraries', 'download', 'weights', 'quantize', 'trees'
+    done: float = 0.0
+    total: float = 0.0  # 0 when unknown
+    seconds_left: float | None = None
+
+
+class Ready(_Line):
+    """The model is loaded and answers can be asked for."""
+
+    base_hash: str
+    model: str
+    layers: int
+    parameters: int
+    vocabulary: int
+    width: int
+    device: str
+    quantize: str  # what 'auto' came to
+    memory_bytes: int  # base and all roles
+    base_bytes: int
+    context: int  # tokens
+    chat_template: bool
+    version: str = "base"
+
+
+class Started(_Line):
+    """An answer is being drawn: under which policy."""
+
+    uid: str
+    prompt_ids: tuple[int, ...]
+    version: str
+    h_epoch: int
+    beta: float
+    policy: Policy
+    truncated: int = 0  # prompt tokens dropped on the left to fit the context
+
+
+class Piece(Struct, frozen=True, omit_defaults=True):
+    """Consecutive new tokens of one answer. Concatenated texts of an answer are its text."""
+
+    uid: str
+    start: int  # index of the first token
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]  # one per token; '' while a character is incomplete
+    logprobs: tuple[float, ...]
+    unbiased_logprobs: tuple[float, ...]
+    times: tuple[float, ...]
+
+
+class Tokens(_Line):
+    """New tokens of any number of answers."""
+
+    pieces: tuple[Piece, ...]
+
+
+class Ended(_Line):
+    """An answer is complete."""
+
+    uid: str
+    reason: StopReason
+    text: str  # authoritative
+    n_tokens: int
+    kl: float  # nats against the base, exact at each visited state, summed over tokens
+    seconds: float
+
+
+class Learned(_Line):
+    """Ĥ was refitted on the live judgements; the next answer is drawn with it."""
+
+    seq: int  # of the judgement that caused it, 0 after a replay
+    h_epoch: int
+    milliseconds: float  # fit and β
+    beta: float
+    rankings: int
+    ratings: int
+    corrections: int
+    log_loss: float | None = None  # prequential: of this judgement, before learning from it
+    accuracy: float | None = None  # prequential pair accuracy so far
+    dropped: str = ""  # what of the judgement could not be used, in words
+
+
+class Metrics(_Line):
+    """How a stage is doing. Dropped under pressure."""
+
+    stage: str  # a Stage, 'gate' or 'idle'
+    step: int = 0
+    of: int = 0
+    seconds_left: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None  # prequential pair accuracy of the reward model
+    reward: float | None = None
+    kl: float | None = None  # nats per 64 tokens against the reference
+    kl_coefficient: float | None = None
+    entropy: float | None = None
+    clip_fraction: float | None = None
+    explained_variance: float | None = None
+    grad_norm: float | None = None
+    note: str = ""
+
+
+class Trained(_Line):
+    """A run ended: the exact judgements it trained on, for the record."""
+
+    run: Run
+
+
+class Judged(_Line):
+    """The gate's verdict on a candidate version; its blobs, if published, came before."""
+
+    sha256: str  # empty when refused
+    parent: str
+    stage: str
+    published: bool
+    reason: str
+    reason_code: str  # 'published', 'not finite', 'over budget', 'worse'
+    runs: tuple[str, ...]
+    seed: int
+    kl: float | None = None
+    win_rate: float | None = None
+    h_epoch: int = 0
+
+
+class Acting(_Line):
+    """Which version acts from here on, with how much bias."""
+
+    version: str
+    beta: float
+    h_epoch: int
+
+
+class Idle(_Line):
+    """Metered training: the grant is used up, or there is nothing to learn."""
+
+    trained_seconds: float  # in all, since `load`
+    reason: str = ""
+    reward_seconds: float = 0.0  # of which the reward model
+    human_reward_seconds: float = 0.0  # Ĥ's fits, not part of trained_seconds
+
+
+class Error(_Line):
+    """Something went wrong: what, and what to do. After a fatal one the engine exits."""
+
+    what: str
+    hint: str = ""
+    fatal: bool = False
+    uid: str = ""  # of the answer it concerns
+
+
+Event = (
+    Loading
+    | Ready
+    | Started
+    | Tokens
+    | Ended
+    | Learned
+    | Metrics
+    | Trained
+    | Blob
+    | Judged
+    | Acting
+    | Idle
+    | Error
+)
+
+_encoder = msgspec.json.Encoder()
+_command_decoder = msgspec.json.Decoder(Command)
+_event_decoder = msgspec.json.Decoder(Event)
+
+
+def encode(line: Command | Event) -> bytes:
+    """One line, newline included."""
+    return _encoder.encode(line) + b"\n"
+
+
+def decode_command(line: bytes) -> Command:
+    """Raises msgspec.DecodeError (ValidationError for a wrong shape)."""
+    return _command_decoder.decode(line)
+
+
+def decode_event(line: bytes) -> Event:
+    """Raises msgspec.DecodeError (ValidationError for a wrong shape)."""
+    return _event_decoder.decode(line)

@@ -1,0 +1,1 @@
+"""What is remembered: records, the append-only journal, and the queries that screens and learners read."""

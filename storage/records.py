@@ -1,0 +1,242 @@
+"""The vocabulary of the record: everything that is ever written down, as frozen structs without I/O.
+
+Identifiers are strings that the terminal assigns; a judgement's number in the log (`seq`) is assigned by the journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from typing import Literal
+
+from msgspec import Struct
+
+Role = Literal["system", "user", "assistant"]
+Policy = Literal["acting", "adapter", "base"]
+"""Who wrote an answer: adapter and Ĥ together, the adapter without Ĥ, or the untouched base model."""
+StopReason = Literal["eos", "length", "stopped"]
+CRITERIA = ("overall", "truthful", "harmless", "useful")
+BASE_VERSION = "base"
+
+
+def new_uid() -> str:
+    """A sortable unique name: 12 hex digits of milliseconds, then 16 random ones."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+
+
+class Message(Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Prompt(Struct, frozen=True):
+    """What is answered: a conversation that ends with the user's turn."""
+
+    messages: tuple[Message, ...]
+    source: str = "set"  # 'set' from the prompt file, 'typed' by the operator, 'continued' from an answer
+
+    @property
+    def uid(self) -> str:
+        """Content address: the same conversation has the same name wherever it came from."""
+        digest = hashlib.sha256()
+        for message in self.messages:
+            for part in (message.role, message.content):
+                encoded = part.encode("utf-8", "surrogatepass")
+                digest.update(len(encoded).to_bytes(8, "little"))
+                digest.update(encoded)
+        return digest.hexdigest()[:32]
+
+    @property
+    def fraction(self) -> float:
+        """A number in [0, 1) drawn from the content: the held-out, gate and training splits are ranges of it."""
+        return int(self.uid[:8], 16) / 2**32
+
+    @property
+    def text(self) -> str:
+        """The last turn, which is what a person reads as the prompt."""
+        return self.messages[-1].content
+
+    @staticmethod
+    def of(text: str, system: str | None = None, source: str = "set") -> Prompt:
+        """A one-turn prompt, with an optional system message before it."""
+        before = (Message("system", system),) if system else ()
+        return Prompt((*before, Message("user", text)), source)
+
+
+class Sampling(Struct, frozen=True):
+    """How answers are drawn: plain sampling, no truncation of the distribution."""
+
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+
+
+class BaseModel(Struct, frozen=True):
+    """Which model a database belongs to. `base_hash` covers weights, tokenizer and chat template, not quantization."""
+
+    base_hash: str
+    name: str
+    quantize: str  # 'none', 'nf4' or 'int8', as it was loaded
+    parameters: int = 0
+    layers: int = 0
+
+
+class Sitting(Struct, frozen=True):
+    """One run of the program over a database, from start to quit."""
+
+    uid: str
+    base_hash: str
+    app_version: str
+    settings: str  # JSON of the options it ran with
+    operator: str = "operator"  # or the path and function of a simulated one
+    quantize: str = "none"
+
+
+class SampleSet(Struct, frozen=True):
+    """K answers to one prompt that are shown together. The blind comparison is drawn before anything is shown."""
+
+    uid: str
+    sitting_uid: str
+    prompt: Prompt
+    k: int
+    purpose: str = "judge"  # 'judge', 'evaluate' (simulation's end), 'compare' (the `o` key, never counted)
+    blind_base: str | None = None  # response uid of the slot answered by the base, if there is one
+    blind_acting: str | None = None  # response uid of the acting slot it is compared with
+
+
+class Response(Struct, frozen=True):
+    """One finished answer, with what is needed to score it, learn from it and draw it again."""
+
+    uid: str
+    set_uid: str
+    slot: int  # 0 is shown as 'a'
+    policy: Policy
+    version: str  # version id of the adapter, BASE_VERSION for none
+    h_epoch: int  # which fit of Ĥ biased it, 0 for none
+    beta: float  # strength of that bias
+    seed: int
+    sampling: Sampling
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[float, ...]  # per token, under the distribution it was drawn from
+    unbiased_logprobs: tuple[float, ...]  # per token, under the same policy without Ĥ
+    times: tuple[float, ...]  # seconds from the request to each token, engine clock
+    stop: StopReason
+    kl: float  # nats of the acting policy against the base, exact at each visited state, summed over tokens
+
+
+# --- Judgements: what the operator said. Each is one event of the log. -------------------------------------------------
+
+
+class Ranking(Struct, frozen=True, tag="ranking"):
+    """An order over the answers of one set, best first. Ties share a rank; ranked beat unranked, which are not compared."""
+
+    set_uid: str
+    ranks: dict[str, int]  # response uid -> rank, 1 is best, dense
+    seconds: float = 0.0  # from the last answer's end to the commit
+    keys: str = ""  # what was typed, e.g. 'ba=c'
+
+
+class Rating(Struct, frozen=True, tag="rating"):
+    """A score from 1 (worst) to 7 (best) for one answer on one criterion."""
+
+    set_uid: str
+    response_uid: str
+    value: int
+    criterion: str = "overall"
+
+
+class Correction(Struct, frozen=True, tag="correction"):
+    """One answer as the operator rewrote it: a demonstration that also beats the original."""
+
+    set_uid: str
+    response_uid: str
+    text: str
+
+
+class Demonstration(Struct, frozen=True, tag="demonstration"):
+    """The ideal answer to the set's prompt, written by the operator."""
+
+    set_uid: str
+    text: str
+
+
+class Skip(Struct, frozen=True, tag="skip"):
+    """The operator passed over a set without judging it."""
+
+    set_uid: str
+
+
+class Peek(Struct, frozen=True, tag="peek"):
+    """Something that is hidden until the commit was looked at before it: the set does not count in the blind count."""
+
+    set_uid: str
+
+
+class Undo(Struct, frozen=True, tag="undo"):
+    """Takes an earlier judgement back."""
+
+    target: int
+
+
+class Redo(Struct, frozen=True, tag="redo"):
+    """Puts an undone judgement back."""
+
+    target: int
+
+
+Teaching = Ranking | Rating | Correction | Demonstration
+"""The judgements that learners learn from."""
+Judgement = Ranking | Rating | Correction | Demonstration | Skip | Peek | Undo | Redo
+
+
+class Logged(Struct, frozen=True):
+    """A judgement as it stands in the log."""
+
+    seq: int
+    judgement: Judgement
+    utc: str  # ISO 8601, milliseconds
+    sitting_uid: str = ""
+
+
+# --- Training ------------------------------------------------------------------------------------------------------
+
+
+class Run(Struct, frozen=True):
+    """One stretch of training of one stage, with the exact judgements it learned from."""
+
+    uid: str
+    stage: str  # 'sft', 'reward', 'distill', 'ppo'
+    seqs: tuple[int, ...]
+    seed: int
+    steps: int
+    seconds: float
+    settings: str  # JSON of the stage's settings
+
+
+class Version(Struct, frozen=True):
+    """A candidate policy that met the gate: published or refused, and why."""
+
+    id: str  # 'v1', 'v2', … assigned by the journal's owner; refused ones have numbers too
+    sha256: str  # of the files in <DB>.versions/<sha256>/; empty for refused ones, whose bytes are not kept
+    parent: str  # version id, BASE_VERSION for none
+    stage: str  # the last stage that changed it
+    published: bool
+    reason: str  # in words, e.g. 'better on 12 prompts: 0.71' or 'worse on 12 prompts: 0.38'
+    reason_code: str  # 'published', 'not finite', 'over budget', 'worse'
+    runs: tuple[str, ...]  # uids of the runs since the parent
+    seed: int
+    kl: float | None = None  # nats per 64 tokens of the adapter alone against the base
+    win_rate: float | None = None  # of the gate
+    h_epoch: int = 0
+    utc: str = ""
+
+
+class Activation(Struct, frozen=True):
+    """Which version acts from here on: a publication or a rollback. The last one is where the program resumes."""
+
+    version: str
+    why: str  # 'published' or 'rollback'
