@@ -1,0 +1,68 @@
+"""Four simulated operators' tastes for stories: functions `judge(prompt, responses) -> scores`, higher is better, equal is a tie.
+
+Also operator functions that rewrite one answer (`rename`, `happy_end`) for corrections. No imports beyond the standard library.
+"""
+
+from __future__ import annotations
+
+import re
+
+CHEERFUL = frozenset(
+    "happy happily glad smile smiled smiling laugh laughed fun play played playing love loved nice kind good great hug hugged friend "
+    "friends dance danced sing sang joy sunny pretty beautiful excited best yay thank thanked share shared".split()
+)
+ANIMALS = frozenset(
+    "dog dogs cat cats bird birds fish bear bears bunny rabbit frog duck ducks mouse lion monkey elephant horse cow pig sheep fox owl "
+    "bee butterfly squirrel puppy kitten turtle animal animals ant snake".split()
+)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
+
+
+def _share(text: str, wanted: frozenset[str]) -> float:
+    found = words(text)
+    return sum(word in wanted for word in found) / max(1, len(found))
+
+
+def _sentence_length(text: str) -> float:
+    sentences = [len(words(part)) for part in re.split(r"[.!?]+", text) if words(part)]
+    return sum(sentences) / max(1, len(sentences))
+
+
+def _spoken(text: str) -> float:
+    """Share of the characters that stand between quotation marks; an open quotation counts to the end."""
+    return sum(len(part) for part in text.split('"')[1::2]) / max(1, len(text))
+
+
+def cheerful(prompt: str, responses: list[str]) -> list[float]:
+    return [_share(text, CHEERFUL) for text in responses]
+
+
+def animals(prompt: str, responses: list[str]) -> list[float]:
+    return [_share(text, ANIMALS) for text in responses]
+
+
+def short_sentences(prompt: str, responses: list[str]) -> list[float]:
+    return [-_sentence_length(text) for text in responses]
+
+
+def speech(prompt: str, responses: list[str]) -> list[float]:
+    return [_spoken(text) for text in responses]
+
+
+TASTES = {"cheerful": cheerful, "short_sentences": short_sentences, "speech": speech, "animals": animals}
+
+ADJECTIVES = "little big brave quiet funny old young clever sleepy hungry lonely curious tiny gentle shy".split()
+NOUNS = "girl boy dog cat bird bear rabbit princess king farmer tree car boat frog mouse".split()
+
+
+def story_prompts() -> list[str]:
+    """225 openings, one for each adjective and noun."""
+    return [f"Once upon a time, there was a {adjective} {noun}" for adjective in ADJECTIVES for noun in NOUNS]
+
+
+def write_prompts(path: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(story_prompts()) + "\n")

@@ -1,0 +1,183 @@
+"""The live judgements as the learners see them: evidence for Ĥ, comparisons and scores for the reward model, targets for SFT.
+
+A lesson arrives with token ids where the engine drew the answer, and with text alone where it was imported or written by hand; the book
+tokenises what lacks ids, once. A snapshot is immutable: any thread may read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from learners.examples import Comparison, Scored, Target
+from learners.protocol import Answer, Lesson
+from storage.records import Correction, Message, Ranking, Rating
+
+RATING_MIDDLE = 4.0
+RATING_HALF_RANGE = 3.0
+RATING_PRIOR = 2.0
+"""Ratings are centred on the operator's mean, which is shrunk to the middle as if by this many ratings of it."""
+
+RAGGED_END = 20
+"""Characters at the end of a cut-off answer that tell whether a correction kept it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A judged or written answer in tokens. `span` are the tokens that a correction changed: [start, stop)."""
+
+    name: str
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What the live judgements say, in the order of the log."""
+
+    lessons: tuple[Lesson, ...]
+    samples: Mapping[str, Sample]
+
+    def __len__(self) -> int:
+        return len(self.lessons)
+
+    @property
+    def seqs(self) -> tuple[int, ...]:
+        return tuple(lesson.seq for lesson in self.lessons)
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(lesson.judgement, kind) for lesson in self.lessons)
+
+    def targets(self) -> list[tuple[int, Target]]:
+        """Answers to imitate, with the judgement that gave them: corrections and demonstrations."""
+        written = [(lesson.seq, self.samples.get(written_name(lesson.seq))) for lesson in self.lessons]
+        return [(seq, Target(s.prompt_ids, s.token_ids)) for seq, s in written if s is not None]
+
+    def comparisons(self) -> list[Comparison]:
+        """Rankings, and each correction as a pair with its original."""
+        return [c for lesson in self.lessons if (c := self._comparison(lesson)) is not None]
+
+    def scores(self) -> list[Scored]:
+        """Ratings, centred."""
+        return [
+            Scored(sample.prompt_ids, sample.token_ids, score, seq)
+            for seq, name, score in self.levels()
+            if (sample := self.samples[name])
+        ]
+
+    def levels(self) -> list[tuple[int, str, float]]:
+        """Ratings as (seq, answer, score), centred on the operator's mean for the criterion; about -1 to 1."""
+        ratings = [(lesson.seq, lesson.judgement) for lesson in self.lessons if isinstance(lesson.judgement, Rating)]
+        ratings = [(seq, rating) for seq, rating in ratings if rating.response_uid in self.samples]
+        means = {c: _shrunk_mean([r.value for _, r in ratings if r.criterion == c]) for _, r in ratings for c in [r.criterion]}
+        return [(seq, r.response_uid, (r.value - means[r.criterion]) / RATING_HALF_RANGE) for seq, r in ratings]
+
+    def prompts(self) -> list[tuple[int, ...]]:
+        """Distinct prompts of judged answers."""
+        return list(dict.fromkeys(sample.prompt_ids for sample in self.samples.values()))
+
+    def _comparison(self, lesson: Lesson) -> Comparison | None:
+        judgement = lesson.judgement
+        if isinstance(judgement, Ranking):
+            ranked = [(self.samples[a.uid], judgement.ranks.get(a.uid)) for a in lesson.answers if a.uid in self.samples]
+        elif isinstance(judgement, Correction):
+            written, original = self.samples.get(written_name(lesson.seq)), self.samples.get(judgement.response_uid)
+            ranked = [(written, 1), (original, 2)] if written and original else []
+        else:
+            return None
+        if len(ranked) < 2 or all(rank is None for _, rank in ranked):
+            return None
+        answers, ranks = zip(*ranked, strict=True)
+        return Comparison(answers[0].prompt_ids, tuple(a.token_ids for a in answers), ranks, lesson.seq)
+
+
+def written_name(seq: int) -> str:
+    """Name of the answer that the operator wrote in judgement `seq`."""
+    return f"written:{seq}"
+
+
+class LessonBook:
+    """Keeps the live lessons by seq; tokenises."""
+
+    def __init__(
+        self,
+        encode_prompt: Callable[[Sequence[Message]], list[int]],
+        encode_answer: Callable[[str], list[int]],
+        eos_ids: frozenset[int],
+        context: int,
+    ) -> None:
+        self._encode_prompt = encode_prompt
+        self._encode_answer = encode_answer
+        self._eos_ids = eos_ids
+        self._context = context
+        self._lessons: dict[int, Lesson] = {}
+        self._samples: dict[int, tuple[Sample, ...]] = {}
+        self.dropped_tokens = 0  # prompt tokens cut on the left to fit the context
+
+    def add(self, lesson: Lesson) -> tuple[Sample, ...]:
+        """Remember a lesson; returns its answers in tokens. Adding a seq again (redo) replaces it."""
+        samples = tuple(self._read(lesson))
+        self._lessons[lesson.seq] = lesson
+        self._samples[lesson.seq] = samples
+        return samples
+
+    def remove(self, seq: int) -> bool:
+        self._samples.pop(seq, None)
+        return self._lessons.pop(seq, None) is not None
+
+    def snapshot(self) -> Lessons:
+        seqs = sorted(self._lessons)
+        samples = {sample.name: sample for seq in seqs for sample in self._samples[seq]}
+        return Lessons(tuple(self._lessons[seq] for seq in seqs), samples)
+
+    def _read(self, lesson: Lesson) -> Iterator[Sample]:
+        answers = [self._sample(answer) for answer in lesson.answers if answer.uid]
+        answers = [answer for answer in answers if answer.token_ids]
+        yield from answers
+        judgement = lesson.judgement
+        if isinstance(judgement, Ranking | Rating) or not judgement.text.strip() or not lesson.answers:
+            return
+        ids = self._written(lesson.answers[0], judgement.text)
+        prompt_ids = answers[0].prompt_ids if answers else self._prompt(lesson.answers[0], len(ids))
+        if isinstance(judgement, Correction) and answers:
+            start, stop = changed_span(answers[0].token_ids, ids)
+            yield Sample(written_name(lesson.seq), prompt_ids, ids, (start, stop))
+            length = len(answers[0].token_ids)
+            tail = len(ids) - stop
+            yield Sample(original_name(lesson.seq), prompt_ids, answers[0].token_ids, (start, length - tail))
+        else:
+            yield Sample(written_name(lesson.seq), prompt_ids, ids)
+
+    def _written(self, original: Answer, text: str) -> tuple[int, ...]:
+        """The operator's words. Where they kept the ragged end of an answer that was cut off, its end is no ending to learn."""
+        ids = self._encode_answer(text)
+        ragged = original.uid and original.stop != "eos" and text.rstrip().endswith(original.text.rstrip()[-RAGGED_END:])
+        return tuple(ids[:-1] if ragged and ids and ids[-1] in self._eos_ids else ids)
+
+    def _sample(self, answer: Answer) -> Sample:
+        ids = answer.token_ids or tuple(self._encode_answer(answer.text))
+        return Sample(answer.uid, answer.prompt_ids or self._prompt(answer, len(ids)), ids)
+
+    def _prompt(self, answer: Answer, answer_length: int) -> tuple[int, ...]:
+        ids = self._encode_prompt(answer.messages)
+        room = max(1, self._context - answer_length)
+        self.dropped_tokens += max(0, len(ids) - room)
+        return tuple(ids[-room:])
+
+
+def original_name(seq: int) -> str:
+    """Name of the rewritten answer as evidence: only the span that the correction changed."""
+    return f"original:{seq}"
+
+
+def changed_span(before: Sequence[int], after: Sequence[int]) -> tuple[int, int]:
+    """[start, stop) of `after` that differs from `before`: common tokens at both ends are left out."""
+    limit = min(len(before), len(after))
+    start = next((i for i in range(limit) if before[i] != after[i]), limit)
+    tail = next((i for i in range(limit - start) if before[-1 - i] != after[-1 - i]), limit - start)
+    return start, len(after) - tail
+
+
+def _shrunk_mean(values: Sequence[int]) -> float:
+    return (RATING_PRIOR * RATING_MIDDLE + sum(values)) / (RATING_PRIOR + len(values))

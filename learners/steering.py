@@ -1,0 +1,178 @@
+"""Action biasing: the next logits plus β·Ĥ, with β solved so that the acting policy stays within a budget of nats.
+
+Knox and Stone 2010 name the technique (their number 6): human reward changes which action is selected, not the reward that another learner sees.
+What differs: β is not annealed. It is the solution of KL(acting || base) = budget, by bisection of the exact KL on states that acting answers
+really visited, corrected by what the last answers really spent.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from learners.human_reward import RewardHead
+
+REFERENCE_TOKENS = 64
+"""Budgets are nats per this many tokens."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What is added to the next logits: β·Ĥ, less what the adapter has absorbed already. Immutable."""
+
+    head: RewardHead
+    beta: float = 0.0
+    absorbed: RewardHead | None = None  # the Ĥ that the acting adapter was distilled from
+    absorbed_beta: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return not self._same and ((self.beta != 0 and not self.head.blank) or self.absorbed_beta != 0)
+
+    @property
+    def _same(self) -> bool:
+        """Whether the adapter has absorbed exactly this."""
+        return self.absorbed is not None and self.beta == self.absorbed_beta and self.head is self.absorbed
+
+    def bias(self, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Tokens (S,) and what to add to their logits, for base states (K, d): (K, S). None for nothing."""
+        if not self.active:
+            return None
+        tokens, weights = self._rows()
+        return tokens, self.head.features(hidden) @ weights.T
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        if self.absorbed is None or self.absorbed_beta == 0 or self.absorbed.blank:
+            return self.head.tokens, self.beta * self.head.weights
+        tokens = torch.cat([self.head.tokens, self.absorbed.tokens])
+        weights = torch.cat([self.beta * self.head.weights, -self.absorbed_beta * self.absorbed.weights])
+        union, where = torch.unique(tokens, sorted=True, return_inverse=True)
+        return union, torch.zeros(len(union), weights.shape[1], device=weights.device).index_add_(0, where, weights)
+
+
+@dataclass(frozen=True)
+class Visited:
+    """States of one acting answer, with both next-token distributions there (temperature applied, Ĥ left out)."""
+
+    hidden: Tensor  # (n, d) of the base
+    base_logprobs: Tensor  # (n, V)
+    policy_logprobs: Tensor  # (n, V)
+    sequence: tuple[int, ...] = ()  # prompt and answer ids, to look again with another adapter
+    prompt_length: int = 0
+
+
+class NatsBudget:
+    """Remembers where acting answers went and solves β for a budget there."""
+
+    def __init__(self, nats: float, answers: int = 32, megabytes: float = 128.0, gain: float = 0.1) -> None:
+        self.nats = nats
+        self._answers: deque[Visited] = deque(maxlen=answers)
+        self._bytes = megabytes * 1e6
+        self._gain = gain
+        self._log_correction = 0.0
+
+    def visited(self, answer: Visited, realised: float | None = None) -> None:
+        """Remember an answer; `realised` are the nats per 64 tokens that it spent under the current β, if that was solved for."""
+        vocabulary = answer.base_logprobs.shape[1]
+        states = max(1, int(self._bytes / (8 * vocabulary * (self._answers.maxlen or 1))))
+        stride = max(1, len(answer.hidden) // states)
+        self._answers.append(replace(
+            answer,
+            hidden=answer.hidden[::stride],
+            base_logprobs=answer.base_logprobs[::stride],
+            policy_logprobs=answer.policy_logprobs[::stride],
+        ))  # fmt: skip
+        if realised is not None and self.nats > 0:
+            error = max(-1.0, min(1.0, realised / self.nats - 1))
+            self._log_correction = max(-0.5, min(0.5, self._log_correction - self._gain * error))
+
+    @property
+    def answers(self) -> tuple[Visited, ...]:
+        return tuple(self._answers)
+
+    def replace_policy(self, answers: list[Visited]) -> None:
+        """After another adapter was published: the same answers, seen with it. The correction starts anew."""
+        self._answers.clear()
+        self._answers.extend(answers)
+        self._log_correction = 0.0
+
+    @property
+    def per_token(self) -> float:
+        """Nats per token that β is solved for."""
+        return self.nats / REFERENCE_TOKENS * float(torch.tensor(self._log_correction).exp())
+
+    def solve(self, steering: Steering, temperature: float = 1.0) -> Steering:
+        """The same steering with β at the budget; 0 when the adapter alone has spent it (or there is nothing to steer with)."""
+        if not self._answers or self.nats <= 0 or steering.head.blank:
+            return replace(steering, beta=0.0)
+        hidden = torch.cat([a.hidden for a in self._answers])
+        base = torch.cat([a.base_logprobs for a in self._answers])
+        policy = torch.cat([a.policy_logprobs for a in self._answers])
+        curve = _KLCurve.of(steering, hidden, base, policy, temperature)
+        return replace(steering, beta=curve.solve(self.per_token))
+
+
+@dataclass(frozen=True)
+class _KLCurve:
+    """Mean KL(acting || base) over n states as a function of β, from the probabilities of the biased tokens only."""
+
+    rewards: Tensor  # (n, S) per unit of β
+    offset: Tensor  # (n, S) bias that does not depend on β
+    policy: Tensor  # (n, S) probabilities
+    gap: Tensor  # (n, S) log policy - log base
+    rest: Tensor  # (n,) probability of all other tokens
+    rest_gap: Tensor  # (n,) their part of KL(policy || base)
+
+    @staticmethod
+    def of(steering: Steering, hidden: Tensor, base: Tensor, policy: Tensor, temperature: float) -> _KLCurve:
+        tokens, rewards = steering.head.tokens, steering.head.rewards(hidden)
+        offset = torch.zeros_like(rewards)
+        if steering.absorbed is not None and steering.absorbed_beta != 0:
+            tokens, rewards, offset = _on_union(steering, hidden)
+        p = policy[:, tokens].exp()
+        gap = policy[:, tokens] - base[:, tokens]
+        total = (policy.exp() * (policy - base)).sum(1)
+        return _KLCurve(
+            rewards / temperature,
+            offset / temperature,
+            p,
+            gap,
+            (1 - p.sum(1)).clamp_min(0),
+            total - (p * gap).sum(1),
+        )
+
+    def __call__(self, beta: float) -> float:
+        """Nats per token."""
+        bias = beta * self.rewards + self.offset
+        shift = bias.amax(1, keepdim=True).clamp_min(0)  # the largest exponent is 0: nothing overflows
+        weights = self.policy * (bias - shift).exp()
+        scale = (-shift[:, 0]).exp()
+        mass = self.rest * scale + weights.sum(1)
+        moved = (weights * (bias + self.gap)).sum(1) + self.rest_gap * scale
+        return float((moved / mass - mass.log() - shift[:, 0]).mean())
+
+    def solve(self, nats: float) -> float:
+        """The largest β whose KL is at most `nats`; 0 if the policy is over without any."""
+        low, high = 0.0, 1.0
+        if self(low) >= nats:
+            return low
+        while self(high) < nats and high < 1e6:
+            low, high = high, 2 * high
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self(middle) < nats else (low, middle)
+        return low
+
+
+def _on_union(steering: Steering, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens of either head, rewards of the new one and the bias that takes the absorbed one back."""
+    assert steering.absorbed is not None
+    union = torch.unique(torch.cat([steering.head.tokens, steering.absorbed.tokens]), sorted=True)
+    rewards = torch.zeros(len(hidden), len(union), device=hidden.device)
+    offset = torch.zeros_like(rewards)
+    rewards[:, torch.searchsorted(union, steering.head.tokens)] = steering.head.rewards(hidden)
+    offset[:, torch.searchsorted(union, steering.absorbed.tokens)] = -steering.absorbed_beta * steering.absorbed.rewards(hidden)
+    return union, rewards, offset

@@ -1,0 +1,191 @@
+"""Ĥ's fit against oracles derived another way, and its exactness."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learners.human_reward import Features, HumanReward, HumanRewardSettings, Level, Pairs, RewardHead
+
+WIDTH = 6
+VOCABULARY = 11
+
+
+def features(seed: int = 0) -> Features:
+    return Features.fit(torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(seed)) * 3 + 1)
+
+
+def taught(n: int, seed: int = 0, **overrides: float) -> tuple[HumanReward, dict[str, tuple[list[int], torch.Tensor]]]:
+    """A HumanReward that knows n random answers, and the answers."""
+    generator = torch.Generator().manual_seed(seed)
+    human_reward = HumanReward(features(), HumanRewardSettings(**overrides))  # type: ignore[arg-type]
+    answers = {}
+    for i in range(n):
+        length = int(torch.randint(3, 9, (1,), generator=generator))
+        ids = torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
+        hidden = torch.randn(length, WIDTH, generator=generator)
+        human_reward.add_answer(f"a{i}", ids, hidden)
+        answers[f"a{i}"] = (ids, hidden)
+    return human_reward, answers
+
+
+def dense(human_reward: HumanReward, answers: dict, uids: list[str]) -> torch.Tensor:
+    """(n, V·(f + 1)) answer features, one long vector each: the primal form that the fit never builds."""
+    x = torch.zeros(len(uids), VOCABULARY, human_reward.features.width, dtype=torch.float64)
+    for row, uid in enumerate(uids):
+        ids, hidden = answers[uid]
+        for token, phi in zip(ids, human_reward.features(hidden), strict=True):
+            x[row, token] += phi.double() / len(ids)
+    return x.flatten(1)
+
+
+def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_table() -> None:
+    human_reward, answers = taught(8)
+    evidence = [
+        Pairs.of_ranks({"a0": 1, "a1": 2, "a2": 2, "a3": 3}),
+        Pairs.of_ranks({"a4": 1}, unranked=("a5", "a6")),
+        Level("a7", 0.6),
+        Level("a0", -0.2),
+    ]
+    uids = list(answers)
+    x = dense(human_reward, answers, uids)
+    row = {uid: x[i] for i, uid in enumerate(uids)}
+    w = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = 0.5 * human_reward.settings.ridge * w.square().sum()
+        for a, b, target, weight in [
+            *[("a0", "a1", 1.0, 3 / 6), ("a0", "a2", 1.0, 3 / 6), ("a0", "a3", 1.0, 3 / 6)],
+            *[("a1", "a2", 0.5, 3 / 6), ("a1", "a3", 1.0, 3 / 6), ("a2", "a3", 1.0, 3 / 6)],
+            *[("a4", "a5", 1.0, 2 / 2), ("a4", "a6", 1.0, 2 / 2)],
+        ]:
+            margin = (row[a] - row[b]) @ w
+            total = total + weight * (torch.nn.functional.softplus(margin) - target * margin)
+        total = total + 0.5 * (row["a7"] @ w - 0.6) ** 2 + 0.5 * (row["a0"] @ w + 0.2) ** 2
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    head = human_reward.fit(evidence, epoch=1)
+    found = torch.zeros(VOCABULARY, human_reward.features.width, dtype=torch.float64)
+    found[head.tokens] = head.weights.double()
+    torch.testing.assert_close(found.flatten(), w.detach(), atol=2e-5, rtol=1e-4)
+
+
+def test_a_score_is_the_mean_of_the_token_rewards() -> None:
+    human_reward, answers = taught(4)
+    head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2, "a2": 3})], epoch=1)
+    for uid, (ids, hidden) in answers.items():
+        rewards = head.token_rewards(hidden, torch.tensor(ids))
+        assert human_reward.score(head, uid) == pytest.approx(float(rewards.mean()), abs=1e-6)
+
+
+def test_tokens_that_were_never_judged_have_no_reward() -> None:
+    human_reward, _ = taught(3)
+    head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2})], epoch=1)
+    hidden = torch.randn(2, WIDTH)
+    assert head.token_rewards(hidden, torch.tensor([VOCABULARY + 5, VOCABULARY + 9])).abs().max() == 0
+
+
+def test_undo_gives_the_bits_that_a_fresh_start_without_the_judgement_gives() -> None:
+    kept = [Pairs.of_ranks({"a0": 1, "a1": 2, "a2": 3}), Pairs.of_ranks({"a6": 2, "a7": 1})]
+    undone = Pairs.of_ranks({"a3": 1, "a4": 2, "a5": 2})
+    long_lived, _ = taught(8)
+    long_lived.fit([kept[0], undone], epoch=1)
+    long_lived.fit([kept[0], undone, kept[1]], epoch=2)
+    fresh, _ = taught(8)
+    after_undo, from_scratch = long_lived.fit(kept, epoch=3), fresh.fit(kept, epoch=1)
+    assert torch.equal(after_undo.tokens, from_scratch.tokens)
+    assert torch.equal(after_undo.weights, from_scratch.weights)
+
+
+@given(order=st.permutations(range(9)), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_the_order_in_which_answers_became_known_changes_no_bit(order: list[int], seed: int) -> None:
+    evidence = [Pairs.of_ranks({f"a{i}": 1 + i % 3 for i in range(9)})]
+    human_reward, answers = taught(9, seed)
+    shuffled = HumanReward(features())
+    for i in order:
+        ids, hidden = answers[f"a{i}"]
+        shuffled.add_answer(f"a{i}", ids, hidden)
+        if random.Random(i).random() < 0.5:
+            shuffled.fit([Level(f"a{i}", 1.0)], epoch=0)
+    assert torch.equal(human_reward.fit(evidence, 1).weights, shuffled.fit(evidence, 1).weights)
+
+
+@given(ranks=st.lists(st.integers(1, 4), min_size=2, max_size=6), shift=st.integers(1, 5))
+@settings(max_examples=25, deadline=None)
+def test_only_the_order_of_ranks_matters(ranks: list[int], shift: int) -> None:
+    human_reward, _ = taught(6)
+    plain = {f"a{i}": rank for i, rank in enumerate(ranks)}
+    stretched = {uid: rank * shift + 7 for uid, rank in plain.items()}
+    first, second = (human_reward.fit([Pairs.of_ranks(r)], 1) for r in (plain, stretched))
+    assert torch.equal(first.weights, second.weights)
+
+
+def test_a_ranking_orders_the_scores_and_all_ties_teach_nothing() -> None:
+    human_reward, _ = taught(4)
+    head = human_reward.fit([Pairs.of_ranks({"a2": 1, "a0": 2, "a3": 3, "a1": 4})], 1)
+    scores = [human_reward.score(head, uid) for uid in ("a2", "a0", "a3", "a1")]
+    assert scores == sorted(scores, reverse=True)
+    tied = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 1})], 1)
+    assert tied.weights.abs().max() < 1e-12
+
+
+def test_unranked_answers_are_beaten_but_not_compared_with_each_other() -> None:
+    pairs = Pairs.of_ranks({"a": 1}, unranked=("b", "c"))
+    assert set(zip(pairs.first, pairs.second, pairs.target, strict=True)) == {("a", "b", 1.0), ("a", "c", 1.0)}
+
+
+def test_evidence_beyond_the_window_becomes_the_prior_of_what_follows() -> None:
+    human_reward, _ = taught(12, window=6, ridge=1e-4)
+    early = Pairs.of_ranks({f"a{i}": i + 1 for i in range(6)})
+    late = Pairs.of_ranks({f"a{i}": i + 1 for i in range(6, 12)})
+    both, only_late = human_reward.fit([early, late], 1), human_reward.fit([late], 1)
+    assert human_reward.right_order(both, late)[0] == 15
+    remembered, never_known = (human_reward.right_order(head, early)[0] for head in (both, only_late))
+    assert remembered > never_known + 3
+
+
+def test_log_loss_of_a_blank_head_is_that_of_a_coin() -> None:
+    human_reward, _ = taught(3)
+    blank = RewardHead.empty(human_reward.features)
+    assert human_reward.log_loss(blank, Pairs.of_ranks({"a0": 1, "a1": 2})) == pytest.approx(math.log(2))
+    assert human_reward.log_loss(blank, Pairs.of_ranks({"a0": 1, "a1": 1})) is None
+
+
+def test_wide_states_are_projected_onto_the_directions_of_most_variance() -> None:
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(300, 100, generator=generator)
+    narrow = Features.fit(hidden, HumanRewardSettings(dimensions=8))
+    assert narrow(hidden).shape == (300, 9)
+    assert float(narrow(hidden)[:, :-1].square().sum(1).mean()) == pytest.approx(1.0, abs=1e-4)
+    assert float(narrow(hidden)[:, :-1].mean(0).abs().max()) < 1e-5
+    assert narrow.digest() == Features.fit(hidden, HumanRewardSettings(dimensions=8)).digest()
+
+
+def test_a_head_of_a_large_vocabulary_and_a_wide_model_stays_small() -> None:
+    generator = torch.Generator().manual_seed(2)
+    human_reward = HumanReward(Features.fit(torch.randn(256, 4096, generator=generator)))
+    for i in range(8):
+        ids = torch.randint(0, 150_000, (60,), generator=generator).tolist()
+        human_reward.add_answer(f"a{i}", ids, torch.randn(60, 4096, generator=generator))
+    head = human_reward.fit([Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})], 1)
+    assert head.weights.shape[0] <= 480 and head.weights.shape[1] == 65
+    assert human_reward.right_order(head, Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)}))[0] == 28
+
+
+def test_a_head_survives_its_state() -> None:
+    human_reward, answers = taught(4)
+    head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2})], epoch=5)
+    again = RewardHead.from_state(head.state())
+    ids, hidden = answers["a0"]
+    assert again.epoch == 5
+    assert torch.equal(again.token_rewards(hidden, torch.tensor(ids)), head.token_rewards(hidden, torch.tensor(ids)))
