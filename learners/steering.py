@@ -1,13 +1,14 @@
 """Action biasing: the next logits plus β·Ĥ, with β solved so that the acting policy stays within a budget of nats.
 
 Knox and Stone 2010 name the technique (their number 6): human reward changes which action is selected, not the reward that another learner sees.
-What differs: β is not annealed. It is the solution of KL(acting || base) = budget, by bisection of the exact KL on states that acting answers
-really visited, corrected by what the last answers really spent.
+What differs: β is not annealed. It is the solution of KL(acting || base) = budget, by bisection of the exact KL on states that the last acting
+answers really visited; so what they spent corrects the next β by itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,48 +62,34 @@ class Visited:
     base_logprobs: Tensor  # (n, V)
     policy_logprobs: Tensor  # (n, V)
     sequence: tuple[int, ...] = ()  # prompt and answer ids, to look again with another adapter
-    prompt_length: int = 0
+    positions: tuple[int, ...] = ()  # where in the sequence these states are: the token read last
 
 
 class NatsBudget:
     """Remembers where acting answers went and solves β for a budget there."""
 
-    def __init__(self, nats: float, answers: int = 32, megabytes: float = 128.0, gain: float = 0.1) -> None:
+    def __init__(self, nats: float, answers: int = 32, megabytes: float = 128.0) -> None:
         self.nats = nats
         self._answers: deque[Visited] = deque(maxlen=answers)
         self._bytes = megabytes * 1e6
-        self._gain = gain
-        self._log_correction = 0.0
 
-    def visited(self, answer: Visited, realised: float | None = None) -> None:
-        """Remember an answer; `realised` are the nats per 64 tokens that it spent under the current β, if that was solved for."""
-        vocabulary = answer.base_logprobs.shape[1]
+    def stride(self, tokens: int, vocabulary: int) -> int:
+        """Of an answer's states, how many to step over so that all that is remembered fits the memory."""
         states = max(1, int(self._bytes / (8 * vocabulary * (self._answers.maxlen or 1))))
-        stride = max(1, len(answer.hidden) // states)
-        self._answers.append(replace(
-            answer,
-            hidden=answer.hidden[::stride],
-            base_logprobs=answer.base_logprobs[::stride],
-            policy_logprobs=answer.policy_logprobs[::stride],
-        ))  # fmt: skip
-        if realised is not None and self.nats > 0:
-            error = max(-1.0, min(1.0, realised / self.nats - 1))
-            self._log_correction = max(-0.5, min(0.5, self._log_correction - self._gain * error))
+        return max(1, -(-tokens // states))
+
+    def visited(self, answer: Visited) -> None:
+        """Remember where an acting answer went."""
+        self._answers.append(answer)
 
     @property
     def answers(self) -> tuple[Visited, ...]:
         return tuple(self._answers)
 
-    def replace_policy(self, answers: list[Visited]) -> None:
-        """After another adapter was published: the same answers, seen with it. The correction starts anew."""
+    def replace_policy(self, answers: Sequence[Visited]) -> None:
+        """After another adapter was published: the same answers, seen with it."""
         self._answers.clear()
         self._answers.extend(answers)
-        self._log_correction = 0.0
-
-    @property
-    def per_token(self) -> float:
-        """Nats per token that β is solved for."""
-        return self.nats / REFERENCE_TOKENS * float(torch.tensor(self._log_correction).exp())
 
     def solve(self, steering: Steering, temperature: float = 1.0) -> Steering:
         """The same steering with β at the budget; 0 when the adapter alone has spent it (or there is nothing to steer with)."""
@@ -112,7 +99,7 @@ class NatsBudget:
         base = torch.cat([a.base_logprobs for a in self._answers])
         policy = torch.cat([a.policy_logprobs for a in self._answers])
         curve = _KLCurve.of(steering, hidden, base, policy, temperature)
-        return replace(steering, beta=curve.solve(self.per_token))
+        return replace(steering, beta=curve.solve(self.nats / REFERENCE_TOKENS))
 
 
 @dataclass(frozen=True)
