@@ -1,0 +1,54 @@
+"""The blind count: how often the operator, not knowing which is which, preferred the acting policy to the base model."""
+
+from __future__ import annotations
+
+import sqlite3
+from math import sqrt
+from typing import Literal
+
+from msgspec import Struct
+
+Z95 = 1.959963984540054
+"""Two-sided 95 % quantile of the standard normal distribution."""
+
+
+class BlindCount(Struct, frozen=True):
+    """Outcomes of the counted sets, and the 95 % Wilson interval of the win rate (ties are half a win)."""
+
+    wins: int
+    ties: int
+    losses: int
+    n: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float | None:
+        """Win rate in [0, 1], None before anything was counted."""
+        return (self.wins + self.ties / 2) / self.n if self.n else None
+
+
+def wilson(wins_with_half_ties: float, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a proportion, within [0, 1]; all of [0, 1] for n = 0.
+
+    Source: Wilson 1927; the form of Newcombe 1998, method 3, without continuity correction.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p = wins_with_half_ties / n
+    centre = p + Z95**2 / (2 * n)
+    spread = Z95 * sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    scale = 1 + Z95**2 / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def tally(connection: sqlite3.Connection, last: int | None, policy: Literal["acting", "adapter"]) -> BlindCount:
+    """Counts the latest `last` comparisons, or all. 'adapter': those whose acting slot had an adapter and no bias."""
+    alone = "(policy = 'adapter' OR (policy = 'acting' AND beta = 0)) AND version <> 'base'"
+    wanted = alone if policy == "adapter" else "policy = 'acting'"
+    rows = connection.execute(
+        f"SELECT outcome FROM v_blind WHERE {wanted} ORDER BY seq DESC LIMIT ?", (-1 if last is None else last,)
+    )
+    outcomes = [outcome for (outcome,) in rows]
+    wins, ties, losses = (outcomes.count(value) for value in (1.0, 0.5, 0.0))
+    return BlindCount(wins, ties, losses, len(outcomes), *wilson(wins + ties / 2, len(outcomes)))
