@@ -150,20 +150,18 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 # --- rewards and advantages ------------------------------------------------------------------------------------------
 
 
-def last_token(mask: Tensor) -> Tensor:
-    """(B, R) -> (B, R) bool: True at each answer's last token; all False for an empty answer."""
+def on_last_token(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores (B,) put on each answer's last token: (B, R), 0 elsewhere and all over an empty answer."""
     following = torch.cat([mask[:, 1:], mask.new_zeros(len(mask), 1)], dim=1)
-    return mask & ~following
+    return scores[:, None] * (mask & ~following)
 
 
-def per_token_rewards(rewards: Tensor, kl: Tensor, mask: Tensor, kl_coefficient: float) -> Tensor:
-    """What PPO maximises: the reward minus the coefficient times each token's log-ratio to the reference.
+def per_token_rewards(shares: Tensor, log_ratios: Tensor, mask: Tensor, kl_coefficient: float) -> Tensor:
+    """What PPO maximises: each token's share of the score minus the coefficient times its log-ratio to the reference.
 
-    rewards: (B, R) each token's share of the score, or (B,) scores, which go on each answer's last token. kl: (B, R). -> (B, R).
-    Source: Ziegler et al. 2019, equation 2.
+    All (B, R); 0 outside the mask. Source: Ziegler et al. 2019, equation 2.
     """
-    shares = rewards if rewards.dim() == 2 else rewards[:, None] * last_token(mask)
-    return (shares - kl_coefficient * kl) * mask
+    return (shares - kl_coefficient * log_ratios) * mask
 
 
 def generalised_advantages(

@@ -134,18 +134,17 @@ def test_perfect_values_explain_all_variance_and_constants_none(batch: tuple[Ten
     assert ops.explained_variance(torch.full_like(returns, 7.0), returns, mask).item() == pytest.approx(0, abs=1e-9)
 
 
-def test_the_score_goes_on_the_last_token_and_the_kl_term_on_every_token() -> None:
-    mask = lengths_mask([2, 3, 0], 3)
-    kl = torch.tensor([[0.1, 0.2, 9.0], [0.3, 0.4, 0.5], [9.0, 9.0, 9.0]])
-    rewards = ops.per_token_rewards(torch.tensor([1.0, -1.0, 5.0]), kl, mask, 2.0)
-    expected = torch.tensor([[-0.2, 1 - 0.4, 0], [-0.6, -0.8, -1 - 1.0], [0, 0, 0]])
-    assert torch.allclose(rewards, expected)
+def test_the_score_goes_on_the_last_token_not_after_it() -> None:
+    mask = lengths_mask([2, 3, 1, 0], 3)
+    shares = ops.on_last_token(torch.tensor([1.0, -1.0, 5.0, 7.0]), mask)
+    assert shares.tolist() == [[0, 1, 0], [0, 0, -1], [5, 0, 0], [0, 0, 0]]
 
 
-def test_rewards_given_per_token_stay_where_they_are() -> None:
+def test_the_kl_term_is_taken_off_every_token() -> None:
     mask = lengths_mask([2, 3], 3)
-    shares = torch.arange(6.0).view(2, 3)
-    assert torch.equal(ops.per_token_rewards(shares, torch.zeros(2, 3), mask, 0.5), shares * mask)
+    log_ratios = torch.tensor([[0.1, 0.2, 9.0], [-0.3, 0.4, 0.5]])
+    rewards = ops.per_token_rewards(torch.tensor([[0.0, 1.0, 9.0], [1.0, 2.0, 3.0]]), log_ratios, mask, 2.0)
+    assert torch.allclose(rewards, torch.tensor([[-0.2, 0.6, 0.0], [1.6, 1.2, 2.0]]))
 
 
 @settings(deadline=None)

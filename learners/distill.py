@@ -1,0 +1,96 @@
+"""Distillation: the adapter absorbs the steered policy, `π ∝ π_base · exp(β·Ĥ)`, so that it acts the same without the bias.
+
+After Hinton et al. 2015. A myopic reward under a KL penalty has a known optimum (Korbak et al. 2022: RL with a KL penalty is Bayesian
+inference), which is the policy that Ĥ already steers; so it need not be searched for by reinforcement. What differs: the teacher is the base
+itself with a bias on its logits, the loss is KL(teacher || adapter) over the whole vocabulary at temperature 1 in every state of answers that
+the teacher drew, and nothing but those states' tokens is stored: the teacher is computed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from learners import losses, ops
+from learners.backbone import forward
+from learners.examples import Stats
+from learners.optimizer import AdamSettings, Optimizer
+
+Target = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""The teacher's logits: base states before each token (B, R, d), base logits (B, R, V), the tokens (B, R) -> (B, R, V)."""
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Constants of distillation."""
+
+    learning_rate: float = 2e-4  # of the LoRA at width 2,000 (ops.rate_for_width)
+    microbatch: int = 8  # answers in one forward
+    adam: AdamSettings = field(default_factory=AdamSettings)
+
+
+@dataclass(frozen=True)
+class DistillBatch:
+    """Answers whose states the adapter is to learn in, drawn by the teacher."""
+
+    prompts: Sequence[tuple[int, ...]]
+    answers: Sequence[tuple[int, ...]]
+
+
+class Distill:
+    """Trains a tree's LoRA towards a teacher over the base's logits. The trees stay in eval mode."""
+
+    def __init__(
+        self,
+        tree: nn.Module,
+        base_tree: nn.Module,
+        target: Target,
+        width: int,
+        settings: DistillSettings | None = None,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`target` may be replaced between steps; `width` is the model's hidden size; `pause` is called between forwards."""
+        self.tree, self.base_tree, self.target = tree, base_tree, target
+        self.settings, self.pause = settings or DistillSettings(), pause
+        rate = ops.rate_for_width(self.settings.learning_rate, width)
+        parameters = [p for p in tree.parameters() if p.requires_grad]
+        self._device = parameters[0].device
+        self._optimizer = Optimizer(parameters, rate, self.settings.adam)
+
+    def step(self, batch: DistillBatch) -> Stats:
+        """One optimizer step on all of the batch; `loss` is in nats per token and `kl` in nats per answer from teacher to adapter.
+
+        Raises ValueError when the batch has no answer token.
+        """
+        tokens = sum(map(len, batch.answers))
+        if tokens == 0:
+            raise ValueError("nothing to distil: the batch has no answer tokens")
+        rate = self._optimizer.learning_rate
+        total = 0.0
+        for start in range(0, len(batch.answers), self.settings.microbatch):
+            part = slice(start, start + self.settings.microbatch)
+            padded = ops.pad(batch.prompts[part], batch.answers[part], self._device)
+            loss = self._loss(padded, tokens)
+            loss.backward()
+            total += float(loss)
+            self.pause()
+        norm = self._optimizer.step()
+        n = len(batch.answers)
+        return Stats(
+            loss=total, grad_norm=norm, tokens=tokens, kl=total * tokens / n, length=tokens / n, learning_rate=rate
+        )
+
+    def reset_optimizer(self) -> None:
+        """Forget the optimizer's state: other weights have been loaded into the tree."""
+        self._optimizer.reset()
+
+    def _loss(self, padded: ops.Padded, tokens: int) -> Tensor:
+        with torch.no_grad():
+            base = forward(self.base_tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
+            teacher = self.target(base.hidden[:, :-1], base.logits[:, :-1], padded.answer_ids)
+        self.pause()
+        output = forward(self.tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
+        return losses.forward_kl(output.logits[:, :-1], teacher, padded.answer_mask, tokens)
