@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from storage import schema
+from storage.migration import migrate
 
 OPEN_TIMEOUT = 0.25
 """Seconds to wait at opening for another program's write lock: long enough for one commit."""
@@ -55,7 +56,10 @@ def _explain_sqlite(error: sqlite3.Error, path: Path) -> JournalError:
         sqlite3.SQLITE_BUSY: (f"{path} is locked by another program", "close the program that is writing to it"),
         sqlite3.SQLITE_NOTADB: (f"{path} is not a database", "give the path of a tamer database, or of none yet"),
         sqlite3.SQLITE_CORRUPT: (f"{path} is damaged", "restore it from a backup"),
-        sqlite3.SQLITE_CANTOPEN: (f"cannot open {path}", "check that it is a file and that you may write to its folder"),
+        sqlite3.SQLITE_CANTOPEN: (
+            f"cannot open {path}",
+            "check that it is a file and that you may write to its folder",
+        ),
         sqlite3.SQLITE_IOERR: (f"cannot read or write {path}: {error}", "check the disk, then try again"),
     }
     return JournalError(*readable.get(code, (f"the record does not fit the database: {error}", "")))
@@ -180,7 +184,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if version == 0:
         connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
     connection.execute("COMMIT")
-    schema.migrate(connection)
+    migrate(connection, schema.MIGRATIONS)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
 
 
@@ -191,7 +195,9 @@ def _checked_reader(path: Path, mode: str) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         version = _identify(connection, path)
         if version < schema.VERSION:
-            raise JournalError(f"{path} was made by an older version", "open it once with `tamer` to bring it up to date")
+            raise JournalError(
+                f"{path} was made by an older version", "open it once with `tamer` to bring it up to date"
+            )
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     except BaseException:
         connection.close()

@@ -72,7 +72,12 @@ def _write_set(connection: sqlite3.Connection, record: SampleSet) -> None:
         record.blind_acting,
         now(),
     )
-    _insert(connection, "sample_sets", "uid, sitting_id, prompt_id, source, k, purpose, blind_base, blind_acting, utc", values)
+    _insert(
+        connection,
+        "sample_sets",
+        "uid, sitting_id, prompt_id, source, k, purpose, blind_base, blind_acting, utc",
+        values,
+    )
 
 
 def _prompt_id(connection: sqlite3.Connection, prompt: Prompt) -> int:
@@ -118,7 +123,9 @@ def _write_tokens(connection: sqlite3.Connection, response_id: int, record: Resp
     n = len(record.token_ids)
     measured = (record.logprobs, record.unbiased_logprobs, record.times)
     if any(len(column) not in (0, n) for column in measured):  # none at all where it was not measured
-        raise JournalError(f"answer {record.uid} has {n} tokens but {[len(column) for column in measured]} measurements")
+        raise JournalError(
+            f"answer {record.uid} has {n} tokens but {[len(column) for column in measured]} measurements"
+        )
     columns = [column or (None,) * n for column in measured]
     connection.executemany(
         "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)",

@@ -2,15 +2,14 @@
 
 Everything here is evidence and append-only: triggers refuse UPDATE, DELETE and REPLACE. State (what is live, which version acts)
 is never stored, it is a view over events. Integer keys join, text `uid`s name things outside the database. To extend the schema
-add a function to MIGRATIONS; never edit one that was released. Each runs in one transaction together with its record in
-`_sqlite_migrations` and the new `user_version`.
+add a function to MIGRATIONS; never edit one that was released.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from storage.migration import Migration, append_only
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -288,7 +287,7 @@ def m005_views(db: Database) -> None:
         WHERE NOT EXISTS (SELECT 1 FROM events p WHERE p.set_id = j.set_id AND p.kind = 'peek' AND p.seq < j.seq)""")
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (
+MIGRATIONS: tuple[Migration, ...] = (
     m001_sittings,
     m002_answers,
     m003_events,
@@ -297,48 +296,3 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
 )
 VERSION = len(MIGRATIONS)
 """`user_version` of a database that is up to date."""
-
-
-def append_only(db: Database, *tables: str) -> None:
-    """Lets rows be added to these tables and nothing else: UPDATE, DELETE and REPLACE fail with 'append-only'."""
-    for table in tables:
-        refusal = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-        known = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only and has this row already'); END"
-        db.execute(f"CREATE TRIGGER {table}_no_update BEFORE UPDATE ON {table} {refusal}")
-        db.execute(f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} {refusal}")
-        # REPLACE deletes without a DELETE trigger where recursive_triggers is off, as it is in most other tools.
-        same = " OR ".join(
-            f"EXISTS (SELECT 1 FROM {table} WHERE " + " AND ".join(f"{c} = NEW.{c}" for c in key) + ")"
-            for key in _unique_keys(db, table)
-        )
-        db.execute(f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} WHEN {same} {known}")
-
-
-def _unique_keys(db: Database, table: str) -> list[list[str]]:
-    keys = [
-        [name for (name,) in db.execute("SELECT name FROM pragma_index_info(?) ORDER BY seqno", [index])]
-        for (index,) in db.execute("SELECT name FROM pragma_index_list(?) WHERE \"unique\"", [table]).fetchall()
-    ]
-    primary = [name for (name,) in db.execute("SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", [table])]
-    return keys if primary in keys else [*keys, primary]  # an INTEGER PRIMARY KEY has no index of its own
-
-
-def migrate(connection: sqlite3.Connection, migrations: tuple[Callable[[Database], None], ...] = MIGRATIONS) -> None:
-    """Brings a database up to date, each migration in one transaction. Raises sqlite3.Error with the failed one undone."""
-    if connection.execute("PRAGMA user_version").fetchone() == (len(migrations),):
-        return
-    from sqlite_utils import Database, Migrations  # 0.1 s to import: only where there is something to do
-
-    named = Migrations("tamer")
-    for number, migration in enumerate(migrations, start=1):
-        named(name=migration.__name__)(_numbered(number, migration))
-    named.apply(Database(connection))
-
-
-def _numbered(number: int, migration: Callable[[Database], None]) -> Callable[[Database], None]:
-    def numbered(db: Database) -> None:
-        migration(db)
-        db.execute(f"PRAGMA user_version = {number}")
-
-    numbered.__name__ = migration.__name__
-    return numbered
