@@ -19,8 +19,8 @@ from learners.backbone import forward
 from learners.examples import Stats
 from learners.optimizer import AdamSettings, Optimizer
 
-Target = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""The teacher's logits: base states before each token (B, R, d), base logits (B, R, V), the tokens (B, R) -> (B, R, V)."""
+Teacher = Callable[[ops.Padded], Tensor]
+"""Prompts and answers -> the teacher's next-token logits before each answer token, (B, R, V)."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,18 @@ class DistillBatch:
 
 
 class Distill:
-    """Trains a tree's LoRA towards a teacher over the base's logits. The trees stay in eval mode."""
+    """Trains a tree's LoRA towards a teacher. The tree stays in eval mode; nobody else may change it meanwhile."""
 
     def __init__(
         self,
         tree: nn.Module,
-        base_tree: nn.Module,
-        target: Target,
+        teacher: Teacher,
         width: int,
         settings: DistillSettings | None = None,
         pause: Callable[[], None] = lambda: None,
     ) -> None:
-        """`target` may be replaced between steps; `width` is the model's hidden size; `pause` is called between forwards."""
-        self.tree, self.base_tree, self.target = tree, base_tree, target
+        """`width` is the model's hidden size; `pause` is called between forwards, to let others compute."""
+        self.tree, self.teacher = tree, teacher
         self.settings, self.pause = settings or DistillSettings(), pause
         rate = ops.rate_for_width(self.settings.learning_rate, width)
         parameters = [p for p in tree.parameters() if p.requires_grad]
@@ -89,8 +88,7 @@ class Distill:
 
     def _loss(self, padded: ops.Padded, tokens: int) -> Tensor:
         with torch.no_grad():
-            base = forward(self.base_tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
-            teacher = self.target(base.hidden[:, :-1], base.logits[:, :-1], padded.answer_ids)
+            wanted = self.teacher(padded)
         self.pause()
         output = forward(self.tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
-        return losses.forward_kl(output.logits[:, :-1], teacher, padded.answer_mask, tokens)
+        return losses.forward_kl(output.logits[:, :-1], wanted, padded.answer_mask, tokens)
