@@ -139,7 +139,8 @@ def open_reader(path: Path) -> sqlite3.Connection:
         return _checked_reader(path, "ro")
     except sqlite3.Error as error:
         wal = path.with_name(path.name + "-wal")
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or wal.exists():
+        no_room = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        if error.sqlite_errorcode & 0xFF not in no_room or wal.exists():
             raise explain(error, path) from error
     try:  # read-only folder: no room for SQLite's shared memory, but also nobody who writes
         return _checked_reader(path, "ro&immutable=1")
@@ -180,10 +181,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise JournalError(f"the file system of {path} cannot share memory", "keep the database on a local disk")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("BEGIN IMMEDIATE")  # says now, not at the first judgement, if writing is impossible
-    if version == 0:
-        connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-    connection.execute("COMMIT")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")  # says now if writing is impossible
+    connection.execute("ROLLBACK" if version else "COMMIT")
     migrate(connection, schema.MIGRATIONS)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
 

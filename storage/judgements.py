@@ -56,9 +56,10 @@ def _check(connection: sqlite3.Connection, judgement: Judgement) -> Event:
     match judgement:
         case Ranking(set_uid=uid, ranks=ranks):
             _check_ranks(ranks)
+            set_id = _set_id(connection, uid)
             for response_uid in ranks:
                 _response_id(connection, uid, response_uid)
-            return Event(_set_id(connection, uid), subject=uid)
+            return Event(set_id, subject=uid)
         case Rating(set_uid=uid, response_uid=response_uid, value=value, criterion=criterion):
             if type(value) is not int or not 1 <= value <= 7:
                 raise JournalError(f"a rating of {value} is outside 1 to 7")
