@@ -254,17 +254,19 @@ class HumanReward:
 
     def log_loss(self, head: RewardHead, pairs: Pairs) -> float | None:
         """Mean Bradley-Terry log-loss of comparisons, ties left out; None without any."""
-        margins = [m for m, t in zip(self._margins(head, pairs), pairs.target, strict=True) if t != 0.5]
+        margins = self.margins(head, pairs)
         return -float(logsigmoid(torch.tensor(margins)).mean()) if margins else None
 
     def right_order(self, head: RewardHead, pairs: Pairs) -> tuple[float, int]:
         """How many untied pairs the head orders as the operator did (equal scores are half right), and of how many."""
-        margins = [m for m, t in zip(self._margins(head, pairs), pairs.target, strict=True) if t != 0.5]
+        margins = self.margins(head, pairs)
         return sum(1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in margins), len(margins)
 
-    def _margins(self, head: RewardHead, pairs: Pairs) -> list[float]:
+    def margins(self, head: RewardHead, pairs: Pairs) -> list[float]:
+        """Score differences of the untied pairs, the preferred answer's first."""
         scores = {uid: self.score(head, uid) for uid in {*pairs.first, *pairs.second}}
-        return [scores[a] - scores[b] for a, b in zip(pairs.first, pairs.second, strict=True)]
+        compared = zip(pairs.first, pairs.second, pairs.target, strict=True)
+        return [scores[a] - scores[b] for a, b, target in compared if target != 0.5]
 
     def _blocks(self, evidence: Sequence[Evidence]) -> list[list[Evidence]]:
         blocks: list[list[Evidence]] = [[]]

@@ -67,6 +67,8 @@ class Load(_Line):
     train_prompts: tuple[tuple[Message, ...], ...] = ()
     gate_prompts: tuple[tuple[Message, ...], ...] = ()
     trust_remote_code: bool = False
+    unigram: bool = False  # for comparison: Ĥ sees no state, only the token (benchmarks)
+    frozen_ppo: bool = False  # for comparison: PPO runs with its policy loss weighted 0 (benchmarks)
 
 
 class Replay(_Line):

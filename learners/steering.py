@@ -18,6 +18,15 @@ from learners.human_reward import RewardHead
 
 REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
+REMEMBERED_ANSWERS = 32
+STATE_BYTES = 128e6
+"""Memory for the distributions of remembered answers; at large vocabularies states are stepped over to keep to it."""
+
+
+def state_stride(tokens: int, vocabulary: int) -> int:
+    """Of an answer's `tokens` states, every which one to keep: two float32 distributions each."""
+    states = max(1, int(STATE_BYTES / (8 * vocabulary * REMEMBERED_ANSWERS)))
+    return max(1, -(-tokens // states))
 
 
 @dataclass(frozen=True)
@@ -68,15 +77,9 @@ class Visited:
 class NatsBudget:
     """Remembers where acting answers went and solves β for a budget there."""
 
-    def __init__(self, nats: float, answers: int = 32, megabytes: float = 128.0) -> None:
+    def __init__(self, nats: float) -> None:
         self.nats = nats
-        self._answers: deque[Visited] = deque(maxlen=answers)
-        self._bytes = megabytes * 1e6
-
-    def stride(self, tokens: int, vocabulary: int) -> int:
-        """Of an answer's states, how many to step over so that all that is remembered fits the memory."""
-        states = max(1, int(self._bytes / (8 * vocabulary * (self._answers.maxlen or 1))))
-        return max(1, -(-tokens // states))
+        self._answers: deque[Visited] = deque(maxlen=REMEMBERED_ANSWERS)
 
     def visited(self, answer: Visited) -> None:
         """Remember where an acting answer went."""

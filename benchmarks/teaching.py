@@ -1,0 +1,125 @@
+"""Does teaching work? Simulated operators of four tastes teach stories260k through `tamer simulate`, the real engine and a real database.
+
+    python benchmarks/teaching.py RECIPE [--seeds 5] [--quantize none] [--jobs 2] [--out results.jsonl]
+
+A recipe is one or more `tamer simulate` calls on the same database, so that training happens after the judging. Finished runs are kept in the output
+file and not repeated. Prints one JSON line: for each recipe the medians over tastes and seeds, and the same with a unigram bias in place of Ĥ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tastes import TASTES, story_prompts
+
+HERE = Path(__file__).resolve().parent
+MODEL = HERE.parent.parent / "shared" / "data" / "stories260k"
+
+AFTER = ["--resume", "--rounds", "0"]
+"""A second call: no further judgements, only training and the end."""
+
+RECIPES: dict[str, list[list[str]]] = {
+    "bias-25": [["--rounds", "25", "--train-seconds", "0", "--nats", "6"]],
+    "bias-50": [["--rounds", "50", "--train-seconds", "0", "--nats", "6"]],
+    "unigram-25": [["--rounds", "25", "--train-seconds", "0", "--nats", "6", "--unigram"]],
+    "unigram-50": [["--rounds", "50", "--train-seconds", "0", "--nats", "6", "--unigram"]],
+    "train-25": [
+        ["--rounds", "25", "--train-seconds", "0", "--nats", "10"],
+        [*AFTER, "--train-seconds", "40", "--nats", "10"],
+    ],
+    "adapter-50": [
+        ["--rounds", "50", "--train-seconds", "0", "--nats", "12"],
+        [*AFTER, "--train-seconds", "60", "--nats", "12", "--no-bias"],
+    ],
+    "ppo-50": [
+        ["--rounds", "50", "--train-seconds", "0", "--nats", "6"],
+        [*AFTER, "--train-seconds", "60", "--nats", "20", "--no-bias", "--stages", "reward,ppo"],
+    ],
+    "ppo-zeroed-50": [
+        ["--rounds", "50", "--train-seconds", "0", "--nats", "6"],
+        [*AFTER, "--train-seconds", "60", "--nats", "20", "--no-bias", "--stages", "reward,ppo", "--frozen-ppo"],
+    ],
+    "distilled-50": [
+        ["--rounds", "50", "--train-seconds", "0", "--nats", "10"],
+        [*AFTER, "--train-seconds", "15", "--nats", "10", "--no-bias", "--stages", "distill"],
+    ],
+    "distilled-ppo-50": [
+        ["--rounds", "50", "--train-seconds", "0", "--nats", "10"],
+        [*AFTER, "--train-seconds", "15", "--nats", "10", "--no-bias", "--stages", "distill"],
+        [*AFTER, "--train-seconds", "60", "--nats", "10", "--no-bias", "--stages", "reward,ppo"],
+    ],
+}
+
+
+def simulate(recipe: str, taste: str, seed: int, quantize: str) -> dict:
+    """One run of a recipe on a fresh database; the last call's figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = Path(folder) / "prompts.txt"
+        prompts.write_text("\n".join(story_prompts()) + "\n", encoding="utf-8")
+        for arguments in RECIPES[recipe]:
+            command = [
+                sys.executable, "-m", "tamer_tui.cli", "simulate", f"{folder}/record.db", "--model", str(MODEL), "--prompts", str(prompts),
+                "--operator", f"{HERE / 'tastes.py'}:{taste}", "-k", "4", "--max-new-tokens", "64",
+                "--seed", str(seed), "--quantize", quantize, "--json", *arguments,
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                return {"error": done.stderr.strip().splitlines()[-1:] or ["failed"]}
+        return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="+", choices=sorted(RECIPES))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tastes", default=",".join(TASTES))
+    parser.add_argument("--quantize", default="none")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; each takes one core while it draws, two while it trains")
+    parser.add_argument("--out", default="teaching.jsonl", help="where finished runs are kept")
+    options = parser.parse_args()
+    out = Path(options.out)
+    done = {row["key"]: row for row in map(json.loads, out.read_text().splitlines())} if out.exists() else {}
+    keys = [
+        (recipe, taste, seed, options.quantize)
+        for recipe in options.recipes
+        for seed in range(options.seeds)
+        for taste in options.tastes.split(",")
+    ]
+
+    def run(key: tuple[str, str, int, str]) -> None:
+        name = "/".join(map(str, key))
+        if name in done:
+            return
+        row = {"key": name, **simulate(*key)}
+        done[name] = row
+        with out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(name, row.get("win_rate"), row.get("win_rate_adapter_only"), row.get("kl_per_response"), row.get("error", ""), file=sys.stderr)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(run, keys))
+    print(json.dumps({recipe: summary([done["/".join(map(str, k))] for k in keys if k[0] == recipe]) for recipe in options.recipes}))
+
+
+def summary(rows: list[dict]) -> dict:
+    """Medians over all runs, and the win rate of each taste."""
+    good = [row for row in rows if "error" not in row]
+    figures = ("win_rate", "win_rate_adapter_only", "kl_per_response", "kl_adapter_only", "reward_pair_accuracy", "published")
+    medians = {name: median([row[name] for row in good if row.get(name) is not None]) for name in figures}
+    tastes = {t: median([row["win_rate"] for row in good if row["key"].split("/")[1] == t]) for t in TASTES}
+    return {"runs": len(good), "failed": len(rows) - len(good), **medians, "by_taste": tastes}
+
+
+def median(values: list[float]) -> float | None:
+    return round(statistics.median(values), 3) if values else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What to learn next, when to publish, when to refuse: the learner's side of the engine, without threads.
+
+`work()` is one endless sequence of small steps; it yields True after a step and False when there is nothing to do. SFT when the operator wrote
+something, the reward model when something was judged, distillation when Ĥ has changed, then the gate; and PPO, through the same gate, while the
+operator reads on. What passed the gate leaves through `propose`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from learners.adapters import load_lora, lora_state
+from learners.courses import Course, DistillCourse, PPOCourse, RewardCourse, SFTCourse
+from learners.gate import Contender, Gate, Verdict
+from learners.human_reward import RewardHead
+from learners.protocol import Metrics, Stage
+from learners.workshop import Policy, Restored, TokenIds, Workshop
+
+PATIENCE = 3
+"""Gates in a row that PPO passes through without doing better, after which it waits for new judgements."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A verdict, with what is needed to make a version of it."""
+
+    verdict: Verdict
+    policy: Policy
+    stage: Stage
+    parent: str
+    runs: tuple[str, ...]
+    head: RewardHead
+    seqs: tuple[int, ...]
+    reward_state: dict[str, Tensor]
+    value_state: dict[str, Tensor]
+    reference: dict[str, Tensor] | None  # the SFT adapter, if there is one
+
+
+class Curriculum:
+    """See the module. `propose` is told every verdict."""
+
+    def __init__(
+        self, shop: Workshop, reward_tree: nn.Module, stages: Sequence[Stage], propose: Callable[[Proposal], None]
+    ) -> None:
+        self.shop = shop
+        self.stages = tuple(stages)
+        self.gate_seconds = 0.0
+        self._propose = propose
+        self._gate = Gate(shop.backbone, shop.policy, shop.sampling, pause=shop.pause)
+        self._sft = SFTCourse(shop)
+        self.reward = RewardCourse(shop, reward_tree)
+        self._distill = DistillCourse(shop)
+        self._ppo = PPOCourse(shop, self.reward if "reward" in stages else None)
+        self._fruitless = 0
+        self._ppo_seqs: tuple[int, ...] = ()
+
+    def work(self) -> Iterator[bool]:
+        """Never ends; to abandon what is under way, drop the iterator, call `restart` and start another."""
+        while True:
+            worked = False
+            for stage, course in (("sft", self._sft), ("distill", self._distill), ("reward", self.reward)):
+                if stage in self.stages and course.due():
+                    worked = True
+                    yield from self._attend(course)
+            if not worked and self._ppo_due():
+                worked = True
+                yield from self._attend(self._ppo)
+            if not worked:
+                yield False
+
+    def _attend(self, course: Course) -> Iterator[bool]:
+        for _ in course.work():
+            yield True
+        if self.shop.candidate.stage is not None:
+            self._examine()
+            yield True
+
+    def restart(self, restored: Restored) -> None:
+        """Give up what is under way and go on from a version: its adapter, its reference, its reward model and value head."""
+        self.shop.restart_from_live()
+        self.shop.restore_reference(restored.reference)
+        self.reward.restore(restored.reward_state, restored.seqs)
+        self._sft.restore(restored.seqs if restored.reference else ())
+        if restored.value_state is not None:
+            self._ppo.ppo.load_state(restored.value_state)
+        self._ppo.ppo.reset_optimizer()
+        self._fruitless = 0
+
+    def encourage(self) -> None:
+        """Train on, even if PPO had given up for now."""
+        self._fruitless = 0
+
+    def flush(self) -> None:
+        """Bring what has been trained to the gate now; the iterator of `work` must have been closed."""
+        if self.shop.candidate.stage is not None:
+            self._examine()
+
+    def _ppo_due(self) -> bool:
+        seqs = self.shop.inputs.lessons.seqs
+        if seqs != self._ppo_seqs:
+            self._ppo_seqs, self._fruitless = seqs, 0
+        return "ppo" in self.stages and self._fruitless < PATIENCE and self._ppo.due()
+
+    # --- the gate ----------------------------------------------------------------------------------------------------
+
+    def _examine(self) -> None:
+        started = time.monotonic()
+        shop, inputs = self.shop, self.shop.inputs
+        stage, parent = shop.candidate.stage, shop.candidate.parent
+        assert stage is not None
+        policy, head = shop.candidate_policy(), inputs.head
+        shop.emit(Metrics("gate", 0, 1))
+        verdict = self._gate.compare(
+            self._contender(policy, head, 0.0),
+            self._contender(inputs.live, head, inputs.live_beta),
+            self._ppo.judge().score,
+            self._prompts(),
+            inputs.nats,
+            shop.new_seed(),
+        )
+        shop.emit(Metrics("gate", 1, 1, kl=verdict.kl, note=verdict.reason))
+        self._propose(Proposal(
+            verdict, policy, stage, parent, tuple(shop.candidate.runs), head, inputs.lessons.seqs,
+            self.reward.model.state(), self._ppo.ppo.state(), lora_state(shop.reference) if shop.imitates else None,
+        ))  # fmt: skip
+        self._learn_from(verdict, stage)
+        self.gate_seconds += time.monotonic() - started
+
+    def _learn_from(self, verdict: Verdict, stage: Stage) -> None:
+        """After the gate: go on from a published candidate; give up a PPO that did damage; let the other stages mend theirs."""
+        candidate = self.shop.candidate
+        candidate.stage = None
+        if verdict.published:
+            candidate.parent, candidate.runs = self.shop.inputs.live.version, []
+        better = verdict.published and verdict.reason.startswith("better")
+        self._fruitless = 0 if better or stage != "ppo" else self._fruitless + 1
+        if not verdict.published and stage == "ppo":
+            if verdict.code == "over budget":
+                self._ppo.ppo.kl_coefficient *= 2
+            self.shop.restart_from_live()
+            self._ppo.ppo.reset_optimizer()
+
+    def _contender(self, policy: Policy, head: RewardHead, beta: float) -> Contender:
+        steering = policy.steering(head, beta) if self.shop.inputs.bias else None
+        return Contender(lambda: load_lora(self.shop.policy, policy.lora), steering)
+
+    def _prompts(self) -> Sequence[TokenIds]:
+        """The gate's own prompts; with too few of them, fresh answers to prompts that are trained on."""
+        settings = self._gate.settings
+        own = self.shop.inputs.gate_prompts
+        if len(own) >= settings.fewest_prompts:
+            return self.shop.random.sample(list(own), min(settings.prompts, len(own)))
+        return self.shop.some_prompts(settings.prompts)

@@ -1,0 +1,120 @@
+"""The gate: a new version is compared with the live acting policy before the operator meets it.
+
+Both draw fresh answers to the gate's prompts with β solved to the budget, and a judge that never saw those answers scores them. A version is
+refused when it is not finite, over budget, or worse by more than one standard error. The operator's own blind count, not this, says whether
+teaching works; the gate only keeps obvious damage away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from learners.backbone import Backbone
+from learners.rollouts import Trace, draw_answers
+from learners.steering import NatsBudget, Steering
+from storage.records import Sampling
+
+TokenIds = tuple[int, ...]
+Judge = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
+"""Prompts and answers -> scores (B,)."""
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """Constants of the comparison."""
+
+    prompts: int = 12
+    answers: int = 4  # to each prompt, from each policy
+    fewest_prompts: int = 8  # with fewer gate prompts, train prompts with fresh answers serve
+    over_budget: float = 1.1  # the adapter alone may spend this much of the budget; the estimate is that rough
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says and why."""
+
+    published: bool
+    code: str  # 'published', 'not finite', 'over budget', 'worse'
+    reason: str
+    kl: float | None = None  # nats per 64 tokens of the adapter alone against the base
+    win_rate: float | None = None
+    steering: Steering | None = None  # the candidate's, β solved
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A policy at the gate: what is loaded into the tree, and how it is steered (None for no bias at all)."""
+
+    load: Callable[[], None]
+    steering: Steering | None
+
+
+class Gate:
+    """Compares two contenders on one tree. `pause` is called between tokens."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tree: nn.Module,
+        sampling: Sampling,
+        settings: GateSettings | None = None,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.backbone, self.tree, self.sampling = backbone, tree, sampling
+        self.settings = settings or GateSettings()
+        self.pause = pause
+
+    def compare(
+        self, candidate: Contender, live: Contender, judge: Judge, prompts: Sequence[TokenIds], nats: float, seed: int
+    ) -> Verdict:
+        """The candidate's weights are in the tree when this returns."""
+        chosen = [p for p in prompts[: self.settings.prompts] for _ in range(self.settings.answers)]
+        candidate.load()
+        if not all(bool(p.isfinite().all()) for p in self.tree.parameters() if p.requires_grad):
+            return Verdict(False, "not finite", "its weights are not finite")
+        alone = self._draw(chosen, seed, None)
+        kl = sum(trace.nats for trace in alone) / len(alone)
+        if not math.isfinite(kl):
+            return Verdict(False, "not finite", "its answers have no finite probability")
+        if kl > nats * self.settings.over_budget:
+            return Verdict(False, "over budget", f"{kl:.1f} of {nats:g} nats spent by the adapter alone", kl)
+        theirs, steering = alone, candidate.steering
+        if steering is not None:
+            steering = self._solve(steering, alone, nats)
+            theirs = self._draw(chosen, seed, steering) if steering.active else alone
+        live.load()
+        ours = self._draw(chosen, seed + 1, live.steering)
+        candidate.load()
+        return self._verdict(judge, theirs, ours, kl, steering)
+
+    def _draw(self, prompts: Sequence[TokenIds], seed: int, steering: Steering | None) -> list[Trace]:
+        return draw_answers(
+            self.backbone, self.tree, prompts, self.sampling, seed,
+            adapter=True, steering=steering, keep_states=steering is None, pause=self.pause,
+        )  # fmt: skip
+
+    def _solve(self, steering: Steering, alone: Sequence[Trace], nats: float) -> Steering:
+        budget = NatsBudget(nats)
+        for trace in alone:
+            budget.visited(trace.visited(self.sampling.temperature))
+        return budget.solve(replace(steering, beta=0.0), self.sampling.temperature)
+
+    def _verdict(
+        self, judge: Judge, theirs: Sequence[Trace], ours: Sequence[Trace], kl: float, steering: Steering | None
+    ) -> Verdict:
+        new, old = (judge([t.prompt_ids for t in ts], [tuple(t.ids) for t in ts]).float().cpu() for ts in (theirs, ours))
+        if not bool(new.isfinite().all()):
+            return Verdict(False, "not finite", "the judge has no finite score for it", kl)
+        wins = (new > old).float() + 0.5 * (new == old).float()
+        by_prompt = (new - old).view(-1, self.settings.answers).mean(1)
+        error = float(by_prompt.std(correction=1)) / math.sqrt(len(by_prompt)) if len(by_prompt) > 1 else 0.0
+        rate, on = float(wins.mean()), f"on {len(by_prompt)} prompts ({float(wins.mean()):.0%} won)"
+        if float(by_prompt.mean()) < -error:
+            return Verdict(False, "worse", f"worse {on}", kl, rate, steering)
+        better = "better" if float(by_prompt.mean()) > error else "no worse"
+        return Verdict(True, "published", f"{better} {on}", kl, rate, steering)

@@ -1,0 +1,194 @@
+"""The acting policy: draws answers with the actor's adapter and Ĥ, one batch at a time.
+
+Everything here belongs to one thread and emits protocol events; no threads and no pipes in this file. `draw` yields between any two tokens, so
+that the engine can learn from a judgement or stop an answer there: the very next token is drawn with what was just judged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from learners.adapters import load_lora
+from learners.backbone import Backbone, fit_prompt
+from learners.decoding import Row, Step, TextStream, decode
+from learners.human_reward import RewardHead
+from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Candidate, Ended, Event, Piece, Started, Tokens
+from learners.rollouts import Trace, look_again
+from learners.steering import NatsBudget, Steering, Visited, state_stride
+from learners.workshop import Policy
+from storage.records import BASE_VERSION, Sampling, StopReason
+
+SHORTEST_ANSWER = 8
+"""Tokens; β is solved on acting answers of at least this length."""
+REMEMBERED_DRAWINGS = 64
+"""Drawn answers that can still be resumed from one of their tokens."""
+
+
+@dataclass
+class Drawing:
+    """One answer as it is drawn. Lists have one entry per token."""
+
+    candidate: Candidate
+    sampling: Sampling
+    trace: Trace
+    text: TextStream
+    started: float  # monotonic seconds
+    texts: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    sent: int = 0  # tokens that the terminal has
+
+    def unsent(self) -> Piece | None:
+        """What the terminal lacks; counts it as sent."""
+        start, self.sent = self.sent, len(self.texts)
+        if start == self.sent:
+            return None
+        columns = (self.trace.ids, self.texts, self.trace.logprobs, self.trace.unbiased, self.times)
+        return Piece(self.candidate.uid, start, *(tuple(column[start:]) for column in columns))
+
+
+class Generator:
+    """Owns the actor tree, the steering and β. `emit` takes protocol events."""
+
+    def __init__(
+        self, backbone: Backbone, actor: nn.Module, head: RewardHead, nats: float, bias: bool, emit: Callable[[Event], None]
+    ) -> None:
+        self.backbone, self.actor = backbone, actor
+        self.budget = NatsBudget(nats)
+        self.bias = bias
+        self.policy = Policy()
+        self.steering = Steering(head)
+        self._emit = emit
+        self._temperature = 1.0  # of the answers that β is solved on
+        self._live: dict[str, Drawing] = {}
+        self._finished: deque[Drawing] = deque(maxlen=REMEMBERED_DRAWINGS)
+        self._stops: set[str] = set()
+
+    # --- the acting policy -------------------------------------------------------------------------------------------
+
+    @property
+    def beta(self) -> float:
+        """Strength of the bias; 0 when steering is off."""
+        return self.steering.beta if self.bias else 0.0
+
+    def use_head(self, head: RewardHead) -> None:
+        """Steer with this Ĥ from the next token on."""
+        self._steer(self.policy.steering(head))
+
+    def use_policy(self, policy: Policy) -> None:
+        """Act with another version from the next answer on; β is solved again on the remembered answers."""
+        load_lora(self.actor, policy.lora)
+        self.policy = policy
+        again = [look_again(self.backbone, self.actor, answer, self._temperature) for answer in self.budget.answers]
+        self.budget.replace_policy(again)
+        self._steer(policy.steering(self.steering.head))
+        self._emit(Acting(policy.version, self.beta, self.steering.head.epoch))
+
+    def use_budget(self, nats: float | None, bias: bool | None) -> None:
+        """Change the nats budget, or switch steering by Ĥ on or off; None leaves it."""
+        self.budget.nats = self.budget.nats if nats is None else nats
+        self.bias = self.bias if bias is None else bias
+        self._steer(self.steering)
+        self._emit(Acting(self.policy.version, self.beta, self.steering.head.epoch))
+
+    def calibrate(self, answers: Sequence[Visited]) -> None:
+        """Answers of the base, on which the first β is solved."""
+        for answer in answers:
+            self.budget.visited(answer)
+
+    def _steer(self, steering: Steering) -> None:
+        self.steering = self.budget.solve(steering, self._temperature) if self.bias else steering
+
+    # --- drawing -------------------------------------------------------------------------------------------------------
+
+    def stop(self, uids: Sequence[str]) -> None:
+        """End these answers with what they have; none named means all."""
+        self._stops |= set(uids) or set(self._live)
+
+    def draw(self, candidates: Sequence[Candidate], sampling: Sampling) -> Iterator[None]:
+        """Draw answers in one batch; yields after every token."""
+        self._live = {candidate.uid: self._start(candidate, sampling) for candidate in candidates}
+        self._stops.clear()
+        self._temperature = sampling.temperature
+        rows = [self._row(drawing) for drawing in self._live.values()]
+        adapted = any(row.adapter for row in rows)
+        flushed = 0.0
+        for step in decode(
+            self.actor, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
+            steer=_Latest(self), twin=adapted, want_stop=lambda: self._stops,
+        ):  # fmt: skip
+            self._record(step)
+            if step.ended or time.monotonic() - flushed >= TOKEN_FLUSH_SECONDS:
+                self._flush()
+                flushed = time.monotonic()
+            for uid, reason in step.ended.items():
+                self._end(uid, reason)
+            yield
+
+    def resume(self, uid: str, n_tokens: int) -> tuple[Candidate, Sampling] | None:
+        """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
+        drawing = next((d for d in reversed(self._finished) if d.candidate.uid == uid), None)
+        if drawing is None:
+            return None
+        kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
+        return Candidate(old.uid, old.seed, old.messages, old.policy, kept), drawing.sampling
+
+    def _start(self, candidate: Candidate, sampling: Sampling) -> Drawing:
+        ids = self.backbone.encode(candidate.messages)
+        prompt_ids, dropped = fit_prompt(ids, self.backbone.context, sampling.max_new_tokens)
+        trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
+        drawing = Drawing(candidate, sampling, trace, TextStream(self.backbone), time.monotonic())
+        for token in candidate.prefix_ids:
+            trace.keep(token)
+            drawing.texts.append(drawing.text.push(token))
+            drawing.times.append(0.0)
+        drawing.sent = len(drawing.texts)
+        acting = candidate.policy == "acting"
+        version = BASE_VERSION if candidate.policy == "base" else self.policy.version
+        epoch, beta = (self.steering.head.epoch, self.beta) if acting else (0, 0.0)
+        self._emit(Started(candidate.uid, trace.prompt_ids, version, epoch, beta, candidate.policy, dropped))
+        return drawing
+
+    def _row(self, drawing: Drawing) -> Row:
+        candidate = drawing.candidate
+        adapted = candidate.policy != "base" and self.policy.lora is not None
+        steered = candidate.policy == "acting"
+        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, candidate.prefix_ids)
+
+    def _record(self, step: Step) -> None:
+        now = time.monotonic()
+        for row, uid in enumerate(step.uids):
+            drawing = self._live[uid]
+            drawing.trace.add(step, row)
+            text = "" if step.ids[row] in self.backbone.eos_ids else drawing.text.push(step.ids[row])
+            drawing.texts.append(text + (drawing.text.flush() if uid in step.ended else ""))
+            drawing.times.append(now - drawing.started)
+
+    def _flush(self) -> None:
+        pieces = [piece for drawing in self._live.values() if (piece := drawing.unsent())]
+        if pieces:
+            self._emit(Tokens(tuple(pieces)))
+
+    def _end(self, uid: str, reason: StopReason) -> None:
+        drawing = self._live.pop(uid)
+        trace = drawing.trace
+        self._finished.append(drawing)
+        seconds = time.monotonic() - drawing.started
+        self._emit(Ended(uid, reason, "".join(drawing.texts), len(trace.ids), trace.kl, seconds))
+        if drawing.candidate.policy == "acting" and len(trace.ids) >= SHORTEST_ANSWER and not drawing.candidate.prefix_ids:
+            self.budget.visited(trace.visited(self._temperature))
+
+
+class _Latest:
+    """The generator's steering as it is at each token: Ĥ may change while an answer is drawn."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    def bias(self, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
+        """See Steering.bias."""
+        return self._generator.steering.bias(hidden) if self._generator.bias else None

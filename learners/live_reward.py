@@ -1,0 +1,114 @@
+"""Ĥ kept fitted to the live judgements: reads lessons, looks at their answers with the base, and fits the head anew each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learners.human_reward import Evidence, Features, Functional, HumanReward, Level, Pairs, RewardHead
+from learners.judges import Prequential
+from learners.lessons import LessonBook, Lessons, Sample, original_name, written_name
+from learners.protocol import Lesson
+from storage.records import Correction, Ranking
+
+StatesBefore = Callable[[Sequence[int], Sequence[int]], Tensor]
+"""Prompt ids and answer ids -> the base's hidden states (T, d) in which each answer token was chosen."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What one judgement did to Ĥ."""
+
+    head: RewardHead
+    log_loss: float | None = None  # of this judgement, before learning from it
+    dropped: str = ""  # what could not be used, in words
+
+
+class LiveReward:
+    """Belongs to the generator's thread. `lessons` and the head it returns are immutable and may be handed to others."""
+
+    def __init__(self, book: LessonBook, features: Features, states_before: StatesBefore) -> None:
+        self._book = book
+        self._states_before = states_before
+        self._human_reward = HumanReward(features)
+        self.record = Prequential()
+        self.head = RewardHead.empty(features)
+        self.lessons = Lessons((), {})
+        self._epoch = 0
+
+    def learn(self, lesson: Lesson) -> Fitted:
+        """Take a new judgement (or one that was redone) and fit."""
+        samples = self._take(lesson)
+        loss = self._examine(lesson)
+        head = self.fit()
+        if not samples:
+            return Fitted(head, loss, "none of its answers has any words")
+        return Fitted(head, loss)
+
+    def replay(self, lessons: Sequence[Lesson]) -> None:
+        """Take judgements of the log; call `fit` after the last."""
+        for lesson in lessons:
+            self._take(lesson)
+
+    def retract(self, seq: int) -> Fitted:
+        """Forget a judgement that was undone and fit without it."""
+        known = self._book.remove(seq)
+        return Fitted(self.fit(), None, "" if known else "it was not known")
+
+    def fit(self) -> RewardHead:
+        """The head of all live judgements: a pure function of them, whatever was learned and undone before."""
+        self.lessons = self._book.snapshot()
+        self._epoch += 1
+        self.head = self._human_reward.fit(evidence_of(self.lessons), self._epoch)
+        return self.head
+
+    def _take(self, lesson: Lesson) -> tuple[Sample, ...]:
+        samples = self._book.add(lesson)
+        for sample in samples:
+            if sample.name not in self._human_reward:
+                self._look_at(sample)
+        return samples
+
+    def _look_at(self, sample: Sample) -> None:
+        hidden = self._states_before(sample.prompt_ids, sample.token_ids)
+        if sample.span is None:
+            self._human_reward.add_answer(sample.name, sample.token_ids, hidden)
+            return
+        start, stop = sample.span
+        ids = torch.tensor(sample.token_ids, dtype=torch.int64)
+        weights = torch.zeros(len(ids), dtype=torch.float64)
+        weights[start:stop] = 1.0 / max(1, stop - start)
+        features = self._human_reward.features(hidden.cpu())
+        kept = slice(start, stop)
+        self._human_reward.add(sample.name, Functional.weighted(ids[kept], features[kept], weights[kept]))
+
+    def _examine(self, lesson: Lesson) -> float | None:
+        """How well Ĥ foresaw a ranking."""
+        pairs = _pairs(lesson, self._book.snapshot())
+        if pairs is None or not isinstance(lesson.judgement, Ranking):
+            return None
+        margins = self._human_reward.margins(self.head, pairs)
+        self.record.add(lesson.seq, margins)
+        return self._human_reward.log_loss(self.head, pairs)
+
+
+def evidence_of(lessons: Lessons) -> list[Evidence]:
+    """Rankings and corrections as pairs, ratings as centred levels, in the order of the log."""
+    levels = {seq: Level(name, score) for seq, name, score in lessons.levels()}
+    found = [_pairs(lesson, lessons) or levels.get(lesson.seq) for lesson in lessons.lessons]
+    return [item for item in found if item is not None]
+
+
+def _pairs(lesson: Lesson, lessons: Lessons) -> Pairs | None:
+    judgement = lesson.judgement
+    if isinstance(judgement, Ranking):
+        known = [answer.uid for answer in lesson.answers if answer.uid in lessons.samples]
+        ranks = {uid: judgement.ranks[uid] for uid in known if uid in judgement.ranks}
+        pairs = Pairs.of_ranks(ranks, [uid for uid in known if uid not in ranks])
+        return pairs if pairs.first else None
+    if isinstance(judgement, Correction) and original_name(lesson.seq) in lessons.samples:
+        return Pairs.of_ranks({written_name(lesson.seq): 1, original_name(lesson.seq): 2})
+    return None

@@ -1,0 +1,127 @@
+"""Answers drawn for the machine's own use: to calibrate Ĥ's features, to distil, to judge a candidate version.
+
+A `Trace` follows one answer through the decode loop; the generator uses the same for what the operator sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from learners.backbone import Backbone, forward
+from learners.decoding import Row, Step, decode
+from learners.steering import REFERENCE_TOKENS, Steering, Visited, state_stride
+from storage.records import Sampling, StopReason
+
+LARGEST_BATCH = 48
+"""Answers drawn in one batch."""
+
+
+@dataclass
+class Trace:
+    """One answer as the decode loop goes: tokens, log-probabilities, and what its states looked like, every `stride` tokens."""
+
+    prompt_ids: tuple[int, ...]
+    stride: int = 0  # 0 keeps no states
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    unbiased: list[float] = field(default_factory=list)
+    kl: float = 0.0  # nats against the base, summed over tokens
+    stop: StopReason | None = None
+    _positions: list[int] = field(default_factory=list)
+    _hidden: list[Tensor] = field(default_factory=list)
+    _base: list[Tensor] = field(default_factory=list)
+    _policy: list[Tensor] = field(default_factory=list)
+
+    def add(self, step: Step, row: int) -> None:
+        """Take row `row` of a decode step."""
+        if self.stride and len(self.ids) % self.stride == 0:
+            self._positions.append(len(self.prompt_ids) + len(self.ids) - 1)
+            self._hidden.append(step.hidden[row])
+            self._base.append(step.base_logits[row])
+            self._policy.append(step.policy_logits[row])
+        self.ids.append(step.ids[row])
+        self.logprobs.append(step.logprobs[row])
+        self.unbiased.append(step.unbiased_logprobs[row])
+        self.kl += step.kl[row]
+
+    def keep(self, token: int) -> None:
+        """A token that was fixed before: it counts as free of cost."""
+        self.ids.append(token)
+        self.logprobs.append(0.0)
+        self.unbiased.append(0.0)
+
+    @property
+    def nats(self) -> float:
+        """Per 64 tokens."""
+        return self.kl * REFERENCE_TOKENS / max(1, len(self.ids))
+
+    def visited(self, temperature: float) -> Visited:
+        """Its states, for solving β."""
+        base, policy = (torch.stack(rows).div(temperature).log_softmax(-1) for rows in (self._base, self._policy))
+        return Visited(torch.stack(self._hidden), base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions))
+
+
+def draw_answers(
+    backbone: Backbone,
+    tree: nn.Module,
+    prompts: Sequence[tuple[int, ...]],
+    sampling: Sampling,
+    seed: int,
+    *,
+    adapter: bool,
+    steering: Steering | None = None,
+    keep_states: bool = False,
+    pause: Callable[[], None] = lambda: None,
+) -> list[Trace]:
+    """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens."""
+    stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
+    traces: list[Trace] = []
+    for start in range(0, len(prompts), LARGEST_BATCH):
+        batch = prompts[start : start + LARGEST_BATCH]
+        rows = [Row(str(i), p, seed + start + i, adapter, steering is not None) for i, p in enumerate(batch)]
+        drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
+        for step in decode(
+            tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, want_stop=lambda: _NOBODY
+        ):
+            for row, uid in enumerate(step.uids):
+                drawn[uid].add(step, row)
+            for uid, reason in step.ended.items():
+                drawn[uid].stop = reason
+            pause()
+        traces += drawn.values()
+    return traces
+
+
+_NOBODY: frozenset[str] = frozenset()
+
+
+def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> Tensor:
+    """The canonical prefill: (T, d) last hidden states in which each answer token was chosen. One sequence alone, so that the bits
+    depend on token ids only."""
+    ids = torch.tensor([[*prompt_ids, *token_ids]], device=backbone.device)
+    with torch.no_grad():
+        return forward(tree, ids, keep=len(token_ids) + 1).hidden[0, :-1]
+
+
+def look_again(backbone: Backbone, tree: nn.Module, answer: Visited, temperature: float) -> Visited:
+    """The same states, seen with the tree's adapter as it is now."""
+    ids = torch.tensor([answer.sequence[:-1]], device=backbone.device)
+    first = answer.positions[0]
+    with torch.no_grad():
+        logits = forward(tree, ids, keep=ids.shape[1] - first).logits[0]
+    chosen = torch.tensor(answer.positions, device=backbone.device) - first
+    return replace(answer, policy_logprobs=(logits[chosen] / temperature).log_softmax(-1))
+
+
+def nats_on(backbone: Backbone, tree: nn.Module, answers: Sequence[Visited], temperature: float) -> float:
+    """KL of the tree's policy against the base, exact in each of these states, per 64 tokens."""
+    total, states = 0.0, 0
+    for answer in answers:
+        seen = look_again(backbone, tree, answer, temperature).policy_logprobs
+        total += float((seen.exp() * (seen - answer.base_logprobs)).sum())
+        states += len(seen)
+    return total / max(1, states) * REFERENCE_TOKENS

@@ -1,0 +1,70 @@
+"""The engine's own copies of versions: what it published, and what the terminal sent to resume from or roll back to.
+
+A version's directory holds the adapter as PEFT writes it, Ĥ, the reward model, the value head, the SFT reference and a manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from learners.adapters import LoraSettings
+from learners.backbone import Backbone
+from learners.blobs import Assembler, digest, split
+from learners.curriculum import Proposal
+from learners.human_reward import RewardHead
+from learners.protocol import Blob
+from learners.versions import Manifest, States, pack, unpack
+from learners.workshop import Policy, Restored
+from storage.records import BASE_VERSION
+
+
+class Shelf:
+    """Versions by their sha256. Everything received is untrusted until it is whole and its hash is right."""
+
+    def __init__(self, backbone: Backbone, settings: LoraSettings, seed: int) -> None:
+        self._backbone, self._settings, self._seed = backbone, settings, seed
+        self._assembler = Assembler()
+        self._files: dict[str, Mapping[str, bytes]] = {}
+
+    def receive(self, blob: Blob) -> None:
+        """A piece of a version that the terminal sends. Raises BlobError when it cannot be one."""
+        self._assembler.add(blob)
+
+    def put(self, proposal: Proposal) -> tuple[str, list[Blob]]:
+        """Keep what passed the gate; its sha256, and its pieces for the terminal."""
+        policy = proposal.policy
+        manifest = Manifest(
+            base_hash=self._backbone.base_hash,
+            parent=proposal.parent,
+            stage=proposal.stage,
+            seed=self._seed,
+            seqs=proposal.seqs,
+            h_epoch=proposal.head.epoch,
+            absorbed_beta=policy.absorbed_beta,
+            lora=self._settings,
+        )
+        head = policy.absorbed or proposal.head
+        states = States(policy.lora or {}, head.state(), proposal.reward_state, proposal.value_state, proposal.reference)
+        files = pack(states, manifest)
+        sha256 = digest(files)
+        self._files[sha256] = files
+        return sha256, split(files)
+
+    def policy(self, sha256: str, version: str) -> Policy | None:
+        """What acts when this version is published."""
+        found = self.restore(version, sha256)
+        return found.policy if found else None
+
+    def restore(self, version: str, sha256: str | None) -> Restored | None:
+        """A version by its hash; the base without one. None when its files are not here or not whole."""
+        if sha256 is None:
+            return Restored(Policy(BASE_VERSION), None)
+        files = self._files.get(sha256) or self._assembler.files(sha256)
+        if files is None:
+            return None
+        self._files[sha256] = files
+        states, manifest = unpack(files)
+        head = RewardHead.from_state(states.human_reward)
+        absorbed = head if manifest.absorbed_beta else None
+        policy = Policy(version, states.adapter, absorbed, manifest.absorbed_beta)
+        return Restored(policy, head, states.reward_model, states.value_head, states.reference, manifest.seqs)

@@ -1,0 +1,56 @@
+"""The policy that distillation copies: `π ∝ π_reference · exp(β·Ĥ)`, with β solved so that it stays within a budget against the base."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from learners import ops
+from learners.backbone import forward
+from learners.rollouts import Trace, draw_answers
+from learners.steering import NatsBudget, Steering
+from learners.workshop import TokenIds, Workshop
+
+
+class Teacher:
+    """Draws answers, and gives next-token logits in the states of any answer. The reference is the base, or the SFT adapter on it."""
+
+    def __init__(self, shop: Workshop, share: float) -> None:
+        """`share` of the nats budget is what the teacher may spend."""
+        self._shop = shop
+        self._share = share
+        self._budget = NatsBudget(0.0)
+        self.head = shop.inputs.head  # as it was given, wherever it lies
+        self.steering = Steering(self.head)
+
+    def refresh(self) -> None:
+        """Use Ĥ and the budget as they are now; β is solved on the answers drawn last."""
+        inputs = self._shop.inputs
+        self._budget.nats = self._share * inputs.nats
+        self.head = inputs.head
+        if not self._budget.answers:
+            self._remember(self._shop.probe(16))
+        self.steering = self._budget.solve(Steering(self.head), self._shop.sampling.temperature)
+
+    def draw(self, prompts: list[TokenIds]) -> list[Trace]:
+        """One answer to each prompt."""
+        shop = self._shop
+        traces = draw_answers(
+            shop.backbone, shop.reference, prompts, shop.sampling, shop.new_seed(),
+            adapter=shop.imitates, steering=self.steering, keep_states=True, pause=shop.pause,
+        )  # fmt: skip
+        self._remember(traces)
+        return traces
+
+    def __call__(self, batch: ops.Padded) -> Tensor:
+        """(B, R, V) logits before each answer token."""
+        reference = forward(self._shop.reference, batch.input_ids, batch.attention_mask, keep=batch.keep)
+        logits, hidden = reference.logits[:, :-1], reference.hidden[:, :-1]
+        if self._shop.imitates:
+            hidden = forward(self._shop.base, batch.input_ids, batch.attention_mask, keep=batch.keep).hidden[:, :-1]
+        biased = self.steering.bias(hidden)
+        return logits if biased is None else logits.index_add(-1, biased[0], biased[1])
+
+    def _remember(self, traces: list[Trace]) -> None:
+        for trace in traces:
+            if trace.ids:
+                self._budget.visited(trace.visited(self._shop.sampling.temperature))

@@ -1,0 +1,188 @@
+"""What the engine's two working threads do: serve the operator, and learn.
+
+The generator takes commands, also between two tokens, and keeps Ĥ fitted. The learner runs the curriculum in small steps, and waits while somebody
+waits for tokens. They share immutable snapshots (`Inputs`) and a condition; neither touches the other's trees.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from learners import protocol
+from learners.generator import Generator
+from learners.human_reward import RewardHead
+from learners.learner import Learner
+from learners.live_reward import Fitted, LiveReward
+from learners.adapters import LoraSettings
+from learners.assembly import Parts, assemble
+from learners.protocol import Command, Error, Event, Learned, Load
+from learners.shelf import Shelf
+from storage.records import Correction, Ranking, Rating
+
+
+class GeneratorWorker:
+    """Serves commands one after another; while answers are drawn, between two tokens."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        learner: Learner,
+        shelf: Shelf,
+        emit: Callable[[Event], None],
+        commands: queue.SimpleQueue[Command],
+        wanted: threading.Event,
+    ) -> None:
+        self._generator: Generator = parts.generator
+        self._reward: LiveReward = parts.live_reward
+        self._learner, self._shelf, self._emit = learner, shelf, emit
+        self._commands, self._wanted = commands, wanted
+        self._later: list[Command] = []  # what must wait until no answer is being drawn
+        self._held = False  # after a rollback: Ĥ stays as it was
+
+    def run(self) -> None:
+        """Never returns."""
+        while True:
+            self._serve(self._commands.get())
+
+    def _serve(self, command: Command) -> None:
+        match command:
+            case protocol.Generate():
+                self._draw(command)
+            case protocol.Judge(lesson):
+                self._learned(lesson.seq, lambda: self._reward.learn(lesson))
+            case protocol.Retract(seq):
+                self._learned(seq, lambda: self._reward.retract(seq))
+            case protocol.Replay(lessons, last):
+                self._reward.replay(lessons)
+                if last:
+                    self._learned(0, lambda: Fitted(self._reward.fit()))
+            case protocol.Stop(uids):
+                self._generator.stop(uids)
+            case protocol.ResumeFrom(uid, n_tokens):
+                self._resume(uid, n_tokens)
+            case protocol.Set():
+                self._set(command)
+            case protocol.Rollback(version, sha256):
+                self._roll_back(version, sha256)
+            case protocol.Blob():
+                self._shelf.receive(command)
+            case protocol.PublishAck(sha256, version):
+                self._publish(sha256, version)
+
+    # --- drawing -------------------------------------------------------------------------------------------------------
+
+    def _draw(self, command: protocol.Generate) -> None:
+        self._wanted.set()
+        try:
+            for _ in self._generator.draw(command.candidates, command.sampling):
+                while not self._commands.empty():
+                    self._serve_between_tokens(self._commands.get())
+        finally:
+            later, self._later = self._later, []
+            if not any(isinstance(c, protocol.Generate) for c in later):
+                self._wanted.clear()
+                self._learner.wake()
+        for waiting in later:
+            self._serve(waiting)
+
+    def _serve_between_tokens(self, command: Command) -> None:
+        """Adapters change between answers only: the cache of half an answer belongs to the adapter that began it."""
+        if isinstance(command, protocol.Generate | protocol.PublishAck | protocol.Rollback | protocol.ResumeFrom):
+            self._later.append(command)
+            if isinstance(command, protocol.ResumeFrom):
+                self._generator.stop((command.uid,))
+        else:
+            self._serve(command)
+
+    def _resume(self, uid: str, n_tokens: int) -> None:
+        found = self._generator.resume(uid, n_tokens)
+        if found is None:
+            self._emit(Error("this answer is not known any more", "draw it again", uid=uid))
+            return
+        self._draw(protocol.Generate((found[0],), found[1]))
+
+    # --- learning at once ------------------------------------------------------------------------------------------------
+
+    def _learned(self, seq: int, fit: Callable[[], Fitted]) -> None:
+        started = time.monotonic()
+        fitted = fit()
+        if not self._held:
+            self._generator.use_head(fitted.head)
+        milliseconds = 1000 * (time.monotonic() - started)
+        self._learner.human_reward_seconds += milliseconds / 1000
+        lessons = self._reward.lessons
+        self._learner.tell(
+            head=fitted.head, lessons=lessons, head_record=self._reward.record, live_beta=self._generator.beta
+        )
+        self._emit(Learned(
+            seq, fitted.head.epoch, milliseconds, self._generator.beta,
+            lessons.count(Ranking), lessons.count(Rating), lessons.count(Correction),
+            fitted.log_loss, self._reward.record.accuracy, fitted.dropped,
+        ))  # fmt: skip
+
+    # --- settings and versions ---------------------------------------------------------------------------------------------
+
+    def _set(self, command: protocol.Set) -> None:
+        if command.nats is not None or command.bias is not None:
+            self._generator.use_budget(command.nats, command.bias)
+            self._learner.tell(nats=self._generator.budget.nats, bias=self._generator.bias, live_beta=self._generator.beta)
+        if command.paused is False and self._held:
+            self._held = False
+            self._generator.use_head(self._reward.head)
+            self._learner.tell(head=self._reward.head, live_beta=self._generator.beta)
+        self._learner.set(command)
+
+    def _publish(self, sha256: str, version: str) -> None:
+        policy = self._shelf.policy(sha256, version)
+        if policy is None:
+            self._emit(Error(f"version {version} is not here to publish", "restart the engine with R"))
+            return
+        self._generator.use_policy(policy)
+        self._learner.published(policy, self._generator.beta)
+
+    def _roll_back(self, version: str, sha256: str | None) -> None:
+        found = self._shelf.restore(version, sha256)
+        if found is None:
+            self._emit(Error(f"version {version} is not here", "its files are missing or damaged: see tamer versions"))
+            return
+        self._held = True
+        self._generator.use_policy(found.policy)
+        self._generator.use_head(found.head or RewardHead.empty(self._reward.head.features))
+        self._learner.restart_from(found, self._generator.beta, held=True)
+
+    def resume_version(self, version: str, sha256: str) -> None:
+        """Before anything is served: act with the version that an earlier sitting ended with. Its blobs are first in the queue."""
+        while not self._commands.empty():
+            self._shelf.receive(self._commands.get())  # type: ignore[arg-type]
+        found = self._shelf.restore(version, sha256)
+        if found is None:
+            self._emit(Error(f"version {version} is not here", "its files are missing or damaged: this sitting starts from the base"))
+            return
+        self._generator.use_policy(found.policy)
+        self._learner.restart_from(found, self._generator.beta, held=False)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Both, ready to run in threads of their own."""
+
+    generator: GeneratorWorker
+    learner: Learner
+
+    @staticmethod
+    def load(
+        load: Load, emit: Callable[[Event], None], commands: queue.SimpleQueue[Command], wanted: threading.Event
+    ) -> Workers:
+        """Loads the model, and the version to resume from, whose blobs were sent before. Raises ModelError."""
+        parts = assemble(load, emit)
+        shelf = Shelf(parts.backbone, LoraSettings(), load.seed)
+        learner = Learner(parts, load, shelf, emit, wanted)
+        generator = GeneratorWorker(parts, learner, shelf, emit, commands, wanted)
+        if load.adapter is not None:
+            generator.resume_version(load.version, load.adapter)
+        emit(parts.ready)
+        return Workers(generator, learner)
