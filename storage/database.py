@@ -87,9 +87,14 @@ class Lock:
             if _is_still(path, descriptor):
                 break
             os.close(descriptor)  # its last holder removed it between our open and our lock: take the new one
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        return Lock(path, descriptor)
+        lock = Lock(path, descriptor)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError:
+            lock.release()
+            raise
+        return lock
 
     def release(self) -> None:
         """Removes the file while it is still held, so that nobody can hold a lock on a removed one."""

@@ -1,7 +1,8 @@
 """The one writer. A thread owns the only read-write connection; everybody else hands it records and gets futures.
 
 A future resolves after COMMIT under WAL and `synchronous=FULL`: what it acknowledges survives a crash and a power cut. Records that
-are waiting together share a transaction, each in a savepoint of its own, so that one bad record fails alone.
+are waiting together share a transaction, each in a savepoint of its own, so that one bad record fails alone. Callbacks of a future
+run in that thread: they must not wait for another future of the journal.
 """
 
 from __future__ import annotations

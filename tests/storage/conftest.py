@@ -21,18 +21,26 @@ SITTING = Sitting("sitting", BASE.base_hash, "0.1", '{"k": 4}')
 class Desk:
     """Set 's1' has the answers 's1a' to 's1d'; with `blind`, a is the base's slot and b the acting one it is compared with."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.journal = Journal.open(path)
+    def __init__(self, path: Path, copy_of: Path) -> None:
+        self.path = Path(shutil.copy(copy_of, path))
+        self.journal = Journal.open(self.path)
         self.journal.bind(BASE, SITTING)
-        self.record = Record(path)
+        self.record = Record(self.path)
 
     def show(
-        self, uid: str, k: int = 4, blind: bool = True, purpose: str = "judge", acting: Policy = "acting", **fields: object
+        self,
+        uid: str,
+        k: int = 4,
+        blind: bool = True,
+        purpose: str = "judge",
+        acting: Policy = "acting",
+        **fields: object,
     ) -> None:
         """Writes a set and its answers. `fields` are those of the acting answers."""
         blind_slots = (f"{uid}a", f"{uid}b") if blind else (None, None)
-        written = [self.journal.write(SampleSet(uid, SITTING.uid, Prompt.of(f"prompt of {uid}"), k, purpose, *blind_slots))]
+        written = [
+            self.journal.write(SampleSet(uid, SITTING.uid, Prompt.of(f"prompt of {uid}"), k, purpose, *blind_slots))
+        ]
         for slot in range(k):
             policy: Policy = "base" if slot == 0 else acting
             written.append(self.journal.write(answer(uid, slot, policy, **(fields if slot else {}))))
@@ -98,7 +106,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shown_database(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
     """The same with two sets of two answers to judge."""
-    desk = Desk(shutil.copy(empty_database, tmp_path_factory.mktemp("shown") / "tamer.db"))
+    desk = Desk(tmp_path_factory.mktemp("shown") / "tamer.db", empty_database)
     desk.show("s1", k=2)
     desk.show("s2", k=2)
     desk.close()
@@ -107,7 +115,7 @@ def shown_database(tmp_path_factory: pytest.TempPathFactory, empty_database: Pat
 
 @pytest.fixture
 def desk(tmp_path: Path, empty_database: Path) -> Iterator[Desk]:
-    desk = Desk(shutil.copy(empty_database, tmp_path / "tamer.db"))
+    desk = Desk(tmp_path / "tamer.db", empty_database)
     yield desk
     desk.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ PROTECTED = (
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory, shown_database: Path) -> Path:
     """A database with a row in every table."""
-    desk = Desk(shutil.copy(shown_database, tmp_path_factory.mktemp("full") / "tamer.db"))
+    desk = Desk(tmp_path_factory.mktemp("full") / "tamer.db", shown_database)
     desk.say(Ranking("s1", {"s1a": 1, "s1b": 2}))
     desk.say(Rating("s1", "s1a", 4))
     desk.say(Correction("s1", "s1a", "text"))

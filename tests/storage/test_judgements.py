@@ -73,7 +73,9 @@ def test_live_judgements_can_be_read_for_one_set(shown: Desk) -> None:
     ],
     ids=repr,
 )
-def test_a_judgement_that_does_not_fit_is_refused_in_one_clear_line(shown: Desk, judgement: Judgement, line: str) -> None:
+def test_a_judgement_that_does_not_fit_is_refused_in_one_clear_line(
+    shown: Desk, judgement: Judgement, line: str
+) -> None:
     refusal = shown.refusal(judgement)
     assert refusal.startswith(line)
     assert "\n" not in refusal

@@ -116,7 +116,10 @@ def test_a_second_journal_is_told_which_process_has_the_database(desk: Desk) -> 
 def test_a_killed_process_leaves_the_database_free(database: Path) -> None:
     script = "import sys, pathlib, storage.journal as j; x = j.Journal.open(pathlib.Path(sys.argv[1])); print(flush=True); input()"
     child = subprocess.Popen(
-        [sys.executable, "-c", script, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", script, database],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
     )
     assert child.stdout is not None
     child.stdout.readline()

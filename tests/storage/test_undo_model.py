@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +102,7 @@ def subject(judgement: Judgement) -> tuple[str, ...] | None:
 @given(st.lists(judgements, max_size=12))
 def test_any_history_leaves_live_what_the_model_says(shown_database: Path, history: list[Judgement]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(shutil.copy(shown_database, Path(folder) / "tamer.db"))
+        desk = Desk(Path(folder) / "tamer.db", shown_database)
         model = Model()
         for judgement in history:
             try:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from storage.journal import Journal
-from storage.records import Prompt, Ranking, Rating, Response, SampleSet, Undo, new_uid
+from storage.records import Judgement, Prompt, Ranking, Rating, Response, SampleSet, Undo, new_uid
 from tests.storage.conftest import BASE, SITTING, answer
 
 
@@ -28,8 +28,13 @@ def teach(journal: Journal) -> None:
         uid = new_uid()
         journal.write(SampleSet(uid, SITTING.uid, Prompt.of(f"prompt {n % 7}"), 3))
         for slot in range(3):
-            acknowledge(journal, answer(uid, slot, token_ids=tuple(range(40)), logprobs=(), unbiased_logprobs=(), times=()))
-        judgements = [Ranking(uid, {f"{uid}a": 1, f"{uid}b": 2, f"{uid}c": 2}), Rating(uid, f"{uid}a", 1 + n % 7)]
+            acknowledge(
+                journal, answer(uid, slot, token_ids=tuple(range(40)), logprobs=(), unbiased_logprobs=(), times=())
+            )
+        judgements: list[Judgement] = [
+            Ranking(uid, {f"{uid}a": 1, f"{uid}b": 2, f"{uid}c": 2}),
+            Rating(uid, f"{uid}a", 1 + n % 7),
+        ]
         for future in [journal.append(judgement) for judgement in judgements]:
             future.add_done_callback(lambda done: say(f"s {done.result()}"))
         journal.append(Undo(future.result())).add_done_callback(lambda done: say(f"s {done.result()}"))
