@@ -1,0 +1,93 @@
+"""Which prompt comes next, and who answers it in which slot. The blind comparison is drawn here, before anything is shown."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from storage.records import Policy, Prompt, SampleSet, new_uid
+from tamer_tui.views import CandidateView, SetView
+
+GATE_SHARE = 0.1
+"""Of all prompts, by hash: kept for the gate, never shown."""
+FEWEST_GATE_PROMPTS = 8
+"""With fewer, none are kept back."""
+PAIR_EVERY = 5
+"""With K = 2, every which set has a base slot."""
+ADAPTER_EVERY = 3
+"""Once a version acts, every which counted set compares the adapter alone with the base."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Prompts by what they are for; a prompt's hash decides, whatever file it stands in."""
+
+    train: tuple[Prompt, ...]
+    gate: tuple[Prompt, ...]
+    held_out: tuple[Prompt, ...]
+
+    @staticmethod
+    def of(prompts: Sequence[Prompt], held_out: float) -> Split:
+        held = tuple(p for p in prompts if p.fraction < held_out)
+        gate = tuple(p for p in prompts if held_out <= p.fraction < held_out + GATE_SHARE)
+        gate = gate if len(gate) >= FEWEST_GATE_PROMPTS else ()
+        left = {p.uid for p in (*held, *gate)}
+        return Split(tuple(p for p in prompts if p.uid not in left), gate, held)
+
+
+class Dealer:
+    """Deals prompts and slots. Everything random comes from one seed, the number of sets so far, and the prompt."""
+
+    def __init__(self, prompts: Sequence[Prompt], k: int, seed: int, judged: set[str], dealt: int) -> None:
+        """`judged` are uids of prompts that come last; `dealt` is how many sets the database has."""
+        self.k = k
+        self._random = random.Random(f"{seed}/{dealt}")
+        self._ring = sorted(prompts, key=lambda prompt: prompt.uid in judged)  # stable: the file's order within each
+        self._next = 0
+        self._dealt = dealt
+        self._counted = 0
+
+    def peek(self) -> Prompt | None:
+        """The prompt that comes next."""
+        return self._ring[self._next % len(self._ring)] if self._ring else None
+
+    def next_prompt(self) -> Prompt | None:
+        """Take it; after the last, around again."""
+        prompt = self.peek()
+        self._next += 1
+        return prompt
+
+    def deal(self, prompt: Prompt, sitting_uid: str, steered: bool, adapted: bool) -> tuple[SampleSet, SetView]:
+        """A set to be judged. `steered`: the acting policy is not the base any more; `adapted`: a version acts."""
+        self._dealt += 1
+        policies: list[Policy] = ["acting"] * self.k
+        base = acting = None
+        if steered and (self.k >= 3 or (self.k == 2 and self._dealt % PAIR_EVERY == 0)):
+            base, acting = self._random.sample(range(self.k), 2)
+            policies[base] = "base"
+            self._counted += 1
+            if adapted and self._counted % ADAPTER_EVERY == 0:
+                policies[acting] = "adapter"
+        return self._assemble(prompt, sitting_uid, policies, "judge", base, acting)
+
+    def comparison(self, prompt: Prompt, sitting_uid: str) -> tuple[SampleSet, SetView]:
+        """The acting policy beside the base, same seed; never counted."""
+        seed = self._seed()
+        record, view = self._assemble(prompt, sitting_uid, ["acting", "base"], "compare", None, None)
+        for candidate in view.candidates:
+            candidate.seed = seed
+        return record, view
+
+    def _assemble(
+        self, prompt: Prompt, sitting_uid: str, policies: Sequence[Policy], purpose: str, base: int | None, acting: int | None
+    ) -> tuple[SampleSet, SetView]:
+        uid = new_uid()
+        candidates = [CandidateView(f"{uid}{slot}", slot, policy, self._seed()) for slot, policy in enumerate(policies)]
+        base_uid = candidates[base].uid if base is not None else None
+        acting_uid = candidates[acting].uid if acting is not None else None
+        record = SampleSet(uid, sitting_uid, prompt, len(policies), purpose, base_uid, acting_uid)
+        return record, SetView(uid, prompt, candidates, purpose)
+
+    def _seed(self) -> int:
+        return self._random.getrandbits(31)

@@ -1,0 +1,73 @@
+"""Answers that are being drawn: asked for, grown token by token, waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from learners import protocol
+from learners.protocol import Candidate, Command
+from storage.records import Message, Sampling
+from tamer_tui.views import CandidateView
+
+
+class Drawings:
+    """Keeps the views of unfinished answers up with the engine's events."""
+
+    def __init__(self, send: Callable[[Command], None], sampling: Sampling) -> None:
+        self._send, self._sampling = send, sampling
+        self._growing: dict[str, CandidateView] = {}
+        self._ends: dict[str, asyncio.Future[None]] = {}
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._growing
+
+    def ask(self, views: Sequence[CandidateView], conversations: Sequence[tuple[Message, ...]]) -> None:
+        """Draw these answers in one batch."""
+        loop = asyncio.get_running_loop()
+        for view in views:
+            self._growing[view.uid] = view
+            self._ends[view.uid] = loop.create_future()
+        pairs = zip(views, conversations, strict=True)
+        candidates = tuple(Candidate(view.uid, view.seed, messages, view.policy) for view, messages in pairs)
+        self._send(protocol.Generate(candidates, self._sampling))
+
+    def stop(self, uids: Iterable[str] = ()) -> None:
+        """End these where they are, or all."""
+        if self._growing:
+            self._send(protocol.Stop(tuple(uids)))
+
+    async def wait(self, uids: Iterable[str]) -> None:
+        """Until these are complete; those that are not being drawn are."""
+        await asyncio.gather(*(asyncio.shield(self._ends[uid]) for uid in uids if uid in self._ends))
+
+    def take(self, event: protocol.Started | protocol.Tokens | protocol.Ended) -> CandidateView | None:
+        """Returns the view of an answer that is now complete."""
+        if isinstance(event, protocol.Tokens):
+            for piece in event.pieces:
+                if view := self._growing.get(piece.uid):
+                    view.grow(piece)
+            return None
+        known = self._growing.get(event.uid)
+        if known is None:
+            return None
+        if isinstance(event, protocol.Started):
+            known.started = event
+            return None
+        known.end(event)
+        self._release(known)
+        return known
+
+    def break_off(self) -> list[CandidateView]:
+        """The engine is gone: what there is of each answer is the answer. Returns their views."""
+        broken = list(self._growing.values())
+        for view in broken:
+            view.break_off()
+            self._release(view)
+        return broken
+
+    def _release(self, view: CandidateView) -> None:
+        self._growing.pop(view.uid, None)
+        end = self._ends.pop(view.uid, None)
+        if end is not None and not end.done():
+            end.set_result(None)

@@ -1,0 +1,170 @@
+"""The record as a sitting uses it: judgements go to disk first, then the engine is told what changed; versions are kept whole.
+
+The terminal process alone writes; what the engine lacks after a restart is read back from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from learners import protocol
+from learners.blobs import Assembler, BlobError, read_directory, split, write_directory
+from learners.protocol import Answer, Blob, Command, Judged, Lesson
+from storage.journal import Journal, JournalError
+from storage.queries import Record, Taught
+from storage.records import (
+    BASE_VERSION,
+    Activation,
+    BaseModel,
+    Correction,
+    Demonstration,
+    Judgement,
+    Ranking,
+    Rating,
+    Response,
+    Run,
+    SampleSet,
+    Sitting,
+    Version,
+)
+
+TEACHING = (Ranking, Rating, Correction, Demonstration)
+REPLAY_CHUNK = 32
+"""Judgements in one `replay` line."""
+
+
+class SessionError(Exception):
+    """What cannot be done, in one clear line, and what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}: {hint}" if hint else message)
+        self.message, self.hint = message, hint
+
+
+class Notebook:
+    """One open database. Raises SessionError wherever it cannot be read or written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._journal = Journal.open(path)
+            self.record = Record(path)
+        except JournalError as error:
+            raise SessionError(error.message, error.hint) from error
+        self._root = path.with_name(path.name + ".versions")
+        self._assembler = Assembler()
+        self._sent: dict[str, set[int]] = {}  # set uid -> seqs that the engine has learned from
+
+    def bind(self, base: BaseModel, sitting: Sitting) -> None:
+        """Begin a sitting with this base model."""
+        try:
+            self._journal.bind(base, sitting)
+        except JournalError as error:
+            raise SessionError(error.message, error.hint) from error
+
+    def close(self) -> None:
+        """Everything that was handed in is on disk afterwards."""
+        self.record.close()
+        self._journal.close()
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def append(self, judgement: Judgement) -> int:
+        """The seq, after the commit."""
+        try:
+            return await asyncio.wrap_future(self._journal.append(judgement))
+        except JournalError as error:
+            raise SessionError(error.message, error.hint) from error
+
+    def keep(self, record: SampleSet | Response | Run, complain: Callable[[str], None]) -> None:
+        """Write without waiting; a failure is told."""
+
+        def settled(future: object) -> None:
+            error = future.exception()  # type: ignore[attr-defined]
+            if error is not None:
+                loop.call_soon_threadsafe(complain, str(error))
+
+        loop = asyncio.get_running_loop()
+        self._journal.write(record).add_done_callback(settled)
+
+    async def activate(self, version: str, why: str) -> None:
+        """From here on this version acts."""
+        await self._write(Activation(version, why))
+
+    async def _write(self, record: Version | Activation) -> None:
+        try:
+            await asyncio.wrap_future(self._journal.write(record))
+        except JournalError as error:
+            raise SessionError(error.message, error.hint) from error
+
+    # --- what the engine knows -----------------------------------------------------------------------------------------
+
+    def replay(self) -> Iterator[Command]:
+        """Everything live, for an engine that knows nothing."""
+        lessons = self.record.lessons()
+        self._sent.clear()
+        for taught in lessons:
+            self._sent.setdefault(taught.sample_set.uid, set()).add(taught.logged.seq)
+        for start in range(0, len(lessons), REPLAY_CHUNK):
+            yield protocol.Replay(tuple(lesson_of(taught) for taught in lessons[start : start + REPLAY_CHUNK]))
+        if lessons:
+            yield protocol.Replay((), last=True)
+
+    def changes(self, set_uid: str) -> Iterator[Command]:
+        """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
+        sent = self._sent.get(set_uid, set())
+        live = {logged.seq for logged in self.record.live(set_uid) if isinstance(logged.judgement, TEACHING)}
+        self._sent[set_uid] = live
+        for seq in sorted(sent - live):
+            yield protocol.Retract(seq)
+        for seq in sorted(live - sent):
+            yield protocol.Judge(lesson_of(self.record.lesson(seq)))
+
+    # --- versions --------------------------------------------------------------------------------------------------------
+
+    def receive(self, blob: Blob) -> None:
+        """A piece of a version that the engine publishes."""
+        try:
+            self._assembler.add(blob)
+        except BlobError as error:
+            raise SessionError(str(error)) from error
+
+    async def keep_version(self, judged: Judged) -> str:
+        """Write a verdict down: a published version's files first, then its row. Returns its id."""
+        if judged.published:
+            try:
+                files = self._assembler.take(judged.sha256)
+                if files is None:
+                    raise SessionError("a version came without its files")
+                await asyncio.to_thread(write_directory, files, self._root)
+            except (BlobError, OSError) as error:
+                raise SessionError(f"the new version could not be kept: {error}") from error
+        version = await asyncio.to_thread(self._journal.new_version_id)
+        await self._write(Version(
+            version, judged.sha256, judged.parent, judged.stage, judged.published, judged.reason, judged.reason_code, judged.runs,
+            judged.seed, judged.kl, judged.win_rate, judged.h_epoch,
+        ))  # fmt: skip
+        if judged.published:
+            await self.activate(version, "published")
+        return version
+
+    def blobs_of(self, sha256: str) -> list[Blob]:
+        """A version's files for the engine."""
+        try:
+            return list(split(read_directory(self._root / sha256)))
+        except (BlobError, OSError) as error:
+            raise SessionError(f"version {sha256[:12]} cannot be read: {error}") from error
+
+    def acting_version(self) -> tuple[str, str] | None:
+        """Id and sha256 of the version to resume from; None for the base."""
+        found = self.record.acting_version()
+        return (found.id, found.sha256) if found is not None and found.id != BASE_VERSION else None
+
+
+def lesson_of(taught: Taught) -> Lesson:
+    """A judgement with the answers that it speaks of, complete enough for an engine that has never seen them."""
+    messages = taught.sample_set.prompt.messages
+    answers = tuple(Answer(r.uid, messages, r.text, r.prompt_ids, r.token_ids, r.stop) for r in taught.responses)
+    return Lesson(taught.logged.seq, taught.logged.judgement, answers or (Answer("", messages, ""),))  # type: ignore[arg-type]

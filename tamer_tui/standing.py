@@ -1,0 +1,93 @@
+"""How learning stands, for the rail: what each stage does, who acts, what the judgements did, and the sentence that says so."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from learners import protocol
+from storage.records import BASE_VERSION
+from tamer_tui.views import StageView
+
+
+@dataclass
+class Standing:
+    """Follows the engine's events."""
+
+    bias: bool
+    nats: float
+    acting: tuple[str, float, int] = (BASE_VERSION, 0.0, 0)  # version id, β, Ĥ epoch
+    learning: dict[str, StageView] = field(default_factory=dict)
+    learned: protocol.Learned | None = None
+    paused: bool = False
+    held: bool = False  # after a rollback, until the operator resumes
+    refused: str = ""
+    trained: protocol.Idle | None = None
+    _changed: float | None = None
+
+    @property
+    def known(self) -> int:
+        """Judgements that Ĥ knows."""
+        learned = self.learned
+        return learned.rankings + learned.ratings + learned.corrections if learned else 0
+
+    @property
+    def steered(self) -> bool:
+        """Whether the acting policy is anything but the base."""
+        return (self.bias and self.known > 0) or self.adapted
+
+    @property
+    def adapted(self) -> bool:
+        """Whether a version acts."""
+        return self.acting[0] != BASE_VERSION
+
+    @property
+    def seconds_since_change(self) -> float | None:
+        """Since the acting policy changed: a publication, a rollback or a new Ĥ."""
+        return None if self._changed is None else time.monotonic() - self._changed
+
+    def take(self, event: protocol.Learned | protocol.Metrics | protocol.Acting | protocol.Idle) -> None:
+        """Keep what it says."""
+        match event:
+            case protocol.Learned():
+                self.learned = event
+                self.acting = (self.acting[0], event.beta, event.h_epoch)
+                self._changed = time.monotonic()
+            case protocol.Acting(version, beta, epoch):
+                self.acting, self._changed = (version, beta, epoch), time.monotonic()
+            case protocol.Metrics():
+                if event.stage != "idle":
+                    self.learning.setdefault(event.stage, StageView(event.stage)).update(event)
+                self._mark_active(event.stage)
+            case protocol.Idle():
+                self.trained = event
+                self._mark_active("idle")
+
+    def forget(self) -> None:
+        """The engine is gone, and what it knew with it."""
+        self.learned, self.acting = None, (BASE_VERSION, 0.0, 0)
+        self._mark_active("idle")
+
+    @property
+    def sentence(self) -> str:
+        """In words: 'learned from 7 rankings · answering now: v2 + Ĥ · v3 refused: worse on 12 prompts'."""
+        parts = [self._lessons(), "answering now: " + self._policy()]
+        if self.refused:
+            parts.append(self.refused)
+        if self.held:
+            parts.append("learning is held: p resumes it")
+        return " · ".join(parts)
+
+    def _policy(self) -> str:
+        return self.acting[0] + (" + Ĥ" if self.bias and self.known else "")
+
+    def _lessons(self) -> str:
+        learned = self.learned
+        if learned is None or not self.known:
+            return "nothing learned yet"
+        counts = {"ranking": learned.rankings, "rating": learned.ratings, "correction": learned.corrections}
+        return "learned from " + ", ".join(f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n)
+
+    def _mark_active(self, stage: str) -> None:
+        for view in self.learning.values():
+            view.active = view.stage == stage

@@ -1,0 +1,176 @@
+"""What an observer of a sitting reads: sets and answers as they grow, what each learner does, and the settings it was started with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from learners.protocol import STAGES, Ended, Metrics, Piece, Stage, Started
+from storage.records import BASE_VERSION, Message, Policy, Prompt, Response, Sampling, StopReason
+
+
+class Change(StrEnum):
+    """What an observer is told about. Observers are called in the loop, must not block, and read the session's state."""
+
+    LOADING = "loading"  # session.loading
+    READY = "ready"  # session.ready
+    SET = "set"  # session.current is another set
+    TOKENS = "tokens"  # texts of session.current grew
+    ENDED = "ended"  # an answer of session.current is complete
+    COMMITTED = "committed"  # a judgement is on disk; session.last_commit
+    LEARNED = "learned"  # session.sentence, session.learning
+    METRICS = "metrics"  # session.learning
+    VERSION = "version"  # session.versions(), session.acting
+    ENGINE = "engine"  # session.engine_state
+    NOTICE = "notice"  # session.notice: one clear line for the operator
+
+
+Observer = Callable[[Change], None]
+
+
+class EngineState(StrEnum):
+    """Where the engine stands."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    DEAD = "dead"
+
+
+@dataclass
+class CandidateView:
+    """One answer as it grows. `policy` must not be shown before the commit."""
+
+    uid: str
+    slot: int
+    policy: Policy
+    seed: int
+    pieces: list[str] = field(default_factory=list)  # text of each token
+    token_ids: list[int] = field(default_factory=list)
+    ended: StopReason | None = None
+    text: str = ""  # '' until ended
+    ratings: dict[str, int] = field(default_factory=dict)  # criterion -> score, as on disk
+    logprobs: list[float] = field(default_factory=list)
+    unbiased_logprobs: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    started: Started | None = None
+    kl: float = 0.0
+
+    @property
+    def letter(self) -> str:
+        return "abcdefghi"[self.slot]
+
+    def grow(self, piece: Piece) -> None:
+        """Take new tokens; where an answer was resumed, what came after its fixed part is dropped."""
+        columns = (
+            (self.token_ids, piece.ids),
+            (self.pieces, piece.texts),
+            (self.logprobs, piece.logprobs),
+            (self.unbiased_logprobs, piece.unbiased_logprobs),
+            (self.times, piece.times),
+        )
+        for own, new in columns:
+            own[piece.start :] = new  # type: ignore[index]
+
+    def end(self, ended: Ended) -> None:
+        """Nothing more comes."""
+        self.ended, self.text, self.kl = ended.reason, ended.text, ended.kl
+
+    def break_off(self) -> None:
+        """The engine is gone: what came is the answer."""
+        self.ended, self.text = "stopped", "".join(self.pieces)
+
+    def response(self, set_uid: str, sampling: Sampling) -> Response:
+        """For the record."""
+        started = self.started or Started(self.uid, (), BASE_VERSION, 0, 0.0, self.policy)
+        return Response(
+            self.uid, set_uid, self.slot, self.policy, started.version, started.h_epoch, started.beta, self.seed, sampling,
+            started.prompt_ids, tuple(self.token_ids), self.text, tuple(self.logprobs), tuple(self.unbiased_logprobs),
+            tuple(self.times), self.ended or "stopped", self.kl,
+        )  # fmt: skip
+
+    @staticmethod
+    def of(response: Response) -> CandidateView:
+        """As it was, from the record. Texts of single tokens are not kept: the answer is one piece."""
+        view = CandidateView(response.uid, response.slot, response.policy, response.seed, [response.text])
+        view.ended, view.text, view.kl = response.stop, response.text, response.kl
+        view.token_ids = list(response.token_ids)
+        return view
+
+
+@dataclass
+class SetView:
+    """K answers to one prompt."""
+
+    uid: str
+    prompt: Prompt
+    candidates: list[CandidateView]
+    purpose: str = "judge"
+    committed: bool = False
+    ranks: dict[str, int] = field(default_factory=dict)  # as on disk, after the commit
+
+    @property
+    def ended(self) -> bool:
+        return all(candidate.ended for candidate in self.candidates)
+
+    def candidate(self, uid: str) -> CandidateView:
+        """Raises KeyError."""
+        for candidate in self.candidates:
+            if candidate.uid == uid:
+                return candidate
+        raise KeyError(uid)
+
+
+@dataclass
+class StageView:
+    """What the rail shows of one learner."""
+
+    stage: str
+    step: int = 0
+    of: int = 0
+    seconds_left: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    reward: float | None = None
+    kl: float | None = None
+    note: str = ""
+    active: bool = False
+
+    def update(self, metrics: Metrics) -> None:
+        """Take new figures; those that a line lacks stay."""
+        self.step, self.of, self.seconds_left = metrics.step, metrics.of, metrics.seconds_left
+        self.note = metrics.note or self.note
+        for name in ("loss", "accuracy", "reward", "kl"):
+            value = getattr(metrics, name)
+            if value is not None:
+                setattr(self, name, value)
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """Everything a sitting is started with."""
+
+    model: str
+    prompts: tuple[Prompt, ...] = ()  # none: starter prompts, by whether the model has a chat template
+    k: int = 4
+    sampling: Sampling = field(default_factory=Sampling)
+    nats: float = 6.0
+    bias: bool = True
+    quantize: str = "auto"
+    device: str = "auto"
+    stages: tuple[Stage, ...] = STAGES
+    seed: int = 0
+    metered: bool = False  # simulate: train only what is granted
+    held_out: float = 0.0  # share of prompts by hash never shown (simulate: 0.2)
+    operator: str = "operator"
+    system: str | None = None
+    trust_remote_code: bool = False
+    autostart: bool = True  # open the first set by itself
+    unigram: bool = False  # see protocol.Load
+    frozen_ppo: bool = False
+
+
+def conversation(prompt: Prompt, answer: str, text: str) -> tuple[Message, ...]:
+    """The prompt that continues from an answer."""
+    return (*prompt.messages, Message("assistant", answer), Message("user", text))

@@ -1,0 +1,148 @@
+"""An engine from a script: speaks the protocol without a model, deterministic, in the caller's loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from learners import protocol
+from learners.blobs import digest, split
+from learners.protocol import Command, Event, Piece
+from storage.records import BASE_VERSION, Run, new_uid
+
+STORIES = (
+    "Lily went to the park and saw a big red ball. She was so happy that she laughed and ran to play with her friend Tom.",
+    "The dog was sad. It had no home. Then a kind girl came and said, \"You can live with me!\" The dog wagged its tail.",
+    "One day it rained and rained. The bird hid under a leaf [/b] and waited. It was cold and it was long.",
+    "He took the toy and did not share. His mom was not pleased. The end.",
+    "The little frog jumped over the log, and over the stone, and over the pond, and never once looked back at all.",
+)
+
+
+class FakeEngine:
+    """Answers every command at once, or when the loop gets to it. `texts` are what it says, by slot."""
+
+    def __init__(
+        self,
+        texts: Sequence[str] = STORIES,
+        *,
+        base_hash: str = "f" * 64,
+        chat_template: bool = False,
+        token_seconds: float = 0.0,
+        publish_after: int | None = None,
+        finish: bool = True,
+        ready: bool = True,
+    ) -> None:
+        """`publish_after` judgements it publishes a version; `finish` False leaves answers open until `stop`; `ready` False never loads."""
+        self.texts, self.base_hash, self.chat_template = texts, base_hash, chat_template
+        self.token_seconds, self.publish_after, self.finish, self.loads = token_seconds, publish_after, finish, ready
+        self.received: list[Command] = []
+        self.lessons: dict[int, protocol.Lesson] = {}
+        self.version, self.epoch, self.running = BASE_VERSION, 0, False
+        self._open: dict[str, asyncio.Task[None] | None] = {}
+        self._said: dict[str, int] = {}
+
+    async def start(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
+        self._emit_now, self._on_exit, self.running = on_event, on_exit, True
+
+    async def close(self) -> None:
+        self.running = False
+
+    def die(self, why: str = "the engine stopped (signal 9)") -> None:
+        """As after kill -9."""
+        self.running = False
+        self._on_exit(why)
+
+    def emit(self, event: Event) -> None:
+        """Say something, when the loop gets to it."""
+        asyncio.get_running_loop().call_soon(lambda: self._emit_now(event) if self.running else None)
+
+    def send(self, command: Command) -> None:
+        self.received.append(command)
+        match command:
+            case protocol.Load():
+                self._load(command)
+            case protocol.Replay(lessons, last):
+                self.lessons |= {lesson.seq: lesson for lesson in lessons}
+                if last:
+                    self._learn(0)
+            case protocol.Judge(lesson):
+                self.lessons[lesson.seq] = lesson
+                self._learn(lesson.seq)
+                if len(self.lessons) == self.publish_after:
+                    self.publish()
+            case protocol.Retract(seq):
+                self.lessons.pop(seq, None)
+                self._learn(seq)
+            case protocol.Generate(candidates):
+                for slot, candidate in enumerate(candidates):
+                    self._draw(candidate, self.texts[slot % len(self.texts)])
+            case protocol.Stop(uids):
+                for uid in uids or tuple(self._open):
+                    self._end(uid, "stopped")
+            case protocol.PublishAck(_, version):
+                self.version = version
+                self.emit(protocol.Acting(version, 0.1, self.epoch))
+            case protocol.Rollback(version):
+                self.version = version
+                self.emit(protocol.Acting(version, 0.1, self.epoch))
+            case protocol.Set():
+                if command.train_seconds is not None or command.train_steps is not None or command.flush:
+                    self.emit(protocol.Idle(command.train_seconds or 0.0, "the grant is used up"))
+
+    def publish(self, reason: str = "better on 12 prompts (71% won)", published: bool = True) -> None:
+        """Train a little, pass the gate, publish (or be refused)."""
+        run = Run(new_uid(), "distill", tuple(sorted(self.lessons)), 0, 60, 6.0, "{}")
+        for step in (20, 40, 60):
+            self.emit(protocol.Metrics("distill", step, 60, (60 - step) * 0.1, loss=1.0 / step, kl=5.8))
+        self.emit(protocol.Metrics("reward", 10, 10, 0.0, loss=0.4, accuracy=0.83))
+        self.emit(protocol.Trained(run))
+        files = {"adapter_config.json": b"{}", "adapter_model.safetensors": self.version.encode(), "manifest.json": new_uid().encode()}
+        if published:
+            for blob in split(files):
+                self.emit(blob)
+        sha256 = digest(files) if published else ""
+        code = "published" if published else "worse"
+        self.emit(protocol.Judged(sha256, self.version, "distill", published, reason, code, (run.uid,), 0, 5.8, 0.71, self.epoch))
+
+    def _load(self, load: protocol.Load) -> None:
+        self.emit(protocol.Loading("libraries"))
+        self.emit(protocol.Loading("weights", 5e5, 1e6, 2.0))
+        if self.loads:
+            self.emit(protocol.Ready(
+                self.base_hash, load.model, 5, 260032, 512, 64, "cpu", "none", 2_500_000, 1_040_000, 512, self.chat_template, load.version
+            ))  # fmt: skip
+
+    def _learn(self, seq: int) -> None:
+        self.epoch += 1
+        kinds = [type(lesson.judgement).__name__ for lesson in self.lessons.values()]
+        counts = (kinds.count("Ranking"), kinds.count("Rating"), kinds.count("Correction"))
+        self.emit(protocol.Learned(seq, self.epoch, 12.0, 0.1, *counts, 0.5, 0.8))
+
+    def _draw(self, candidate: protocol.Candidate, text: str) -> None:
+        uid = candidate.uid
+        steered = candidate.policy == "acting" and bool(self.lessons)
+        version = BASE_VERSION if candidate.policy == "base" else self.version
+        self.emit(protocol.Started(uid, (1, 2, 3), version, self.epoch if steered else 0, 0.1 if steered else 0.0, candidate.policy))
+        self._said[uid] = 0
+        self._open[uid] = asyncio.get_running_loop().create_task(self._speak(uid, text))
+
+    async def _speak(self, uid: str, text: str) -> None:
+        words = [word if i == 0 else " " + word for i, word in enumerate(text.split(" "))]
+        for i, word in enumerate(words):
+            self.emit(protocol.Tokens((Piece(uid, i, (i,), (word,), (-1.0,), (-1.1,), (i * 0.01,)),)))
+            self._said[uid] += len(word)
+            if self.token_seconds:
+                await asyncio.sleep(self.token_seconds)
+        if self.finish:
+            self._end(uid, "eos", text)
+
+    def _end(self, uid: str, reason: str, text: str | None = None) -> None:
+        task = self._open.pop(uid, None)
+        if task is None:
+            return
+        if text is None:
+            task.cancel()
+            slot = int(uid[-1]) if uid[-1].isdigit() else 0
+            text = self.texts[slot % len(self.texts)][: self._said[uid]]
+        self.emit(protocol.Ended(uid, reason, text, len(text.split()), 2.0, 0.5))  # type: ignore[arg-type]

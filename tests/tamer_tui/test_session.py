@@ -1,0 +1,226 @@
+"""A sitting over a real database and a scripted engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from learners import protocol
+from storage.queries import Record
+from storage.records import Prompt, Ranking
+from tamer_tui.session import Change, EngineState, Session, SessionError, SessionSettings
+from tests.tamer_tui.fake_engine import FakeEngine
+
+PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "frog"))
+
+
+@asynccontextmanager
+async def sitting(path: Path, engine: FakeEngine | None = None, k: int = 4, **settings: object) -> AsyncIterator[Session]:
+    """A session whose first set is drawn and complete."""
+    engine = engine or FakeEngine()
+    session = Session(SessionSettings("fake", PROMPTS, k=k, **settings), lambda: engine, path)  # type: ignore[arg-type]
+    await session.start()
+    try:
+        await session.wait_ready()
+        await until(session, lambda: session.current is not None)
+        if engine.finish:
+            await session.wait_set_ended()
+        yield session
+    finally:
+        await session.close()
+
+
+async def until(session: Session, condition: Callable[[], bool]) -> None:
+    """Wait for changes, not for time."""
+    changed = asyncio.Event()
+    session.observe(lambda change: changed.set())
+    while not condition():
+        await asyncio.wait_for(changed.wait(), 5)
+        changed.clear()
+
+
+def uids(session: Session) -> list[str]:
+    assert session.current is not None
+    return [candidate.uid for candidate in session.current.candidates]
+
+
+async def test_a_ranking_is_on_disk_before_the_engine_hears_of_it(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        a, b, c, d = uids(session)
+        seq = await session.rank({b: 1, d: 2, a: 2, c: 7}, "bd=ac")
+        with Record(tmp_path / "a.db") as record:
+            (logged,) = record.live()
+        assert logged.seq == seq and isinstance(logged.judgement, Ranking)
+        assert logged.judgement.ranks == {b: 1, d: 2, a: 2, c: 3}, "ranks are dense"
+        (judge,) = [c for c in engine.received if isinstance(c, protocol.Judge)]
+        assert judge.lesson.seq == seq and len(judge.lesson.answers) == 4
+        assert all(answer.token_ids for answer in judge.lesson.answers)
+
+
+async def test_the_first_set_is_not_counted_and_later_ones_have_a_blind_base(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db") as session:
+        assert session.current is not None
+        assert {c.policy for c in session.current.candidates} == {"acting"}
+        await session.rank({uids(session)[0]: 1})
+        await until(session, lambda: session.standing.known == 1)
+        await session.next_set()
+        await session.wait_set_ended()
+        assert sorted(c.policy for c in session.current.candidates) == ["acting", "acting", "acting", "base"]
+        base = next(c.uid for c in session.current.candidates if c.policy == "base")
+        await session.rank({uid: 2 if uid == base else 1 for uid in uids(session)})
+        assert (session.blind_all.wins, session.blind_all.n) == (1, 1)
+
+
+async def test_undo_brings_the_set_back_with_its_answers_and_redo_restores_the_ranking(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        first = session.current
+        assert first is not None
+        texts = [c.text for c in first.candidates]
+        ranks = {uid: i + 1 for i, uid in enumerate(uids(session))}
+        seq = await session.rank(ranks)
+        await session.next_set()
+        assert await session.undo() == "undone: the ranking"
+        assert session.current.uid == first.uid and not session.current.committed
+        assert [c.text for c in session.current.candidates] == texts
+        assert protocol.Retract(seq) in engine.received
+        assert await session.redo() == "redone: the ranking"
+        assert session.current.committed and session.current.ranks == ranks
+        assert [c.lesson.seq for c in engine.received if isinstance(c, protocol.Judge)] == [seq, seq]
+
+
+async def test_a_newer_score_replaces_the_older_one_and_clearing_takes_it_back(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        uid = uids(session)[0]
+        first = await session.rate(uid, 3)
+        second = await session.rate(uid, 6)
+        assert set(engine.lessons) == {second} and protocol.Retract(first) in engine.received
+        await session.undo()
+        assert set(engine.lessons) == {first} and session.current.candidate(uid).ratings == {"overall": 3}
+        await session.clear_rating(uid)
+        assert not engine.lessons and session.current.candidate(uid).ratings == {}
+
+
+async def test_a_published_version_is_written_recorded_and_acknowledged_in_that_order(tmp_path: Path) -> None:
+    engine = FakeEngine(publish_after=1)
+    async with sitting(tmp_path / "a.db", engine) as session:
+        await session.rank({uids(session)[0]: 1})
+        await until(session, lambda: session.standing.acting[0] == "v1")
+        (version,) = session.versions()
+        assert version.published and version.acting and version.reason.startswith("better")
+        assert (tmp_path / "a.db.versions" / version.sha256 / "adapter_config.json").read_bytes() == b"{}"
+        assert "v1 + Ĥ" in session.standing.sentence
+
+
+async def test_a_refused_version_keeps_its_reason(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        engine.publish("worse on 12 prompts (30% won)", published=False)
+        await until(session, lambda: "v1 refused: worse on 12 prompts" in session.standing.sentence)
+        assert not any(isinstance(c, protocol.PublishAck) for c in engine.received)
+
+
+async def test_the_next_sitting_resumes_from_the_last_version_and_replays_the_log(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db", FakeEngine(publish_after=1)) as session:
+        seq = await session.rank({uids(session)[0]: 1})
+        await until(session, lambda: session.standing.acting[0] == "v1")
+        sha256 = session.versions()[0].sha256
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        blobs = [c for c in engine.received if isinstance(c, protocol.Blob)]
+        load = next(c for c in engine.received if isinstance(c, protocol.Load))
+        assert {blob.sha256 for blob in blobs} == {sha256} and (load.adapter, load.version) == (sha256, "v1")
+        assert set(engine.lessons) == {seq}
+        assert session.current is not None and session.current.prompt != PROMPTS[0], "judged prompts come last"
+
+
+async def test_rolling_back_holds_learning_until_the_operator_resumes(tmp_path: Path) -> None:
+    engine = FakeEngine(publish_after=1)
+    async with sitting(tmp_path / "a.db", engine) as session:
+        await session.rank({uids(session)[0]: 1})
+        await until(session, lambda: session.standing.acting[0] == "v1")
+        await session.rollback("base")
+        assert session.standing.held
+        with pytest.raises(SessionError, match="held"):
+            await session.train_now()
+        await session.set_paused(False)
+        assert not session.standing.held
+        with pytest.raises(SessionError, match="no published version v9"):
+            await session.rollback("v9")
+
+
+async def test_judging_goes_on_when_the_engine_dies_and_a_restart_replays(tmp_path: Path) -> None:
+    engines = [FakeEngine(finish=False), FakeEngine()]
+    waiting = iter(engines)
+    session = Session(SessionSettings("fake", PROMPTS), lambda: next(waiting), tmp_path / "a.db")
+    await session.start()
+    await session.wait_ready()
+    await until(session, lambda: session.current is not None and all(c.pieces for c in session.current.candidates))
+    engines[0].die()
+    assert session.engine_state is EngineState.DEAD and "engine stopped" in session.notice
+    assert session.current is not None and session.current.ended, "what came is the answer"
+    seq = await session.rank({uids(session)[1]: 1})
+    with pytest.raises(SessionError, match="press R"):
+        await session.next_set()
+    await session.restart_engine()
+    await session.wait_ready()
+    assert set(engines[1].lessons) == {seq}
+    await session.close()
+
+
+async def test_judging_ends_answers_that_are_still_being_drawn(tmp_path: Path) -> None:
+    engine = FakeEngine(finish=False)
+    async with sitting(tmp_path / "a.db", engine) as session:
+        await session.rank({uids(session)[2]: 1})
+        assert all(c.ended == "stopped" for c in session.current.candidates)
+
+
+async def test_nonsense_is_refused_with_one_line_and_nothing_is_written(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db") as session:
+        uid = uids(session)[0]
+        for attempt in (
+            lambda: session.rank({}),
+            lambda: session.rate(uid, 9),
+            lambda: session.correct(uid, "  "),
+            lambda: session.demonstrate(""),
+            lambda: session.open_prompt(" "),
+            lambda: session.undo(),
+            lambda: session.redo(),
+            lambda: session.set_nats(-1),
+        ):
+            with pytest.raises(SessionError) as refused:
+                await attempt()
+            assert "\n" not in str(refused.value)
+        with Record(tmp_path / "a.db") as record:
+            assert record.live() == []
+
+
+async def test_a_database_of_another_base_model_is_refused(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db"):
+        pass
+    other = FakeEngine(base_hash="e" * 64)
+    session = Session(SessionSettings("other", PROMPTS), lambda: other, tmp_path / "a.db")
+    await session.start()
+    with pytest.raises(SessionError, match="fake"):
+        await session.wait_ready()
+    await session.close()
+
+
+async def test_observers_hear_of_the_commit_only_after_it(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db") as session:
+        seen: list[int] = []
+
+        def look(change: Change) -> None:
+            if change is Change.COMMITTED:
+                with Record(tmp_path / "a.db") as record:
+                    seen.append(len(record.live()))
+
+        session.observe(look)
+        await session.rank({uids(session)[0]: 1})
+        assert seen == [1]
