@@ -42,6 +42,11 @@ class Drawing:
     times: list[float] = field(default_factory=list)
     sent: int = 0  # tokens that the terminal has
 
+    def finish_text(self) -> None:
+        """No more tokens come: an incomplete character at the end is shown as it is."""
+        if self.texts:
+            self.texts[-1] += self.text.flush()
+
     def unsent(self) -> Piece | None:
         """What the terminal lacks; counts it as sent."""
         start, self.sent = self.sent, len(self.texts)
@@ -122,6 +127,8 @@ class Generator:
             steer=_Latest(self), twin=adapted, want_stop=lambda: self._stops,
         ):  # fmt: skip
             self._record(step)
+            for uid in step.ended:
+                self._live[uid].finish_text()
             if step.ended or time.monotonic() - flushed >= TOKEN_FLUSH_SECONDS:
                 self._flush()
                 flushed = time.monotonic()
@@ -141,7 +148,7 @@ class Generator:
         ids = self.backbone.encode(candidate.messages)
         prompt_ids, dropped = fit_prompt(ids, self.backbone.context, sampling.max_new_tokens)
         trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
-        drawing = Drawing(candidate, sampling, trace, TextStream(self.backbone), time.monotonic())
+        drawing = Drawing(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic())
         for token in candidate.prefix_ids:
             trace.keep(token)
             drawing.texts.append(drawing.text.push(token))
@@ -164,8 +171,7 @@ class Generator:
         for row, uid in enumerate(step.uids):
             drawing = self._live[uid]
             drawing.trace.add(step, row)
-            text = "" if step.ids[row] in self.backbone.eos_ids else drawing.text.push(step.ids[row])
-            drawing.texts.append(text + (drawing.text.flush() if uid in step.ended else ""))
+            drawing.texts.append(drawing.text.push(step.ids[row]))
             drawing.times.append(now - drawing.started)
 
     def _flush(self) -> None:

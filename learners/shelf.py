@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import nn
+
 from learners.adapters import LoraSettings
 from learners.backbone import Backbone
 from learners.blobs import Assembler, digest, split
 from learners.curriculum import Proposal
 from learners.human_reward import RewardHead
 from learners.protocol import Blob
-from learners.versions import Manifest, States, pack, unpack
+from learners.versions import Manifest, States, pack, peft_config, unpack
 from learners.workshop import Policy, Restored
 from storage.records import BASE_VERSION
 
@@ -21,8 +23,10 @@ from storage.records import BASE_VERSION
 class Shelf:
     """Versions by their sha256. Everything received is untrusted until it is whole and its hash is right."""
 
-    def __init__(self, backbone: Backbone, settings: LoraSettings, seed: int) -> None:
+    def __init__(self, backbone: Backbone, tree: nn.Module, settings: LoraSettings, seed: int) -> None:
+        """`tree` is any tree with an adapter of these settings."""
         self._backbone, self._settings, self._seed = backbone, settings, seed
+        self._peft_config = peft_config(settings, tree, backbone.name)
         self._assembler = Assembler()
         self._files: dict[str, Mapping[str, bytes]] = {}
 
@@ -41,14 +45,15 @@ class Shelf:
             seqs=proposal.seqs,
             h_epoch=proposal.head.epoch,
             absorbed_beta=policy.absorbed_beta,
-            lora=self._settings,
+            rank=self._settings.rank,
+            alpha=self._settings.alpha,
         )
         head = policy.absorbed or proposal.head
         states = States(policy.lora or {}, head.state(), proposal.reward_state, proposal.value_state, proposal.reference)
-        files = pack(states, manifest)
+        files = pack(states, manifest, self._peft_config)
         sha256 = digest(files)
         self._files[sha256] = files
-        return sha256, split(files)
+        return sha256, list(split(files))
 
     def policy(self, sha256: str, version: str) -> Policy | None:
         """What acts when this version is published."""
@@ -59,7 +64,7 @@ class Shelf:
         """A version by its hash; the base without one. None when its files are not here or not whole."""
         if sha256 is None:
             return Restored(Policy(BASE_VERSION), None)
-        files = self._files.get(sha256) or self._assembler.files(sha256)
+        files = self._files.get(sha256) or self._assembler.take(sha256)
         if files is None:
             return None
         self._files[sha256] = files

@@ -179,7 +179,7 @@ class Workers:
     ) -> Workers:
         """Loads the model, and the version to resume from, whose blobs were sent before. Raises ModelError."""
         parts = assemble(load, emit)
-        shelf = Shelf(parts.backbone, LoraSettings(), load.seed)
+        shelf = Shelf(parts.backbone, parts.reward_tree, LoraSettings(), load.seed)
         learner = Learner(parts, load, shelf, emit, wanted)
         generator = GeneratorWorker(parts, learner, shelf, emit, commands, wanted)
         if load.adapter is not None:
