@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 
 CHEERFUL = frozenset(
-    "happy happily glad smile smiled smiling laugh laughed fun play played playing love loved nice kind good great hug hugged friend "
-    "friends dance danced sing sang joy sunny pretty beautiful excited best yay thank thanked share shared".split()
+    """happy happily glad smile smiled smiling laugh laughed fun play played playing love loved nice kind good great hug hugged friend
+    friends dance danced sing sang joy sunny pretty beautiful excited best yay thank thanked share shared""".split()
 )
 ANIMALS = frozenset(
-    "dog dogs cat cats bird birds fish bear bears bunny rabbit frog duck ducks mouse lion monkey elephant horse cow pig sheep fox owl "
-    "bee butterfly squirrel puppy kitten turtle animal animals ant snake".split()
+    """dog dogs cat cats bird birds fish bear bears bunny rabbit frog duck ducks mouse lion monkey elephant horse cow pig sheep fox owl
+    bee butterfly squirrel puppy kitten turtle animal animals ant snake""".split()
 )
 
 
@@ -54,8 +54,8 @@ def speech(prompt: str, responses: list[str]) -> list[float]:
 
 TASTES = {"cheerful": cheerful, "short_sentences": short_sentences, "speech": speech, "animals": animals}
 
-ADJECTIVES = "little big brave quiet funny old young clever sleepy hungry lonely curious tiny gentle shy".split()
-NOUNS = "girl boy dog cat bird bear rabbit princess king farmer tree car boat frog mouse".split()
+ADJECTIVES = ["little", "big", "brave", "quiet", "funny", "old", "young", "clever", "sleepy", "hungry", "lonely", "curious", "tiny", "gentle", "shy"]
+NOUNS = ["girl", "boy", "dog", "cat", "bird", "bear", "rabbit", "princess", "king", "farmer", "tree", "car", "boat", "frog", "mouse"]
 
 
 def story_prompts() -> list[str]:

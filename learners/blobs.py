@@ -1,6 +1,6 @@
 """A version's files as bytes: named by their hash, cut into lines for the wire, put together again, and written so that they survive.
 
-Torch-free, for both processes. Everything that arrives is untrusted: names are plain, sizes are bounded, and nothing is used before its hash is right.
+Torch-free, for both processes. What arrives is untrusted: names are plain, sizes bounded, and nothing is used before its hash is right.
 """
 
 from __future__ import annotations

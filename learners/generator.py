@@ -52,8 +52,11 @@ class Drawing:
         start, self.sent = self.sent, len(self.texts)
         if start == self.sent:
             return None
-        columns = (self.trace.ids, self.texts, self.trace.logprobs, self.trace.unbiased, self.times)
-        return Piece(self.candidate.uid, start, *(tuple(column[start:]) for column in columns))
+        trace, new = self.trace, slice(start, self.sent)
+        return Piece(
+            self.candidate.uid, start, tuple(trace.ids[new]), tuple(self.texts[new]), tuple(trace.logprobs[new]),
+            tuple(trace.unbiased[new]), tuple(self.times[new]),
+        )  # fmt: skip
 
 
 class Generator:

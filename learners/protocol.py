@@ -49,7 +49,7 @@ class Lesson(Struct, frozen=True, omit_defaults=True):
     answers: tuple[Answer, ...]
 
 
-class Load(_Line):
+class Load(_Line, frozen=True):
     """Load a base model and build its trees. Blobs of `adapter` must have been sent before."""
 
     model: str  # directory, hub id or 'pocket'
@@ -71,20 +71,20 @@ class Load(_Line):
     frozen_ppo: bool = False  # for comparison: PPO runs with its policy loss weighted 0 (benchmarks)
 
 
-class Replay(_Line):
+class Replay(_Line, frozen=True):
     """Live judgements of the log, in order, in chunks; `last` ends them and Ĥ is fitted once."""
 
     lessons: tuple[Lesson, ...]
     last: bool = False
 
 
-class Judge(_Line):
+class Judge(_Line, frozen=True):
     """A new judgement, already on disk."""
 
     lesson: Lesson
 
 
-class Retract(_Line):
+class Retract(_Line, frozen=True):
     """The judgement `seq` was undone. (A redo is a `judge` with the old seq.)"""
 
     seq: int
@@ -100,27 +100,27 @@ class Candidate(Struct, frozen=True, omit_defaults=True):
     prefix_ids: tuple[int, ...] = ()
 
 
-class Generate(_Line):
+class Generate(_Line, frozen=True):
     """Draw answers, all in one batch; prompts may differ."""
 
     candidates: tuple[Candidate, ...]
     sampling: Sampling
 
 
-class Stop(_Line):
+class Stop(_Line, frozen=True):
     """End these answers now with reason `stopped`; empty means all."""
 
     uids: tuple[str, ...] = ()
 
 
-class ResumeFrom(_Line):
+class ResumeFrom(_Line, frozen=True):
     """Drop an answer's tokens from index `n_tokens` on and draw them again with Ĥ as it is now."""
 
     uid: str
     n_tokens: int
 
 
-class Set(_Line):
+class Set(_Line, frozen=True):
     """Change how the engine works; None leaves a setting as it is."""
 
     nats: float | None = None
@@ -134,14 +134,14 @@ class Set(_Line):
     gate_prompts: tuple[tuple[Message, ...], ...] | None = None
 
 
-class Rollback(_Line):
+class Rollback(_Line, frozen=True):
     """Act with this version and with the Ĥ that it was published with; hold learning until `set paused=False`."""
 
     version: str  # 'base' for none
     sha256: str | None = None
 
 
-class Blob(_Line):
+class Blob(_Line, frozen=True):
     """A piece of one file of a version's directory. Both a command (what the engine lacks) and an event (what it publishes)."""
 
     sha256: str  # of the version
@@ -151,14 +151,14 @@ class Blob(_Line):
     data: bytes
 
 
-class PublishAck(_Line):
+class PublishAck(_Line, frozen=True):
     """The version is on disk and recorded under this id: act with it."""
 
     sha256: str
     version: str
 
 
-class Shutdown(_Line):
+class Shutdown(_Line, frozen=True):
     """Finish and exit."""
 
 
@@ -170,7 +170,7 @@ Command = (
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-class Loading(_Line):
+class Loading(_Line, frozen=True):
     """Progress of `load`, in bytes where known."""
 
     what: str  # 'libraries', 'download', 'weights', 'quantize', 'trees'
@@ -179,7 +179,7 @@ class Loading(_Line):
     seconds_left: float | None = None
 
 
-class Ready(_Line):
+class Ready(_Line, frozen=True):
     """The model is loaded and answers can be asked for."""
 
     base_hash: str
@@ -197,7 +197,7 @@ class Ready(_Line):
     version: str = "base"
 
 
-class Started(_Line):
+class Started(_Line, frozen=True):
     """An answer is being drawn: under which policy."""
 
     uid: str
@@ -221,13 +221,13 @@ class Piece(Struct, frozen=True, omit_defaults=True):
     times: tuple[float, ...]
 
 
-class Tokens(_Line):
+class Tokens(_Line, frozen=True):
     """New tokens of any number of answers."""
 
     pieces: tuple[Piece, ...]
 
 
-class Ended(_Line):
+class Ended(_Line, frozen=True):
     """An answer is complete."""
 
     uid: str
@@ -238,7 +238,7 @@ class Ended(_Line):
     seconds: float
 
 
-class Learned(_Line):
+class Learned(_Line, frozen=True):
     """Ĥ was refitted on the live judgements; the next answer is drawn with it."""
 
     seq: int  # of the judgement that caused it, 0 after a replay
@@ -253,7 +253,7 @@ class Learned(_Line):
     dropped: str = ""  # what of the judgement could not be used, in words
 
 
-class Metrics(_Line):
+class Metrics(_Line, frozen=True):
     """How a stage is doing. Dropped under pressure."""
 
     stage: str  # a Stage, 'gate' or 'idle'
@@ -272,13 +272,13 @@ class Metrics(_Line):
     note: str = ""
 
 
-class Trained(_Line):
+class Trained(_Line, frozen=True):
     """A run ended: the exact judgements it trained on, for the record."""
 
     run: Run
 
 
-class Judged(_Line):
+class Judged(_Line, frozen=True):
     """The gate's verdict on a candidate version; its blobs, if published, came before."""
 
     sha256: str  # empty when refused
@@ -294,7 +294,7 @@ class Judged(_Line):
     h_epoch: int = 0
 
 
-class Acting(_Line):
+class Acting(_Line, frozen=True):
     """Which version acts from here on, with how much bias."""
 
     version: str
@@ -302,7 +302,7 @@ class Acting(_Line):
     h_epoch: int
 
 
-class Idle(_Line):
+class Idle(_Line, frozen=True):
     """Metered training: the grant is used up, or there is nothing to learn."""
 
     trained_seconds: float  # in all, since `load`
@@ -311,7 +311,7 @@ class Idle(_Line):
     human_reward_seconds: float = 0.0  # Ĥ's fits, not part of trained_seconds
 
 
-class Error(_Line):
+class Error(_Line, frozen=True):
     """Something went wrong: what, and what to do. After a fatal one the engine exits."""
 
     what: str

@@ -1,12 +1,13 @@
 """Action biasing: the next logits plus β·Ĥ, with β solved so that the acting policy stays within a budget of nats.
 
 Knox and Stone 2010 name the technique (their number 6): human reward changes which action is selected, not the reward that another learner sees.
-What differs: β is not annealed. It is the solution of KL(acting || base) = budget, by bisection of the exact KL on states that the last acting
+What differs: β is not annealed. It is the solution of KL(acting || base) = budget, on the exact KL on states that the last acting
 answers really visited; so what they spent corrects the next β by itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from learners.human_reward import RewardHead
 
 REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
+TOLERANCE = 5e-4
+"""Relative, of the root of the KL at the solution."""
 REMEMBERED_ANSWERS = 32
 STATE_BYTES = 128e6
 """Memory for the distributions of remembered answers; at large vocabularies states are stepped over to keep to it."""
@@ -145,15 +148,30 @@ class _KLCurve:
         return float((moved / mass - mass.log() - shift[:, 0]).mean())
 
     def solve(self, nats: float) -> float:
-        """The largest β whose KL is at most `nats`; 0 if the policy is over without any."""
-        low, high = 0.0, 1.0
-        if self(low) >= nats:
-            return low
-        while self(high) < nats and high < 1e6:
-            low, high = high, 2 * high
-        for _ in range(30):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self(middle) < nats else (low, middle)
+        """The β whose KL is `nats`; 0 if the policy is over without any."""
+        low, at_low = 0.0, self._excess(0.0, nats)
+        if at_low >= 0:
+            return 0.0
+        high = 1.0
+        while (at_high := self._excess(high, nats)) < 0 and high < 1e6:
+            low, at_low, high = high, at_high, 2 * high
+        return self._root(low, at_low, high, at_high, nats)
+
+    def _excess(self, beta: float, nats: float) -> float:
+        """The root of the KL less that of the target: nearly linear in β, as the KL is nearly quadratic."""
+        return math.sqrt(max(0.0, self(beta))) - math.sqrt(nats)
+
+    def _root(self, low: float, at_low: float, high: float, at_high: float, nats: float) -> float:
+        """False position (the Illinois variant) between a β under the budget and one over it; returns one under it."""
+        for _ in range(40):
+            beta = high - at_high * (high - low) / (at_high - at_low) if at_high > 0 else high
+            excess = self._excess(beta, nats)
+            if abs(excess) < TOLERANCE * math.sqrt(nats):
+                return beta
+            if excess < 0:
+                low, at_low, at_high = beta, excess, at_high / 2
+            else:
+                high, at_high, at_low = beta, excess, at_low / 2
         return low
 
 

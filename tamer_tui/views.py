@@ -63,15 +63,12 @@ class CandidateView:
 
     def grow(self, piece: Piece) -> None:
         """Take new tokens; where an answer was resumed, what came after its fixed part is dropped."""
-        columns = (
-            (self.token_ids, piece.ids),
-            (self.pieces, piece.texts),
-            (self.logprobs, piece.logprobs),
-            (self.unbiased_logprobs, piece.unbiased_logprobs),
-            (self.times, piece.times),
-        )
-        for own, new in columns:
-            own[piece.start :] = new  # type: ignore[index]
+        start = piece.start
+        self.token_ids[start:] = piece.ids
+        self.pieces[start:] = piece.texts
+        self.logprobs[start:] = piece.logprobs
+        self.unbiased_logprobs[start:] = piece.unbiased_logprobs
+        self.times[start:] = piece.times
 
     def end(self, ended: Ended) -> None:
         """Nothing more comes."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from learners.human_reward import Features, RewardHead
-from learners.steering import REFERENCE_TOKENS, NatsBudget, Steering, Visited
+from learners.steering import REFERENCE_TOKENS, REMEMBERED_ANSWERS, STATE_BYTES, NatsBudget, Steering, Visited, state_stride
 
 WIDTH, VOCABULARY, STATES = 5, 40, 60
 
@@ -105,6 +105,5 @@ def test_extreme_rewards_do_not_overflow() -> None:
 
 
 def test_memory_for_states_is_bounded_by_stepping_over_some() -> None:
-    assert NatsBudget(6.0).stride(64, 512) == 1
-    stride = NatsBudget(6.0, answers=32, megabytes=128).stride(256, 150_000)
-    assert 32 * (256 / stride) * 150_000 * 8 <= 1.5 * 128e6
+    assert state_stride(64, 512) == 1
+    assert REMEMBERED_ANSWERS * (256 / state_stride(256, 150_000)) * 150_000 * 8 <= 1.5 * STATE_BYTES

@@ -1,0 +1,51 @@
+# make run   opens the program        make test   runs the tests        make lint   checks style, types and borders
+# make bench runs the benchmarks      MODEL=… DB=… ARGS=… for `make run`; TORCH=keep uses the torch that is installed already
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?= install
+SHARED_MODEL := $(wildcard ../shared/data/stories260k)
+MODEL ?= $(if $(wildcard learners/pocket/weights),pocket,$(if $(SHARED_MODEL),$(SHARED_MODEL),pocket))
+DB ?=
+ARGS ?=
+STAMP := $(VENV)/.installed-$(TORCH)
+
+.PHONY: run test lint bench clean setup
+
+run: $(STAMP)
+	@$(BIN)/tamer run $(DB) --model $(MODEL) $(ARGS)
+
+test: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/mypy
+
+bench: $(STAMP)
+	@for script in first_paint memory latency teaching_quick; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "tamer-tui needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "this Python has no venv: on Debian, apt-get install python3-venv"; exit 1; }
+ifeq ($(TORCH),keep)
+	@$(PYTHON) -c 'import torch; print("using torch", torch.__version__, "as installed")' || \
+		{ echo "TORCH=keep, but this Python has no torch: leave TORCH out"; exit 1; }
+	@echo "Setting up $(VENV): fetching textual, transformers, peft, bitsandbytes and the rest, about 120 MB. This happens once."
+	@test -d $(VENV) || $(PYTHON) -m venv --system-site-packages $(VENV)
+	@grep -iv '^torch==' constraints.txt > $(VENV)/constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
+else
+	@echo "Setting up $(VENV): fetching PyTorch (about 200 MB for CPU, several GB with CUDA), textual, transformers, peft, bitsandbytes"
+	@echo "and the rest (about 120 MB). This happens once; TORCH=keep uses the torch that is installed already."
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+endif
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
