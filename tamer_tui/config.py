@@ -1,0 +1,42 @@
+"""Where things lie, by the XDG rules, and where options come from: a flag, else TAMER_* in the environment, else config.toml, else the default."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from platformdirs import PlatformDirs
+
+_DIRS = PlatformDirs("tamer", appauthor=False)
+
+
+class ConfigError(Exception):
+    """What is wrong with the settings, in one line."""
+
+
+def default_database(base_hash: str) -> Path:
+    """One database for each base model."""
+    return Path(_DIRS.user_data_dir) / f"{base_hash[:12]}.db"
+
+
+def engine_log() -> Path:
+    """What the engine prints."""
+    return Path(_DIRS.user_state_dir) / "engine.log"
+
+
+def config_file() -> Path:
+    """Optional: options by their long names, such as `nats = 8`."""
+    return Path(_DIRS.user_config_dir) / "config.toml"
+
+
+def file_defaults() -> dict[str, Any]:
+    """Options of config.toml, for every command that has them. Raises ConfigError."""
+    path = config_file()
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return {name.replace("-", "_"): value for name, value in found.items()}

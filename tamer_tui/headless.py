@@ -1,0 +1,48 @@
+"""A session without a screen: for simulate and generate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tamer_tui.config import default_database, engine_log
+from tamer_tui.engine_client import LOCAL_ENGINE, EngineClient
+from tamer_tui.prompts import starter_prompts
+from tamer_tui.session import Session
+from tamer_tui.views import SessionSettings
+
+T = TypeVar("T")
+
+
+def make_session(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None) -> Session:
+    """A session over the real engine; without a database, over the one of the model."""
+    return Session(
+        settings,
+        lambda: EngineClient(command or LOCAL_ENGINE, engine_log()),
+        database if database is not None else default_database,
+        lambda chat: starter_prompts(chat, settings.system),
+    )
+
+
+async def with_session(
+    settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]
+) -> T:
+    """Start, wait for the model, work, close; SIGTERM and SIGHUP end it as ctrl+c does."""
+    session = make_session(settings, database, command)
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            loop.add_signal_handler(number, task.cancel if task else loop.stop)
+    try:
+        await session.start()
+        await session.wait_ready()
+        return await work(session)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        await session.close()

@@ -1,0 +1,96 @@
+"""Simulated operators: functions of a Python file that judge or rewrite answers, given as FILE.py:FUNC."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Judge = Callable[[str, list[str]], list[float]]
+Corrector = Callable[[str, str], str]
+
+
+class OperatorError(Exception):
+    """What is wrong with an operator's function, in one line."""
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """The function that FILE.py:FUNC names; the file may import its neighbours. Raises OperatorError."""
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if not file or not name.isidentifier():
+        raise OperatorError(f"an operator is FILE.py:FUNC, not {spec}")
+    if not path.is_file():
+        raise OperatorError(f"there is no file {path}")
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        found = importlib.util.spec_from_file_location(f"operator_{path.stem}", path)
+        if found is None or found.loader is None:
+            raise OperatorError(f"{path} is not a Python file")
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+    except OperatorError:
+        raise
+    except Exception as error:
+        raise OperatorError(f"{path} cannot be imported: {_line(error)}") from error
+    finally:
+        sys.path.pop(0)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise OperatorError(f"{path} has no function {name}")
+    return function
+
+
+def ask(judge: Judge, spec: str, prompt: str, responses: Sequence[str]) -> list[float]:
+    """Scores of the responses, checked. Raises OperatorError."""
+    try:
+        scores = [float(score) for score in judge(prompt, list(responses))]
+    except Exception as error:
+        raise OperatorError(f"{spec} failed: {_line(error)}") from error
+    if len(scores) != len(responses):
+        raise OperatorError(f"{spec} gave {len(scores)} scores for {len(responses)} responses")
+    if any(math.isnan(score) for score in scores):
+        raise OperatorError(f"{spec} gave a score that is not a number")
+    return scores
+
+
+def rewrite(correct: Corrector, spec: str, prompt: str, response: str) -> str:
+    """The response as the operator rewrites it. Raises OperatorError."""
+    try:
+        text = correct(prompt, response)
+    except Exception as error:
+        raise OperatorError(f"{spec} failed: {_line(error)}") from error
+    if not isinstance(text, str):
+        raise OperatorError(f"{spec} gave a {type(text).__name__} instead of a text")
+    return text
+
+
+def ranks_of(scores: Sequence[float]) -> list[int]:
+    """Dense ranks, the highest score first; equal scores tie."""
+    order = sorted(set(scores), reverse=True)
+    return [order.index(score) + 1 for score in scores]
+
+
+class RunningQuantiles:
+    """Maps scores to ratings from 1 to 7 by where they lie among all scores so far."""
+
+    def __init__(self) -> None:
+        self._scores: list[float] = []
+
+    def ratings(self, scores: Sequence[float]) -> list[int]:
+        """Take these scores in and rate them."""
+        for score in scores:
+            insort(self._scores, score)
+        return [self._rating(score) for score in scores]
+
+    def _rating(self, score: float) -> int:
+        middle = (bisect_left(self._scores, score) + bisect_right(self._scores, score)) / 2
+        return min(7, 1 + int(7 * middle / len(self._scores)))
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")

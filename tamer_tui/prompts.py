@@ -1,0 +1,69 @@
+"""Prompt files: one prompt a line, or JSON lines with `prompt` or `messages`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from storage.records import Message, Prompt
+
+LONGEST_PROMPT = 100_000
+"""Characters."""
+
+
+class PromptError(Exception):
+    """What is wrong with a prompt file, in one line."""
+
+
+class _Line(msgspec.Struct):
+    prompt: str | None = None
+    messages: list[Message] | None = None
+
+
+def read_prompts(path: Path, system: str | None = None) -> tuple[Prompt, ...]:
+    """The prompts of a file, in order, each once; empty lines are passed over. Raises PromptError."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is not UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        raise PromptError(f"{path} cannot be read: {error.strerror}") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise PromptError(f"{path} has no prompts: write one a line")
+    json_lines = path.suffix in (".jsonl", ".ndjson") or lines[0][1].startswith("{")
+    prompts = [_of_json(line, f"{path}:{number}", system) if json_lines else Prompt.of(line, system) for number, line in lines]
+    for (number, _), prompt in zip(lines, prompts, strict=True):
+        if sum(len(message.content) for message in prompt.messages) > LONGEST_PROMPT:
+            raise PromptError(f"{path}:{number}: a prompt of more than {LONGEST_PROMPT:,} characters")
+    return tuple({prompt.uid: prompt for prompt in prompts}.values())
+
+
+def starter_prompts(chat: bool, system: str | None = None) -> tuple[Prompt, ...]:
+    """What ships with the program: questions for chat models, story openings for models that only continue a text."""
+    name = "questions.txt" if chat else "openings.txt"
+    text = files("tamer_tui").joinpath("starter", name).read_text(encoding="utf-8")
+    return tuple(Prompt.of(line.strip(), system) for line in text.splitlines() if line.strip())
+
+
+def _of_json(line: str, where: str, system: str | None) -> Prompt:
+    try:
+        found = msgspec.json.decode(line.encode(), type=_Line)
+    except msgspec.DecodeError as error:
+        raise PromptError(f"{where}: {error}") from error
+    if found.prompt and found.prompt.strip():
+        return Prompt.of(found.prompt, system)
+    return Prompt(_conversation(found.messages or [], where, system))
+
+
+def _conversation(messages: Sequence[Message], where: str, system: str | None) -> tuple[Message, ...]:
+    if not messages:
+        raise PromptError(f"{where}: neither `prompt` nor `messages`")
+    if messages[-1].role != "user":
+        raise PromptError(f"{where}: the last message must be the user's")
+    if system and messages[0].role != "system":
+        return (Message("system", system), *messages)
+    return tuple(messages)

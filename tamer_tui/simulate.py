@@ -1,0 +1,239 @@
+"""`tamer simulate`: a program in the operator's place, over the same Session that the screens drive, and an evaluation at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from learners.protocol import Idle
+from storage.records import Policy, Prompt
+from tamer_tui.operators import Corrector, Judge, RunningQuantiles, ask, ranks_of, rewrite
+from tamer_tui.session import Session, SessionError
+from tamer_tui.views import CandidateView
+
+ANSWERS = 4
+"""Of each policy to each held-out prompt."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the simulated operator does."""
+
+    rounds: int
+    feedback: str  # 'ranking', 'rating' or 'correction'
+    operator: str  # as it was named
+    judge: Judge | None  # for rankings, ratings and the end
+    judge_name: str
+    correct: Corrector | None
+    train_seconds: float | None
+    train_steps: int | None
+    seed: int
+
+
+class Seconds(Struct, frozen=True):
+    """Where the time went. Reward and policy are the learner's, rollouts included."""
+
+    generate: float
+    judge: float
+    human_reward: float
+    reward: float
+    policy: float
+    total: float
+
+
+class Outcome(Struct, frozen=True):
+    """What `tamer simulate` prints. KL is in nats per held-out answer, acting policy against base."""
+
+    rounds: int
+    versions: int
+    published: int
+    refused: dict[str, int]
+    win_rate: float
+    wins: int
+    ties: int
+    losses: int
+    win_rate_adapter_only: float | None
+    kl_per_response: float
+    kl_adapter_only: float | None
+    reward_pair_accuracy: float | None
+    base_score: float
+    policy_score: float
+    seconds: Seconds
+    quantize: str
+    seed: int
+
+
+class Simulation:
+    """Runs a plan on a session that is ready. Raises OperatorError, SessionError."""
+
+    def __init__(self, session: Session, plan: Plan, progress: Callable[[str], None] = lambda line: None) -> None:
+        self._session, self._plan, self._progress = session, plan, progress
+        self._quantiles = RunningQuantiles()
+        self._random = random.Random(plan.seed)
+        self._generating = self._judging = 0.0
+        self._idle = Idle(0.0)
+
+    async def run(self) -> Outcome:
+        """All rounds, then the end."""
+        started, plan = time.monotonic(), self._plan
+        for i in range(plan.rounds):
+            self._progress(f"round {i + 1} of {plan.rounds} · {self._session.standing.sentence}")
+            await self._round()
+            await self._train(plan.rounds)
+        if not plan.rounds:
+            await self._train(1)
+        if plan.train_seconds or plan.train_steps:
+            self._progress("the gate")
+            self._idle = await self._session.grant(flush=True)
+        return await self._evaluate(started)
+
+    # --- judging -------------------------------------------------------------------------------------------------------
+
+    async def _round(self) -> None:
+        session, started = self._session, time.monotonic()
+        await session.next_set()
+        view = await session.wait_set_ended()
+        self._generating += time.monotonic() - started
+        started = time.monotonic()
+        await self._say(view.prompt.text, view.candidates)
+        self._judging += time.monotonic() - started
+
+    async def _say(self, prompt: str, answers: Sequence[CandidateView]) -> None:
+        plan, session = self._plan, self._session
+        if plan.feedback == "correction":
+            await self._correct(prompt, self._random.choice(answers))
+            return
+        assert plan.judge is not None
+        scores = ask(plan.judge, plan.operator, prompt, [a.text for a in answers])
+        if plan.feedback == "rating":
+            for answer, rating in zip(answers, self._quantiles.ratings(scores), strict=True):
+                await session.rate(answer.uid, rating)
+        elif len(answers) > 1:
+            await session.rank({a.uid: rank for a, rank in zip(answers, ranks_of(scores), strict=True)})
+
+    async def _correct(self, prompt: str, answer: CandidateView) -> None:
+        assert self._plan.correct is not None
+        text = rewrite(self._plan.correct, self._plan.operator, prompt, answer.text)
+        if text != answer.text and text.strip():
+            await self._session.correct(answer.uid, text)
+
+    async def _train(self, parts: int) -> None:
+        plan = self._plan
+        if plan.train_seconds:
+            self._idle = await self._session.grant(seconds=plan.train_seconds / parts)
+        elif plan.train_steps:
+            self._idle = await self._session.grant(steps=max(1, plan.train_steps // parts))
+
+    # --- the end -------------------------------------------------------------------------------------------------------
+
+    async def _evaluate(self, started: float) -> Outcome:
+        session, prompts = self._session, self._session.split.held_out
+        adapted = session.standing.adapted
+        self._progress(f"evaluating on {len(prompts)} held-out prompts")
+        began = time.monotonic()
+        base, acting = await self._answers(prompts, "base"), await self._answers(prompts, "acting")
+        adapter = await self._answers(prompts, "adapter") if adapted else []
+        self._generating += time.monotonic() - began
+        duel, alone = self._compare(prompts, base, acting), self._compare(prompts, base, adapter) if adapted else None
+        learned = session.standing.learned
+        reward = session.standing.learning.get("reward")
+        versions = session.versions()
+        total = time.monotonic() - started
+        policy_seconds = self._idle.trained_seconds - self._idle.reward_seconds
+        return Outcome(
+            rounds=self._plan.rounds,
+            versions=len(versions),
+            published=sum(v.published for v in versions),
+            refused=dict(Counter(v.reason_code for v in versions if not v.published)),
+            win_rate=duel.rate,
+            wins=duel.wins,
+            ties=duel.ties,
+            losses=duel.losses,
+            win_rate_adapter_only=alone.rate if alone else None,
+            kl_per_response=_mean([view.kl for view in acting]),
+            kl_adapter_only=_mean([view.kl for view in adapter]) if adapted else None,
+            reward_pair_accuracy=reward.accuracy if reward and reward.accuracy is not None else learned.accuracy if learned else None,
+            base_score=duel.base_score,
+            policy_score=duel.policy_score,
+            seconds=Seconds(
+                self._generating, self._judging, self._idle.human_reward_seconds, self._idle.reward_seconds, policy_seconds, total
+            ),
+            quantize=session.ready.quantize if session.ready else "",
+            seed=self._plan.seed,
+        )
+
+    async def _answers(self, prompts: Sequence[Prompt], policy: Policy) -> list[CandidateView]:
+        """ANSWERS to each prompt, one prompt after another; a policy's seeds are its own."""
+        asked = [prompt for prompt in prompts for _ in range(ANSWERS)]
+        rng = random.Random(f"{self._plan.seed}/{policy}")
+        return await self._session.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
+
+    def _compare(self, prompts: Sequence[Prompt], base: Sequence[CandidateView], policy: Sequence[CandidateView]) -> _Duel:
+        """One call of the judge for each prompt sees both policies' answers, shuffled; they are paired at random."""
+        assert self._plan.judge is not None
+        duel = _Duel()
+        for i, prompt in enumerate(prompts):
+            part = slice(i * ANSWERS, (i + 1) * ANSWERS)
+            answers = [*base[part], *policy[part]]
+            order = self._random.sample(range(len(answers)), len(answers))
+            shuffled = ask(self._plan.judge, self._plan.judge_name, prompt.text, [answers[j].text for j in order])
+            scores = [score for _, score in sorted(zip(order, shuffled, strict=True))]
+            theirs, ours = scores[:ANSWERS], scores[ANSWERS:]
+            self._random.shuffle(theirs)
+            duel.add(theirs, ours)
+        return duel
+
+
+class _Duel:
+    """Wins, ties and losses of the policy's answers against the base's."""
+
+    def __init__(self) -> None:
+        self.wins = self.ties = self.losses = 0
+        self._base: list[float] = []
+        self._policy: list[float] = []
+
+    def add(self, base: Sequence[float], policy: Sequence[float]) -> None:
+        for theirs, ours in zip(base, policy, strict=True):
+            self.wins += ours > theirs
+            self.ties += ours == theirs
+            self.losses += ours < theirs
+        self._base += base
+        self._policy += policy
+
+    @property
+    def rate(self) -> float:
+        return (self.wins + self.ties / 2) / max(1, self.wins + self.ties + self.losses)
+
+    @property
+    def base_score(self) -> float:
+        return _mean(self._base)
+
+    @property
+    def policy_score(self) -> float:
+        return _mean(self._policy)
+
+
+def check_database(session: Session, resume: bool) -> None:
+    """Raises SessionError when the database has judgements and nobody asked to go on with them."""
+    counts = session.record.counts()
+    if counts.judged and not resume:
+        raise SessionError(f"{session.database} has {counts.judged} judgements already", "pass --resume to go on with them, or another file")
+
+
+def check_prompts(session: Session, rounds: int) -> None:
+    """Raises SessionError when nothing is left to evaluate or to judge."""
+    if not session.split.held_out:
+        raise SessionError("none of the prompts is held out for the end", "a fifth is, by hash: give more prompts")
+    if rounds and not session.split.train:
+        raise SessionError("none of the prompts is left to judge", "give more prompts")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
