@@ -1,0 +1,138 @@
+"""The files of a model: where they are, whether they are whole, and their hash. Weights are safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from learners.protocol import Loading
+
+POCKET = Path(__file__).parent / "pocket" / "weights"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
+    "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES)
+PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+REPORT_SECONDS = 0.1
+"""Progress is told at most this often."""
+
+
+class ModelError(Exception):
+    """A model that cannot be used: what is wrong, in one line, and what to do."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(f"{what}: {hint}" if hint else what)
+        self.what, self.hint = what, hint
+
+
+class Progress:
+    """Turns bytes done into `Loading` values with the seconds left."""
+
+    def __init__(self, tell: Callable[[Loading], None]) -> None:
+        self._tell = tell
+        self._what = ""
+        self._began = self._told = 0.0
+
+    def __call__(self, what: str, done: float = 0.0, total: float = 0.0) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._began = what, now
+        elif now - self._told < REPORT_SECONDS and done < total:
+            return
+        self._told = now
+        speed = done / (now - self._began) if now > self._began else 0.0
+        self._tell(Loading(what, done, total, (total - done) / speed if speed and total else None))
+
+
+def find_checkpoint(name: str, progress: Progress) -> Path:
+    """The directory of a local model, of 'pocket', or of a hub id, which is downloaded if need be."""
+    if name == "pocket":
+        if not (POCKET / "config.json").exists():
+            raise ModelError("the embedded model is not part of this build", "pass --model with a directory or a hub id")
+        return POCKET
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{name} is a file", "pass the directory that holds config.json and model.safetensors")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip():
+        raise ModelError(f"no such directory: {name}", "pass a directory, a hub id such as owner/name, or pocket")
+    from learners.hub import download
+
+    return download(name, progress)
+
+
+def check_weights(directory: Path) -> list[Path]:
+    """The weight files, found whole: headers parse and lengths agree. Raises ModelError."""
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
+    try:
+        json.loads((directory / "config.json").read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{directory / 'config.json'} is not JSON", "fetch the model again") from error
+    files = _weight_files(directory)
+    for file in files:
+        read_header(file)
+    return files
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index} is damaged", "fetch the model again") from error
+        missing = [name for name in names if Path(name).name != name or not (directory / name).is_file()]
+        if missing:
+            raise ModelError(f"{missing[0]} is missing in {directory}", "fetch the model again")
+        return [directory / name for name in names]
+    if (directory / "model.safetensors").is_file():
+        return [directory / "model.safetensors"]
+    if any(path for pattern in PICKLES for path in directory.glob(pattern)):
+        raise ModelError(f"{directory} holds pickled weights, which can run code and are refused", "convert them to safetensors")
+    raise ModelError(f"no model.safetensors in {directory}", "pass the directory of a model in Hugging Face format")
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name, without reading them. Raises ModelError unless the file is exactly as long as it says."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > file.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} is not a safetensors file", "fetch the model again") from error
+    expected, size = 8 + length + end, file.stat().st_size
+    if size != expected:
+        raise ModelError(f"{file} has {size} bytes instead of {expected}", "it was cut off: fetch the model again")
+    return dict(header)
+
+
+def parameter_count(files: Sequence[Path]) -> int:
+    """Of all tensors in the files, as they are stored."""
+    return sum(math.prod(entry["shape"]) for file in files for entry in read_header(file).values())
+
+
+def base_hash(directory: Path, weights: Sequence[Path], progress: Progress) -> str:
+    """sha256 over the contents of weights, tokenizer files and chat template; neither the directory's name nor quantization counts."""
+    files = [*weights, *(directory / name for name in TOKENIZER_FILES if (directory / name).is_file())]
+    total, done = sum(file.stat().st_size for file in files), 0
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+                done += len(block)
+                progress("weights", done, total)
+    return digest.hexdigest()

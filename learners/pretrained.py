@@ -1,0 +1,154 @@
+"""From a name to a frozen model: find the files, check them, load and quantize them, and say how far it got."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from learners import trees
+from learners.checkpoint import ModelError, Progress, base_hash, check_weights, find_checkpoint, parameter_count
+from learners.device import choose_device
+from learners.protocol import Loading
+from learners.rendering import Renderer
+
+AUTO_QUANTIZE_PARAMETERS = 1_000_000_000
+"""`auto` is nf4 from here up."""
+UNKNOWN_CONTEXT = 2048
+"""Tokens, where a configuration does not name its context."""
+
+
+@dataclass
+class Pretrained:
+    """The fields of a `Backbone`."""
+
+    model: nn.Module
+    tokenizer: Any
+    renderer: Renderer
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    quantize: str
+    width: int
+    vocabulary: int
+    layers: int
+    parameters: int
+    context: int
+    base_hash: str
+
+
+def load_pretrained(name: str, quantize: str, device: str, progress: Callable[[Loading], None], trust_remote_code: bool) -> Pretrained:
+    """Raises ModelError."""
+    if quantize not in ("auto", "nf4", "int8", "none"):
+        raise ModelError(f"unknown quantization: {quantize}", "use auto, nf4, int8 or none")
+    place = choose_device(device)
+    report = Progress(progress)
+    report("libraries")
+    with _quiet():
+        directory = find_checkpoint(name, report)
+        files = check_weights(directory)
+        parameters = parameter_count(files)
+        chosen = _choose_quantization(quantize, parameters, place)
+        digest = base_hash(directory, files, report)
+        tokenizer = _load_tokenizer(directory, trust_remote_code)
+        model = _load_model(directory, chosen, place, trust_remote_code, report)
+    report("trees")
+    return _describe(name, model, tokenizer, chosen, place, parameters, digest)
+
+
+def _choose_quantization(asked: str, parameters: int, device: torch.device) -> str:
+    if asked == "auto":
+        return "nf4" if parameters >= AUTO_QUANTIZE_PARAMETERS and device.type != "mps" else "none"
+    if asked != "none" and device.type == "mps":
+        raise ModelError(f"{asked} needs a CPU or a CUDA device", "use --quantize none or --device cpu")
+    return asked
+
+
+def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except Exception as error:  # any of a dozen parsers
+        raise ModelError(f"no usable tokenizer in {directory}: {_first_line(error)}", "a model needs its tokenizer.json beside it") from error
+
+
+def _load_model(directory: Path, quantize: str, device: torch.device, trust_remote_code: bool, report: Progress) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    report("weights" if quantize == "none" else "quantize")
+    compute = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=compute,
+            device_map={"": str(device)},
+            quantization_config=_quantization_config(quantize, compute),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+        )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{directory} does not fit into the memory of {device}", "try --quantize nf4, --device cpu or a smaller model") from error
+    except Exception as error:
+        hint = "check that the directory holds a causal language model" + ("" if trust_remote_code else "; custom code needs to be asked for")
+        raise ModelError(f"cannot load {directory}: {_first_line(error)}", hint) from error
+    if quantize == "int8":
+        trees.dequantize_in_forward(model)
+    trees.freeze(model)
+    trees.watch_head(model)
+    return model
+
+
+def _quantization_config(quantize: str, compute: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+    return BitsAndBytesConfig(load_in_8bit=True) if quantize == "int8" else None
+
+
+def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, digest: str) -> Pretrained:
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    generation = getattr(model, "generation_config", None)
+    eos = [*_as_list(getattr(generation, "eos_token_id", None)), *_as_list(config.eos_token_id)]
+    context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or UNKNOWN_CONTEXT
+    vocabulary, width = head.weight.shape
+    return Pretrained(
+        model, tokenizer, Renderer(tokenizer, vocabulary, eos), name, device, model.dtype, quantize, width, vocabulary,
+        config.num_hidden_layers, parameters, context, digest,
+    )  # fmt: skip
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither bars nor advice from the libraries: the log is for what went wrong."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,164 @@
+"""Conversations to token ids, and token ids to the text of an answer.
+
+With a chat template, an answer is the assistant's turn. Without one, the model only continues: the answer is whatever follows the prompt's last
+character, so its text keeps a leading space, and prompt + text reads right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from storage.records import Message
+
+UNFINISHED = "\ufffd"
+"""What a tokenizer writes for the bytes of a character that is not complete yet."""
+
+
+class Renderer:
+    """A tokenizer with the conventions of its model. `vocabulary` is the number of logits, which may differ from the tokenizer's size."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int, configured_eos: Sequence[int] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.chat_template = bool(tokenizer.chat_template)
+        end = self._turn_end() if self.chat_template else None
+        known = [end, *configured_eos, tokenizer.eos_token_id]
+        known = [i for i in known if i is not None and 0 <= i < vocabulary]
+        self.eos_ids: frozenset[int] = frozenset(known)
+        self.eos_id: int | None = known[0] if end is not None and known else self._own_eos(known)
+        self.pad_id = next((i for i in (tokenizer.pad_token_id, *known) if i is not None and 0 <= i < vocabulary), 0)
+        self._anchor = [] if self.chat_template else self._find_anchor()
+
+    def _own_eos(self, known: list[int]) -> int | None:
+        own = self.tokenizer.eos_token_id
+        return own if own in known else min(known, default=None)
+
+    # --- prompts ---------------------------------------------------------------------------------------------------------
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Prompt ids, never empty. Without a chat template: the contents, joined by newlines."""
+        if not self.chat_template:
+            return self._with_special("\n".join(m.content for m in messages))
+        return self._plain(self._templated(messages))
+
+    def _templated(self, messages: Sequence[Message]) -> str:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return self._apply(messages)
+        except TemplateError:
+            return self._apply(without_system(messages))  # some templates refuse a system turn
+
+    def _apply(self, messages: Sequence[Message], prompt: bool = True) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+
+    def _with_special(self, text: str) -> list[int]:
+        ids = list(self.tokenizer(text).input_ids)
+        while len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:
+            ids.pop()  # some tokenizers close what they encode
+        start = self.tokenizer.bos_token_id
+        return ids or [self.pad_id if start is None else start]
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def encode_completion(self, text: str) -> list[int]:
+        """Ids of a whole answer, closed by the end token if the model has one. Without a chat template `text` continues the prompt, spaces included."""
+        ids = self._continuation(text) if self._anchor else self._plain(text)
+        return ids if self.eos_id is None else [*ids, self.eos_id]
+
+    def _continuation(self, text: str) -> list[int]:
+        """Ids of `text` in the middle of a line: some tokenizers put a space before whatever they encode."""
+        ids = self._plain(_ANCHOR + text)
+        if ids[: len(self._anchor)] == self._anchor:
+            return ids[len(self._anchor) :]
+        return self._plain(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of answer ids; special tokens are not shown."""
+        shown = [i for i in ids if i not in self.eos_ids]
+        if not self._anchor:
+            return self.decode_raw(shown)
+        return self.decode_raw([*self._anchor, *shown])[len(_ANCHOR) :]
+
+    def decode_raw(self, ids: Sequence[int]) -> str:
+        """The tokenizer's own decoding, without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    @property
+    def anchor(self) -> list[int]:
+        """Ids before an answer that keep its leading space; empty where there is none to keep."""
+        return self._anchor
+
+    def _find_anchor(self) -> list[int]:
+        ids = self._plain(_ANCHOR)
+        return ids if self.decode_raw(ids) == _ANCHOR else []
+
+    def _turn_end(self) -> int | None:
+        """The token with which the template closes an assistant's turn."""
+        marker = "marker"
+        try:
+            text = self._apply([Message("user", marker), Message("assistant", marker)], prompt=False)
+        except Exception:  # a template may be any program; without this hint the configured tokens remain
+            return None
+        rest = self._plain(text[text.rindex(marker) + len(marker) :].lstrip()) if marker in text else []
+        return rest[0] if rest and rest[0] in self.tokenizer.all_special_ids else None
+
+
+_ANCHOR = ":"
+"""One character that merges with nothing and is no byte token: an answer is read as if it stood behind it."""
+
+
+def without_system(messages: Sequence[Message]) -> list[Message]:
+    """The system message merged into the first user turn."""
+    system = [m.content for m in messages if m.role == "system"]
+    rest = [m for m in messages if m.role != "system"]
+    first = next((i for i, m in enumerate(rest) if m.role == "user"), None)
+    if system and first is not None:
+        rest[first] = Message("user", "\n\n".join([*system, rest[first].content]))
+    return rest
+
+
+def fit_prompt(ids: Sequence[int], context: int, max_new_tokens: int) -> tuple[list[int], int]:
+    """Prompt ids that leave room for the answer, and how many were dropped.
+
+    The first id stays (it opens the sequence in every model that has such a token), then the oldest go. An answer that may be longer than the
+    context leaves the prompt one id.
+    """
+    room = max(1, context - max_new_tokens)
+    dropped = max(0, len(ids) - room)
+    return ([*ids[:1], *ids[1 + dropped :]] if dropped else list(ids)), dropped
+
+
+class TextStream:
+    """Detokenises one answer token by token. The pieces, with `flush` at the end, concatenate to `decode` of all ids."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer: Renderer = getattr(renderer, "renderer", renderer)
+        self._ids = list(self._renderer.anchor)
+        self._start = 0  # of the window that is decoded again: one finished piece, then what is pending
+        self._read = len(self._ids)
+
+    def push(self, token: int) -> str:
+        """The text that this token completes; '' while a character is incomplete and for end tokens."""
+        if token in self._renderer.eos_ids:
+            return ""
+        self._ids.append(token)
+        piece = self._pending()
+        if not piece or piece.endswith(UNFINISHED):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        return piece
+
+    def flush(self) -> str:
+        """What is pending when the answer ends, as far as it can be shown."""
+        piece = self._pending()
+        self._start, self._read = self._read, len(self._ids)
+        return piece
+
+    def _pending(self) -> str:
+        decode = self._renderer.decode_raw
+        return decode(self._ids[self._start :])[len(decode(self._ids[self._start : self._read])) :]
