@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from learners import protocol
-from learners.curriculum import Curriculum, Proposal
 from learners.assembly import Parts, encode_prompts
+from learners.curriculum import Curriculum, Proposal
 from learners.protocol import Event, Idle, Judged, Load
 from learners.shelf import Shelf
 from learners.workshop import Policy, Restored

@@ -39,17 +39,17 @@ Reward = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
 class PPOSettings:
     """Constants of PPO. Those without a source were tuned on small models (benchmarks/ppo.py)."""
 
-    learning_rate: float = 1e-4  # of the LoRA at width 2,000 (ops.rate_for_width)
+    learning_rate: float = 5e-5  # of the LoRA at width 2,000 (ops.rate_for_width)
     value_rate: float = 0.1  # about how far one step may move a value; Adam's rate is this over the width
-    epochs: int = 4  # passes over the rollouts (Ziegler et al. 2019)
+    epochs: int = 2  # passes over the rollouts (4 in Ziegler et al. 2019: no better here, and slower)
     minibatch: int = 16  # answers in one optimizer step
     microbatch: int = 8  # answers in one forward
     clip: float = 0.2  # of the probability ratio (Schulman et al. 2017)
     value_clip: float = 0.2  # of a value's change; presumes scores of unit size
     gamma: float = 1.0  # discount (Ziegler et al. 2019)
     lam: float = 0.95  # λ of the advantages (Ziegler et al. 2019)
-    kl_coefficient: float = 0.05  # β to begin with: reward per nat
     kl_target: float = 6.0  # nats per answer against the reference (Ziegler et al. 2019)
+    kl_coefficient: float | None = None  # β to begin with, reward per nat; None is 1/√target, about where it settles
     kl_horizon: float = 200.0  # answers over which β adapts
     step_kl: float = 0.02  # nats per token between the policy before and after; beyond it the rollouts are left
     missing_eos_penalty: float = 0.0  # taken off the score of an answer that ran into the length limit
@@ -89,7 +89,8 @@ class PPO:
         self.policy, self.reference, self.reward = policy, reference, reward
         self.settings, self.backbone, self.pause = settings or PPOSettings(), backbone, pause
         self.sampling = sampling or Sampling()
-        self.kl_coefficient, self.kl_target = self.settings.kl_coefficient, self.settings.kl_target
+        self._kl_target = self.settings.kl_target
+        self.kl_coefficient = self.settings.kl_coefficient or self._kl_target**-0.5
         self._random = torch.Generator().manual_seed(seed)
         parameters = [p for p in policy.parameters() if p.requires_grad]
         self._device = parameters[0].device
@@ -100,6 +101,19 @@ class PPO:
         self._policy_optimizer = Optimizer(parameters, rate, self.settings.adam)
         self._value_optimizer = Optimizer(self.value_head.parameters(), value_rate / backbone.width, self.settings.adam)
 
+    @property
+    def kl_target(self) -> float:
+        """Nats per answer that the policy may be from the reference. Changing it scales β by 1/√target.
+
+        Why the root: scores of unit variance, normal under the reference and tilted by exp(score / β), cost 1 / (2β²) nats.
+        """
+        return self._kl_target
+
+    @kl_target.setter
+    def kl_target(self, nats: float) -> None:
+        self.kl_coefficient *= (self._kl_target / nats) ** 0.5
+        self._kl_target = nats
+
     def rollout(self, prompts: Sequence[TokenIds], answers_per_prompt: int) -> Rollouts:
         """Draw answers to each prompt from the policy as it is now."""
         repeated = [tuple(prompt) for prompt in prompts for _ in range(answers_per_prompt)]
@@ -108,7 +122,7 @@ class PPO:
         logprobs: list[list[float]] = [[] for _ in rows]
         stops: dict[str, StopReason] = {}
         backbone = self.backbone
-        steps = decode(self.policy, rows, self.sampling, backbone.eos_ids, backbone.pad_id, None, False, lambda: set())
+        steps = decode(self.policy, rows, self.sampling, backbone.eos_ids, backbone.pad_id)
         for step in steps:
             for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
                 ids[int(uid)].append(int(token))

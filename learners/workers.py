@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from learners import protocol
+from learners.adapters import LoraSettings
+from learners.assembly import Parts, assemble
 from learners.generator import Generator
 from learners.human_reward import RewardHead
 from learners.learner import Learner
 from learners.live_reward import Fitted, LiveReward
-from learners.adapters import LoraSettings
-from learners.assembly import Parts, assemble
 from learners.protocol import Command, Error, Event, Learned, Load
 from learners.shelf import Shelf
 from storage.records import Correction, Ranking, Rating
