@@ -7,6 +7,7 @@ a tensor can take the place of the scaling, one factor per row, so that adapted 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ def adapter_tree(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modu
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers, none of the operator's business
         tree = get_peft_model(replicate(model), config, adapter_name=ADAPTER)  # type: ignore[arg-type]
     for parameter in lora_parameters(tree).values():
         parameter.data = parameter.data.float()

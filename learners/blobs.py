@@ -5,6 +5,7 @@ Torch-free, for both processes. What arrives is untrusted: names are plain, size
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from learners.protocol import BLOB_CHUNK, Blob
 
 MOST_FILES = 16
 MOST_BYTES = 8 * 2**30
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_FILE_NAME = re.compile(r"[a-z0-9_]{1,60}\.(safetensors|json)")
 
 
 class BlobError(Exception):
@@ -49,17 +50,17 @@ class Assembler:
 
     def add(self, blob: Blob) -> None:
         """Raises BlobError for a piece that cannot be one."""
-        if not _PLAIN_NAME.fullmatch(blob.name) or not re.fullmatch(r"[0-9a-f]{64}", blob.sha256):
+        if not _FILE_NAME.fullmatch(blob.name) or not re.fullmatch(r"[0-9a-f]{64}", blob.sha256):
             raise BlobError(f"not a version's file: {blob.name!r}")
-        files = self._parts.setdefault(blob.sha256, {})
-        parts = files.setdefault(blob.name, [])
-        if blob.index == 0:
-            parts.clear()  # sent anew
-        if blob.index != len(parts) or len(files) > MOST_FILES:
+        files = self._parts.get(blob.sha256, {})
+        parts = files.get(blob.name, []) if blob.index else []  # the first piece again: the file is sent anew
+        if blob.index != len(parts) or blob.index >= blob.count:
             raise BlobError(f"a piece of {blob.name} is missing or one too many")
-        self._bytes += len(blob.data)
-        if self._bytes > MOST_BYTES:
+        before = 0 if blob.index else sum(map(len, files.get(blob.name, [])))
+        if len(files.keys() | {blob.name}) > MOST_FILES or self._bytes - before + len(blob.data) > MOST_BYTES:
             raise BlobError("a version is larger than any adapter")
+        self._bytes += len(blob.data) - before
+        self._parts.setdefault(blob.sha256, files)[blob.name] = parts
         parts.append(blob.data)
 
     def take(self, sha256: str) -> dict[str, bytes] | None:
@@ -78,11 +79,14 @@ def write_directory(files: Mapping[str, bytes], root: Path) -> Path:
     """Write a version to `root/<sha256>/` so that it is there whole, also after a power cut, or not at all. Raises OSError."""
     target = root / digest(files)
     if target.exists():
-        return target
+        with contextlib.suppress(BlobError, OSError):
+            read_directory(target)
+            return target
+        shutil.rmtree(target)  # damaged since it was written
     root.mkdir(parents=True, exist_ok=True)
     unfinished = root / f".{target.name}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    unfinished.mkdir(mode=0o700)
     try:
         for name, content in files.items():
             with (unfinished / name).open("wb") as file:

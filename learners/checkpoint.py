@@ -73,13 +73,28 @@ def check_weights(directory: Path) -> list[Path]:
     if not (directory / "config.json").is_file():
         raise ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
     try:
-        json.loads((directory / "config.json").read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{directory / 'config.json'} is not JSON", "fetch the model again") from error
+        is_config = isinstance(json.loads((directory / "config.json").read_bytes()), dict)
+    except ValueError:
+        is_config = False
+    if not is_config:
+        raise ModelError(f"{directory / 'config.json'} is damaged", "fetch the model again")
     files = _weight_files(directory)
     for file in files:
         read_header(file)
     return files
+
+
+def stored_quantization(directory: Path) -> str:
+    """'none', or 'nf4' or 'int8' where bitsandbytes quantized the weights before they were stored. Raises ModelError for other methods."""
+    config = json.loads((directory / "config.json").read_bytes()).get("quantization_config")
+    if not config:
+        return "none"
+    method = config.get("quant_method", "bitsandbytes")
+    if method == "bitsandbytes" and config.get("load_in_8bit"):
+        return "int8"
+    if method == "bitsandbytes" and config.get("bnb_4bit_quant_type") == "nf4":
+        return "nf4"
+    raise ModelError(f"{directory} is quantized already ({method})", "use the model in full precision: it is quantized here as it loads")
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -88,7 +88,8 @@ def decode(
         yield step
         batch.drop(last)
     if ended:
-        yield Step((), [], [], [], [], *(torch.empty(0, 0) for _ in range(3)), ended=ended)
+        nothing = torch.empty(0, 0)
+        yield Step((), [], [], [], [], nothing, nothing, nothing, ended)
 
 
 def _ended_already(row: Row, sampling: Sampling, eos_ids: Collection[int]) -> StopReason | None:
@@ -178,7 +179,7 @@ class _Batch:
         """Run each distinct (sequence, policy) once, then give every row its copy of the cache."""
         from transformers import DynamicCache
 
-        self._past = DynamicCache(config=_config(self._tree))
+        self._past = DynamicCache(config=self._tree.config)
         k = len(self._rows)
         sequences = [(*row.prompt_ids, *row.prefix_ids) for row in self._rows]
         keys = [(sequences[s], i < k and self._rows[s].adapter and self._adapted) for i, s in enumerate(self._source)]
@@ -231,7 +232,9 @@ class _Batch:
         kept = [i for i, row in enumerate(self._rows) if row.uid not in ended]
         live = set(kept)
         batch_rows = torch.tensor([i for i, s in enumerate(self._source) if s in live], dtype=torch.long, device=self._device)
-        self._rows, self.lengths, self._uniforms = ([column[i] for i in kept] for column in (self._rows, self.lengths, self._uniforms))  # type: ignore[misc]
+        self._rows = [self._rows[i] for i in kept]
+        self.lengths = [self.lengths[i] for i in kept]
+        self._uniforms = [self._uniforms[i] for i in kept]
         self._arrange()
         if self._past is not None and kept:
             self._past.batch_select_indices(batch_rows)
@@ -242,7 +245,3 @@ class _Batch:
 def _uniforms(row: Row, count: int) -> list[float]:
     """One number per answer token, the same for a resumed answer at the same position."""
     return torch.rand(count, generator=torch.Generator().manual_seed(row.seed), dtype=torch.float64).tolist()
-
-
-def _config(tree: nn.Module) -> Any:
-    return tree.config

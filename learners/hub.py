@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +12,69 @@ from learners.checkpoint import DOWNLOADED, ModelError, Progress
 
 
 def download(name: str, progress: Progress) -> Path:
-    """The local directory of a hub model; what is in the cache already is not fetched again. Raises ModelError."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    """The local directory of a hub model; what is in the cache already is not fetched again. Raises ModelError.
 
-    disable_progress_bars()
+    Pickles are neither fetched nor looked at. Without a network the cached copy serves.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import DryRunError
+
     progress("download")
     try:
-        return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), tqdm_class=_bar(progress)))
+        try:
+            planned = snapshot_download(name, allow_patterns=list(DOWNLOADED), dry_run=True)
+        except DryRunError:  # no network, or not allowed in
+            return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED)))
+        if not any(file.filename.endswith(".safetensors") for file in planned):
+            raise ModelError(f"{name} has no safetensors weights, and pickles are refused", "choose a model that has them, or convert it")
+        total = sum(file.file_size or 0 for file in planned if file.will_download)
+        return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), tqdm_class=_bar(lambda done: progress("download", done, total))))
+    except ModelError:
+        raise
     except Exception as error:
         raise _explain(name, error) from error
 
 
 def _explain(name: str, error: Exception) -> ModelError:
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.GatedRepoError) or (status == 403):
+    if isinstance(error, errors.GatedRepoError) or status == 403:
         return ModelError(f"{name} is gated", "accept its terms on its hub page and log in with `hf auth login`, or pass a directory")
     if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-        return ModelError(f"there is no model {name} on the hub, or it is private", "check the name, or pass a directory")
+        return ModelError(f"no model {name} on the hub, or it is private", "check the name, log in with `hf auth login`, or pass a directory")
     if isinstance(error, errors.HFValidationError):
-        return ModelError(f"no such directory, and no hub id: {name}", "pass a directory, a hub id such as owner/name, or pocket")
-    if isinstance(error, OSError) and error.errno == 28:
+        return ModelError(f"no such directory, and not a hub id: {name}", "pass a directory, a hub id such as owner/name, or pocket")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return ModelError(f"the disk is full while downloading {name}", "free some space, or set HF_HOME to another disk")
-    if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError) or "onnect" in type(error).__name__:
-        why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
-        return ModelError(f"{name} is not on this machine, and {why}", "go online once, or pass a directory")
+    if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError | TimeoutError) or "Connect" in type(error).__name__:
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+        return ModelError(f"no directory {name}, no copy of it in the cache, and {why}", "check the name, go online once, or pass a directory")
     first = next(iter(str(error).splitlines()), type(error).__name__)
     return ModelError(f"cannot download {name}: {first}", "try again: what has arrived is kept")
 
 
-def _bar(progress: Progress) -> type:
-    """A class that stands in for tqdm: of all bars of a download it reports the one that counts bytes."""
+def _bar(tell: Callable[[float], None]) -> type:
+    """A class that stands in for tqdm: of all bars of a download, the furthest one that counts bytes is told."""
     lock = threading.RLock()
+    furthest = 0.0
 
     class Bar:
-        def __init__(self, *_: Any, total: float | None = None, initial: float = 0, unit: str = "", desc: str = "", **__: Any) -> None:
-            self.total, self.n, self.unit, self.desc = total or 0, initial, unit, desc
-            self.disable, self.format_dict = False, {}
+        def __init__(self, *iterables: Any, total: float | None = None, initial: float = 0, unit: str = "", **_: Any) -> None:
+            self._iterable, self._unit = iterables[0] if iterables else (), unit
+            self.total, self.n = total or 0, initial
+            self.format_dict: dict[str, Any] = {}
 
         def update(self, n: float | None = 1) -> None:
+            nonlocal furthest
             with lock:
                 self.n += n or 0
-                if self.unit == "B" and "Reconstruct" not in self.desc:
-                    progress("download", self.n, max(self.total, self.n))
+                if self._unit == "B" and self.n > furthest:
+                    furthest = self.n
+                    tell(furthest)
 
         def __iter__(self) -> Any:
-            return iter(())
+            return iter(self._iterable)
 
         def __enter__(self) -> Any:
             return self
@@ -67,7 +83,7 @@ def _bar(progress: Progress) -> type:
             return None
 
         def __getattr__(self, _: str) -> Any:
-            return lambda *args, **kwargs: None
+            return lambda *args, **kwargs: None  # set_description, refresh, close …
 
         @classmethod
         def get_lock(cls) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from learners import trees
-from learners.checkpoint import ModelError, Progress, base_hash, check_weights, find_checkpoint, parameter_count
+from learners.checkpoint import ModelError, Progress, base_hash, check_weights, find_checkpoint, parameter_count, stored_quantization
 from learners.device import choose_device
 from learners.protocol import Loading
 from learners.rendering import Renderer
@@ -55,7 +55,7 @@ def load_pretrained(name: str, quantize: str, device: str, progress: Callable[[L
         directory = find_checkpoint(name, report)
         files = check_weights(directory)
         parameters = parameter_count(files)
-        chosen = _choose_quantization(quantize, parameters, place)
+        chosen = _choose_quantization(quantize, stored_quantization(directory), parameters, place)
         digest = base_hash(directory, files, report)
         tokenizer = _load_tokenizer(directory, trust_remote_code)
         model = _load_model(directory, chosen, place, trust_remote_code, report)
@@ -63,9 +63,13 @@ def load_pretrained(name: str, quantize: str, device: str, progress: Callable[[L
     return _describe(name, model, tokenizer, chosen, place, parameters, digest)
 
 
-def _choose_quantization(asked: str, parameters: int, device: torch.device) -> str:
-    if asked == "auto":
-        return "nf4" if parameters >= AUTO_QUANTIZE_PARAMETERS and device.type != "mps" else "none"
+def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:
+    if stored != "none":
+        if asked not in ("auto", stored):
+            raise ModelError(f"the model is stored as {stored}, not as {asked}", f"use --quantize {stored}, or the model in full precision")
+        asked = stored
+    elif asked == "auto":
+        asked = "nf4" if parameters >= AUTO_QUANTIZE_PARAMETERS and device.type != "mps" else "none"
     if asked != "none" and device.type == "mps":
         raise ModelError(f"{asked} needs a CPU or a CUDA device", "use --quantize none or --device cpu")
     return asked
@@ -86,11 +90,12 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
     report("weights" if quantize == "none" else "quantize")
     compute = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             directory,
+            output_loading_info=True,
             dtype=compute,
             device_map={"": str(device)},
-            quantization_config=_quantization_config(quantize, compute),
+            quantization_config=_quantization_config(quantize, compute) if stored_quantization(directory) == "none" else None,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
@@ -100,8 +105,13 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
     except Exception as error:
         hint = "check that the directory holds a causal language model" + ("" if trust_remote_code else "; custom code needs to be asked for")
         raise ModelError(f"cannot load {directory}: {_first_line(error)}", hint) from error
+    if info["missing_keys"]:
+        raise ModelError(f"{directory} lacks weights: {min(info['missing_keys'])}", "fetch the model again, or check that it is a language model")
     if quantize == "int8":
         trees.dequantize_in_forward(model)
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):  # a model that was stored in 4 bit may name a dtype for another device
+            module.compute_dtype, module.compute_type_is_set = compute, True
     trees.freeze(model)
     trees.watch_head(model)
     return model

@@ -66,7 +66,10 @@ class Renderer:
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def encode_completion(self, text: str) -> list[int]:
-        """Ids of a whole answer, closed by the end token if the model has one. Without a chat template `text` continues the prompt, spaces included."""
+        """Ids of a whole answer, closed by the end token if the model has one.
+
+        Without a chat template `text` goes right behind the prompt's last character: see `continued` for text written by hand.
+        """
         ids = self._continuation(text) if self._anchor else self._plain(text)
         return ids if self.eos_id is None else [*ids, self.eos_id]
 
@@ -120,6 +123,12 @@ def without_system(messages: Sequence[Message]) -> list[Message]:
     if system and first is not None:
         rest[first] = Message("user", "\n\n".join([*system, rest[first].content]))
     return rest
+
+
+def continued(prompt: str, text: str) -> str:
+    """`text` as it continues `prompt` in a model without a chat template: a person who writes an answer leaves out the space before it."""
+    opens_word = text[:1] in "\"'“‘([" or text[:1].isdigit() or text[:1].lower() != text[:1].upper()
+    return f" {text}" if text and opens_word and prompt and not prompt[-1].isspace() else text
 
 
 def fit_prompt(ids: Sequence[int], context: int, max_new_tokens: int) -> tuple[list[int], int]:
