@@ -1,0 +1,63 @@
+"""Every key of the Arena, once: what it does, how it is painted, and what the help says.
+
+`a`-`i` name answers, digits score, `j`-`z` act, capitals change the machine. No key that tmux, screen or flow control takes is needed.
+"""
+
+from __future__ import annotations
+
+from textual.binding import Binding
+
+LETTERS = "abcdefghi"
+
+
+def _key(key: str, action: str, identity: str, description: str, tooltip: str, display: str | None = None) -> Binding:
+    return Binding(key, action, description, id=identity, tooltip=tooltip, key_display=display, show=False)
+
+
+ARENA: tuple[Binding, ...] = (
+    *(_key(c, f"letter('{c}')", f"rank.{c}", "rank", f"Put answer {c} next in the ranking, best first (K=2: choose it)") for c in LETTERS),
+    _key("t", "tie", "rank.tie", "tie", "The next letter ties with the last one"),
+    _key("x", "all_bad", "rank.bad", "all bad", "None is any good: every answer gets score 1 on the criterion, at enter"),
+    _key("backspace", "take_back", "rank.back", "take back", "Take the last letter back"),
+    *(_key(str(n), f"score({n})", f"score.{n}", "score", f"Score the focused answer {n} of 7 on the criterion, at once") for n in range(1, 8)),
+    _key("0", "score(0)", "score.clear", "clear", "Take the focused answer's score on the criterion back"),
+    _key("m", "criterion", "score.criterion", "criterion", "Next criterion: overall, truthful, harmless, useful"),
+    _key("enter", "commit", "set.commit", "commit", "Write the ranking down and open the next prompt"),
+    _key("s", "skip", "set.skip", "skip", "Pass over this prompt"),
+    _key("u", "undo", "set.undo", "undo", "Take the last judgement back; its answers come back too"),
+    _key("U", "redo", "set.redo", "redo", "Put back what was undone"),
+    _key("r", "rewrite", "edit.rewrite", "rewrite", "Rewrite the focused answer: it is learned from and beats the original"),
+    _key("w", "write", "edit.ideal", "write", "Write the ideal answer yourself"),
+    _key("n", "new_prompt", "prompt.new", "prompt", "Type a prompt of your own"),
+    _key("l", "continue", "prompt.continue", "go on", "Continue the conversation from the focused answer"),
+    _key("o", "compare", "prompt.compare", "vs base", "This prompt now against the base, same seed; never counted"),
+    _key("tab,right", "focus(1)", "focus.next", "focus", "Focus the next answer", "tab"),
+    _key("shift+tab,left", "focus(-1)", "focus.previous", "focus back", "Focus the previous answer", "shift+tab"),
+    _key("down", "scroll(1)", "scroll.down", "scroll", "Scroll the focused answer"),
+    _key("up", "scroll(-1)", "scroll.up", "scroll", "Scroll the focused answer back"),
+    _key("pagedown", "scroll(10)", "scroll.page_down", "page", "Scroll a page"),
+    _key("pageup", "scroll(-10)", "scroll.page_up", "page back", "Scroll a page back"),
+    _key("space", "freeze", "show.freeze", "freeze", "Freeze the display, and go on"),
+    _key("less_than_sign", "pace(-1)", "show.slower", "slower", "Slower reading pace", "<"),
+    _key("greater_than_sign", "pace(1)", "show.faster", "faster", "Faster reading pace", ">"),
+    _key("p", "pause", "learn.pause", "pause", "Pause the adapters' learning, and resume it"),
+    _key("T", "train", "learn.now", "train now", "Train a round now"),
+    _key("B", "bias", "learn.bias", "steering", "Steering by Ĥ on or off"),
+    _key("N", "nats", "learn.nats", "budget", "Set the budget of nats against the base"),
+    _key("V", "versions", "machine.versions", "versions", "List versions with their reasons; roll back"),
+    _key("R", "restart", "machine.restart", "restart", "Restart the engine from the last version"),
+    _key("escape", "peel", "screen.peel", "stop", "Clear what was typed; else stop generation", "esc"),
+    _key("question_mark,f1", "help", "screen.help", "help", "This page", "?"),
+    _key("ctrl+q", "quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q"),
+)
+
+EDITOR: tuple[Binding, ...] = (
+    Binding("ctrl+s,alt+enter", "save", "save", id="editor.save", tooltip="Save", key_display="^s", priority=True),
+    Binding("escape", "leave", "keep the draft and leave", id="editor.leave", tooltip="Leave; the draft stays", key_display="esc", priority=True),
+)
+
+
+def painted(identity: str) -> tuple[str, str]:
+    """How a key is shown, and what it is called: ('enter', 'commit')."""
+    binding = next(b for b in ARENA if b.id == identity)
+    return binding.key_display or binding.key.split(",")[0], binding.description

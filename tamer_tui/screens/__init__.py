@@ -1,0 +1,1 @@
+"""Whole screens, with their styles beside them."""

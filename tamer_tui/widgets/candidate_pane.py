@@ -1,0 +1,86 @@
+"""One answer in its frame: the letter that names it, how far it is, and what it was given."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.events import Click
+from textual.message import Message
+
+from tamer_tui.views import CandidateView
+from tamer_tui.widgets.stream_view import StreamView
+
+INSTANT = float("inf")
+
+
+class CandidatePane(Vertical):
+    """Shows the tokens of a CandidateView at reading pace."""
+
+    DEFAULT_CSS = """
+    CandidatePane { border: round $foreground 30%; border-title-color: $foreground; border-subtitle-color: $foreground 70%; height: 1fr; width: 1fr; }
+    CandidatePane.focused { border: round $accent; border-title-color: $accent; border-title-style: bold; }
+    CandidatePane.ranked { border-title-style: bold reverse; }
+    """
+
+    class Chosen(Message):
+        """The pane was clicked."""
+
+        def __init__(self, slot: int) -> None:
+            super().__init__()
+            self.slot = slot
+
+    def __init__(self, view: CandidateView) -> None:
+        super().__init__()
+        self.view = view
+        self._shown = 0  # tokens
+        self._due = 0.0  # tokens that the pace allows by now
+        self._stream = StreamView()
+
+    def compose(self) -> ComposeResult:
+        yield self._stream
+
+    def on_click(self, event: Click) -> None:
+        self.post_message(self.Chosen(self.view.slot))
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was drawn is shown, and nothing more will come."""
+        return self.view.ended is not None and self._shown >= len(self.view.pieces)
+
+    @property
+    def stream(self) -> StreamView:
+        return self._stream
+
+    def reveal(self, tokens: float) -> None:
+        """Show this many tokens more (infinity: all that there are). The first shows as soon as it is there."""
+        pieces = self.view.pieces
+        if tokens == INSTANT:
+            target = len(pieces)
+        else:
+            self._due = max(self._due + tokens, 1.0) if pieces else 0.0
+            target = min(len(pieces), int(self._due))
+            self._due = min(self._due, len(pieces) + 1.0)  # waiting for the engine earns nothing
+        if target > self._shown:
+            text = "".join(pieces[self._shown : target])
+            self._stream.write(text if self._stream.text else text.lstrip())
+            self._shown, self._due = target, max(self._due, target)
+
+    def show_state(self, rank: str, focused: bool) -> None:
+        """Frame, letter, place in the ranking and scores."""
+        self.set_class(focused, "focused")
+        self.set_class(bool(rank), "ranked")
+        title = escape(f"{self.view.letter} · {rank}" if rank else self.view.letter)
+        subtitle = escape(f"{self._progress()}{self._scores()}")
+        if self.border_title != title:
+            self.border_title = title
+        if self.border_subtitle != subtitle:
+            self.border_subtitle = subtitle
+
+    def _progress(self) -> str:
+        if not self.complete:
+            return f"{self._shown} …" if self.view.pieces else "…"
+        return {"eos": "done", "length": "cut at the limit", "stopped": "stopped"}[self.view.ended or "eos"]
+
+    def _scores(self) -> str:
+        return "".join(f" · ✓ {criterion} {value}" for criterion, value in self.view.ratings.items())
