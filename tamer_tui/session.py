@@ -300,7 +300,8 @@ class Session:
         if self.engine_state is not EngineState.READY:
             raise SessionError("the engine is not running", "press R to restart it")
         standing = self.standing
-        await self._generate(*self._dealer.deal(prompt, self._sitting, standing.steered, standing.adapted))
+        steered = (standing.bias and self.judged > 0) or standing.adapted  # what is on disk is learned before the next answer is drawn
+        await self._generate(*self._dealer.deal(prompt, self._sitting, steered, standing.adapted))
 
     async def _generate(self, record: SampleSet, view: SetView) -> None:
         await self.stop()

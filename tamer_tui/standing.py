@@ -32,11 +32,6 @@ class Standing:
         return learned.rankings + learned.ratings + learned.corrections if learned else 0
 
     @property
-    def steered(self) -> bool:
-        """Whether the acting policy is anything but the base."""
-        return (self.bias and self.known > 0) or self.adapted
-
-    @property
     def adapted(self) -> bool:
         """Whether a version acts."""
         return self.acting[0] != BASE_VERSION

@@ -217,9 +217,8 @@ class ArenaScreen(Screen[None]):
         if view is None:
             return ["screen.help", "screen.quit"]
         judging = ["set.commit"] if len(view.candidates) == 1 else ["rank.tie", "set.commit"]
-        if not self.ballot.empty:
-            judging.append("rank.back")
-        return [*judging, "set.undo", "set.skip", "edit.rewrite", "edit.ideal", "screen.help", "screen.quit", "focus.next", "prompt.new",
+        typed = [] if self.ballot.empty else ["rank.back"]
+        return [*judging, "set.undo", "set.skip", "screen.help", "screen.quit", *typed, "edit.rewrite", "edit.ideal", "focus.next", "prompt.new",
                 "prompt.continue", "prompt.compare", "rank.bad", "score.criterion", "show.freeze", *machine]  # fmt: skip
 
     def say(self, line: str) -> None:

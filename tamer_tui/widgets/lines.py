@@ -57,7 +57,6 @@ class PromptBox(Static):
 
     DEFAULT_CSS = """
     PromptBox { height: auto; max-height: 5; padding: 0 1; border: round $foreground 30%; border-title-color: $foreground 70%; }
-    .short PromptBox { max-height: 3; }
     """
 
     def show(self, title: str, text: str) -> None:

@@ -20,7 +20,6 @@ class Rail(Static):
 
     DEFAULT_CSS = """
     Rail { width: 42; height: 1fr; padding: 0 1; border: round $foreground 30%; border-title-color: $foreground 70%; }
-    .narrow Rail { width: 1fr; height: 2; border: none; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def on_mount(self) -> None:
