@@ -43,7 +43,7 @@ def adapter_tree(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modu
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers, none of the operator's business
+        warnings.simplefilter("ignore")  # advice between PEFT and transformers
         tree = get_peft_model(replicate(model), config, adapter_name=ADAPTER)  # type: ignore[arg-type]
     for parameter in lora_parameters(tree).values():
         parameter.data = parameter.data.float()
