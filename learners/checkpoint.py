@@ -57,9 +57,9 @@ def find_checkpoint(name: str, progress: Progress) -> Path:
             raise ModelError("the embedded model is not part of this build", "pass --model with a directory or a hub id")
         return POCKET
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name.strip() and path.is_dir():
         return path
-    if path.exists():
+    if path.is_file():
         raise ModelError(f"{name} is a file", "pass the directory that holds config.json and model.safetensors")
     if name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(f"no such directory: {name}", "pass a directory, a hub id such as owner/name, or pocket")

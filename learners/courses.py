@@ -12,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from learners.adapters import load_lora, lora_state
 from learners.distill import Distill, DistillBatch
 from learners.examples import Comparison, Scored, Target
 from learners.human_reward import RewardHead
@@ -24,6 +25,8 @@ from learners.steering import REFERENCE_TOKENS
 from learners.teacher import Teacher
 from learners.workshop import Workshop
 
+PPO_SETTINGS = PPOSettings(learning_rate=3e-5, step_kl=0.01, kl_horizon=60.0)
+"""Gentler than PPO's own: the budgets here are a few nats an answer, and the coefficient has to find its place within a minute."""
 PROBE_ANSWERS = 16
 """Answers of the base on which KL is measured and rewards are scaled."""
 
@@ -227,19 +230,28 @@ class PPOPlan:
     answers: int = 4  # to each prompt
     iterations: int = 6  # between gates
     share: float = 0.9  # of the nats budget that the policy may spend
-    kl_start: float = 0.05  # coefficient
+    tolerance: float = 1.1  # of that share; beyond it an update is taken back …
+    dearer: float = 1.5  # … and the KL costs this much more
 
 
 class PPOCourse:
     """Goes on from the adapter so far, against the judge that predicts the operator best."""
 
-    def __init__(self, shop: Workshop, reward: RewardCourse | None, plan: PPOPlan | None = None, settings: PPOSettings | None = None) -> None:
+    def __init__(self, shop: Workshop, reward: RewardCourse | None, plan: PPOPlan | None = None, settings: PPOSettings = PPO_SETTINGS) -> None:
         self._shop, self._reward, self._plan = shop, reward, plan or PPOPlan()
         self.ppo = PPO(
             shop.policy, shop.reference, self._shares, settings, shop.seed,
             backbone=shop.backbone, sampling=shop.sampling, pause=shop.pause,
         )  # fmt: skip
         self._judge: Judge | None = None
+        self._teacher = Teacher(shop, self._plan.share)
+        self._started = False
+        self._within: Mapping[str, Tensor] | None = None  # the last weights known to be within the budget
+
+    def restart(self) -> None:
+        """Other weights are in the policy tree."""
+        self.ppo.reset_optimizer()
+        self._within = None
 
     def due(self) -> bool:
         return not self._shop.inputs.head.blank
@@ -247,6 +259,9 @@ class PPOCourse:
     def work(self) -> Iterator[None]:
         shop, plan = self._shop, self._plan
         self._judge = self.judge()
+        if not self._started:
+            self.ppo.kl_coefficient = self._coefficient()
+            self._started = True
         with shop.run("ppo", shop.inputs.lessons.seqs, plan) as steps:
             started = time.monotonic()
             for step in range(plan.iterations):
@@ -254,7 +269,13 @@ class PPOCourse:
                 length = sum(map(len, rollouts.answers)) / len(rollouts.answers)
                 self.ppo.kl_target = max(1e-3, self._room() * length / REFERENCE_TOKENS)
                 yield
+                within = lora_state(shop.policy)
                 stats = self.ppo.step(rollouts)
+                if (stats.kl or 0.0) > plan.tolerance * self.ppo.kl_target and self._within is not None:
+                    load_lora(shop.policy, self._within)  # the update before this one went over the budget: take both back
+                    self.ppo.kl_coefficient *= plan.dearer
+                else:
+                    self._within = within
                 steps[0] = step + 1
                 shop.progress(
                     "ppo", step + 1, plan.iterations, started,
@@ -269,10 +290,25 @@ class PPOCourse:
         inputs = self._shop.inputs
         if self._reward is not None and better_judge(inputs.head_record, self._reward.record):
             return self._reward.model
-        judge = HeadJudge(self._shop.base, inputs.head)
-        probe = self._shop.probe(PROBE_ANSWERS)
+        return self._head_judge()
+
+    def _head_judge(self) -> HeadJudge:
+        judge, probe = HeadJudge(self._shop.base, self._shop.inputs.head), self._shop.probe(PROBE_ANSWERS)
         judge.normalise([t.prompt_ids for t in probe], [tuple(t.ids) for t in probe])
         return judge
+
+    def _coefficient(self) -> float:
+        """The KL coefficient at which the steered policy is the optimum of a myopic reward, so that PPO starts where distillation ended.
+
+        The optimum of `score - λ·KL` is π ∝ π_base · exp(gain·r / (λ·T)), as a score is the mean of T token rewards r times a gain; the
+        teacher is π ∝ π_base · exp(β·r); so λ = gain / (β·T).
+        """
+        shop = self._shop
+        self._teacher.refresh()
+        probe = shop.probe(PROBE_ANSWERS)
+        length = sum(len(t.ids) for t in probe) / len(probe)
+        gain, beta = self._head_judge().gain, self._teacher.steering.beta
+        return gain / max(1e-6, beta * length)
 
     def _room(self) -> float:
         """Nats per 64 tokens that the policy may put between itself and the reference."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from learners.adapters import load_lora, lora_state
-from learners.courses import Course, DistillCourse, PPOCourse, RewardCourse, SFTCourse
+from learners.courses import PPO_SETTINGS, Course, DistillCourse, PPOCourse, RewardCourse, SFTCourse
 from learners.gate import Contender, Gate, Verdict
 from learners.human_reward import RewardHead
 from learners.protocol import Metrics, Stage
@@ -44,7 +44,12 @@ class Curriculum:
     """See the module. `propose` is told every verdict."""
 
     def __init__(
-        self, shop: Workshop, reward_tree: nn.Module, stages: Sequence[Stage], propose: Callable[[Proposal], None]
+        self,
+        shop: Workshop,
+        reward_tree: nn.Module,
+        stages: Sequence[Stage],
+        propose: Callable[[Proposal], None],
+        frozen_ppo: bool = False,
     ) -> None:
         self.shop = shop
         self.stages = tuple(stages)
@@ -54,7 +59,8 @@ class Curriculum:
         self._sft = SFTCourse(shop)
         self.reward = RewardCourse(shop, reward_tree)
         self._distill = DistillCourse(shop)
-        self._ppo = PPOCourse(shop, self.reward if "reward" in stages else None)
+        ppo = replace(PPO_SETTINGS, policy_loss_weight=0.0) if frozen_ppo else PPO_SETTINGS
+        self._ppo = PPOCourse(shop, self.reward if "reward" in stages else None, settings=ppo)
         self._fruitless = 0
         self._ppo_seqs: tuple[int, ...] = ()
 
@@ -87,7 +93,7 @@ class Curriculum:
         self._sft.restore(restored.seqs if restored.reference else ())
         if restored.value_state is not None:
             self._ppo.ppo.load_state(restored.value_state)
-        self._ppo.ppo.reset_optimizer()
+        self._ppo.restart()
         self._fruitless = 0
 
     def encourage(self) -> None:
@@ -139,10 +145,8 @@ class Curriculum:
         better = verdict.published and verdict.reason.startswith("better")
         self._fruitless = 0 if better or stage != "ppo" else self._fruitless + 1
         if not verdict.published and stage == "ppo":
-            if verdict.code == "over budget":
-                self._ppo.ppo.kl_coefficient *= 2
             self.shop.restart_from_live()
-            self._ppo.ppo.reset_optimizer()
+            self._ppo.restart()
 
     def _contender(self, policy: Policy, head: RewardHead, beta: float) -> Contender:
         steering = policy.steering(head, beta) if self.shop.inputs.bias else None

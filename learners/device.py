@@ -8,6 +8,8 @@ import torch
 
 from learners.checkpoint import ModelError
 
+NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
+"""Where a GPU shows even to a torch that knows nothing of it."""
 GET_TORCH = "install torch's CUDA build (pytorch.org/get-started/locally), then `make TORCH=keep`"
 
 
@@ -31,5 +33,5 @@ def choose_device(asked: str = "auto") -> torch.device:
 
 def cpu_build() -> str | None:
     """What is wrong when a GPU is present that this torch cannot use; None if all is well."""
-    present = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
+    present = any(path.exists() for path in NVIDIA)
     return "GPU present but torch is a CPU build" if present and torch.version.cuda is None else None

@@ -27,7 +27,7 @@ class HumanRewardSettings:
 
     dimensions: int = 64  # of x(s) without the constant; wider hidden states are projected to this
     ridge: float = 0.01  # penalty on the squared weights, in units of the log-likelihood of one comparison
-    constant: float = 1.0  # size of the constant feature beside hidden features of norm about 1
+    constants: tuple[float, ...] = (0.3, 1.0, 3.0)  # sizes of the constant feature beside hidden features of norm 1: the likeliest is taken
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
     iterations: int = 25  # Newton steps at most; it stops when the objective falls by less than `tolerance` nats
     tolerance: float = 1e-10
@@ -40,7 +40,6 @@ class Features:
 
     mean: Tensor  # (d,)
     basis: Tensor  # (d, f): standardises, projects and scales so that the mean squared norm of the result is 1
-    constant: float
 
     @staticmethod
     def fit(hidden: Tensor, settings: HumanRewardSettings | None = None) -> Features:
@@ -54,12 +53,12 @@ class Features:
             _, directions = torch.linalg.eigh(standardised.T @ standardised)
             basis = basis @ directions[:, -settings.dimensions :]
         norm = ((states - mean) @ basis).square().sum(1).mean().sqrt().clamp_min(1e-6)
-        return Features(mean.float(), (basis / norm).float(), settings.constant)
+        return Features(mean.float(), (basis / norm).float())
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """(…, d) -> (…, f + 1), float32, the constant last."""
+        """(…, d) -> (…, f + 1), float32, the last of them 1."""
         projected = (hidden.float() - self.mean) @ self.basis
-        return torch.cat([projected, projected.new_full((*projected.shape[:-1], 1), self.constant)], dim=-1)
+        return torch.cat([projected, projected.new_ones((*projected.shape[:-1], 1))], dim=-1)
 
     @property
     def width(self) -> int:
@@ -67,12 +66,11 @@ class Features:
         return self.basis.shape[1] + 1
 
     def to(self, device: torch.device) -> Features:
-        return Features(self.mean.to(device), self.basis.to(device), self.constant)
+        return Features(self.mean.to(device), self.basis.to(device))
 
     def digest(self) -> str:
         """sha256 of the numbers: heads of different features cannot be compared."""
-        parts = (self.mean.cpu().numpy().tobytes(), self.basis.cpu().numpy().tobytes(), repr(self.constant).encode())
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        return hashlib.sha256(self.mean.cpu().numpy().tobytes() + self.basis.cpu().numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -172,13 +170,12 @@ class RewardHead:
             "weights": self.weights.cpu().contiguous(),
             "mean": self.features.mean.cpu(),
             "basis": self.features.basis.cpu().contiguous(),
-            "constant": torch.tensor(self.features.constant),
             "epoch": torch.tensor(self.epoch),
         }
 
     @staticmethod
     def from_state(state: Mapping[str, Tensor]) -> RewardHead:
-        features = Features(state["mean"], state["basis"], float(state["constant"]))
+        features = Features(state["mean"], state["basis"])
         return RewardHead(int(state["epoch"]), state["tokens"], state["weights"], features)
 
 
@@ -190,15 +187,15 @@ class _Gram:
         self._rows = torch.zeros(0, width, dtype=torch.float64)  # all functionals' rows, one after another
         self._tokens = torch.zeros(0, dtype=torch.int64)
         self._owners = torch.zeros(0, dtype=torch.int64)  # slot of each row
-        self._products = torch.zeros(0, 0, dtype=torch.float64)
+        self._products = torch.zeros(2, 0, 0, dtype=torch.float64)
 
     def of(self, functionals: Mapping[str, Functional], uids: Sequence[str]) -> Tensor:
-        """(n, n) for these names."""
+        """(2, n, n) for these names: of the state's features, and of the constant."""
         for uid in uids:
             if uid not in self._slots:
                 self._append(uid, functionals[uid])
         slots = torch.tensor([self._slots[uid] for uid in uids])
-        return self._products[slots][:, slots]
+        return self._products[:, slots][:, :, slots]
 
     def _append(self, uid: str, functional: Functional) -> None:
         slot = len(self._slots)
@@ -208,12 +205,13 @@ class _Gram:
         self._owners = torch.cat([self._owners, torch.full((len(functional.tokens),), slot)])
         partners, known = _lookup(functional.tokens, self._tokens)
         shared = known.nonzero()[:, 0]
-        products = (self._rows[shared] * functional.rows[partners[shared]]).sum(1)
-        row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners[shared], products)
-        grown = torch.zeros(slot + 1, slot + 1, dtype=torch.float64)
-        grown[:slot, :slot] = self._products
-        grown[slot, :] = row
-        grown[:, slot] = row
+        products = self._rows[shared] * functional.rows[partners[shared]]
+        both = torch.stack([products[:, :-1].sum(1), products[:, -1]])
+        row = torch.zeros(2, slot + 1, dtype=torch.float64).index_add_(1, self._owners[shared], both)
+        grown = torch.zeros(2, slot + 1, slot + 1, dtype=torch.float64)
+        grown[:, :slot, :slot] = self._products
+        grown[:, slot, :] = row
+        grown[:, :, slot] = row
         self._products = grown
 
 
@@ -283,23 +281,29 @@ class HumanReward:
         uids = list(dict.fromkeys(uid for item in evidence for uid in sorted(_mentioned(item))))
         if not uids:
             return prior
-        gram = self._gram.of(self._answers, uids)
+        index = {uid: i for i, uid in enumerate(uids)}
         offset = torch.tensor([float(_apply(prior, self._answers[uid])) for uid in uids], dtype=torch.float64)
-        alpha = self._newton(evidence, {uid: i for i, uid in enumerate(uids)}, gram, offset)
-        return _combine(prior, [self._answers[uid] for uid in uids], alpha, epoch)
-
-    def _newton(self, evidence: Sequence[Evidence], index: dict[str, int], gram: Tensor, offset: Tensor) -> Tensor:
-        """Coefficients of the answers' functionals: each step solves (H K + λ I) α = H (f - offset) - g, halved until it descends."""
         problem = _Problem.of(evidence, index, self.settings.rating_weight)
+        context, constant = self._gram.of(self._answers, uids)
+        solutions = [self._newton(problem, context + c * c * constant, offset) for c in self.settings.constants]
+        best = max(range(len(solutions)), key=lambda i: solutions[i].log_evidence)
+        functionals = [self._answers[uid] for uid in uids]
+        return _combine(prior, functionals, solutions[best].alpha, self.settings.constants[best], epoch)
+
+    def _newton(self, problem: _Problem, gram: Tensor, offset: Tensor) -> _Solution:
+        """Coefficients of the answers' functionals: each step solves (H K + λ I) α = H (f - offset) - g, halved until it descends.
+
+        The evidence is Laplace's: the likelihood at the optimum, less the penalty, less half the log-determinant of I + H K / λ.
+        """
         ridge = self.settings.ridge
-        identity = torch.eye(len(index), dtype=torch.float64)
-        alpha = torch.zeros(len(index), dtype=torch.float64)
+        identity = torch.eye(len(offset), dtype=torch.float64)
+        alpha = torch.zeros(len(offset), dtype=torch.float64)
         value = problem.loss(offset)
         for _ in range(self.settings.iterations):
             scores = offset + gram @ alpha
             gradient, hessian = problem.derivatives(scores)
             target = torch.linalg.solve(hessian @ gram + ridge * identity, hessian @ (scores - offset) - gradient)
-            step, better, before = target - alpha, value, value
+            step, before = target - alpha, value
             for halving in range(30):
                 trial = alpha + step * 0.5**halving
                 pull = gram @ trial
@@ -309,7 +313,15 @@ class HumanReward:
                     break
             if not before - value > self.settings.tolerance:
                 break
-        return alpha
+        _, hessian = problem.derivatives(offset + gram @ alpha)
+        spread = torch.linalg.slogdet(identity + hessian @ gram / ridge).logabsdet
+        return _Solution(alpha, -value - 0.5 * float(spread))
+
+
+@dataclass(frozen=True)
+class _Solution:
+    alpha: Tensor  # (n,)
+    log_evidence: float
 
 
 @dataclass(frozen=True)
@@ -386,10 +398,12 @@ def _apply(head: RewardHead, functional: Functional) -> Tensor:
     return ((functional.rows * head.weights[slots].double()).sum(1) * known).sum()
 
 
-def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, epoch: int) -> RewardHead:
-    """The prior's weights plus the weighted sum of the functionals' rows."""
+def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, constant: float, epoch: int) -> RewardHead:
+    """The prior's weights plus the weighted sum of the functionals' rows; the constant feature counts with its size, squared."""
+    scale = torch.ones(prior.features.width, dtype=torch.float64)
+    scale[-1] = constant * constant
     parts = [(prior.tokens, prior.weights.double())]
-    parts += [(f.tokens, f.rows * a) for f, a in zip(functionals, alpha, strict=True)]
+    parts += [(f.tokens, f.rows * scale * a) for f, a in zip(functionals, alpha, strict=True)]
     tokens, where = torch.unique(torch.cat([t for t, _ in parts]), sorted=True, return_inverse=True)
     weights = torch.zeros(len(tokens), prior.features.width, dtype=torch.float64)
     weights.index_add_(0, where, torch.cat([rows for _, rows in parts]))

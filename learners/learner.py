@@ -64,7 +64,7 @@ class Learner:
         self._shop = parts.shop
         self._emit, self._shelf, self._wanted = emit, shelf, wanted
         self._shop.pause_with(self._pause)
-        self._curriculum = Curriculum(self._shop, parts.reward_tree, load.stages, self._propose)
+        self._curriculum = Curriculum(self._shop, parts.reward_tree, load.stages, self._propose, load.frozen_ppo)
         self._meter = Meter(load.metered)
         self._changed = threading.Condition()
         self._paused = load.paused

@@ -95,7 +95,7 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
             output_loading_info=True,
             dtype=compute,
             device_map={"": str(device)},
-            quantization_config=_quantization_config(quantize, compute) if stored_quantization(directory) == "none" else None,
+            **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
@@ -117,17 +117,21 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
     return model
 
 
-def _quantization_config(quantize: str, compute: torch.dtype) -> Any:
+def _quantization(quantize: str, compute: torch.dtype) -> dict[str, Any]:
+    """The argument that quantizes while loading. None is not the same as leaving it out: it hides how the weights are stored."""
     from transformers import BitsAndBytesConfig
 
-    if quantize == "nf4":
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute,
-        )
-    return BitsAndBytesConfig(load_in_8bit=True) if quantize == "int8" else None
+    if quantize == "none":
+        return {}
+    if quantize == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+    return {"quantization_config": nf4}
 
 
 def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, digest: str) -> Pretrained:

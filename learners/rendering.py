@@ -6,6 +6,8 @@ character, so its text keeps a leading space, and prompt + text reads right.
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +23,8 @@ class Renderer:
     def __init__(self, tokenizer: Any, vocabulary: int, configured_eos: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
         self.chat_template = bool(tokenizer.chat_template)
+        self._lock = threading.Lock()  # a fast tokenizer keeps its options: two threads would change them under each other
+        self._special = re.compile("|".join(re.escape(t) for t in sorted(tokenizer.all_special_tokens, key=len, reverse=True)) or "(?!)")
         end = self._turn_end() if self.chat_template else None
         known = [end, *configured_eos, tokenizer.eos_token_id]
         known = [i for i in known if i is not None and 0 <= i < vocabulary]
@@ -36,10 +40,27 @@ class Renderer:
     # --- prompts ---------------------------------------------------------------------------------------------------------
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Prompt ids, never empty. Without a chat template: the contents, joined by newlines."""
+        """Prompt ids, never empty. Without a chat template: the contents, joined by newlines.
+
+        What is written in a message is text: `<|im_end|>` in it does not end the turn.
+        """
         if not self.chat_template:
-            return self._with_special("\n".join(m.content for m in messages))
-        return self._plain(self._templated(messages))
+            return self._opened("\n".join(m.content for m in messages))
+        shielded, said = self._shield(messages)
+        ids: list[int] = []
+        for i, part in enumerate(_SHIELD.split(self._templated(shielded))):
+            if i % 2:
+                ids += self._literal(said[_number(part)])
+            elif part:
+                ids += self._ids(part, special=True)
+        return ids
+
+    def _shield(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
+        """The messages with two noncharacters for each special token that somebody wrote, and what was written."""
+        said = list(dict.fromkeys(found for m in messages for found in self._special.findall(m.content)))[:256]
+        signs = {text: chr(0xFDD0 + i // 16) + chr(0xFDE0 + i % 16) for i, text in enumerate(said)}
+        plain = [_SHIELD.sub("", m.content) for m in messages]
+        return [Message(m.role, self._special.sub(lambda found: signs.get(found[0], ""), p)) for m, p in zip(messages, plain)], said
 
     def _templated(self, messages: Sequence[Message]) -> str:
         from jinja2.exceptions import TemplateError
@@ -53,15 +74,22 @@ class Renderer:
         turns = [{"role": m.role, "content": m.content} for m in messages]
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
 
-    def _with_special(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text).input_ids)
+    def _opened(self, text: str) -> list[int]:
+        """Ids of `text` with what the tokenizer opens a sequence with."""
+        with self._lock:
+            ids = list(self.tokenizer(text, split_special_tokens=True).input_ids)
         while len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()  # some tokenizers close what they encode
         start = self.tokenizer.bos_token_id
         return ids or [self.pad_id if start is None else start]
 
-    def _plain(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+    def _literal(self, text: str) -> list[int]:
+        """Ids of `text` and nothing else, none of them special."""
+        return self._ids(text, special=False)
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        with self._lock:
+            return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special).input_ids)
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -70,15 +98,15 @@ class Renderer:
 
         Without a chat template `text` goes right behind the prompt's last character: see `continued` for text written by hand.
         """
-        ids = self._continuation(text) if self._anchor else self._plain(text)
+        ids = self._continuation(text) if self._anchor else self._literal(text)
         return ids if self.eos_id is None else [*ids, self.eos_id]
 
     def _continuation(self, text: str) -> list[int]:
         """Ids of `text` in the middle of a line: some tokenizers put a space before whatever they encode."""
-        ids = self._plain(_ANCHOR + text)
+        ids = self._literal(_ANCHOR + text)
         if ids[: len(self._anchor)] == self._anchor:
             return ids[len(self._anchor) :]
-        return self._plain(text)
+        return self._literal(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of answer ids; special tokens are not shown."""
@@ -89,7 +117,8 @@ class Renderer:
 
     def decode_raw(self, ids: Sequence[int]) -> str:
         """The tokenizer's own decoding, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        with self._lock:
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     @property
     def anchor(self) -> list[int]:
@@ -97,7 +126,7 @@ class Renderer:
         return self._anchor
 
     def _find_anchor(self) -> list[int]:
-        ids = self._plain(_ANCHOR)
+        ids = self._literal(_ANCHOR)
         return ids if self.decode_raw(ids) == _ANCHOR else []
 
     def _turn_end(self) -> int | None:
@@ -107,8 +136,15 @@ class Renderer:
             text = self._apply([Message("user", marker), Message("assistant", marker)], prompt=False)
         except Exception:  # a template may be any program; without this hint the configured tokens remain
             return None
-        rest = self._plain(text[text.rindex(marker) + len(marker) :].lstrip()) if marker in text else []
+        rest = self._ids(text[text.rindex(marker) + len(marker) :].lstrip(), special=True) if marker in text else []
         return rest[0] if rest and rest[0] in self.tokenizer.all_special_ids else None
+
+
+_SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
+
+
+def _number(sign: str) -> int:
+    return (ord(sign[0]) - 0xFDD0) * 16 + ord(sign[1]) - 0xFDE0
 
 
 _ANCHOR = ":"

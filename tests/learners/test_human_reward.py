@@ -20,7 +20,7 @@ def features(seed: int = 0) -> Features:
     return Features.fit(torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(seed)) * 3 + 1)
 
 
-def taught(n: int, seed: int = 0, **overrides: float) -> tuple[HumanReward, dict[str, tuple[list[int], torch.Tensor]]]:
+def taught(n: int, seed: int = 0, **overrides: object) -> tuple[HumanReward, dict[str, tuple[list[int], torch.Tensor]]]:
     """A HumanReward that knows n random answers, and the answers."""
     generator = torch.Generator().manual_seed(seed)
     human_reward = HumanReward(features(), HumanRewardSettings(**overrides))  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def dense(human_reward: HumanReward, answers: dict, uids: list[str]) -> torch.Te
 
 
 def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_table() -> None:
-    human_reward, answers = taught(8)
+    human_reward, answers = taught(8, constants=(1.0,))
     evidence = [
         Pairs.of_ranks({"a0": 1, "a1": 2, "a2": 2, "a3": 3}),
         Pairs.of_ranks({"a4": 1}, unranked=("a5", "a6")),
