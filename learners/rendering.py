@@ -16,6 +16,11 @@ from storage.records import Message
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the bytes of a character that is not complete yet."""
 
+_ANCHOR = ":"
+"""One character that merges with nothing and is no byte token: an answer is read as if it stood behind it."""
+_SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
+"""What stands for a special token that somebody wrote, while the template is applied: two noncharacters."""
+
 
 class Renderer:
     """A tokenizer with the conventions of its model. `vocabulary` is the number of logits, which may differ from the tokenizer's size."""
@@ -140,15 +145,8 @@ class Renderer:
         return rest[0] if rest and rest[0] in self.tokenizer.all_special_ids else None
 
 
-_SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
-
-
 def _number(sign: str) -> int:
     return (ord(sign[0]) - 0xFDD0) * 16 + ord(sign[1]) - 0xFDE0
-
-
-_ANCHOR = ":"
-"""One character that merges with nothing and is no byte token: an answer is read as if it stood behind it."""
 
 
 def without_system(messages: Sequence[Message]) -> list[Message]:

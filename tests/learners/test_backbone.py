@@ -176,7 +176,9 @@ def test_weights_that_were_cut_off_are_refused(copied: Path) -> None:
 
 
 @needs_stories
-@pytest.mark.parametrize("content", [b"", b"not weights at all", struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 4) + b"nope", struct.pack("<Q", 2) + b"[]"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights at all", struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 4) + b"nope", struct.pack("<Q", 2) + b"[]"]
+)
 def test_weights_that_are_no_safetensors_are_refused(copied: Path, content: bytes) -> None:
     (copied / "model.safetensors").write_bytes(content)
     assert "safetensors" in refusal(copied).what
@@ -331,7 +333,11 @@ def test_a_hub_model_is_downloaded_without_its_pickles_and_then_loads_offline(hu
 @needs_stories
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("gated/model", "gated/model is gated"), ("nobody/model", "no model nobody/model on the hub"), ("not a name", "no such directory, and not a hub id")],
+    [
+        ("gated/model", "gated/model is gated"),
+        ("nobody/model", "no model nobody/model on the hub"),
+        ("not a name", "no such directory, and not a hub id"),
+    ],
 )
 def test_a_hub_model_that_cannot_be_had_is_refused(hub: str, tmp_path: Path, name: str, expected: str) -> None:
     assert f"refused: {expected}" in load_in_child(name, tmp_path, hub)

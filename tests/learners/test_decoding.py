@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -58,12 +59,8 @@ def naive(backbone: Backbone, tree: nn.Module, row: Row, sampling: Sampling) -> 
         with torch.no_grad():
             logits = forward(tree, torch.tensor([[*row.prompt_ids, *ids]])).logits[0, -1]
         probabilities = (logits.double() / sampling.temperature).softmax(0).tolist()
-        point, total = uniforms[len(ids)], 0.0
-        for token, probability in enumerate(probabilities):
-            total += probability
-            if total > point:
-                break
-        ids.append(token)
+        point = uniforms[len(ids)]
+        ids.append(next(token for token, total in enumerate(itertools.accumulate(probabilities)) if total > point))
     return ids
 
 
@@ -233,15 +230,13 @@ def test_an_answer_ends_at_the_end_token_at_the_length_or_when_it_is_stopped() -
     rows = [Row(name, prompt(backbone), i, steer=name == "eos") for i, name in enumerate(("eos", "length", "stopped"))]
     wanted: set[str] = set()
     answers = Answers([])
-    ends, steps = Push(end, 1e4), 0
-    for step in decode(
-        backbone.model, rows, Sampling(1.0, 6), backbone.eos_ids, backbone.pad_id, steer=ends, want_stop=lambda: wanted
-    ):
-        steps += 1
+    options = {"steer": Push(end, 1e4), "want_stop": lambda: wanted}
+    steps = decode(backbone.model, rows, Sampling(1.0, 6), backbone.eos_ids, backbone.pad_id, **options)  # type: ignore[arg-type]
+    for count, step in enumerate(steps, 1):
         for uid, token in zip(step.uids, step.ids, strict=True):
             answers.ids[uid].append(token)
         answers.ended.update(step.ended)
-        if steps == 3:
+        if count == 3:
             wanted.add("stopped")
     assert answers.ended == {"eos": "eos", "length": "length", "stopped": "stopped"}
     assert {uid: len(ids) for uid, ids in answers.ids.items()} == {"eos": 1, "length": 6, "stopped": 3}
