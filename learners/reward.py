@@ -27,7 +27,7 @@ TokenIds = tuple[int, ...]
 class RewardSettings:
     """Constants of the reward model."""
 
-    learning_rate: float = 2e-4  # of LoRA and head at width 2,000 (ops.rate_for_width)
+    learning_rate: float = 1e-4  # of LoRA and head at width 2,000 (ops.rate_for_width)
     centring_weight: float = 0.01  # of the mean squared score beside one ranking (Eisenstein et al. 2023)
     rating_weight: float = 1.0  # of the squared error of one rating beside one ranking
     microbatch: int = 32  # answers in one forward; the answers of one ranking stay together

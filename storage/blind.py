@@ -27,6 +27,12 @@ class BlindCount(Struct, frozen=True):
         """Win rate in [0, 1], None before anything was counted."""
         return (self.wins + self.ties / 2) / self.n if self.n else None
 
+    def in_words(self) -> str:
+        """'14.5 of 20 (50-88 %)', ties as half a win; 'nothing counted yet'."""
+        if not self.n:
+            return "nothing counted yet"
+        return f"{self.wins + self.ties / 2:g} of {self.n} ({100 * self.low:.0f}-{100 * self.high:.0f} %)"
+
 
 def wilson(wins_with_half_ties: float, n: int) -> tuple[float, float]:
     """The 95 % score interval of a proportion, within [0, 1]; all of [0, 1] for n = 0.

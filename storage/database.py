@@ -222,3 +222,8 @@ def _identify(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} was made by a newer version (schema {version}, this one knows {schema.VERSION})", "update tamer"
         )
     return int(version)
+
+
+def sqlite_version() -> str:
+    """Of the library that Python is linked with."""
+    return sqlite3.sqlite_version

@@ -53,9 +53,14 @@ class Notebook:
             self.record = Record(path)
         except JournalError as error:
             raise SessionError(error.message, error.hint) from error
-        self._root = path.with_name(path.name + ".versions")
+        self._root = self.root_of(path)
         self._assembler = Assembler()
         self._sent: dict[str, set[int]] = {}  # set uid -> seqs that the engine has learned from
+
+    @staticmethod
+    def root_of(path: Path) -> Path:
+        """The folder of a database's versions."""
+        return path.with_name(path.name + ".versions")
 
     def bind(self, base: BaseModel, sitting: Sitting) -> None:
         """Begin a sitting with this base model."""
@@ -152,15 +157,20 @@ class Notebook:
 
     def blobs_of(self, sha256: str) -> list[Blob]:
         """A version's files for the engine."""
-        try:
-            return list(split(read_directory(self._root / sha256)))
-        except (BlobError, OSError) as error:
-            raise SessionError(f"version {sha256[:12]} cannot be read: {error}") from error
+        return blobs_in(self._root, sha256)
 
     def acting_version(self) -> tuple[str, str] | None:
         """Id and sha256 of the version to resume from; None for the base."""
         found = self.record.acting_version()
         return (found.id, found.sha256) if found is not None and found.id != BASE_VERSION else None
+
+
+def blobs_in(root: Path, sha256: str) -> list[Blob]:
+    """The pieces of a version in a folder of versions."""
+    try:
+        return list(split(read_directory(root / sha256)))
+    except (BlobError, OSError) as error:
+        raise SessionError(f"version {sha256[:12]} cannot be read: {error}") from error
 
 
 def lesson_of(taught: Taught) -> Lesson:

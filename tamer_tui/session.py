@@ -42,7 +42,7 @@ from storage.rows import MarkedVersion
 from tamer_tui import __version__
 from tamer_tui.dealing import Dealer, Split
 from tamer_tui.drawings import Drawings
-from tamer_tui.notebook import Notebook, SessionError
+from tamer_tui.notebook import Notebook, SessionError, blobs_in
 from tamer_tui.standing import Standing
 from tamer_tui.views import (
     CandidateView,
@@ -489,6 +489,12 @@ class Session:
         self._send(protocol.Rollback(version, found.sha256 if found is not None else None))
         self.standing.held = self.standing.paused = True
         self._tell(Change.VERSION)
+
+    async def act_with(self, version: str, sha256: str, root: Path) -> None:
+        """Act with a version of another database, whose versions lie under `root`; nothing is recorded."""
+        for blob in blobs_in(root, sha256):
+            self._send(blob)
+        self._send(protocol.Rollback(version, sha256))
 
     def versions(self) -> list[MarkedVersion]:
         """Newest first."""

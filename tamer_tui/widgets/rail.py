@@ -56,7 +56,7 @@ def narrow_lines(session: Session) -> list[Content]:
     standing = session.standing
     active = next((view for view in standing.learning.values() if view.active), None)
     doing = f"{STAGES.get(active.stage, active.stage)} {_steps(active)}" if active else _engine(session)
-    count = f"won {rate(session.blind)}" if session.blind.n else "blind count from the second set on"
+    count = f"won {session.blind.in_words()}" if session.blind.n else "blind count from the second set on"
     return [Content(one_line(standing.sentence)), _label(f"{doing} · {count} · {standing.nats:g} nats")]
 
 
@@ -89,13 +89,8 @@ def _engine(session: Session) -> str:
 
 
 def _count(name: str, count: BlindCount) -> Content:
-    return Content(f"  {name}: {rate(count)}") if count.n else _label(f"  {name}: nothing counted yet")
-
-
-def rate(count: BlindCount) -> str:
-    """'14 of 20 (48-85 %)', ties as half a win."""
-    wins = count.wins + count.ties / 2
-    return f"{wins:g} of {count.n} ({100 * count.low:.0f}-{100 * count.high:.0f} %)"
+    line = f"  {name}: {count.in_words()}"
+    return Content(line) if count.n else _label(line)
 
 
 def number(value: float, digits: int) -> str:

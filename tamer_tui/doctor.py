@@ -1,0 +1,99 @@
+"""`tamer doctor`: what is here, what is missing, and what to do. Torch is asked in a child process."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+from msgspec import Struct
+
+from tamer_tui import __version__
+
+PACKAGES = ("textual", "torch", "transformers", "peft", "bitsandbytes", "sqlite-utils")
+SURVEY_SECONDS = 120
+
+
+class ModelSize(Struct, frozen=True):
+    """See learners/survey.py."""
+
+    name: str
+    parameters: int
+    layers: int
+    width: int
+    quantize: str
+    base_bytes: int
+    roles_bytes: int
+
+
+class Findings(Struct, frozen=True):
+    """See learners/survey.py."""
+
+    torch: str = ""
+    device: str = ""
+    problems: tuple[str, ...] = ()
+    model: ModelSize | None = None
+
+
+class Report(Struct, frozen=True):
+    """What `tamer doctor --json` prints."""
+
+    tamer: str
+    python: str
+    sqlite: str
+    packages: dict[str, str]
+    device: str
+    problems: tuple[str, ...]
+    model: ModelSize | None
+
+    @property
+    def healthy(self) -> bool:
+        return not self.problems
+
+    def as_json(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+    def as_text(self) -> str:
+        lines = [f"tamer {self.tamer}, Python {self.python}, SQLite {self.sqlite}"]
+        lines.append(", ".join(f"{name} {found}" for name, found in self.packages.items()))
+        lines.append(f"device: {self.device or 'unknown'}")
+        if self.model is not None:
+            m = self.model
+            lines.append(f"{m.name}: {m.parameters:,} parameters, {m.layers} layers, width {m.width}, quantized: {m.quantize}")
+            lines.append(f"memory, about: base {_size(m.base_bytes)}, all roles beside it {_size(m.roles_bytes)}, and what answers need")
+        lines += [f"problem: {problem}" for problem in self.problems] or ["no problems found"]
+        return "\n".join(lines)
+
+
+def examine(model: str | None, quantize: str) -> Report:
+    """Look at everything."""
+    from storage.database import sqlite_version
+
+    found = _survey(model, quantize)
+    packages = {name: _installed(name) for name in PACKAGES}
+    missing = tuple(f"{name} is not installed: make setup" for name, number in packages.items() if number == "missing")
+    return Report(
+        __version__, platform.python_version(), sqlite_version(), packages, found.device, (*missing, *found.problems), found.model
+    )
+
+
+def _survey(model: str | None, quantize: str) -> Findings:
+    command = [sys.executable, "-m", "learners.survey", *([model, quantize] if model else [])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SURVEY_SECONDS, check=False)
+        return msgspec.json.decode(done.stdout.strip().splitlines()[-1], type=Findings)
+    except (subprocess.TimeoutExpired, IndexError, msgspec.DecodeError):
+        return Findings(problems=("the learners cannot be asked: python -m learners.survey says why",))
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,86 @@
+"""`tamer generate`: answers of the base or of a version, as JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+from msgspec import Struct
+
+from storage.records import BASE_VERSION, Policy, StopReason
+from tamer_tui.headless import with_session
+from tamer_tui.notebook import Notebook, SessionError
+from tamer_tui.session import Session
+from tamer_tui.views import SessionSettings
+
+
+class Generated(Struct, frozen=True):
+    """One line."""
+
+    prompt: str
+    response: str
+    version: str
+    logprob: float  # summed over the tokens
+    n_tokens: int
+    stop: StopReason
+
+
+def answers(
+    settings: SessionSettings, database: Path | None, version: str, n: int, command: tuple[str, ...] | None
+) -> Iterator[str]:
+    """JSON lines. Raises click.ClickException with one line. The database is only read: a program may have it open."""
+    try:
+        found = _find(database, version)
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder) / "generate.db"  # the database that is asked about stays untouched
+            lines = asyncio.run(_draw(settings, scratch, found, database, n, command))
+    except SessionError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped") from None
+    yield from (msgspec.json.encode(line).decode() for line in lines)
+
+
+def _find(database: Path | None, version: str) -> tuple[str, str | None]:
+    """Id and hash of the version that is asked for."""
+    if database is None or version == BASE_VERSION:
+        return BASE_VERSION, None
+    from storage.journal import JournalError
+    from storage.queries import Record
+
+    try:
+        with Record(database) as record:
+            versions = [v for v in record.versions() if v.published]
+    except JournalError as error:
+        raise SessionError(error.message, error.hint) from error
+    if version == "latest":
+        return (versions[0].id, versions[0].sha256) if versions else (BASE_VERSION, None)
+    known = next((v for v in versions if v.id == version), None)
+    if known is None:
+        raise SessionError(f"there is no published version {version} in {database}", "see tamer versions")
+    return known.id, known.sha256
+
+
+async def _draw(
+    settings: SessionSettings, scratch: Path, found: tuple[str, str | None], database: Path | None, n: int, command: tuple[str, ...] | None
+) -> list[Generated]:
+    version, sha256 = found
+    policy: Policy = "adapter" if sha256 is not None else "base"
+
+    async def work(session: Session) -> list[Generated]:
+        if sha256 is not None and database is not None:
+            await session.act_with(version, sha256, Notebook.root_of(database))
+        asked = [prompt for prompt in settings.prompts for _ in range(n)]
+        rng = random.Random(settings.seed)
+        views = await session.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
+        return [
+            Generated(p.text, v.text, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped")
+            for p, v in zip(asked, views, strict=True)
+        ]
+
+    return await with_session(settings, scratch, command, work)

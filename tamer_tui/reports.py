@@ -1,0 +1,88 @@
+"""What a database holds, for people and programs: `tamer versions`, `tamer stats`, `tamer rollback`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from storage.blind import BlindCount
+from storage.journal import Journal, JournalError
+from storage.queries import Counts, Record
+from storage.records import BASE_VERSION, Activation, BaseModel
+from tamer_tui.notebook import SessionError
+
+
+class Stats(Struct, frozen=True):
+    """What `tamer stats --json` prints."""
+
+    database: str
+    base: BaseModel | None
+    acting: str
+    counts: Counts
+    blind_last_30: BlindCount
+    blind_all: BlindCount
+    blind_adapter_alone: BlindCount
+
+
+def versions_report(database: Path, as_json: bool) -> str:
+    """Every version, newest first. Raises SessionError."""
+    with _reading(database) as record:
+        versions = record.versions()
+    if as_json:
+        return msgspec.json.encode(versions).decode()
+    if not versions:
+        return "no version yet: nothing was trained"
+    rows = [("", "version", "from", "stage", "verdict", "KL", "won", "when", "reason")]
+    for v in versions:
+        verdict = ("published" if v.published else "refused") + (", stale" if v.stale else "")
+        figures = (f"{v.kl:.1f}" if v.kl is not None else "", f"{v.win_rate:.0%}" if v.win_rate is not None else "")
+        rows.append(("*" if v.acting else "", v.id, v.parent, v.stage, verdict, *figures, v.utc[:16].replace("T", " "), v.reason))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def stats_report(database: Path, as_json: bool) -> str:
+    """Counts and the blind count. Raises SessionError."""
+    with _reading(database) as record:
+        acting = record.acting_version()
+        stats = Stats(
+            str(database), record.base(), acting.id if acting else BASE_VERSION, record.counts(),
+            record.blind_count(30), record.blind_count(), record.blind_count(policy="adapter"),
+        )  # fmt: skip
+    if as_json:
+        return msgspec.json.encode(stats).decode()
+    counts = stats.counts
+    judged = {"ranking": counts.rankings, "rating": counts.ratings, "correction": counts.corrections, "demonstration": counts.demonstrations}
+    lines = [
+        f"{database}: {stats.base.name if stats.base else 'no model yet'}, acting: {stats.acting}",
+        "judged: " + (", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in judged.items() if n) or "nothing yet"),
+        f"sets: {counts.sets}, answers: {counts.responses}, versions: {counts.published} published of {counts.versions}",
+        f"won against the base, blind, last 30: {stats.blind_last_30.in_words()}; all: {stats.blind_all.in_words()}",
+    ]
+    if stats.blind_adapter_alone.n:
+        lines.append(f"the adapter alone: {stats.blind_adapter_alone.in_words()}")
+    return "\n".join(lines)
+
+
+def roll_back(database: Path, version: str) -> str:
+    """Let the next sitting act with another version. Raises SessionError, also while a program has the database open."""
+    with _reading(database) as record:
+        known = {v.id for v in record.versions() if v.published}
+    if version != BASE_VERSION and version not in known:
+        raise SessionError(f"there is no published version {version} in {database}", "see tamer versions")
+    try:
+        with Journal.open(database, create=False) as journal:
+            journal.write(Activation(version, "rollback")).result()
+    except JournalError as error:
+        raise SessionError(error.message, error.hint) from error
+    return f"the next sitting acts with {version}"
+
+
+def _reading(database: Path) -> Record:
+    try:
+        return Record(database)
+    except JournalError as error:
+        raise SessionError(error.message, error.hint) from error
+
