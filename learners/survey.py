@@ -56,7 +56,7 @@ def survey(model: str | None, quantize: str) -> Survey:
             found = _look_at(model, quantize, device)
         except ModelError as error:
             problems.append(f"{error.what}: {error.hint}")
-    return Survey(torch.__version__, device, tuple(problems), found)
+    return Survey(str(torch.__version__), device, tuple(problems), found)
 
 
 def _look_at(name: str, quantize: str, device: str) -> ModelSurvey:

@@ -36,7 +36,7 @@ class _Commands(click.Group):
             defaults = file_defaults()
         except ConfigError as error:
             raise click.ClickException(str(error)) from error
-        ctx.default_map = {name: defaults for name in self.commands}
+        ctx.default_map = dict.fromkeys(self.commands, defaults)
         return super().invoke(ctx)
 
 

@@ -390,7 +390,7 @@ class ArenaScreen(Screen[None]):
 
     # --- showing -----------------------------------------------------------------------------------------------------------
 
-    def action_focus(self, step: int) -> None:
+    def action_focus_answer(self, step: int) -> None:
         if self._panes:
             self.focused_slot = (self.focused_slot + step) % len(self._panes)
             self._show_panes()
