@@ -76,7 +76,9 @@ class Assembler:
 
 
 def write_directory(files: Mapping[str, bytes], root: Path) -> Path:
-    """Write a version to `root/<sha256>/` so that it is there whole, also after a power cut, or not at all. Raises OSError."""
+    """Write a version to `root/<sha256>/` so that it is there whole, also after a power cut, or not at all. Raises OSError, BlobError."""
+    if not all(_FILE_NAME.fullmatch(name) for name in files):
+        raise BlobError("not a version's files")
     target = root / digest(files)
     if target.exists():
         with contextlib.suppress(BlobError, OSError):

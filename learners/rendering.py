@@ -29,7 +29,9 @@ class Renderer:
         self.tokenizer = tokenizer
         self.chat_template = bool(tokenizer.chat_template)
         self._lock = threading.Lock()  # a fast tokenizer keeps its options: two threads would change them under each other
-        self._special = re.compile("|".join(re.escape(t) for t in sorted(tokenizer.all_special_tokens, key=len, reverse=True)) or "(?!)")
+        special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special_ids = frozenset(special)
+        self._special = re.compile("|".join(re.escape(t) for t in sorted(special.values(), key=len, reverse=True)) or "(?!)")
         end = self._turn_end() if self.chat_template else None
         known = [end, *configured_eos, tokenizer.eos_token_id]
         known = [i for i in known if i is not None and 0 <= i < vocabulary]
@@ -142,7 +144,7 @@ class Renderer:
         except Exception:  # a template may be any program; without this hint the configured tokens remain
             return None
         rest = self._ids(text[text.rindex(marker) + len(marker) :].lstrip(), special=True) if marker in text else []
-        return rest[0] if rest and rest[0] in self.tokenizer.all_special_ids else None
+        return rest[0] if rest and rest[0] in self._special_ids else None
 
 
 def _number(sign: str) -> int:

@@ -82,6 +82,8 @@ def unpack(files: Mapping[str, bytes]) -> tuple[States, Manifest]:
 
     try:
         manifest = msgspec.json.decode(files["manifest.json"], type=Manifest)
+        if manifest.format > FORMAT:
+            raise VersionError("this version was made by a newer program: update tamer")
         names = ("adapter_model", "human_reward", "reward_model", "value_head")
         loaded = [load(files[f"{name}.safetensors"]) for name in names]
         reference = load(files["reference.safetensors"]) if "reference.safetensors" in files else None
