@@ -101,16 +101,28 @@ def has_adapter(tree: nn.Module) -> bool:
 def set_row_scaling(tree: nn.Module, scaling: Tensor | None) -> None:
     """Scale the LoRA of each row by itself; None restores the adapter's own scaling.
 
-    scaling: (B,), factors of the adapter's own scaling: 1 for a row with the adapter, 0 for a row of the base. Inputs of the linear layers must be
-    (B, T, d).
+    scaling: (B,), factors of the adapter's own scaling: 1 for a row with the adapter, 0 for a row of the base.
     """
-    layers = _lora_layers(tree)
+    layers, has_experts = _lora_layers(tree)
     if not layers:
         return
     own = layers[0].lora_alpha[ADAPTER] / layers[0].r[ADAPTER]
-    factors = own if scaling is None else scaling.view(-1, 1, 1) * own
+    factors: Any = own
+    if scaling is not None:
+        factors = _FlatScaling(scaling * own) if has_experts else scaling.view(-1, 1, 1) * own
     for layer in layers:
         layer.scaling[ADAPTER] = factors
+
+
+class _FlatScaling:
+    """Factors by row for layers that may see (B, T, d) or, inside blocks of experts, (B·T, d). Slower than a plain tensor."""
+
+    def __init__(self, factors: Tensor) -> None:
+        self._factors = factors
+
+    def __rmul__(self, delta: Tensor) -> Tensor:
+        rows = self._factors.repeat_interleave(delta.shape[0] // len(self._factors))
+        return delta * rows.view(-1, *[1] * (delta.dim() - 1))
 
 
 @contextmanager
@@ -126,9 +138,10 @@ def row_scaling(tree: nn.Module, scaling: Tensor | None) -> Iterator[None]:
         set_row_scaling(tree, None)
 
 
-def _lora_layers(tree: nn.Module) -> list[Any]:
+def _lora_layers(tree: nn.Module) -> tuple[list[Any], bool]:
+    """All layers with a LoRA, and whether the model routes tokens to experts."""
     known = tree.__dict__.get("_lora_layers")
     if known is None:
-        known = [m for m in tree.modules() if hasattr(m, "lora_A") and ADAPTER in m.lora_A]
-        tree.__dict__["_lora_layers"] = known
+        layers = [m for m in tree.modules() if hasattr(m, "lora_A") and ADAPTER in m.lora_A]  # type: ignore[operator]
+        known = tree.__dict__["_lora_layers"] = (layers, any("expert" in name for name, _ in tree.named_modules()))
     return known

@@ -51,6 +51,19 @@ def random_gpt2() -> Backbone:
     return Backbone.load(str(saved(GPT2LMHeadModel, config)), "none", "cpu")
 
 
+@functools.cache
+def random_experts() -> Backbone:
+    """A two-layer mixture of experts with a shared one, which sees its tokens without their rows."""
+    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    config = Qwen2MoeConfig(
+        vocab_size=50257, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=24, max_position_embeddings=128,
+        bos_token_id=None, eos_token_id=50256, pad_token_id=None,
+    )  # fmt: skip
+    return Backbone.load(str(saved(Qwen2MoeForCausalLM, config)), "none", "cpu")
+
+
 def saved(kind: type, config: object, seed: int = 0) -> Path:
     """A randomly initialised model with GPT-2's tokenizer, on disk."""
     directory = Path(tempfile.mkdtemp(prefix="tamer-test-model-"))

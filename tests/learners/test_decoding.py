@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from learners.backbone import Backbone, forward
 from learners.decoding import Row, Step, TextStream, decode
 from storage.records import Sampling
-from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories
+from tests.learners.models import needs_gpt2, needs_stories, prompt, random_experts, random_gpt2, random_llama, stirred, stories
 
 SHORT = Sampling(1.0, 24)
 PROMPTS = ("Once upon a time, there was a little dog", "One day", "The sun was hot and Lily wanted to", "Tom")
@@ -75,14 +75,18 @@ def test_an_answer_is_what_whole_forwards_draw_with_the_same_seed(temperature: f
 
 
 @needs_gpt2
-@pytest.mark.parametrize("load", [random_llama, random_gpt2])
-def test_other_architectures_draw_the_same_with_and_without_cache(load: object) -> None:
+@pytest.mark.parametrize("load", [random_llama, random_gpt2, random_experts])
+@pytest.mark.parametrize("twin", [False, True])
+def test_other_architectures_draw_the_same_with_and_without_cache(load: object, twin: bool) -> None:
     backbone = load()  # type: ignore[operator]
     rows = [Row(str(seed), prompt(backbone, text), seed) for seed, text in enumerate(PROMPTS)]
     tree = stirred(backbone)
-    drawn = draw(backbone, tree, rows, Sampling(1.0, 8))
+    drawn = draw(backbone, tree, rows, Sampling(1.0, 8), twin=twin)
     for row in rows:
         assert drawn.ids[row.uid] == naive(backbone, tree, row, Sampling(1.0, 8))
+        base = forward(backbone.model, torch.tensor([[*row.prompt_ids, *drawn.ids[row.uid]]]), keep=len(drawn.ids[row.uid]) + 1)
+        if twin:
+            torch.testing.assert_close(torch.stack(drawn.base_logits[row.uid]), base.logits[0, :-1], atol=1e-3, rtol=1e-3)
 
 
 @needs_stories
