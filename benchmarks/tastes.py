@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 
 CHEERFUL = frozenset(
-    ["happy", "happily", "glad", "smile", "smiled", "smiling", "laugh", "laughed", "fun", "play", "played", "playing", "love", "loved", "nice", "kind", "good", "great", "hug", "hugged", "friend", "friends", "dance", "danced", "sing", "sang", "joy", "sunny", "pretty", "beautiful", "excited", "best", "yay", "thank", "thanked", "share", "shared"]
+    """happy happily glad smile smiled smiling laugh laughed fun play played playing love loved nice kind good great hug hugged friend
+    friends dance danced sing sang joy sunny pretty beautiful excited best yay thank thanked share shared""".split()
 )
 ANIMALS = frozenset(
-    ["dog", "dogs", "cat", "cats", "bird", "birds", "fish", "bear", "bears", "bunny", "rabbit", "frog", "duck", "ducks", "mouse", "lion", "monkey", "elephant", "horse", "cow", "pig", "sheep", "fox", "owl", "bee", "butterfly", "squirrel", "puppy", "kitten", "turtle", "animal", "animals", "ant", "snake"]
+    """dog dogs cat cats bird birds fish bear bears bunny rabbit frog duck ducks mouse lion monkey elephant horse cow pig sheep fox owl
+    bee butterfly squirrel puppy kitten turtle animal animals ant snake""".split()
 )
 
 

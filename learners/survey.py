@@ -80,4 +80,4 @@ def _look_at(name: str, quantize: str, device: str) -> ModelSurvey:
 
 
 if __name__ == "__main__":
-    print(msgspec.json.encode(survey(*(sys.argv[1:3] + [None, "auto"])[:2])).decode())  # type: ignore[arg-type]
+    print(msgspec.json.encode(survey(*[*sys.argv[1:3], None, "auto"][:2])).decode())  # type: ignore[arg-type]

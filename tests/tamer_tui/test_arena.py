@@ -1,0 +1,279 @@
+"""The Arena under a real Session and database, with a scripted engine: only keys that are painted on the screen are pressed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Static, TextArea
+
+from learners import protocol
+from storage.queries import Record
+from storage.records import Correction, Demonstration, Prompt, Ranking, Rating, Skip
+from tamer_tui.app import TamerApp, farewell
+from tamer_tui.keys import ARENA
+from tamer_tui.screens.arena import ArenaScreen
+from tamer_tui.session import Session, SessionSettings
+from tests.tamer_tui.fake_engine import FakeEngine
+
+PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "frog", "king"))
+HOSTILE = "[/b] and [@click=app.quit]x[/] \x1b[31mred\x1b[0m \x9b2J tab\there nul\x00 wide 漢字 👩\u200d👩\u200d👧 " + "w" * 3000
+
+
+class Table:
+    """A running Arena with what a test asks of it."""
+
+    def __init__(self, pilot: Pilot[None], session: Session, engine: FakeEngine, path: Path) -> None:
+        self.pilot, self.session, self.engine, self.path = pilot, session, engine, path
+
+    @property
+    def arena(self) -> ArenaScreen:
+        return next(screen for screen in self.pilot.app.screen_stack if isinstance(screen, ArenaScreen))
+
+    async def press(self, *keys: str) -> None:
+        """After the grace of a new set; waits until everything has settled."""
+        self.arena._opened = 0.0
+        for key in keys:
+            await self.pilot.press(key)
+            await self.pilot.pause()
+            self.arena._opened = 0.0
+
+    def line(self, name: str) -> str:
+        return str(self.arena.query_one(f"#{name}", Static).content)
+
+    def painted(self) -> str:
+        return str(self.arena.query_one("KeyLine", Static).content)
+
+    def live(self) -> list[object]:
+        with Record(self.path) as record:
+            return [logged.judgement for logged in record.live()]
+
+
+@asynccontextmanager
+async def table(
+    tmp_path: Path, engine: FakeEngine | None = None, size: tuple[int, int] = (120, 36), k: int = 4
+) -> AsyncIterator[Table]:
+    engine = engine or FakeEngine()
+    session = Session(SessionSettings("fake", PROMPTS, k=k), lambda: engine, tmp_path / "a.db")
+    app = TamerApp(session)
+    await session.start()
+    async with app.run_test(size=size) as pilot:
+        await session.wait_ready()
+        await pilot.pause()
+        if engine.finish and session.current is not None:
+            await session.wait_set_ended()
+        await pilot.pause()
+        yield Table(pilot, session, engine, tmp_path / "a.db")
+    await session.close()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 50)])
+async def test_pressing_only_painted_keys_reaches_a_published_version(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=2), size) as t:
+        for letters in ("bd", "ca"):
+            painted = t.painted()
+            assert "a-d rank" in painted and "enter commit" in painted
+            await t.press(*letters, "enter")
+        await t.pilot.pause()
+        assert t.session.standing.acting[0] == "v1"
+        assert len(t.live()) == 2 and t.session.versions()[0].published
+        assert "acting: v1" in t.line("heading")
+
+
+async def test_the_line_says_what_to_do_and_shows_the_ranking_as_it_is_typed(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        assert "Best first: type letters, then enter" in t.line("todo")
+        await t.press("b", "t", "a", "d")
+        assert "b = a > d" in t.line("todo")
+        await t.press("backspace")
+        assert "b = a" in t.line("todo") and "d" not in t.line("todo").split("(")[0]
+        await t.press("enter")
+        (ranking,) = t.live()
+        assert isinstance(ranking, Ranking) and sorted(ranking.ranks.values()) == [1, 1]
+        assert "✓ b = a on disk" in t.line("said")
+
+
+async def test_a_score_is_on_disk_at_its_key_and_its_mark_shows_only_then(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        assert "✓" not in str(t.arena._panes[1].border_subtitle)
+        await t.press("tab", "6")
+        (rating,) = t.live()
+        assert isinstance(rating, Rating) and rating.value == 6
+        assert "✓ overall 6" in str(t.arena._panes[1].border_subtitle)
+        await t.press("m", "2", "m", "m", "m", "0")
+        assert {(r.criterion, r.value) for r in t.live()} == {("truthful", 2)}  # type: ignore[attr-defined]
+
+
+async def test_keys_at_the_wrong_moment_never_become_a_label(tmp_path: Path) -> None:
+    async with table(tmp_path, k=2) as t:
+        await t.press("e", "i", "t", "backspace", "enter", "9", "q", "z", "plus", "minus", "k")
+        assert t.live() == [] and t.arena.ballot.empty
+        assert "Nothing judged yet" in t.line("said")
+
+
+async def test_commit_keys_are_ignored_right_after_a_new_set_appears(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        t.arena._opened = float("inf")
+        await t.pilot.press("b", "enter", "x", "s")
+        assert t.live() == []
+        await t.press("enter")
+        assert len(t.live()) == 1
+
+
+async def test_with_two_answers_one_letter_chooses(tmp_path: Path) -> None:
+    async with table(tmp_path, k=2) as t:
+        await t.press("a", "b", "enter")
+        (ranking,) = t.live()
+        assert isinstance(ranking, Ranking)
+        assert {uid[-1]: rank for uid, rank in ranking.ranks.items()} == {"1": 1, "0": 2}
+
+
+async def test_one_answer_is_scored_not_ranked(tmp_path: Path) -> None:
+    async with table(tmp_path, k=1) as t:
+        assert "Score it 1-7" in t.line("todo")
+        first = t.session.current
+        await t.press("a", "7", "enter")
+        assert [type(j) for j in t.live()] == [Rating] and t.session.current is not first
+
+
+async def test_all_bad_scores_every_answer_one(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("x", "enter")
+        assert [r.value for r in t.live()] == [1, 1, 1, 1]  # type: ignore[attr-defined]
+
+
+async def test_skip_undo_and_redo(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        first = t.session.current
+        await t.press("s")
+        assert isinstance(t.live()[0], Skip) and t.session.current is not first
+        await t.press("u")
+        assert t.live() == [] and t.session.current is not None and first is not None and t.session.current.uid == first.uid
+        assert "undone: the skip" in t.line("said")
+        await t.press("U")
+        assert isinstance(t.live()[0], Skip)
+
+
+async def test_rewriting_and_writing_keep_drafts_until_saved(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("r")
+        area = t.pilot.app.screen.query_one(TextArea)
+        assert area.text == t.session.current.candidates[0].text  # type: ignore[union-attr]
+        area.text = "A better story."
+        await t.pilot.press("escape")
+        await t.pilot.pause()
+        assert t.live() == []
+        await t.press("r")
+        assert t.pilot.app.screen.query_one(TextArea).text == "A better story."
+        await t.pilot.press("ctrl+s")
+        await t.pilot.pause()
+        await t.press("w")
+        t.pilot.app.screen.query_one(TextArea).text = "The ideal one."
+        await t.pilot.press("ctrl+s")
+        await t.pilot.pause()
+        assert [type(j) for j in t.live()] == [Correction, Demonstration]
+
+
+async def test_a_typed_prompt_and_a_continued_conversation_open_sets(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("n")
+        t.pilot.app.screen.query_one(TextArea).text = "Hello [/b] there"
+        await t.pilot.press("ctrl+s")
+        await t.pilot.pause()
+        assert t.session.current.prompt.text == "Hello [/b] there"  # type: ignore[union-attr]
+        await t.session.wait_set_ended()
+        await t.press("l")
+        t.pilot.app.screen.query_one(TextArea).text = "And then?"
+        await t.pilot.press("ctrl+s")
+        await t.pilot.pause()
+        assert [m.role for m in t.session.current.prompt.messages] == ["user", "assistant", "user"]  # type: ignore[union-attr]
+
+
+async def test_hostile_text_is_shown_as_plain_text(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine((HOSTILE,)), size=(80, 24)) as t:
+        await t.press("a")
+        shown = t.arena._panes[0].stream.text
+        assert "[/b] and [@click=app.quit]x[/] [31mred[0m" in shown
+        assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in shown)
+        await t.pilot.resize_terminal(61, 20)
+        await t.pilot.resize_terminal(200, 50)
+        await t.press("n")
+        await t.pilot.press("escape")
+        assert t.pilot.app.is_running
+
+
+async def test_a_dead_engine_shows_a_banner_judging_goes_on_and_r_restarts_it(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        t.engine.die()
+        await t.pilot.pause()
+        assert "R restarts it" in t.line("todo") and "R restart" in t.painted()
+        await t.press("c", "enter")
+        assert len(t.live()) == 1
+        await t.press("R")
+        await t.session.wait_ready()
+        assert [type(c) for c in t.engine.received].count(protocol.Load) == 2
+
+
+async def test_versions_roll_back_after_one_confirmation(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=1)) as t:
+        await t.press("a", "enter")
+        await t.pilot.pause()
+        await t.press("V", "down", "enter")
+        assert t.session.standing.acting[0] == "v1", "enter alone does not roll back"
+        await t.pilot.press("y")
+        await t.pilot.pause()
+        assert t.session.standing.held and t.session.standing.acting[0] == "base"
+        await t.press("p")
+        assert not t.session.standing.held
+
+
+async def test_machine_keys_reach_the_engine(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("B", "p", "T")
+        sent = [c for c in t.engine.received if isinstance(c, protocol.Set)]
+        assert protocol.Set(bias=False) in sent and protocol.Set(paused=True) in sent and protocol.Set(train_now=True) in sent
+        await t.press("N")
+        t.pilot.app.screen.query_one(TextArea).text = "eight"
+        await t.pilot.press("ctrl+s")
+        await t.pilot.pause()
+        assert "eight is not a number" in t.line("said")
+        await t.press("N")
+        t.pilot.app.screen.query_one(TextArea).text = "8"
+        await t.pilot.press("ctrl+s")
+        await t.pilot.pause()
+        assert t.session.standing.nats == 8
+
+
+async def test_before_the_model_is_there_the_screen_says_what_is_loading(tmp_path: Path) -> None:
+    session = Session(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
+    await session.start()
+    async with TamerApp(session).run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        arena = pilot.app.screen
+        assert "Loading fake: weights 50 %" in str(arena.query_one("#todo", Static).content)
+        await pilot.press("a", "enter", "s", "u", "r", "space", "v", "1")
+        assert pilot.app.is_running
+    await session.close()
+
+
+async def test_help_lists_every_binding_and_each_has_an_id_and_a_tooltip(tmp_path: Path) -> None:
+    assert all(binding.id and binding.tooltip for binding in ARENA)
+    assert len({binding.id for binding in ARENA}) == len(ARENA)
+    keys = [key for binding in ARENA for key in binding.key.split(",")]
+    assert len(set(keys)) == len(keys), "no key means two things"
+    async with table(tmp_path) as t:
+        await t.press("question_mark")
+        page = "\n".join(str(static.content) for static in t.pilot.app.screen.query(Static))
+        assert "Roll back" in page or "roll back" in page
+        await t.pilot.press("escape")
+        assert isinstance(t.pilot.app.screen, ArenaScreen)
+
+
+async def test_the_card_says_where_everything_is_and_how_to_go_on(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("a", "enter")
+        card = farewell(t.session)
+        assert f"1 judgements in {t.path}" in card and f"tamer {t.path}" in card
