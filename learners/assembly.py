@@ -15,6 +15,7 @@ from learners.human_reward import Features, RewardHead
 from learners.lessons import LessonBook
 from learners.live_reward import LiveReward
 from learners.protocol import Event, Load, Loading, Ready
+from learners.rendering import continued
 from learners.rollouts import Trace, draw_answers, states_before
 from learners.trees import distinct_bytes
 from learners.workshop import Inputs, TokenIds, Workshop
@@ -47,22 +48,23 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     settings = LoraSettings()
     actor, policy, reference, reward_tree = (backbone.adapter_tree(settings, load.seed) for _ in range(4))
     base = backbone.tree()  # the learner's own; the generator has backbone.model
+    sampling = within(load.sampling, backbone.context)
     calibration = _calibration(backbone)
     features = Features.fit(torch.cat([trace.visited(1.0).hidden for trace in calibration])).to(backbone.device)
     features = replace(features, basis=features.basis[:, :0]) if load.unigram else features
     head = RewardHead.empty(features)
     generator = Generator(backbone, actor, head, load.nats, load.bias, emit)
     generator.calibrate([trace.visited(1.0) for trace in calibration])
-    book = LessonBook(backbone.encode, backbone.encode_completion, backbone.eos_ids, backbone.context)
+    book = LessonBook(backbone.encode, lambda messages, text: encode_answer(backbone, messages, text), backbone.eos_ids, backbone.context)
     live_reward = LiveReward(book, features, lambda p, a: states_before(backbone, backbone.model, p, a))
     inputs = Inputs(
         head,
         nats=load.nats,
         bias=load.bias,
-        train_prompts=encode_prompts(backbone, load.train_prompts, load.sampling),
-        gate_prompts=encode_prompts(backbone, load.gate_prompts, load.sampling),
+        train_prompts=encode_prompts(backbone, load.train_prompts, sampling),
+        gate_prompts=encode_prompts(backbone, load.gate_prompts, sampling),
     )
-    shop = Workshop(backbone, base, policy, reference, inputs, load.sampling, load.seed, emit)
+    shop = Workshop(backbone, base, policy, reference, inputs, sampling, load.seed, emit)
     trees = (backbone.model, base, actor, policy, reference, reward_tree)
     ready = Ready(
         backbone.base_hash, load.model, backbone.layers, backbone.parameters, backbone.vocabulary, backbone.width,
@@ -75,6 +77,18 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
 def encode_prompts(backbone: Backbone, prompts: Sequence[tuple[Message, ...]], sampling: Sampling) -> list[TokenIds]:
     """In tokens, cut on the left to leave room for an answer."""
     return [tuple(fit_prompt(backbone.encode(p), backbone.context, sampling.max_new_tokens)[0]) for p in prompts]
+
+
+def encode_answer(backbone: Backbone, messages: Sequence[Message], text: str) -> list[int]:
+    """A written answer in tokens. Where the model only continues a text, people leave out the space before their words."""
+    if not backbone.chat_template and messages:
+        text = continued(messages[-1].content, text)
+    return backbone.encode_completion(text)
+
+
+def within(sampling: Sampling, context: int) -> Sampling:
+    """An answer leaves the prompt at least one token of the context."""
+    return Sampling(sampling.temperature, min(sampling.max_new_tokens, context - 1))
 
 
 def _calibration(backbone: Backbone) -> list[Trace]:

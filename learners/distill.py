@@ -67,6 +67,7 @@ class Distill:
         tokens = sum(map(len, batch.answers))
         if tokens == 0:
             raise ValueError("nothing to distil: the batch has no answer tokens")
+        self._optimizer.clear()
         rate = self._optimizer.learning_rate
         total = 0.0
         for start in range(0, len(batch.answers), self.settings.microbatch):

@@ -10,6 +10,7 @@ class Target(Struct, frozen=True):
 
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
+    weights: tuple[float, ...] = ()  # of each token in the mean loss; empty for 1 everywhere
 
 
 class Comparison(Struct, frozen=True):

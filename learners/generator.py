@@ -119,6 +119,7 @@ class Generator:
 
     def draw(self, candidates: Sequence[Candidate], sampling: Sampling) -> Iterator[None]:
         """Draw answers in one batch; yields after every token."""
+        sampling = Sampling(sampling.temperature, min(sampling.max_new_tokens, self.backbone.context - 1))
         self._live = {candidate.uid: self._start(candidate, sampling) for candidate in candidates}
         self._stops.clear()
         self._temperature = sampling.temperature

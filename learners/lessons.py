@@ -103,7 +103,7 @@ class LessonBook:
     def __init__(
         self,
         encode_prompt: Callable[[Sequence[Message]], list[int]],
-        encode_answer: Callable[[str], list[int]],
+        encode_answer: Callable[[Sequence[Message], str], list[int]],
         eos_ids: frozenset[int],
         context: int,
     ) -> None:
@@ -151,12 +151,12 @@ class LessonBook:
 
     def _written(self, original: Answer, text: str) -> tuple[int, ...]:
         """The operator's words. Where they kept the ragged end of an answer that was cut off, its end is no ending to learn."""
-        ids = self._encode_answer(text)
+        ids = self._encode_answer(original.messages, text)
         ragged = original.uid and original.stop != "eos" and text.rstrip().endswith(original.text.rstrip()[-RAGGED_END:])
         return tuple(ids[:-1] if ragged and ids and ids[-1] in self._eos_ids else ids)
 
     def _sample(self, answer: Answer) -> Sample:
-        ids = answer.token_ids or tuple(self._encode_answer(answer.text))
+        ids = answer.token_ids or tuple(self._encode_answer(answer.messages, answer.text))
         return Sample(answer.uid, answer.prompt_ids or self._prompt(answer, len(ids)), ids)
 
     def _prompt(self, answer: Answer, answer_length: int) -> tuple[int, ...]:

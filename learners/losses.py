@@ -65,7 +65,7 @@ def squared_error(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def token_nll(logits: Tensor, token_ids: Tensor, mask: Tensor, count: float | None = None) -> Tensor:
-    """Negative log-likelihood per token of given answers: logits (B, R, V), token_ids and mask (B, R) -> ()."""
+    """Negative log-likelihood per token of given answers: logits (B, R, V), token_ids and mask (B, R) -> (). The mask may be weights."""
     return -masked_mean(token_logprobs(logits, token_ids), mask, count)
 
 

@@ -38,7 +38,7 @@ class Optimizer:
         """Forget moments, warm-up and gradients: the parameters have been given other values."""
         self.steps = 0
         self._adam = torch.optim.Adam(self.parameters, self.rate, self.settings.betas, self.settings.eps)
-        self._adam.zero_grad()
+        self.clear()
 
     @property
     def learning_rate(self) -> float:
@@ -52,10 +52,9 @@ class Optimizer:
             self._adam.param_groups[0]["lr"] = self.learning_rate
             self._adam.step()
             self.steps += 1
-        self._adam.zero_grad()
+        self.clear()
         return float(norm)
 
-    def discard(self) -> float:
-        """Clear the gradients without a step; returns 0."""
+    def clear(self) -> None:
+        """Drop the gradients that have gathered, also those of a step that was broken off."""
         self._adam.zero_grad()
-        return 0.0

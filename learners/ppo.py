@@ -233,6 +233,7 @@ class PPO:
 
     def _minibatch(self, parts: Sequence[_Experience]) -> _Update:
         """One optimizer step, its gradient gathered over several forwards; left out when the policy has moved too far."""
+        self._clear()
         tokens = sum(int(part.batch.answer_mask.sum()) for part in parts)
         sums = torch.zeros(5, device=self._device)
         for part in parts:
@@ -240,9 +241,16 @@ class PPO:
             self.pause()
         policy_loss, value_loss, ratio, approx_kl, clip_fraction = (sums / tokens).tolist()
         applied = approx_kl <= self.settings.step_kl
-        norm = self._policy_optimizer.step() if applied else self._policy_optimizer.discard()
-        self._value_optimizer.step() if applied else self._value_optimizer.discard()
+        norm = 0.0
+        if applied:
+            norm = self._policy_optimizer.step()
+            self._value_optimizer.step()
+        self._clear()
         return _Update(policy_loss, value_loss, ratio, approx_kl, clip_fraction, norm, applied)
+
+    def _clear(self) -> None:
+        self._policy_optimizer.clear()
+        self._value_optimizer.clear()
 
     def _backward(self, part: _Experience, tokens: int) -> Tensor:
         """Add the gradient of the mean loss over `tokens`; sums over tokens of the five figures of an update, (5,)."""
@@ -276,7 +284,7 @@ class PPO:
         answers, tokens = len(mask), int(mask.sum())
         return Stats(
             loss=fmean(u.policy_loss for u in updates),
-            grad_norm=fmean(u.grad_norm for u in updates if u.applied) if updates[0].applied else 0.0,
+            grad_norm=updates[0].grad_norm,
             tokens=tokens,
             reward=float(shares.sum()) / answers,
             kl=float(before.kl.sum()) / answers,

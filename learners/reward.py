@@ -61,6 +61,7 @@ class RewardModel:
         """
         if not batch:
             raise ValueError("nothing to learn: the batch is empty")
+        self._optimizer.clear()
         rate = self._optimizer.learning_rate
         total, right, pairs, tokens = 0.0, 0, 0, 0
         for items in self._microbatches(batch):
