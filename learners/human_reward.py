@@ -18,7 +18,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
+
+from learners.preferences import Evidence, Pairs, Problem, mentioned, solve
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,6 @@ class HumanRewardSettings:
     ridge: float = 0.01  # penalty on the squared weights, in units of the log-likelihood of one comparison
     constants: tuple[float, ...] = (0.3, 1.0, 3.0)  # sizes of the constant feature beside hidden features of norm 1: the likeliest is taken
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
-    iterations: int = 25  # Newton steps at most; it stops when the objective falls by less than `tolerance` nats
-    tolerance: float = 1e-10
     window: int = 1000  # answers that are solved exactly together; what is older becomes the prior mean
 
 
@@ -92,42 +92,6 @@ class Functional:
         tokens, where = torch.unique(token_ids, sorted=True, return_inverse=True)
         rows = torch.zeros(len(tokens), features.shape[1], dtype=torch.float64)
         return Functional(tokens, rows.index_add_(0, where, features.double() * weights[:, None].double()))
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Comparisons of one judgement: P(first beats second) = target. All pairs of a ranking are one element."""
-
-    first: tuple[str, ...]  # answer uids
-    second: tuple[str, ...]
-    target: tuple[float, ...]  # 1, or 0.5 for a tie
-
-    @staticmethod
-    def of_ranks(ranks: Mapping[str, int], unranked: Sequence[str] = ()) -> Pairs:
-        """All C(K,2) pairs, best first; ranked beat unranked, which are not compared with each other."""
-        ordered = sorted(ranks, key=lambda uid: (ranks[uid], uid))
-        pairs = [
-            (a, b, 1.0 if ranks[a] < ranks[b] else 0.5) for i, a in enumerate(ordered) for b in ordered[i + 1 :]
-        ]
-        pairs += [(a, b, 1.0) for a in ordered for b in unranked]
-        first, second, target = zip(*pairs, strict=True) if pairs else ((), (), ())
-        return Pairs(first, second, target)
-
-    @property
-    def weight(self) -> float:
-        """Of each pair: K answers are worth K - 1 comparisons, however many pairs they make."""
-        return (len({*self.first, *self.second}) - 1) / max(1, len(self.first))
-
-
-@dataclass(frozen=True)
-class Level:
-    """A centred score of one answer: the rating scale's middle is 0, its ends are -1 and 1."""
-
-    uid: str
-    score: float
-
-
-Evidence = Pairs | Level
 
 
 @dataclass(frozen=True)
@@ -270,116 +234,25 @@ class HumanReward:
         blocks: list[list[Evidence]] = [[]]
         uids: set[str] = set()
         for item in evidence:
-            uids |= _mentioned(item)
+            uids |= mentioned(item)
             if len(uids) > self.settings.window and blocks[-1]:
                 blocks.append([])
-                uids = _mentioned(item)
+                uids = mentioned(item)
             blocks[-1].append(item)
         return blocks
 
     def _fit_block(self, evidence: Sequence[Evidence], prior: RewardHead, epoch: int) -> RewardHead:
-        uids = list(dict.fromkeys(uid for item in evidence for uid in sorted(_mentioned(item))))
+        uids = list(dict.fromkeys(uid for item in evidence for uid in sorted(mentioned(item))))
         if not uids:
             return prior
         index = {uid: i for i, uid in enumerate(uids)}
         offset = torch.tensor([float(_apply(prior, self._answers[uid])) for uid in uids], dtype=torch.float64)
-        problem = _Problem.of(evidence, index, self.settings.rating_weight)
+        problem = Problem.of(evidence, index, self.settings.rating_weight)
         context, constant = self._gram.of(self._answers, uids)
-        solutions = [self._newton(problem, context + c * c * constant, offset) for c in self.settings.constants]
+        solutions = [solve(problem, context + c * c * constant, offset, self.settings.ridge) for c in self.settings.constants]
         best = max(range(len(solutions)), key=lambda i: solutions[i].log_evidence)
         functionals = [self._answers[uid] for uid in uids]
         return _combine(prior, functionals, solutions[best].alpha, self.settings.constants[best], epoch)
-
-    def _newton(self, problem: _Problem, gram: Tensor, offset: Tensor) -> _Solution:
-        """Coefficients of the answers' functionals: each step solves (H K + λ I) α = H (f - offset) - g, halved until it descends.
-
-        The evidence is Laplace's: the likelihood at the optimum, less the penalty, less half the log-determinant of I + H K / λ.
-        """
-        ridge = self.settings.ridge
-        identity = torch.eye(len(offset), dtype=torch.float64)
-        alpha = torch.zeros(len(offset), dtype=torch.float64)
-        value = problem.loss(offset)
-        for _ in range(self.settings.iterations):
-            scores = offset + gram @ alpha
-            gradient, hessian = problem.derivatives(scores)
-            target = torch.linalg.solve(hessian @ gram + ridge * identity, hessian @ (scores - offset) - gradient)
-            step, before = target - alpha, value
-            for halving in range(30):
-                trial = alpha + step * 0.5**halving
-                pull = gram @ trial
-                better = problem.loss(offset + pull) + 0.5 * ridge * float(trial @ pull)
-                if better < value:
-                    alpha, value = trial, better
-                    break
-            if not before - value > self.settings.tolerance:
-                break
-        _, hessian = problem.derivatives(offset + gram @ alpha)
-        spread = torch.linalg.slogdet(identity + hessian @ gram / ridge).logabsdet
-        return _Solution(alpha, -value - 0.5 * float(spread))
-
-
-@dataclass(frozen=True)
-class _Solution:
-    alpha: Tensor  # (n,)
-    log_evidence: float
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The negative log-likelihood of all evidence as a function of the answers' scores (n,)."""
-
-    first: Tensor  # (p,) indices of compared answers
-    second: Tensor
-    target: Tensor  # (p,)
-    pair_weight: Tensor  # (p,)
-    rated: Tensor  # (r,) indices of rated answers
-    level: Tensor  # (r,)
-    rating_weight: float
-
-    @staticmethod
-    def of(evidence: Sequence[Evidence], index: Mapping[str, int], rating_weight: float) -> _Problem:
-        pairs = [item for item in evidence if isinstance(item, Pairs)]
-        levels = [item for item in evidence if isinstance(item, Level)]
-        return _Problem(
-            torch.tensor([index[uid] for item in pairs for uid in item.first], dtype=torch.int64),
-            torch.tensor([index[uid] for item in pairs for uid in item.second], dtype=torch.int64),
-            torch.tensor([t for item in pairs for t in item.target], dtype=torch.float64),
-            torch.tensor([item.weight for item in pairs for _ in item.first], dtype=torch.float64),
-            torch.tensor([index[item.uid] for item in levels], dtype=torch.int64),
-            torch.tensor([item.score for item in levels], dtype=torch.float64),
-            rating_weight,
-        )
-
-    def loss(self, scores: Tensor) -> float:
-        """In nats; the squared errors halved."""
-        margins = scores[self.first] - scores[self.second]
-        compared = (self.pair_weight * (softplus(margins) - self.target * margins)).sum()
-        return float(compared + 0.5 * self.rating_weight * (scores[self.rated] - self.level).square().sum())
-
-    def derivatives(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient (n,) and Hessian (n, n)."""
-        n = len(scores)
-        gradient = torch.zeros(n, dtype=torch.float64)
-        hessian = torch.zeros(n * n, dtype=torch.float64)
-        probability = torch.sigmoid(scores[self.first] - scores[self.second])
-        slope = self.pair_weight * (probability - self.target)
-        gradient.index_add_(0, self.first, slope).index_add_(0, self.second, -slope)
-        curvature = self.pair_weight * probability * (1 - probability)
-        for i, j, sign in (
-            (self.first, self.first, 1.0),
-            (self.second, self.second, 1.0),
-            (self.first, self.second, -1.0),
-            (self.second, self.first, -1.0),
-        ):
-            hessian.index_add_(0, i * n + j, sign * curvature)
-        gradient.index_add_(0, self.rated, self.rating_weight * (scores[self.rated] - self.level))
-        ones = torch.full((len(self.rated),), self.rating_weight, dtype=torch.float64)
-        hessian.index_add_(0, self.rated * (n + 1), ones)
-        return gradient, hessian.view(n, n)
-
-
-def _mentioned(item: Evidence) -> set[str]:
-    return {item.uid} if isinstance(item, Level) else {*item.first, *item.second}
 
 
 def _lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learners.human_reward import Evidence, Features, Functional, HumanReward, Level, Pairs, RewardHead
+from learners.human_reward import Features, Functional, HumanReward, RewardHead
 from learners.judges import Prequential
 from learners.lessons import LessonBook, Lessons, Sample, original_name, written_name
+from learners.preferences import Evidence, Level, Pairs
 from learners.protocol import Lesson
 from storage.records import Correction, Ranking
 

@@ -9,7 +9,8 @@ differs:
   learned from a few dozen answers are rough, and must not pull at the policy.
 - Log-probabilities before the update come from the very forwards that the update makes (same rows, padding and kernels), not from
   sampling, so the ratio is exactly 1 and the approximate KL exactly 0 until the first optimizer step.
-- Scores may come per token. The score of a whole answer goes on its last token, not after it.
+- Scores may come per token. The score of a whole answer goes on its last token, not after it, and is credited to all tokens alike
+  (λ = 1): that is the better choice while the value head knows little.
 - An answer that ran into the length limit is not punished unless asked for, and one that was stopped never is.
 """
 
@@ -47,7 +48,8 @@ class PPOSettings:
     clip: float = 0.2  # of the probability ratio (Schulman et al. 2017)
     value_clip: float = 0.2  # of a value's change; presumes scores of unit size
     gamma: float = 1.0  # discount (Ziegler et al. 2019)
-    lam: float = 0.95  # λ of the advantages (Ziegler et al. 2019)
+    lam: float = 0.95  # λ of the advantages when the reward comes per token (Ziegler et al. 2019)
+    lam_whole: float = 1.0  # λ when it comes per answer: less would credit the last 1 / (1 - λ) tokens while values are rough
     kl_target: float = 6.0  # nats per answer against the reference (Ziegler et al. 2019)
     kl_coefficient: float | None = None  # β to begin with, reward per nat; None is 1/√target, about where it settles
     kl_horizon: float = 200.0  # answers over which β adapts
@@ -146,12 +148,12 @@ class PPO:
         order = torch.randperm(len(mask), generator=self._random).to(self._device)
         parts = order.split(self.settings.microbatch)  # the rows of each forward, the same in every epoch
         before = self._look(batch, parts)
-        shares = self._shares(rollouts, mask)
+        rewards = self._rewards(rollouts, mask)
+        lam = self.settings.lam if rewards.dim() == 2 else self.settings.lam_whole
+        shares = self._shares(rewards, rollouts, mask)
         log_ratios = ops.kl_k1(before.logprobs, before.reference_logprobs)
-        rewards = ops.per_token_rewards(shares, log_ratios, mask, self.kl_coefficient)
-        advantages, returns = ops.generalised_advantages(
-            rewards, before.values, mask, self.settings.gamma, self.settings.lam
-        )
+        penalised = ops.per_token_rewards(shares, log_ratios, mask, self.kl_coefficient)
+        advantages, returns = ops.generalised_advantages(penalised, before.values, mask, self.settings.gamma, lam)
         advantages = ops.masked_whiten(advantages, mask)
         experience = _Experience(batch, before.logprobs, before.values, advantages, returns)
         updates = self._update([experience.rows(rows) for rows in parts])
@@ -207,13 +209,17 @@ class PPO:
         unit = states * torch.rsqrt(states.square().mean(-1, keepdim=True) + 1e-6)
         return logits, logprobs, self.value_head(unit)[..., 0]
 
-    def _shares(self, rollouts: Rollouts, mask: Tensor) -> Tensor:
-        """The reward as shares per token (B, R), less what a missing end of sequence costs."""
+    def _rewards(self, rollouts: Rollouts, mask: Tensor) -> Tensor:
+        """What the reward says, (B,) or (B, R), checked."""
         rewards = self.reward(rollouts.prompts, rollouts.answers).to(self._device, torch.float32)
         if rewards.shape not in (mask.shape, mask.shape[:1]):
             raise ValueError(f"a reward of shape {tuple(rewards.shape)} for answers of shape {tuple(mask.shape)}")
         if not rewards.isfinite().all():
             raise ValueError("a reward is not finite")
+        return rewards
+
+    def _shares(self, rewards: Tensor, rollouts: Rollouts, mask: Tensor) -> Tensor:
+        """The reward as shares per token (B, R), less what a missing end of sequence costs."""
         shares = rewards * mask if rewards.dim() == 2 else ops.on_last_token(rewards, mask)
         cut_off = torch.tensor([stop == "length" for stop in rollouts.stops], device=self._device)
         return shares - ops.on_last_token(cut_off * self.settings.missing_eos_penalty, mask)

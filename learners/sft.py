@@ -34,14 +34,15 @@ class SFTSettings:
 
 
 def correction_weights(original: Sequence[int], corrected: Sequence[int], left_alone: float = LEFT_ALONE) -> tuple[float, ...]:
-    """Weights for the tokens of a corrected answer: 1 where it differs from the original, `left_alone` elsewhere.
+    """Weights for the tokens of a corrected answer: 1 where it differs from the original or goes on after an omission, else `left_alone`.
 
-    All 1 when nothing was changed, or only left out: then there is no changed token to learn from.
+    All 1 where no token is new: there is nothing that the correction changed to learn from.
     """
     weights = [left_alone] * len(corrected)
-    blocks = SequenceMatcher(None, original, corrected, autojunk=False).get_opcodes()
-    for _, _, _, start, stop in (block for block in blocks if block[0] != "equal"):
-        weights[start:stop] = [1.0] * (stop - start)
+    for kind, _, _, start, stop in SequenceMatcher(None, original, corrected, autojunk=False).get_opcodes():
+        if kind != "equal":
+            stop = min(max(stop, start + 1), len(corrected))
+            weights[start:stop] = [1.0] * (stop - start)
     return tuple(weights) if 1.0 in weights else (1.0,) * len(corrected)
 
 

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.human_reward import Features, HumanReward, HumanRewardSettings, Level, Pairs, RewardHead
+from learners.human_reward import Features, HumanReward, HumanRewardSettings, RewardHead
+from learners.preferences import Level, Pairs
 
 WIDTH = 6
 VOCABULARY = 11

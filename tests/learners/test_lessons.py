@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from learners.human_reward import Level, Pairs
 from learners.lessons import LessonBook, changed_span, original_name, written_name
 from learners.live_reward import evidence_of
+from learners.preferences import Level, Pairs
 from learners.protocol import Answer, Lesson
 from storage.records import Correction, Demonstration, Message, Ranking, Rating
 
