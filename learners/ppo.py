@@ -167,16 +167,16 @@ class PPO:
         self._value_optimizer.reset()
 
     def state(self) -> dict[str, Tensor]:
-        """Value head and KL coefficient, copied to the CPU; the LoRA is the tree's."""
+        """Value head, KL coefficient and its target, copied to the CPU; the LoRA is the tree's."""
         state = {name: p.detach().cpu().clone() for name, p in self.value_head.named_parameters()}
-        return state | {"kl_coefficient": torch.tensor(self.kl_coefficient, dtype=torch.float64)}
+        return state | {"kl": torch.tensor([self.kl_coefficient, self._kl_target], dtype=torch.float64)}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the value head and the KL coefficient of `state`. Raises RuntimeError when its width is another."""
+        """Go on with the value head and the KL coefficient and target of `state`. Raises RuntimeError when its width is another."""
         for name, parameter in self.value_head.named_parameters():
             parameter.copy_(state[name])
-        self.kl_coefficient = float(state["kl_coefficient"])
+        self.kl_coefficient, self._kl_target = state["kl"].tolist()
 
     # --- before the update -------------------------------------------------------------------------------------------
 
