@@ -75,7 +75,7 @@ class Distill:
             padded = ops.pad(batch.prompts[part], batch.answers[part], self._device)
             loss = self._loss(padded, tokens)
             loss.backward()
-            total += float(loss)
+            total += loss.item()
             self.pause()
         norm = self._optimizer.step()
         n = len(batch.answers)

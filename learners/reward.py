@@ -68,7 +68,7 @@ class RewardModel:
             scores = self._raw_scores(items)
             loss = torch.stack([self._loss(item, s) for item, s in zip(items, scores, strict=True)]).sum() / len(batch)
             loss.backward()
-            total += float(loss)
+            total += loss.item()
             for item, s in zip(items, scores, strict=True):
                 found = _right_order(item, s)
                 right, pairs = right + found[0], pairs + found[1]

@@ -73,7 +73,7 @@ class SFT:
             output = forward(self.tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
             loss = losses.token_nll(output.logits[:, :-1], padded.answer_ids, weight, whole)
             loss.backward()
-            total += float(loss)
+            total += loss.item()
             self.pause()
         norm = self._optimizer.step()
         tokens = sum(map(len, weights))
