@@ -66,3 +66,27 @@ def story_prompts() -> list[str]:
 def write_prompts(path: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join(story_prompts()) + "\n")
+
+
+# --- corrections: each changes one thing ------------------------------------------------------------------------------------
+
+
+def rename(prompt: str, response: str) -> str:
+    """Everybody who is introduced by name is called Sam."""
+    for name in re.findall(r"named ([A-Z][a-z]+)", response):
+        response = re.sub(rf"\b{name}\b", "Sam", response)
+    return response
+
+
+def renamed(prompt: str, responses: list[str]) -> list[float]:
+    return [float("Sam" in text) for text in responses]
+
+
+def happy_end(prompt: str, response: str) -> str:
+    """After the second sentence comes the end."""
+    sentences = re.findall(r"[^.!?]+[.!?]+", response)
+    return "".join(sentences[:2]).rstrip() + " They were happy. The end." if sentences else response
+
+
+def ended_happily(prompt: str, responses: list[str]) -> list[float]:
+    return [float("The end." in text) for text in responses]

@@ -25,7 +25,11 @@ MODEL = HERE.parent.parent / "shared" / "data" / "stories260k"
 AFTER = ["--resume", "--rounds", "0"]
 """A second call: no further judgements, only training and the end."""
 
+CORRECTIONS = {"rename": "renamed", "happy_end": "ended_happily"}
+"""Operators that rewrite, and the judge that tells how often the change is there."""
+
 RECIPES: dict[str, list[list[str]]] = {
+    "corrections-3": [["--rounds", "3", "--feedback", "correction", "--train-seconds", "30", "--nats", "6"]],
     "bias-25": [["--rounds", "25", "--train-seconds", "0", "--nats", "6"]],
     "bias-50": [["--rounds", "50", "--train-seconds", "0", "--nats", "6"]],
     "unigram-25": [["--rounds", "25", "--train-seconds", "0", "--nats", "6", "--unigram"]],
@@ -63,10 +67,11 @@ def simulate(recipe: str, taste: str, seed: int, quantize: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.txt"
         prompts.write_text("\n".join(story_prompts()) + "\n", encoding="utf-8")
+        judge = ["--judge", f"{HERE / 'tastes.py'}:{CORRECTIONS[taste]}"] if taste in CORRECTIONS else []
         for arguments in RECIPES[recipe]:
             command = [
                 sys.executable, "-m", "tamer_tui.cli", "simulate", f"{folder}/record.db", "--model", str(MODEL), "--prompts", str(prompts),
-                "--operator", f"{HERE / 'tastes.py'}:{taste}", "-k", "4", "--max-new-tokens", "64",
+                "--operator", f"{HERE / 'tastes.py'}:{taste}", *judge, "-k", "4", "--max-new-tokens", "64",
                 "--seed", str(seed), "--quantize", quantize, "--json", *arguments,
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -90,7 +95,7 @@ def main() -> None:
         (recipe, taste, seed, options.quantize)
         for recipe in options.recipes
         for seed in range(options.seeds)
-        for taste in options.tastes.split(",")
+        for taste in (CORRECTIONS if recipe == "corrections-3" else options.tastes.split(","))
     ]
 
     def run(key: tuple[str, str, int, str]) -> None:
@@ -113,8 +118,12 @@ def summary(rows: list[dict]) -> dict:
     good = [row for row in rows if "error" not in row]
     figures = ("win_rate", "win_rate_adapter_only", "kl_per_response", "kl_adapter_only", "reward_pair_accuracy", "published")
     medians = {name: median([row[name] for row in good if row.get(name) is not None]) for name in figures}
-    tastes = {t: median([row["win_rate"] for row in good if row["key"].split("/")[1] == t]) for t in TASTES}
-    return {"runs": len(good), "failed": len(rows) - len(good), **medians, "by_taste": tastes}
+    tastes: dict[str, list[dict]] = {}
+    for row in good:
+        tastes.setdefault(row["key"].split("/")[1], []).append(row)
+    scores = ("win_rate", "base_score", "policy_score")
+    by_taste = {name: {figure: median([row[figure] for row in found]) for figure in scores} for name, found in tastes.items()}
+    return {"runs": len(good), "failed": len(rows) - len(good), **medians, "by_taste": by_taste}
 
 
 def median(values: list[float]) -> float | None:

@@ -54,7 +54,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     features = replace(features, basis=features.basis[:, :0]) if load.unigram else features
     head = RewardHead.empty(features)
     generator = Generator(backbone, actor, head, load.nats, load.bias, emit)
-    generator.calibrate([trace.visited(1.0) for trace in calibration])
+    generator.budget.calibrate([trace.visited(1.0) for trace in calibration])
     book = LessonBook(backbone.encode, lambda messages, text: encode_answer(backbone, messages, text), backbone.eos_ids, backbone.context)
     live_reward = LiveReward(book, features, lambda p, a: states_before(backbone, backbone.model, p, a))
     inputs = Inputs(

@@ -19,7 +19,7 @@ from learners.decoding import Row, Step, TextStream, decode
 from learners.human_reward import RewardHead
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Candidate, Ended, Event, Piece, Started, Tokens
 from learners.rollouts import Trace, look_again
-from learners.steering import NatsBudget, Steering, Visited, state_stride
+from learners.steering import NatsBudget, Steering, state_stride
 from learners.workshop import Policy
 from storage.records import BASE_VERSION, Sampling, StopReason
 
@@ -91,8 +91,7 @@ class Generator:
         """Act with another version from the next answer on; β is solved again on the remembered answers."""
         load_lora(self.actor, policy.lora)
         self.policy = policy
-        again = [look_again(self.backbone, self.actor, answer, self._temperature) for answer in self.budget.answers]
-        self.budget.replace_policy(again)
+        self.budget.see_again(lambda answer: look_again(self.backbone, self.actor, answer, self._temperature))
         self._steer(policy.steering(self.steering.head))
         self._emit(Acting(policy.version, self.beta, self.steering.head.epoch))
 
@@ -102,11 +101,6 @@ class Generator:
         self.bias = self.bias if bias is None else bias
         self._steer(self.steering)
         self._emit(Acting(self.policy.version, self.beta, self.steering.head.epoch))
-
-    def calibrate(self, answers: Sequence[Visited]) -> None:
-        """Answers of the base, on which the first β is solved."""
-        for answer in answers:
-            self.budget.visited(answer)
 
     def _steer(self, steering: Steering) -> None:
         self.steering = self.budget.solve(steering, self._temperature) if self.bias else steering

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +22,8 @@ REFERENCE_TOKENS = 64
 TOLERANCE = 5e-4
 """Relative, of the root of the KL at the solution."""
 REMEMBERED_ANSWERS = 32
+CAUTION = 0.5
+"""Share of the budget that is solved for on states of the base: steering leads where it costs more, by about this much."""
 STATE_BYTES = 128e6
 """Memory for the distributions of remembered answers; at large vocabularies states are stepped over to keep to it."""
 
@@ -83,6 +85,11 @@ class NatsBudget:
     def __init__(self, nats: float) -> None:
         self.nats = nats
         self._answers: deque[Visited] = deque(maxlen=REMEMBERED_ANSWERS)
+        self._calibration: tuple[Visited, ...] = ()
+
+    def calibrate(self, answers: Sequence[Visited]) -> None:
+        """Answers of the base: where β is solved, cautiously, until an acting answer was seen."""
+        self._calibration = tuple(answers)
 
     def visited(self, answer: Visited) -> None:
         """Remember where an acting answer went."""
@@ -90,22 +97,24 @@ class NatsBudget:
 
     @property
     def answers(self) -> tuple[Visited, ...]:
-        return tuple(self._answers)
+        """Where β is solved."""
+        return tuple(self._answers) or self._calibration
 
-    def replace_policy(self, answers: Sequence[Visited]) -> None:
+    def see_again(self, look: Callable[[Visited], Visited]) -> None:
         """After another adapter was published: the same answers, seen with it."""
-        self._answers.clear()
-        self._answers.extend(answers)
+        self._calibration = tuple(map(look, self._calibration))
+        self._answers = deque(map(look, self._answers), self._answers.maxlen)
 
     def solve(self, steering: Steering, temperature: float = 1.0) -> Steering:
         """The same steering with β at the budget; 0 when the adapter alone has spent it (or there is nothing to steer with)."""
-        if not self._answers or self.nats <= 0 or steering.head.blank:
+        answers = self.answers
+        if not answers or self.nats <= 0 or steering.head.blank:
             return replace(steering, beta=0.0)
-        hidden = torch.cat([a.hidden for a in self._answers])
-        base = torch.cat([a.base_logprobs for a in self._answers])
-        policy = torch.cat([a.policy_logprobs for a in self._answers])
+        hidden = torch.cat([a.hidden for a in answers])
+        base = torch.cat([a.base_logprobs for a in answers])
+        policy = torch.cat([a.policy_logprobs for a in answers])
         curve = _KLCurve.of(steering, hidden, base, policy, temperature)
-        return replace(steering, beta=curve.solve(self.nats / REFERENCE_TOKENS))
+        return replace(steering, beta=curve.solve((1.0 if self._answers else CAUTION) * self.nats / REFERENCE_TOKENS))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Teacher:
         self._budget.nats = self._share * inputs.nats
         self.head = inputs.head
         if not self._budget.answers:
-            self._remember(self._shop.probe(16))
+            self._budget.calibrate([trace.visited(self._shop.sampling.temperature) for trace in self._shop.probe(16)])
         self.steering = self._budget.solve(Steering(self.head), self._shop.sampling.temperature)
 
     def draw(self, prompts: list[TokenIds]) -> list[Trace]:

@@ -104,26 +104,6 @@ print(float((adapted - plain).abs().max()))
     assert json.loads((directory / "manifest.json").read_text())["stage"] == "distill"
 
 
-async def test_a_correction_is_learned_at_once_and_undo_unlearns_it_exactly(stories260k: Path, tmp_path: Path) -> None:
-    session, _ = session_over(stories260k, tmp_path / "a.db", quantize="none")
-    await session.start()
-    await session.wait_ready()
-    await rank_by_length(session, 2)
-    await until(session, lambda: session.standing.known == 2)
-    before = [v.text for v in await session.draw([PROMPTS[0]], ["acting"], [5])]
-    await session.next_set()
-    view = await session.wait_set_ended()
-    await session.correct(view.candidates[0].uid, "named Zed. Zed was glad.")
-    await until(session, lambda: session.standing.known == 3)
-    await session.undo()
-    await until(session, lambda: session.standing.known == 2)
-    after = [v.text for v in await session.draw([PROMPTS[0]], ["acting"], [5])]
-    await session.close()
-    assert after != [] and before != []
-    with Record(tmp_path / "a.db") as record:
-        assert record.counts().corrections == 0
-
-
 async def test_kill_9_of_the_engine_loses_nothing_and_a_restart_knows_everything(stories260k: Path, tmp_path: Path) -> None:
     session, engines = session_over(stories260k, tmp_path / "a.db", quantize="none")
     await session.start()

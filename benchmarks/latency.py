@@ -1,0 +1,116 @@
+"""How long the operator waits: from the commit of a ranking to the first displayed token that it steered, and how the terminal keeps up.
+
+    python benchmarks/latency.py [--rounds 50] [--model DIR]
+
+Drives the real Arena (headless Textual) over the real engine process with keys, four panes, training on. Prints one JSON line: medians and
+percentiles in milliseconds; decode speed while training as a share of the idle speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from tastes import story_prompts
+
+from storage.records import Prompt, Sampling
+from tamer_tui.app import TamerApp
+from tamer_tui.headless import make_session
+from tamer_tui.views import Change, SessionSettings
+
+MODEL = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260k"
+HEARTBEAT_SECONDS = 0.01
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+
+
+async def heartbeat(lags: list[float]) -> None:
+    """How late the loop gets to a timer."""
+    while True:
+        due = time.perf_counter() + HEARTBEAT_SECONDS
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        lags.append(1000 * (time.perf_counter() - due))
+
+
+async def measure(model: str, rounds: int) -> dict[str, float]:
+    prompts = tuple(Prompt.of(text) for text in story_prompts())
+    with tempfile.TemporaryDirectory() as folder:
+        settings = SessionSettings(model, prompts, sampling=Sampling(1.0, 64), quantize="none")
+        session = make_session(settings, Path(folder) / "a.db", None)
+        app = TamerApp(session)
+        waits: list[float] = []
+        presses: list[float] = []
+        speeds: dict[bool, list[float]] = {True: [], False: []}
+        lags: list[float] = []
+        committed = shown = 0.0
+        published = {"v": 0.0}
+
+        def changed(change: Change) -> None:
+            if change is Change.VERSION and session.standing.adapted and not published["v"]:
+                published["v"] = time.perf_counter()
+
+        session.observe(changed)
+        await session.start()
+        async with app.run_test(size=(200, 50)) as pilot:
+            await session.wait_ready()
+            beat = asyncio.create_task(heartbeat(lags))
+            first_commit = 0.0
+            for _ in range(rounds):
+                view = await session.wait_set_ended()
+                await pilot.pause(0.3)
+                training = any(stage.active for stage in session.standing.learning.values())
+                arena = app.screen
+                for key in "ba":
+                    began = time.perf_counter()
+                    await pilot.press(key)
+                    presses.append(1000 * (time.perf_counter() - began))
+                arena._opened = 0.0  # type: ignore[attr-defined]
+                committed = time.perf_counter()
+                first_commit = first_commit or committed
+                await pilot.press("enter")
+                while session.current is view or not any(pane.stream.text for pane in arena._panes):  # type: ignore[attr-defined]
+                    await asyncio.sleep(0.002)
+                shown = time.perf_counter()
+                waits.append(1000 * (shown - committed))
+                began = time.perf_counter()
+                current = await session.wait_set_ended()
+                tokens = sum(len(c.token_ids) for c in current.candidates) / len(current.candidates)
+                longest = max(c.times[-1] - c.times[0] for c in current.candidates if c.times)
+                speeds[training].append(tokens / max(1e-6, longest))
+            beat.cancel()
+        await session.close()
+    idle = statistics.median(speeds[False]) if speeds[False] else float("nan")
+    busy = statistics.median(speeds[True]) if speeds[True] else float("nan")
+    return {
+        "rankings": rounds,
+        "commit_to_first_displayed_token_ms_median": statistics.median(waits),
+        "at_last_10_rankings_ms_median": statistics.median(waits[-10:]),
+        "commit_to_first_token_ms_p95": percentile(waits, 0.95),
+        "first_ranking_to_published_s": published["v"] - first_commit if published["v"] else float("nan"),
+        "loop_lag_ms_p50": percentile(lags, 0.5),
+        "loop_lag_ms_p99": percentile(lags, 0.99),
+        "key_handled_ms_p95": percentile(presses, 0.95),
+        "decode_steps_per_s_idle": idle,
+        "decode_steps_per_s_training": busy,
+        "decode_training_over_idle": busy / idle,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--model", default=str(MODEL))
+    options = parser.parse_args()
+    figures = asyncio.run(measure(options.model, options.rounds))
+    print(json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()

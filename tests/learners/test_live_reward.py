@@ -1,0 +1,98 @@
+"""Ĥ over a real model's states: what one judgement does, and that taking it back leaves no bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from learners.assembly import Parts, assemble
+from learners.protocol import Answer, Candidate, Ended, Event, Lesson, Load
+from learners.rollouts import draw_answers
+from learners.steering import REFERENCE_TOKENS
+from storage.records import Correction, Message, Ranking, Rating, Sampling
+
+events: list[Event] = []
+PROMPT = (Message("user", "Once upon a time, there was a little dog"),)
+
+
+@pytest.fixture(scope="module")
+def load_parts(request: pytest.FixtureRequest) -> Parts:
+    model = Path(request.config.rootpath).parent / "shared" / "data" / "stories260k"
+    if not model.is_dir():
+        pytest.skip(f"the model is not at {model}")
+    return assemble(Load(str(model), sampling=Sampling(1.0, 24)), events.append)
+
+
+def lesson(parts: Parts, seq: int) -> Lesson:
+    """Four answers of the base, the shorter the better."""
+    ids = tuple(parts.backbone.encode(PROMPT))
+    traces = draw_answers(parts.backbone, parts.backbone.model, [ids] * 4, Sampling(1.0, 24), seq * 100, adapter=False)
+    answers = [Answer(f"{seq}/{i}", PROMPT, parts.backbone.decode(t.ids), t.prompt_ids, tuple(t.ids), "length") for i, t in enumerate(traces)]
+    order = sorted(answers, key=lambda a: len(a.text))
+    return Lesson(seq, Ranking("s", {a.uid: i + 1 for i, a in enumerate(order)}), tuple(answers))
+
+
+def test_a_retracted_judgement_leaves_no_bit_and_a_redone_one_brings_all_back(load_parts: Parts) -> None:
+    live = load_parts.live_reward
+    first = live.learn(lesson(load_parts, 1)).head
+    both = live.learn(lesson(load_parts, 2)).head
+    assert not torch.equal(both.weights[: len(first.weights)], first.weights)
+    back = live.retract(2).head
+    assert torch.equal(back.weights, first.weights) and torch.equal(back.tokens, first.tokens)
+    again = live.learn(lesson(load_parts, 2)).head
+    assert torch.equal(again.weights, both.weights)
+    live.retract(1), live.retract(2)
+
+
+def test_a_correction_raises_the_written_word_over_the_one_it_replaced(load_parts: Parts) -> None:
+    live, backbone = load_parts.live_reward, load_parts.backbone
+    ids = tuple(backbone.encode(PROMPT))
+    told = " named Max. Max was sad."
+    answer = Answer("c", PROMPT, told, ids, tuple(backbone.encode_completion(told)[:-1]), "length")
+    fitted = live.learn(Lesson(9, Correction("s", "c", " named Max. Max was happy."), (answer,)))
+    (happy,) = [s for s in live.lessons.samples.values() if s.name == "written:9"]
+    (sad,) = [s for s in live.lessons.samples.values() if s.name == "original:9"]
+    assert happy.span is not None and sad.span is not None and happy.span[0] == sad.span[0]
+    rewards = []
+    for sample in (happy, sad):
+        states = backbone_states(load_parts, sample.prompt_ids, sample.token_ids)
+        span = slice(*sample.span)  # type: ignore[misc]
+        rewards.append(float(fitted.head.token_rewards(states[span], torch.tensor(sample.token_ids[span])).mean()))
+    assert rewards[0] > rewards[1]
+    assert live.retract(9).head.blank
+
+
+def backbone_states(parts: Parts, prompt_ids: tuple[int, ...], token_ids: tuple[int, ...]) -> torch.Tensor:
+    from learners.rollouts import states_before
+
+    return states_before(parts.backbone, parts.backbone.model, prompt_ids, token_ids)
+
+
+def test_a_rating_alone_teaches_and_an_answer_without_words_is_said_to_be_dropped(load_parts: Parts) -> None:
+    live = load_parts.live_reward
+    one = lesson(load_parts, 3).answers[0]
+    assert not live.learn(Lesson(5, Rating("s", one.uid, 7), (one,))).head.blank
+    live.retract(5)
+    empty = Answer("e", PROMPT, "", tuple(load_parts.backbone.encode(PROMPT)), (), "stopped")
+    eos = live.learn(Lesson(6, Rating("s", "e", 1), (empty,)))
+    assert eos.dropped == "" or "no" in eos.dropped
+    live.retract(6)
+
+
+def test_after_a_few_answers_the_generator_spends_the_budget_it_was_given(load_parts: Parts) -> None:
+    live, generator = load_parts.live_reward, load_parts.generator
+    for seq in (11, 12, 13):
+        head = live.learn(lesson(load_parts, seq)).head
+    spent = []
+    for seed in range(4):
+        generator.use_head(head)
+        candidates = [Candidate(f"{seed}-{i}", 10 * seed + i, PROMPT) for i in range(8)]
+        events.clear()
+        for _ in generator.draw(candidates, Sampling(1.0, 48)):
+            pass
+        ended = [event for event in events if isinstance(event, Ended)]
+        spent.append(sum(e.kl for e in ended) / sum(e.n_tokens for e in ended) * REFERENCE_TOKENS)
+    assert 0.3 * generator.budget.nats < spent[0] < 2 * generator.budget.nats, "on states of the base: only roughly"
+    assert sum(spent[2:]) / 2 == pytest.approx(generator.budget.nats, rel=0.25)
