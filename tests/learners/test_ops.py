@@ -188,3 +188,9 @@ def test_warmup_rises_to_one_and_stays() -> None:
 def test_narrow_models_take_larger_steps() -> None:
     assert ops.rate_for_width(1e-4, 2000) == 1e-4
     assert ops.rate_for_width(1e-4, 64) > ops.rate_for_width(1e-4, 4096) > 0
+
+
+def test_long_answers_go_through_a_forward_in_smaller_groups() -> None:
+    assert ops.answers_per_forward(8, 64) == 8
+    assert ops.answers_per_forward(8, 1023) == 2
+    assert ops.answers_per_forward(8, 100_000) == 1
