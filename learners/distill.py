@@ -28,7 +28,7 @@ class DistillSettings:
     """Constants of distillation."""
 
     learning_rate: float = 1e-4  # of the LoRA at width 2,000 (ops.rate_for_width)
-    microbatch: int = 8  # answers in one forward
+    microbatch: int = 8  # answers in one forward; fewer when they are long
     adam: AdamSettings = field(default_factory=AdamSettings)
 
 
@@ -70,8 +70,9 @@ class Distill:
         self._optimizer.clear()
         rate = self._optimizer.learning_rate
         total = 0.0
-        for start in range(0, len(batch.answers), self.settings.microbatch):
-            part = slice(start, start + self.settings.microbatch)
+        rows = ops.answers_per_forward(self.settings.microbatch, max(map(len, batch.answers)))
+        for start in range(0, len(batch.answers), rows):
+            part = slice(start, start + rows)
             padded = ops.pad(batch.prompts[part], batch.answers[part], self._device)
             loss = self._loss(padded, tokens)
             loss.backward()

@@ -17,6 +17,8 @@ from torch import Tensor
 
 CHUNK = 256
 """Positions whose float32 distributions are held at once."""
+POSITIONS = 2048
+"""Positions whose logits one training forward may give: at a vocabulary of 150,000 they take 1.2 GB in float32."""
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -60,6 +62,11 @@ def pad(
         mask[i, row] = 1
     ids, mask = ids.to(device), mask.to(device)
     return Padded(ids, mask, ids[:, widest:], mask[:, widest:].bool())
+
+
+def answers_per_forward(most: int, longest: int) -> int:
+    """How many answers of up to `longest` tokens go into one training forward: at least one."""
+    return max(1, min(most, POSITIONS // (longest + 1)))
 
 
 # --- distributions over the next token -------------------------------------------------------------------------------

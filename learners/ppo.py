@@ -44,7 +44,7 @@ class PPOSettings:
     value_rate: float = 0.1  # about how far one step may move a value; Adam's rate is this over the width
     epochs: int = 2  # passes over the rollouts (4 in Ziegler et al. 2019: no better here, and slower)
     minibatch: int = 16  # answers in one optimizer step
-    microbatch: int = 8  # answers in one forward
+    microbatch: int = 8  # answers in one forward; fewer when they are long
     clip: float = 0.2  # of the probability ratio (Schulman et al. 2017)
     value_clip: float = 0.2  # of a value's change; presumes scores of unit size
     gamma: float = 1.0  # discount (Ziegler et al. 2019)
@@ -146,7 +146,7 @@ class PPO:
         batch = ops.pad(rollouts.prompts, rollouts.answers, self._device)
         mask = batch.answer_mask
         order = torch.randperm(len(mask), generator=self._random).to(self._device)
-        parts = order.split(self.settings.microbatch)  # the rows of each forward, the same in every epoch
+        parts = order.split(ops.answers_per_forward(self.settings.microbatch, mask.shape[1]))  # the rows of each forward, the same in every epoch
         before = self._look(batch, parts)
         rewards = self._rewards(rollouts, mask)
         lam = self.settings.lam if rewards.dim() == 2 else self.settings.lam_whole
@@ -229,9 +229,10 @@ class PPO:
     def _update(self, parts: Sequence[_Experience]) -> list[_Update]:
         """Optimizer steps over shuffled minibatches, until the epochs are over or the policy has moved far enough."""
         updates: list[_Update] = []
+        forwards_per_step = max(1, self.settings.minibatch // len(parts[0].advantages))
         for _ in range(self.settings.epochs):
             shuffled = torch.randperm(len(parts), generator=self._random)
-            for chosen in shuffled.split(max(1, self.settings.minibatch // self.settings.microbatch)):
+            for chosen in shuffled.split(forwards_per_step):
                 updates.append(self._minibatch([parts[i] for i in chosen]))
                 if not updates[-1].applied:
                     return updates

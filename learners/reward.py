@@ -30,7 +30,7 @@ class RewardSettings:
     learning_rate: float = 1e-4  # of LoRA and head at width 2,000 (ops.rate_for_width)
     centring_weight: float = 0.01  # of the mean squared score beside one ranking (Eisenstein et al. 2023)
     rating_weight: float = 1.0  # of the squared error of one rating beside one ranking
-    microbatch: int = 32  # answers in one forward; the answers of one ranking stay together
+    microbatch: int = 32  # answers in one forward, fewer when they are long; those of one ranking stay together
     adam: AdamSettings = field(default_factory=AdamSettings)
 
 
@@ -82,9 +82,9 @@ class RewardModel:
     def token_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Normalised reward after each token, (B, R) float32, 0 beyond an answer's end. Their mean is the answer's score."""
         padded = ops.pad(prompts, answers, self._device)
-        parts = []
-        for start in range(0, len(prompts), self.settings.microbatch):
-            rows = padded.rows(slice(start, start + self.settings.microbatch))
+        parts, size = [], ops.answers_per_forward(self.settings.microbatch, padded.keep - 1)
+        for start in range(0, len(prompts), size):
+            rows = padded.rows(slice(start, start + size))
             parts.append((self.gain * self._raw_rewards(rows) + self.bias) * rows.answer_mask)
             self.pause()
         return torch.cat(parts)
@@ -142,15 +142,15 @@ class RewardModel:
         self._optimizer.reset()
 
     def _microbatches(self, batch: Sequence[Comparison | Scored]) -> Iterator[list[Comparison | Scored]]:
+        longest = max(len(answer) for item in batch for answer in _answers(item))
+        room = size = ops.answers_per_forward(self.settings.microbatch, longest)
         items: list[Comparison | Scored] = []
-        rows = 0
         for item in batch:
-            n = len(_answers(item))
-            if items and rows + n > self.settings.microbatch:
+            if items and room < len(_answers(item)):
                 yield items
-                items, rows = [], 0
+                items, room = [], size
             items.append(item)
-            rows += n
+            room -= len(_answers(item))
         yield items
 
     def _raw_scores(self, items: Sequence[Comparison | Scored]) -> list[Tensor]:

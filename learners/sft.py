@@ -29,7 +29,7 @@ class SFTSettings:
     """Constants of imitation."""
 
     learning_rate: float = 3e-5  # of the LoRA at width 2,000 (ops.rate_for_width); three corrections cost 1 nat in 6 steps, 4 in 8
-    microbatch: int = 8  # answers in one forward
+    microbatch: int = 8  # answers in one forward; fewer when they are long
     adam: AdamSettings = field(default_factory=AdamSettings)
 
 
@@ -65,8 +65,9 @@ class SFT:
         if whole <= 0:
             raise ValueError("nothing to imitate: the batch has no answer tokens")
         rate, total = self._optimizer.learning_rate, 0.0
-        for start in range(0, len(batch), self.settings.microbatch):
-            part = slice(start, start + self.settings.microbatch)
+        rows = ops.answers_per_forward(self.settings.microbatch, max(map(len, weights)))
+        for start in range(0, len(batch), rows):
+            part = slice(start, start + rows)
             padded = ops.pad([t.prompt_ids for t in batch[part]], [t.token_ids for t in batch[part]], self._device)
             weight = padded.answer_mask.float()
             weight[padded.answer_mask] = torch.tensor([w for row in weights[part] for w in row], device=self._device)
