@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from learners.backbone import Backbone
@@ -21,6 +22,8 @@ from storage.records import Sampling
 TokenIds = tuple[int, ...]
 Judge = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
 """Prompts and answers -> scores (B,)."""
+SEEDS = 100
+"""Between two draws: each answer has a seed of its own, counted on from the draw's."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class GateSettings:
     prompts: int = 12
     answers: int = 4  # to each prompt, from each policy
     fewest_prompts: int = 8  # with fewer gate prompts, train prompts with fresh answers serve
+    looks: int = 3  # at what seems worse, before it is refused
     over_budget: float = 1.1  # the adapter alone may spend this much of the budget; the estimate is that rough
 
 
@@ -82,14 +86,21 @@ class Gate:
             return Verdict(False, "not finite", "its answers have no finite probability")
         if kl > nats * self.settings.over_budget:
             return Verdict(False, "over budget", f"{kl:.1f} of {nats:g} nats spent by the adapter alone", kl)
-        theirs, steering = alone, candidate.steering
-        if steering is not None:
-            steering = self._solve(steering, alone, nats)
-            theirs = self._draw(chosen, seed, steering) if steering.active else alone
-        live.load()
-        ours = self._draw(chosen, seed + 1, live.steering)
-        candidate.load()
-        return self._verdict(judge, theirs, ours, kl, steering)
+        steering = self._solve(candidate.steering, alone, nats) if candidate.steering is not None else None
+        verdict = Verdict(False, "worse", "never compared", kl)
+        new, old = torch.zeros(0), torch.zeros(0)
+        for look in range(self.settings.looks):
+            # what looks worse is looked at again: of two equal policies, one in six is worse by a standard error at one look
+            seed += 2 * SEEDS
+            theirs = alone if look == 0 and (steering is None or not steering.active) else self._draw(chosen, seed, steering)
+            live.load()
+            ours = self._draw(chosen, seed + SEEDS, live.steering)
+            candidate.load()
+            new, old = torch.cat([new, _scores(judge, theirs)]), torch.cat([old, _scores(judge, ours)])
+            verdict = self._verdict(new, old, len(chosen) // self.settings.answers, kl, steering)
+            if verdict.code != "worse":
+                break
+        return verdict
 
     def _draw(self, prompts: Sequence[TokenIds], seed: int, steering: Steering | None) -> list[Trace]:
         return draw_answers(
@@ -103,17 +114,19 @@ class Gate:
             budget.visited(trace.visited(self.sampling.temperature))
         return budget.solve(replace(steering, beta=0.0), self.sampling.temperature)
 
-    def _verdict(
-        self, judge: Judge, theirs: Sequence[Trace], ours: Sequence[Trace], kl: float, steering: Steering | None
-    ) -> Verdict:
-        new, old = (judge([t.prompt_ids for t in ts], [tuple(t.ids) for t in ts]).float().cpu() for ts in (theirs, ours))
+    def _verdict(self, new: Tensor, old: Tensor, prompts: int, kl: float, steering: Steering | None) -> Verdict:
+        """From the scores of all looks, answers to one prompt together: (looks · prompts · answers,) each."""
         if not bool(new.isfinite().all()):
             return Verdict(False, "not finite", "the judge has no finite score for it", kl)
         wins = (new > old).float() + 0.5 * (new == old).float()
-        by_prompt = (new - old).view(-1, self.settings.answers).mean(1)
-        error = float(by_prompt.std(correction=1)) / math.sqrt(len(by_prompt)) if len(by_prompt) > 1 else 0.0
-        rate, on = float(wins.mean()), f"on {len(by_prompt)} prompts ({float(wins.mean()):.0%} won)"
+        by_prompt = (new - old).view(-1, prompts, self.settings.answers).mean((0, 2))
+        error = float(by_prompt.std(correction=1)) / math.sqrt(prompts) if prompts > 1 else 0.0
+        rate, on = float(wins.mean()), f"on {prompts} prompts ({float(wins.mean()):.0%} won)"
         if float(by_prompt.mean()) < -error:
             return Verdict(False, "worse", f"worse {on}", kl, rate, steering)
         better = "better" if float(by_prompt.mean()) > error else "no worse"
         return Verdict(True, "published", f"{better} {on}", kl, rate, steering)
+
+
+def _scores(judge: Judge, traces: Sequence[Trace]) -> Tensor:
+    return judge([t.prompt_ids for t in traces], [tuple(t.ids) for t in traces]).float().cpu()

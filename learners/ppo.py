@@ -52,7 +52,7 @@ class PPOSettings:
     lam_whole: float = 1.0  # λ when it comes per answer: less would credit the last 1 / (1 - λ) tokens while values are rough
     kl_target: float = 6.0  # nats per answer against the reference (Ziegler et al. 2019)
     kl_coefficient: float | None = None  # β to begin with, reward per nat; None is 1/√target, about where it settles
-    kl_horizon: float = 200.0  # answers over which β adapts
+    kl_horizon: float = 100.0  # answers over which β adapts
     step_kl: float = 0.02  # nats per token between the policy before and after; beyond it the rollouts are left
     missing_eos_penalty: float = 0.0  # taken off the score of an answer that ran into the length limit
     policy_loss_weight: float = 1.0  # 0 leaves the policy as it is, for comparison

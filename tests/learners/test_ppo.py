@@ -299,7 +299,7 @@ def test_the_kl_coefficient_falls_while_below_the_target_and_rises_above_it(back
     rollouts = drawn(ppo)
     assert ppo.step(rollouts).kl_coefficient == 0.1
     above = ppo.kl_coefficient
-    assert above == pytest.approx(0.1 * (1 + 0.2 * 12 / 200))
+    assert above == pytest.approx(0.1 * (1 + 0.2 * 12 / 100))
     ppo._kl_target = 1e3
     ppo.step(rollouts)
     assert ppo.kl_coefficient < above
