@@ -64,7 +64,7 @@ class Bench:
         prompts = [tuple(self.backbone.encode((Message("user", text),))) for text in story_prompts()]
         random.Random(options.seed).shuffle(prompts)
         self.held_out, self.train = prompts[:12], prompts[12:]
-        self.base = self.quality(self.ppo(PPOSettings(), 1.0).rollout(self.held_out, 8))
+        self.base = self.quality(self.ppo(PPOSettings(), 1.0).rollout(self.held_out, 24))
         mean = sum(self.base) / len(self.base)
         self.spread = (sum((x - mean) ** 2 for x in self.base) / len(self.base)) ** 0.5
 
@@ -83,7 +83,7 @@ class Bench:
         while time.monotonic() - started < self.options.seconds:
             ppo.step(ppo.rollout(random_.sample(self.train, 8), 4))
             iterations += 1
-        final = ppo.rollout(self.held_out, 8)
+        final = ppo.rollout(self.held_out, 24)
         scores = self.quality(final)
         nats = ppo.step(final).kl or 0.0
         wins = sum((a > b) + 0.5 * (a == b) for a in scores for b in self.base) / len(scores) / len(self.base)
