@@ -25,13 +25,7 @@ class _Line(msgspec.Struct):
 
 def read_prompts(path: Path, system: str | None = None) -> tuple[Prompt, ...]:
     """The prompts of a file, in order, each once; empty lines are passed over. Raises PromptError."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8 (byte {error.start})") from error
-    except OSError as error:
-        raise PromptError(f"{path} cannot be read: {error.strerror}") from error
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = [(number, line.strip()) for number, line in enumerate(_text(path).split("\n"), start=1) if line.strip()]
     if not lines:
         raise PromptError(f"{path} has no prompts: write one a line")
     json_lines = path.suffix in (".jsonl", ".ndjson") or lines[0][1].startswith("{")
@@ -49,6 +43,18 @@ def starter_prompts(chat: bool, system: str | None = None) -> tuple[Prompt, ...]
     return tuple(Prompt.of(line.strip(), system) for line in text.splitlines() if line.strip())
 
 
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PromptError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise PromptError(f"{path}:{line}: not UTF-8: save the file as UTF-8") from error
+
+
 def _of_json(line: str, where: str, system: str | None) -> Prompt:
     try:
         found = msgspec.json.decode(line.encode(), type=_Line)
@@ -64,6 +70,8 @@ def _conversation(messages: Sequence[Message], where: str, system: str | None) -
         raise PromptError(f"{where}: neither `prompt` nor `messages`")
     if messages[-1].role != "user":
         raise PromptError(f"{where}: the last message must be the user's")
+    if not messages[-1].content.strip():
+        raise PromptError(f"{where}: the last message is empty")
     if system and messages[0].role != "system":
         return (Message("system", system), *messages)
     return tuple(messages)
