@@ -28,8 +28,7 @@ class HumanRewardSettings:
     """Constants of the fit; chosen on simulated operators of several tastes (benchmarks/human_reward.py)."""
 
     dimensions: int = 64  # of x(s) without the constant; wider hidden states are projected to this
-    ridge: float = 0.01  # penalty on the squared weights, in units of the log-likelihood of one comparison
-    constants: tuple[float, ...] = (0.3, 1.0, 3.0)  # sizes of the constant feature beside hidden features of norm 1: the likeliest is taken
+    ridge: float = 0.001  # penalty on the squared weights, in units of the log-likelihood of one comparison
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
     window: int = 1000  # answers that are solved exactly together; what is older becomes the prior mean
 
@@ -151,15 +150,15 @@ class _Gram:
         self._rows = torch.zeros(0, width, dtype=torch.float64)  # all functionals' rows, one after another
         self._tokens = torch.zeros(0, dtype=torch.int64)
         self._owners = torch.zeros(0, dtype=torch.int64)  # slot of each row
-        self._products = torch.zeros(2, 0, 0, dtype=torch.float64)
+        self._products = torch.zeros(0, 0, dtype=torch.float64)
 
     def of(self, functionals: Mapping[str, Functional], uids: Sequence[str]) -> Tensor:
-        """(2, n, n) for these names: of the state's features, and of the constant."""
+        """(n, n) for these names."""
         for uid in uids:
             if uid not in self._slots:
                 self._append(uid, functionals[uid])
         slots = torch.tensor([self._slots[uid] for uid in uids])
-        return self._products[:, slots][:, :, slots]
+        return self._products[slots][:, slots]
 
     def _append(self, uid: str, functional: Functional) -> None:
         slot = len(self._slots)
@@ -169,13 +168,12 @@ class _Gram:
         self._owners = torch.cat([self._owners, torch.full((len(functional.tokens),), slot)])
         partners, known = _lookup(functional.tokens, self._tokens)
         shared = known.nonzero()[:, 0]
-        products = self._rows[shared] * functional.rows[partners[shared]]
-        both = torch.stack([products[:, :-1].sum(1), products[:, -1]])
-        row = torch.zeros(2, slot + 1, dtype=torch.float64).index_add_(1, self._owners[shared], both)
-        grown = torch.zeros(2, slot + 1, slot + 1, dtype=torch.float64)
-        grown[:, :slot, :slot] = self._products
-        grown[:, slot, :] = row
-        grown[:, :, slot] = row
+        products = (self._rows[shared] * functional.rows[partners[shared]]).sum(1)
+        row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners[shared], products)
+        grown = torch.zeros(slot + 1, slot + 1, dtype=torch.float64)
+        grown[:slot, :slot] = self._products
+        grown[slot, :] = row
+        grown[:, slot] = row
         self._products = grown
 
 
@@ -248,11 +246,8 @@ class HumanReward:
         index = {uid: i for i, uid in enumerate(uids)}
         offset = torch.tensor([float(_apply(prior, self._answers[uid])) for uid in uids], dtype=torch.float64)
         problem = Problem.of(evidence, index, self.settings.rating_weight)
-        context, constant = self._gram.of(self._answers, uids)
-        solutions = [solve(problem, context + c * c * constant, offset, self.settings.ridge) for c in self.settings.constants]
-        best = max(range(len(solutions)), key=lambda i: solutions[i].log_evidence)
-        functionals = [self._answers[uid] for uid in uids]
-        return _combine(prior, functionals, solutions[best].alpha, self.settings.constants[best], epoch)
+        alpha = solve(problem, self._gram.of(self._answers, uids), offset, self.settings.ridge)
+        return _combine(prior, [self._answers[uid] for uid in uids], alpha, epoch)
 
 
 def _lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,12 +266,10 @@ def _apply(head: RewardHead, functional: Functional) -> Tensor:
     return ((functional.rows * head.weights[slots].double()).sum(1) * known).sum()
 
 
-def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, constant: float, epoch: int) -> RewardHead:
-    """The prior's weights plus the weighted sum of the functionals' rows; the constant feature counts with its size, squared."""
-    scale = torch.ones(prior.features.width, dtype=torch.float64)
-    scale[-1] = constant * constant
+def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, epoch: int) -> RewardHead:
+    """The prior's weights plus the weighted sum of the functionals' rows."""
     parts = [(prior.tokens, prior.weights.double())]
-    parts += [(f.tokens, f.rows * scale * a) for f, a in zip(functionals, alpha, strict=True)]
+    parts += [(f.tokens, f.rows * a) for f, a in zip(functionals, alpha, strict=True)]
     tokens, where = torch.unique(torch.cat([t for t, _ in parts]), sorted=True, return_inverse=True)
     weights = torch.zeros(len(tokens), prior.features.width, dtype=torch.float64)
     weights.index_add_(0, where, torch.cat([rows for _, rows in parts]))

@@ -1,7 +1,6 @@
 """What judgements say of answers' scores, and the exact fit: penalised maximum likelihood by Newton's method, in the span of the judged answers.
 
-Bradley and Terry 1952 for comparisons, squares for centred ratings, Laplace's approximation (MacKay 1992) for the evidence. Pure functions of scores
-and a Gram matrix: no model, no tokens.
+Bradley and Terry 1952 for comparisons, squares for centred ratings. Pure functions of scores and a Gram matrix: no model, no tokens.
 """
 
 from __future__ import annotations
@@ -109,19 +108,9 @@ class Problem:
         return gradient, hessian.view(n, n)
 
 
-@dataclass(frozen=True)
-class Solution:
-    """The optimum, and how likely the evidence is under its prior."""
-
-    alpha: Tensor  # (n,)
-    log_evidence: float
-
-
-def solve(problem: Problem, gram: Tensor, offset: Tensor, ridge: float, iterations: int = 25, tolerance: float = 1e-10) -> Solution:
+def solve(problem: Problem, gram: Tensor, offset: Tensor, ridge: float, iterations: int = 25, tolerance: float = 1e-10) -> Tensor:
     """Coefficients α of the answers' functionals, scores f = offset + K α: each Newton step solves (H K + λ I) α = H (f - offset) - g, halved until
     the objective falls; it stops when that is by less than `tolerance` nats.
-
-    The evidence is Laplace's: the likelihood at the optimum, less the penalty, less half the log-determinant of I + H K / λ.
     """
     identity = torch.eye(len(offset), dtype=torch.float64)
     alpha = torch.zeros(len(offset), dtype=torch.float64)
@@ -140,6 +129,4 @@ def solve(problem: Problem, gram: Tensor, offset: Tensor, ridge: float, iteratio
                 break
         if not before - value > tolerance:
             break
-    _, hessian = problem.derivatives(offset + gram @ alpha)
-    spread = torch.linalg.slogdet(identity + hessian @ gram / ridge).logabsdet
-    return Solution(alpha, -value - 0.5 * float(spread))
+    return alpha

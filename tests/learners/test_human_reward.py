@@ -46,7 +46,7 @@ def dense(human_reward: HumanReward, answers: dict, uids: list[str]) -> torch.Te
 
 
 def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_table() -> None:
-    human_reward, answers = taught(8, constants=(1.0,))
+    human_reward, answers = taught(8)
     evidence = [
         Pairs.of_ranks({"a0": 1, "a1": 2, "a2": 2, "a3": 3}),
         Pairs.of_ranks({"a4": 1}, unranked=("a5", "a6")),
