@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import sys
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TextIO
 
 Judge = Callable[[str, list[str]], list[float]]
 Corrector = Callable[[str, str], str]
@@ -26,30 +28,36 @@ def load_function(spec: str) -> Callable[..., Any]:
         raise OperatorError(f"an operator is FILE.py:FUNC, not {spec}")
     if not path.is_file():
         raise OperatorError(f"there is no file {path}")
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        found = importlib.util.spec_from_file_location(f"operator_{path.stem}", path)
-        if found is None or found.loader is None:
-            raise OperatorError(f"{path} is not a Python file")
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-    except OperatorError:
-        raise
-    except Exception as error:
-        raise OperatorError(f"{path} cannot be imported: {_line(error)}") from error
-    finally:
-        sys.path.pop(0)
-    function = getattr(module, name, None)
+    function = getattr(_module(path), name, None)
     if not callable(function):
         raise OperatorError(f"{path} has no function {name}")
     return function
 
 
+def _module(path: Path) -> ModuleType:
+    """The file, run. Its folder stays importable: a function may import when it is called."""
+    found = importlib.util.spec_from_file_location(f"operator_{path.stem}", path)
+    if found is None or found.loader is None:
+        raise OperatorError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last: a neighbour called json.py must not hide the library
+    sys.modules[found.name] = module  # dataclasses look themselves up there
+    try:
+        with _quiet():
+            found.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise OperatorError(f"{path} cannot be imported: {_line(error)}") from error
+    return module
+
+
 def ask(judge: Judge, spec: str, prompt: str, responses: Sequence[str]) -> list[float]:
     """Scores of the responses, checked. Raises OperatorError."""
     try:
-        scores = [float(score) for score in judge(prompt, list(responses))]
-    except Exception as error:
+        with _quiet():
+            scores = [float(score) for score in judge(prompt, list(responses))]
+    except (Exception, SystemExit) as error:
         raise OperatorError(f"{spec} failed: {_line(error)}") from error
     if len(scores) != len(responses):
         raise OperatorError(f"{spec} gave {len(scores)} scores for {len(responses)} responses")
@@ -61,8 +69,9 @@ def ask(judge: Judge, spec: str, prompt: str, responses: Sequence[str]) -> list[
 def rewrite(correct: Corrector, spec: str, prompt: str, response: str) -> str:
     """The response as the operator rewrites it. Raises OperatorError."""
     try:
-        text = correct(prompt, response)
-    except Exception as error:
+        with _quiet():
+            text = correct(prompt, response)
+    except (Exception, SystemExit) as error:
         raise OperatorError(f"{spec} failed: {_line(error)}") from error
     if not isinstance(text, str):
         raise OperatorError(f"{spec} gave a {type(text).__name__} instead of a text")
@@ -92,5 +101,10 @@ class RunningQuantiles:
         return min(7, 1 + int(7 * middle / len(self._scores)))
 
 
-def _line(error: Exception) -> str:
+def _quiet() -> contextlib.redirect_stdout[TextIO]:
+    """What an operator's code prints goes to stderr: stdout carries the JSON."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
