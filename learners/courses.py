@@ -48,7 +48,7 @@ class SFTPlan:
     steps: int = 40  # at most, for one round of new demonstrations
     batch: int = 8
     budget: float = 0.5  # share of the nats budget at which imitation stops
-    probe_every: int = 4  # steps
+    probe_every: int = 2  # steps
 
 
 class SFTCourse:
@@ -260,6 +260,8 @@ class PPOCourse:
         shop, plan = self._shop, self._plan
         self._judge = self.judge()
         if not self._started:
+            probe = shop.probe(PROBE_ANSWERS)
+            self._aim(sum(len(t.ids) for t in probe) / len(probe))  # before the coefficient, which a new target rescales
             self.ppo.kl_coefficient = self._coefficient()
             self._started = True
         with shop.run("ppo", shop.inputs.lessons.seqs, plan) as steps:
@@ -267,7 +269,7 @@ class PPOCourse:
             for step in range(plan.iterations):
                 rollouts = self.ppo.rollout(shop.some_prompts(plan.prompts), plan.answers)
                 length = sum(map(len, rollouts.answers)) / len(rollouts.answers)
-                self.ppo.kl_target = max(1e-3, self._room() * length / REFERENCE_TOKENS)
+                self._aim(length)
                 yield
                 within = lora_state(shop.policy)
                 stats = self.ppo.step(rollouts)
@@ -309,6 +311,10 @@ class PPOCourse:
         length = sum(len(t.ids) for t in probe) / len(probe)
         gain, beta = self._head_judge().gain, self._teacher.steering.beta
         return gain / max(1e-6, beta * length)
+
+    def _aim(self, length: float) -> None:
+        """Of the KL per answer of this length."""
+        self.ppo.kl_target = max(1e-3, self._room() * length / REFERENCE_TOKENS)
 
     def _room(self) -> float:
         """Nats per 64 tokens that the policy may put between itself and the reference."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from learners.examples import Comparison, Scored, Target
 from learners.protocol import Answer, Lesson
+from learners.sft import correction_weights
 from storage.records import Correction, Message, Ranking, Rating
 
 RATING_MIDDLE = 4.0
@@ -50,9 +51,8 @@ class Lessons:
         return sum(isinstance(lesson.judgement, kind) for lesson in self.lessons)
 
     def targets(self) -> list[tuple[int, Target]]:
-        """Answers to imitate, with the judgement that gave them: corrections and demonstrations."""
-        written = [(lesson.seq, self.samples.get(written_name(lesson.seq))) for lesson in self.lessons]
-        return [(seq, Target(s.prompt_ids, s.token_ids)) for seq, s in written if s is not None]
+        """Answers to imitate, with the judgement that gave them: demonstrations, and corrections, of which the changed words weigh most."""
+        return [(lesson.seq, target) for lesson in self.lessons if (target := self._target(lesson)) is not None]
 
     def comparisons(self) -> list[Comparison]:
         """Rankings, and each correction as a pair with its original."""
@@ -76,6 +76,14 @@ class Lessons:
     def prompts(self) -> list[tuple[int, ...]]:
         """Distinct prompts of judged answers."""
         return list(dict.fromkeys(sample.prompt_ids for sample in self.samples.values()))
+
+    def _target(self, lesson: Lesson) -> Target | None:
+        written = self.samples.get(written_name(lesson.seq))
+        if written is None:
+            return None
+        original = self.samples.get(lesson.judgement.response_uid) if isinstance(lesson.judgement, Correction) else None
+        weights = correction_weights(original.token_ids, written.token_ids) if original is not None else ()
+        return Target(written.prompt_ids, written.token_ids, weights)
 
     def _comparison(self, lesson: Lesson) -> Comparison | None:
         judgement = lesson.judgement
