@@ -62,6 +62,7 @@ class Curriculum:
         ppo = replace(PPO_SETTINGS, policy_loss_weight=0.0) if frozen_ppo else PPO_SETTINGS
         self._ppo = PPOCourse(shop, self.reward if "reward" in stages else None, settings=ppo)
         self._fruitless = 0
+        self._unproposed = False  # whether PPO went on from a candidate that was no better than what acts
         self._ppo_seqs: tuple[int, ...] = ()
 
     def work(self) -> Iterator[bool]:
@@ -94,7 +95,7 @@ class Curriculum:
         if restored.value_state is not None:
             self._ppo.ppo.load_state(restored.value_state)
         self._ppo.restart()
-        self._fruitless = 0
+        self._fruitless, self._unproposed = 0, False
 
     def encourage(self) -> None:
         """Train on, even if PPO had given up for now."""
@@ -102,8 +103,10 @@ class Curriculum:
 
     def flush(self) -> None:
         """Bring what has been trained to the gate now; the iterator of `work` must have been closed."""
+        if self._unproposed:
+            self.shop.candidate.stage = "ppo"
         if self.shop.candidate.stage is not None:
-            self._examine()
+            self._examine(last=True)
 
     def _ppo_due(self) -> bool:
         seqs = self.shop.inputs.lessons.seqs
@@ -113,7 +116,8 @@ class Curriculum:
 
     # --- the gate ----------------------------------------------------------------------------------------------------
 
-    def _examine(self) -> None:
+    def _examine(self, last: bool = False) -> None:
+        """PPO proposes only what is better (or what is left at the end): versions cost disk, and equals change nothing."""
         started = time.monotonic()
         shop, inputs = self.shop, self.shop.inputs
         stage, parent = shop.candidate.stage, shop.candidate.parent
@@ -129,21 +133,21 @@ class Curriculum:
             shop.new_seed(),
         )
         shop.emit(Metrics("gate", 1, 1, kl=verdict.kl, note=verdict.reason))
-        self._propose(Proposal(
-            verdict, policy, stage, parent, tuple(shop.candidate.runs), head, inputs.lessons.seqs,
-            self.reward.model.state(), self._ppo.ppo.state(), lora_state(shop.reference) if shop.imitates else None,
-        ))  # fmt: skip
+        self._unproposed = stage == "ppo" and verdict.published and not verdict.better and not last
+        if not self._unproposed:
+            self._propose(Proposal(
+                verdict, policy, stage, parent, tuple(shop.candidate.runs), head, inputs.lessons.seqs,
+                self.reward.model.state(), self._ppo.ppo.state(), lora_state(shop.reference) if shop.imitates else None,
+            ))  # fmt: skip
+            if verdict.published:
+                shop.candidate.parent, shop.candidate.runs = inputs.live.version, []
         self._learn_from(verdict, stage)
         self.gate_seconds += time.monotonic() - started
 
     def _learn_from(self, verdict: Verdict, stage: Stage) -> None:
-        """After the gate: go on from a published candidate; give up a PPO that did damage; let the other stages mend theirs."""
-        candidate = self.shop.candidate
-        candidate.stage = None
-        if verdict.published:
-            candidate.parent, candidate.runs = self.shop.inputs.live.version, []
-        better = verdict.published and verdict.reason.startswith("better")
-        self._fruitless = 0 if better or stage != "ppo" else self._fruitless + 1
+        """After the gate: PPO that is no better yet goes on, for a while; one that did damage is given up; the other stages mend theirs."""
+        self.shop.candidate.stage = None
+        self._fruitless = 0 if verdict.better or stage != "ppo" else self._fruitless + 1
         if not verdict.published and stage == "ppo":
             self.shop.restart_from_live()
             self._ppo.restart()

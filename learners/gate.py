@@ -47,6 +47,7 @@ class Verdict:
     kl: float | None = None  # nats per 64 tokens of the adapter alone against the base
     win_rate: float | None = None
     steering: Steering | None = None  # the candidate's, β solved
+    better: bool = False  # by more than a standard error
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class Gate:
         rate, on = float(wins.mean()), f"on {prompts} prompts ({float(wins.mean()):.0%} won)"
         if float(by_prompt.mean()) < -error:
             return Verdict(False, "worse", f"worse {on}", kl, rate, steering)
-        better = "better" if float(by_prompt.mean()) > error else "no worse"
-        return Verdict(True, "published", f"{better} {on}", kl, rate, steering)
+        better = float(by_prompt.mean()) > error
+        return Verdict(True, "published", f"{'better' if better else 'no worse'} {on}", kl, rate, steering, better)
 
 
 def _scores(judge: Judge, traces: Sequence[Trace]) -> Tensor:
