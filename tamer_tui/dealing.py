@@ -83,7 +83,7 @@ class Dealer:
         self, prompt: Prompt, sitting_uid: str, policies: Sequence[Policy], purpose: str, base: int | None, acting: int | None
     ) -> tuple[SampleSet, SetView]:
         uid = new_uid()
-        candidates = [CandidateView(f"{uid}{slot}", slot, policy, self._seed()) for slot, policy in enumerate(policies)]
+        candidates = [CandidateView(f"{uid}{slot}", slot, policy, self._seed(), set_uid=uid) for slot, policy in enumerate(policies)]
         base_uid = candidates[base].uid if base is not None else None
         acting_uid = candidates[acting].uid if acting is not None else None
         record = SampleSet(uid, sitting_uid, prompt, len(policies), purpose, base_uid, acting_uid)

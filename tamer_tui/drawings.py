@@ -41,6 +41,10 @@ class Drawings:
         """Until these are complete; those that are not being drawn are."""
         await asyncio.gather(*(asyncio.shield(self._ends[uid]) for uid in uids if uid in self._ends))
 
+    async def settle(self) -> None:
+        """Until nothing is being drawn."""
+        await self.wait(tuple(self._ends))
+
     def take(self, event: protocol.Started | protocol.Tokens | protocol.Ended) -> CandidateView | None:
         """Returns the view of an answer that is now complete."""
         if isinstance(event, protocol.Tokens):

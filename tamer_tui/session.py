@@ -180,9 +180,11 @@ class Session(Sitting):
     async def _turn(self, event: Undo | Redo, seq: int, how: str) -> str:
         judgement = self.record.logged(seq).judgement
         set_uid: str = judgement.set_uid  # type: ignore[union-attr]
-        await self._append(event, set_uid)
         if self.current is None or self.current.uid != set_uid:
             await self.stop()
+            await self._drawings.settle()  # so that the answers of the set are on disk before they are read
+        await self._append(event, set_uid)
+        if self.current is None or self.current.uid != set_uid:
             self.current = self._from_record(set_uid)
             self._tell(Change.SET)
         self._restore_marks(self.current)

@@ -256,10 +256,9 @@ class Sitting:
             self._tell(Change.TOKENS)
 
     def _keep(self, view: CandidateView) -> None:
-        """Record an answer of the current set. (Those of an evaluation are not kept.)"""
-        current = self.current
-        if current is not None and self._notebook is not None and any(c is view for c in current.candidates):
-            self._notebook.keep(view.response(current.uid, self.settings.sampling), self._say)
+        """Record an answer of a set, also of one that was left while it was drawn. (Those of an evaluation are not kept.)"""
+        if view.set_uid and self._notebook is not None:
+            self._notebook.keep(view.response(self.settings.sampling), self._say)
 
     def _learn(self, event: protocol.Learned | protocol.Metrics | protocol.Acting | protocol.Idle) -> None:
         self.standing.take(event)

@@ -56,6 +56,7 @@ class CandidateView:
     times: list[float] = field(default_factory=list)
     started: Started | None = None
     kl: float = 0.0
+    set_uid: str = ""  # '' for an answer that is not recorded, as in an evaluation
 
     @property
     def letter(self) -> str:
@@ -78,11 +79,11 @@ class CandidateView:
         """The engine is gone: what came is the answer."""
         self.ended, self.text = "stopped", "".join(self.pieces)
 
-    def response(self, set_uid: str, sampling: Sampling) -> Response:
+    def response(self, sampling: Sampling) -> Response:
         """For the record."""
         started = self.started or Started(self.uid, (), BASE_VERSION, 0, 0.0, self.policy)
         return Response(
-            self.uid, set_uid, self.slot, self.policy, started.version, started.h_epoch, started.beta, self.seed, sampling,
+            self.uid, self.set_uid, self.slot, self.policy, started.version, started.h_epoch, started.beta, self.seed, sampling,
             started.prompt_ids, tuple(self.token_ids), self.text, tuple(self.logprobs), tuple(self.unbiased_logprobs),
             tuple(self.times), self.ended or "stopped", self.kl,
         )  # fmt: skip
@@ -92,7 +93,7 @@ class CandidateView:
         """As it was, from the record. Texts of single tokens are not kept: the answer is one piece."""
         view = CandidateView(response.uid, response.slot, response.policy, response.seed, [response.text])
         view.ended, view.text, view.kl = response.stop, response.text, response.kl
-        view.token_ids = list(response.token_ids)
+        view.token_ids, view.set_uid = list(response.token_ids), response.set_uid
         return view
 
 

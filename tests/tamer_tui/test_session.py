@@ -224,3 +224,17 @@ async def test_observers_hear_of_the_commit_only_after_it(tmp_path: Path) -> Non
         session.observe(look)
         await session.rank({uids(session)[0]: 1})
         assert seen == [1]
+
+
+async def test_answers_of_a_set_that_was_left_are_recorded_with_what_they_had(tmp_path: Path) -> None:
+    engine = FakeEngine(finish=False)
+    async with sitting(tmp_path / "a.db", engine) as session:
+        left = session.current
+        assert left is not None
+        await until(session, lambda: all(c.pieces for c in left.candidates))
+        await session.skip()
+        await session.next_set()
+        await session.undo()
+        assert left.ended and session.current.uid == left.uid
+        assert [c.text for c in session.current.candidates] == [c.text for c in left.candidates]
+        assert all(c.ended == "stopped" and c.text for c in session.current.candidates)
