@@ -18,13 +18,15 @@ from learners.backbone import Backbone, fit_prompt
 from learners.decoding import Row, Step, TextStream, decode
 from learners.human_reward import RewardHead
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Candidate, Ended, Event, Piece, Started, Tokens
-from learners.rollouts import Trace, look_again
+from learners.rollouts import Trace, draw_answers, look_again
 from learners.steering import NatsBudget, Steering, state_stride
 from learners.workshop import Policy
 from storage.records import BASE_VERSION, Sampling, StopReason
 
 SHORTEST_ANSWER = 8
 """Tokens; β is solved on acting answers of at least this length."""
+REHEARSED_ANSWERS = 12
+REHEARSAL_SEED = 2
 REMEMBERED_DRAWINGS = 64
 """Drawn answers that can still be resumed from one of their tokens."""
 
@@ -101,6 +103,20 @@ class Generator:
         self.bias = self.bias if bias is None else bias
         self._steer(self.steering)
         self._emit(Acting(self.policy.version, self.beta, self.steering.head.epoch))
+
+    def rehearse(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> None:
+        """Draw a few acting answers that nobody sees, and solve β on them: after a restart there are none to solve it on."""
+        if not self.bias or self.steering.head.blank or not prompts:
+            return
+        asked = (list(prompts) * REHEARSED_ANSWERS)[:REHEARSED_ANSWERS]
+        adapted = self.policy.lora is not None
+        for trace in draw_answers(
+            self.backbone, self.actor, asked, sampling, REHEARSAL_SEED, adapter=adapted, steering=self.steering, keep_states=True
+        ):
+            if len(trace.ids) >= SHORTEST_ANSWER:
+                self.budget.visited(trace.visited(sampling.temperature))
+        self._temperature = sampling.temperature
+        self._steer(self.steering)
 
     def _steer(self, steering: Steering) -> None:
         self.steering = self.budget.solve(steering, self._temperature) if self.bias else steering

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from learners import protocol
@@ -16,7 +16,8 @@ from learners.assembly import Parts, encode_prompts
 from learners.curriculum import Curriculum, Proposal
 from learners.protocol import Event, Idle, Judged, Load
 from learners.shelf import Shelf
-from learners.workshop import Policy, Restored
+from learners.workshop import Policy, Restored, TokenIds
+from storage.records import Sampling
 
 ACKNOWLEDGEMENT_SECONDS = 120.0
 """How long a version may take to reach the terminal's disk before the learner goes on without it."""
@@ -74,6 +75,11 @@ class Learner:
         self._acknowledged = ""
         self._exhausted = False  # nothing to do until something changes
         self.human_reward_seconds = 0.0
+
+    @property
+    def practice(self) -> tuple[Sequence[TokenIds], Sampling]:
+        """Prompts to practise on, and how answers are drawn."""
+        return self._shop.inputs.train_prompts, self._shop.sampling
 
     # --- from other threads ----------------------------------------------------------------------------------------------
 

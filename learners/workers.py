@@ -59,7 +59,7 @@ class GeneratorWorker:
             case protocol.Replay(lessons, last):
                 self._reward.replay(lessons)
                 if last:
-                    self._learned(0, lambda: Fitted(self._reward.fit()))
+                    self._learned(0, self._fit_replayed)
             case protocol.Stop(uids):
                 self._generator.stop(uids)
             case protocol.ResumeFrom(uid, n_tokens):
@@ -123,6 +123,13 @@ class GeneratorWorker:
             lessons.count(Ranking), lessons.count(Rating), lessons.count(Correction),
             fitted.log_loss, self._reward.record.accuracy, fitted.dropped,
         ))  # fmt: skip
+
+    def _fit_replayed(self) -> Fitted:
+        fitted = Fitted(self._reward.fit())
+        if not self._held:
+            self._generator.use_head(fitted.head)
+            self._generator.rehearse(*self._learner.practice)
+        return fitted
 
     # --- settings and versions ---------------------------------------------------------------------------------------------
 

@@ -143,6 +143,17 @@ def test_resuming_keeps_the_shown_tokens_and_draws_the_rest_anew(engine: Engine)
     assert engine.until(Error).uid == "unknown"
 
 
+def test_after_a_replay_the_budget_is_met_from_the_first_answer_on(engine: Engine) -> None:
+    for seq in (1, 2, 3):
+        engine.judge(seq)
+    engine.send(*(protocol.Retract(seq) for seq in (1, 2, 3)))
+    engine.send(protocol.Replay(tuple(engine.lessons)), protocol.Replay((), last=True))
+    engine.until(Learned, lambda e: e.seq == 0 and e.rankings == 3)
+    drawn = engine.draw(*(Candidate(f"r{i}", i, PROMPTS[i % len(PROMPTS)]) for i in range(24)))
+    nats = sum(e.kl for e in drawn.values()) / sum(e.n_tokens for e in drawn.values()) * 64
+    assert nats == pytest.approx(6.0, rel=0.35)
+
+
 def test_stopping_ends_answers_where_they_are(engine: Engine) -> None:
     long = Sampling(1.0, 400)
     engine.send(protocol.Generate((Candidate("x", 1, PROMPTS[0]), Candidate("y", 2, PROMPTS[0])), long))
