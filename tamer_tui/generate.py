@@ -7,12 +7,13 @@ import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
 from msgspec import Struct
 
-from storage.records import BASE_VERSION, Policy, StopReason
+from storage.records import BASE_VERSION, BaseModel, Policy, StopReason
 from tamer_tui.headless import with_session
 from tamer_tui.notebook import Notebook, SessionError
 from tamer_tui.session import Session
@@ -46,33 +47,42 @@ def answers(
     yield from (msgspec.json.encode(line).decode() for line in lines)
 
 
-def _find(database: Path | None, version: str) -> tuple[str, str | None]:
-    """Id and hash of the version that is asked for."""
+class _Found(NamedTuple):
+    """The version that is asked for."""
+
+    id: str = BASE_VERSION
+    sha256: str | None = None  # None for the base
+    base: BaseModel | None = None  # that it adapts
+
+
+def _find(database: Path | None, version: str) -> _Found:
     if database is None or version == BASE_VERSION:
-        return BASE_VERSION, None
+        return _Found()
     from storage.journal import JournalError
     from storage.queries import Record
 
     try:
         with Record(database) as record:
-            versions = [v for v in record.versions() if v.published]
+            versions, base = [v for v in record.versions() if v.published], record.base()
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
     if version == "latest":
-        return (versions[0].id, versions[0].sha256) if versions else (BASE_VERSION, None)
+        return _Found(versions[0].id, versions[0].sha256, base) if versions else _Found()
     known = next((v for v in versions if v.id == version), None)
     if known is None:
         raise SessionError(f"there is no published version {version} in {database}", "see tamer versions")
-    return known.id, known.sha256
+    return _Found(known.id, known.sha256, base)
 
 
 async def _draw(
-    settings: SessionSettings, scratch: Path, found: tuple[str, str | None], database: Path | None, n: int, command: tuple[str, ...] | None
+    settings: SessionSettings, scratch: Path, found: _Found, database: Path | None, n: int, command: tuple[str, ...] | None
 ) -> list[Generated]:
-    version, sha256 = found
+    version, sha256, base = found
     policy: Policy = "adapter" if sha256 is not None else "base"
 
     async def work(session: Session) -> list[Generated]:
+        if base is not None and session.ready is not None and base.base_hash != session.ready.base_hash:
+            raise SessionError(f"{version} of {database} adapts {base.name}, not {settings.model}", f"pass --model {base.name}")
         if sha256 is not None and database is not None:
             await session.act_with(version, sha256, Notebook.root_of(database))
         asked = [prompt for prompt in settings.prompts for _ in range(n)]

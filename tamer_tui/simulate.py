@@ -7,17 +7,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from msgspec import Struct
 
 from learners.protocol import Idle
+from storage.journal import JournalError
+from storage.queries import Record
 from storage.records import Policy, Prompt
+from tamer_tui.dealing import Split
 from tamer_tui.operators import Corrector, Judge, RunningQuantiles, ask, ranks_of, rewrite
 from tamer_tui.session import Session, SessionError
-from tamer_tui.views import CandidateView
+from tamer_tui.views import CandidateView, SessionSettings
 
 ANSWERS = 4
 """Of each policy to each held-out prompt."""
+HELD_OUT = 0.2
+"""Share of the prompts, by hash, that are kept for the end."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,10 @@ class Plan:
     rounds: int
     feedback: str  # 'ranking', 'rating' or 'correction'
     operator: str  # as it was named
-    judge: Judge | None  # for rankings, ratings and the end
+    score: Judge | None  # the operator of rankings and ratings
+    correct: Corrector | None  # the operator of corrections
+    judge: Judge  # of the end
     judge_name: str
-    correct: Corrector | None
     train_seconds: float | None
     train_steps: int | None
     seed: int
@@ -84,9 +91,9 @@ class Simulation:
         for i in range(plan.rounds):
             self._progress(f"round {i + 1} of {plan.rounds} · {self._session.standing.sentence}")
             await self._round()
-            await self._train(plan.rounds)
+            await self._train(i, plan.rounds)
         if not plan.rounds:
-            await self._train(1)
+            await self._train(0, 1)
         if plan.train_seconds or plan.train_steps:
             self._progress("the gate")
             self._idle = await self._session.grant(flush=True)
@@ -108,8 +115,8 @@ class Simulation:
         if plan.feedback == "correction":
             await self._correct(prompt, self._random.choice(answers))
             return
-        assert plan.judge is not None
-        scores = ask(plan.judge, plan.operator, prompt, [a.text for a in answers])
+        assert plan.score is not None
+        scores = ask(plan.score, plan.operator, prompt, [a.text for a in answers])
         if plan.feedback == "rating":
             for answer, rating in zip(answers, self._quantiles.ratings(scores), strict=True):
                 await session.rate(answer.uid, rating)
@@ -122,12 +129,13 @@ class Simulation:
         if text != answer.text and text.strip():
             await self._session.correct(answer.uid, text)
 
-    async def _train(self, parts: int) -> None:
+    async def _train(self, i: int, parts: int) -> None:
+        """Part `i` of so many: the parts add up to what the plan grants."""
         plan = self._plan
         if plan.train_seconds:
             self._idle = await self._session.grant(seconds=plan.train_seconds / parts)
-        elif plan.train_steps:
-            self._idle = await self._session.grant(steps=max(1, plan.train_steps // parts))
+        elif plan.train_steps and (steps := plan.train_steps * (i + 1) // parts - plan.train_steps * i // parts):
+            self._idle = await self._session.grant(steps=steps)
 
     # --- the end -------------------------------------------------------------------------------------------------------
 
@@ -175,7 +183,6 @@ class Simulation:
 
     def _compare(self, prompts: Sequence[Prompt], base: Sequence[CandidateView], policy: Sequence[CandidateView]) -> _Duel:
         """One call of the judge for each prompt sees both policies' answers, shuffled; they are paired at random."""
-        assert self._plan.judge is not None
         duel = _Duel()
         for i, prompt in enumerate(prompts):
             part = slice(i * ANSWERS, (i + 1) * ANSWERS)
@@ -218,22 +225,33 @@ class _Duel:
         return _mean(self._policy)
 
 
-def check_database(session: Session, resume: bool) -> None:
-    """Raises SessionError when the database has judgements and nobody asked to go on with them."""
-    counts = session.record.counts()
-    if counts.judged and not resume:
-        raise SessionError(f"{session.database} has {counts.judged} judgements already", "pass --resume to go on with them, or another file")
+def shuffled(prompts: Sequence[Prompt], seed: int) -> tuple[Prompt, ...]:
+    """The order in which a seed goes through the prompts."""
+    return tuple(random.Random(f"{seed}/prompts").sample(prompts, len(prompts)))
 
 
-def check_prompts(session: Session, rounds: int) -> None:
-    """Raises SessionError when nothing is left to evaluate or to judge."""
-    if not session.split.held_out:
+def check(settings: SessionSettings, plan: Plan, database: Path, resume: bool) -> None:
+    """What can be refused before a model is loaded. Raises SessionError."""
+    split = Split.of(settings.prompts, settings.held_out)
+    if not split.held_out:
         raise SessionError("none of the prompts is held out for the end", "a fifth is, by hash: give more prompts")
-    if rounds and not session.split.train:
+    if plan.rounds and not split.train:
         raise SessionError("none of the prompts is left to judge", "give more prompts")
+    judged = _judged(database)
+    if judged and not resume:
+        raise SessionError(f"{database} has {judged} judgements already", "pass --resume to go on with them, or another file")
+    if not plan.rounds and not judged:
+        raise SessionError(f"{database} has no judgements to go on with", "leave out --resume and give --rounds")
+
+
+def _judged(database: Path) -> int:
+    """Judgements in a database; 0 where there is none yet. What else is wrong with the file is said when it is opened to write."""
+    try:
+        with Record(database) as record:
+            return record.counts().judged
+    except JournalError:
+        return 0
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-

@@ -1,0 +1,99 @@
+"""Options that commands share, and the settings that they make. Imports nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tamer_tui.views import SessionSettings
+
+STAGES = ("sft", "reward", "distill", "ppo")
+HIGHEST_SEED = 2**32 - 1
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds, which 'nan' is not, though no comparison says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+def option(flag: str, **attributes: Any) -> Callable[..., Any]:
+    """An option that the environment sets too: --max-new-tokens is TAMER_MAX_NEW_TOKENS, in every command."""
+    return click.option(flag, envvar="TAMER_" + flag.lstrip("-").upper().replace("-", "_"), **attributes)
+
+
+_SHARED: dict[str, Callable[..., Any]] = {
+    "model": option("--model", default="pocket", show_default=True, help="Directory, hub id or 'pocket'."),
+    "quantize": option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto", show_default=True),
+    "device": option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    "k": option("-k", type=click.IntRange(1, 9), default=4, show_default=True, help="Answers to each prompt."),
+    "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines."),
+    "system": option("--system", help="A system message before every prompt."),
+    "temperature": option("--temperature", type=FiniteRange(0, 10, min_open=True), default=1.0, show_default=True),
+    "max_new_tokens": option("--max-new-tokens", type=click.IntRange(1, 100_000), default=256, show_default=True),
+    "nats": option(
+        "--nats", type=FiniteRange(0, 1000), default=6.0, show_default=True, help="Budget against the base, per 64 tokens."
+    ),
+    "no_bias": option("--no-bias", is_flag=True, help="No steering by Ĥ: only adapters act."),
+    "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),
+    "engine": option("--engine", metavar="CMD", help="How to start the engine, such as 'ssh gpu-box tamer engine'."),
+    "trust_remote_code": option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+    "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+}
+
+
+def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            command = _SHARED[name](command)
+        return command
+
+    return decorate
+
+
+MODEL_OPTIONS = ("model", "quantize", "device", "trust_remote_code", "engine", "seed")
+DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=False))
+
+
+def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
+    """What a sitting is started with. Raises click.UsageError for what no command takes."""
+    from storage.records import Sampling
+    from tamer_tui.prompts import PromptError, read_prompts
+    from tamer_tui.views import SessionSettings
+
+    stages = tuple(part.strip() for part in chosen.get("stages", ",".join(STAGES)).split(",") if part.strip())
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise click.UsageError(f"--stages takes {', '.join(STAGES)}, not {unknown[0]}")
+    try:
+        prompts = read_prompts(chosen["prompts"], chosen["system"]) if chosen["prompts"] is not None else ()
+    except PromptError as error:
+        raise click.UsageError(str(error)) from error
+    settings = {
+        "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", 6.0),
+        "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False), **more,
+    }  # fmt: skip
+    return SessionSettings(
+        chosen["model"], prompts, sampling=Sampling(chosen["temperature"], chosen["max_new_tokens"]), quantize=chosen["quantize"],
+        device=chosen["device"], seed=chosen["seed"], system=chosen["system"], trust_remote_code=chosen["trust_remote_code"],
+        stages=stages, **settings,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def engine_command(chosen: dict[str, Any]) -> tuple[str, ...] | None:
+    """How to start the engine, in words; None for the usual way."""
+    import shlex
+
+    try:
+        return tuple(shlex.split(chosen["engine"])) if chosen.get("engine") else None
+    except ValueError as error:
+        raise click.UsageError(f"--engine {chosen['engine']}: {error}") from error
