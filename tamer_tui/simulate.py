@@ -18,7 +18,7 @@ from storage.records import Policy, Prompt
 from tamer_tui.dealing import Split
 from tamer_tui.operators import Corrector, Judge, RunningQuantiles, ask, ranks_of, rewrite
 from tamer_tui.session import Session, SessionError
-from tamer_tui.views import CandidateView, SessionSettings
+from tamer_tui.views import CandidateView, Change, EngineState, SessionSettings
 
 ANSWERS = 4
 """Of each policy to each held-out prompt."""
@@ -83,7 +83,9 @@ class Simulation:
         self._quantiles = RunningQuantiles()
         self._random = random.Random(plan.seed)
         self._generating = self._judging = 0.0
+        self._fitting = 0.0
         self._idle = Idle(0.0)
+        session.observe(self._notice)
 
     async def run(self) -> Outcome:
         """All rounds, then the end."""
@@ -99,12 +101,19 @@ class Simulation:
             self._idle = await self._session.grant(flush=True)
         return await self._evaluate(started)
 
+    def _notice(self, change: Change) -> None:
+        learned = self._session.standing.learned
+        if change is Change.LEARNED and learned is not None:
+            self._fitting += learned.milliseconds / 1000
+
     # --- judging -------------------------------------------------------------------------------------------------------
 
     async def _round(self) -> None:
         session, started = self._session, time.monotonic()
         await session.next_set()
         view = await session.wait_set_ended()
+        if session.engine_state is EngineState.DEAD:  # what it broke off is no answer to judge
+            raise SessionError(session.notice or "the engine is not running", f"go on with --resume: {session.database} has what was judged")
         self._generating += time.monotonic() - started
         started = time.monotonic()
         await self._say(view.prompt.text, view.candidates)
@@ -141,18 +150,16 @@ class Simulation:
 
     async def _evaluate(self, started: float) -> Outcome:
         session, prompts = self._session, self._session.split.held_out
-        adapted = session.standing.adapted
         self._progress(f"evaluating on {len(prompts)} held-out prompts")
         began = time.monotonic()
         base, acting = await self._answers(prompts, "base"), await self._answers(prompts, "acting")
+        adapted = session.standing.adapted  # known only now: what was published last acts from the first of these answers on
         adapter = await self._answers(prompts, "adapter") if adapted else []
         self._generating += time.monotonic() - began
         duel, alone = self._compare(prompts, base, acting), self._compare(prompts, base, adapter) if adapted else None
         learned = session.standing.learned
         reward = session.standing.learning.get("reward")
         versions = session.versions()
-        total = time.monotonic() - started
-        policy_seconds = self._idle.trained_seconds - self._idle.reward_seconds
         return Outcome(
             rounds=self._plan.rounds,
             versions=len(versions),
@@ -168,12 +175,15 @@ class Simulation:
             reward_pair_accuracy=reward.accuracy if reward and reward.accuracy is not None else learned.accuracy if learned else None,
             base_score=duel.base_score,
             policy_score=duel.policy_score,
-            seconds=Seconds(
-                self._generating, self._judging, self._idle.human_reward_seconds, self._idle.reward_seconds, policy_seconds, total
-            ),
+            seconds=self._seconds(started),
             quantize=session.ready.quantize if session.ready else "",
             seed=self._plan.seed,
         )
+
+    def _seconds(self, started: float) -> Seconds:
+        idle = self._idle
+        policy, total = idle.trained_seconds - idle.reward_seconds, time.monotonic() - started
+        return Seconds(self._generating, self._judging, self._fitting, idle.reward_seconds, policy, total)
 
     async def _answers(self, prompts: Sequence[Prompt], policy: Policy) -> list[CandidateView]:
         """ANSWERS to each prompt, one prompt after another; a policy's seeds are its own."""
