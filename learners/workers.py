@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from learners import protocol
 from learners.adapters import LoraSettings
 from learners.assembly import Parts, assemble
+from learners.blobs import BlobError
 from learners.generator import Generator
 from learners.human_reward import RewardHead
 from learners.learner import Learner
 from learners.live_reward import Fitted, LiveReward
 from learners.protocol import Command, Error, Event, Learned, Load
 from learners.shelf import Shelf
+from learners.versions import VersionError
 from storage.records import Correction, Ranking, Rating
 
 
@@ -46,7 +48,14 @@ class GeneratorWorker:
     def run(self) -> None:
         """Never returns."""
         while True:
-            self._serve(self._commands.get())
+            self._try(self._commands.get())
+
+    def _try(self, command: Command) -> None:
+        """A version that cannot be used is told and changes nothing."""
+        try:
+            self._serve(command)
+        except (BlobError, VersionError) as error:
+            self._emit(Error(str(error), "go on with another version: V"))
 
     def _serve(self, command: Command) -> None:
         match command:
@@ -87,7 +96,7 @@ class GeneratorWorker:
                 self._wanted.clear()
                 self._learner.wake()
         for waiting in later:
-            self._serve(waiting)
+            self._try(waiting)
 
     def _serve_between_tokens(self, command: Command) -> None:
         """Adapters change between answers only: the cache of half an answer belongs to the adapter that began it."""
@@ -96,7 +105,7 @@ class GeneratorWorker:
             if isinstance(command, protocol.ResumeFrom):
                 self._generator.stop((command.uid,))
         else:
-            self._serve(command)
+            self._try(command)
 
     def _resume(self, uid: str, n_tokens: int) -> None:
         found = self._generator.resume(uid, n_tokens)
@@ -163,9 +172,12 @@ class GeneratorWorker:
 
     def resume_version(self, version: str, sha256: str) -> None:
         """Before anything is served: act with the version that an earlier sitting ended with. Its blobs are first in the queue."""
-        while not self._commands.empty():
-            self._shelf.receive(self._commands.get())  # type: ignore[arg-type]
-        found = self._shelf.restore(version, sha256)
+        try:
+            while not self._commands.empty():
+                self._shelf.receive(self._commands.get())  # type: ignore[arg-type]
+            found = self._shelf.restore(version, sha256)
+        except (BlobError, VersionError):
+            found = None
         if found is None:
             self._emit(Error(f"version {version} is not here", "its files are missing or damaged: this sitting starts from the base"))
             return

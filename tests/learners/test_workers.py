@@ -154,6 +154,14 @@ def test_after_a_replay_the_budget_is_met_from_the_first_answer_on(engine: Engin
     assert nats == pytest.approx(6.0, rel=0.35)
 
 
+def test_a_damaged_version_is_told_and_the_engine_goes_on(engine: Engine) -> None:
+    engine.send(protocol.Blob("a" * 64, "../evil", 0, 1, b""))
+    assert "evil" in engine.until(Error).what
+    engine.send(protocol.Blob("b" * 64, "manifest.json", 0, 1, b"{}"), protocol.Rollback("v7", "b" * 64))
+    assert engine.until(Error).what
+    assert engine.draw(Candidate("still", 1, PROMPTS[0]))["still"].n_tokens > 0
+
+
 def test_stopping_ends_answers_where_they_are(engine: Engine) -> None:
     long = Sampling(1.0, 400)
     engine.send(protocol.Generate((Candidate("x", 1, PROMPTS[0]), Candidate("y", 2, PROMPTS[0])), long))
