@@ -157,9 +157,19 @@ async def test_a_version_is_judged_alone_against_the_same_base_answers(tmp_path:
 
 async def test_a_version_that_the_last_flush_published_is_judged_too(tmp_path: Path) -> None:
     class PublishesAtTheGate(ScriptedEngine):
+        """Takes the acknowledgement up only when it is asked for answers: that is the latest that commands in order allow."""
+
+        acknowledged: protocol.PublishAck | None = None
+
         def send(self, command: protocol.Command) -> None:
+            if isinstance(command, protocol.PublishAck):
+                self.acknowledged = command
+                return
             if isinstance(command, protocol.Set) and command.flush:
                 self.publish()
+            if isinstance(command, protocol.Generate) and self.acknowledged is not None:
+                super().send(self.acknowledged)
+                self.acknowledged = None
             super().send(command)
 
     outcome = await simulated(tmp_path / "a.db", plan(goodness, rounds=1, train_seconds=1.0), PublishesAtTheGate())
