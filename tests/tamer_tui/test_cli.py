@@ -284,9 +284,6 @@ def test_what_is_no_database_is_said_in_one_line(tmp_path: Path, command: str) -
     failed(tamer(command, tmp_path / "text.db", *more), 1, "is not a database")
 
 
-# --- doctor --------------------------------------------------------------------------------------------------------
-
-
 def test_doctor_measures_a_model_without_loading_it(stories260k: Path) -> None:
     result = tamer("doctor", "--model", stories260k, "--json")
     found = json.loads(result.stdout)
