@@ -73,6 +73,7 @@ class Sitting:
         self._observers: list[Observer] = []
         self._begun: asyncio.Future[None] | None = None
         self._idle: asyncio.Future[Idle] | None = None
+        self._fatal: SessionError | None = None  # the engine's last words
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ class Sitting:
         """A new engine from the last version; the log is replayed."""
         if self._engine is not None:
             await self._engine.close()
-        self._lose_engine()
+        self._lose_engine(SessionError("the engine was restarted"))
         await self._start_engine()
 
     async def close(self) -> None:
@@ -126,6 +127,7 @@ class Sitting:
 
     async def _start_engine(self) -> None:
         self._begun = asyncio.get_running_loop().create_future()
+        self._fatal = None
         self.ready, self.engine_state = None, EngineState.STARTING
         self._engine = self._make_engine()
         try:
@@ -202,17 +204,19 @@ class Sitting:
         self._dealer = Dealer(self.split.train, s.k, s.seed, record.judged_prompts(), record.counts().sets)
 
     def _engine_died(self, why: str) -> None:
-        """Judging goes on; R restarts it."""
-        self._lose_engine()
-        self._fail(SessionError(why))
+        """Judging goes on; R restarts it. What it said last is the better reason."""
+        reason = self._fatal or SessionError(why)
+        self._lose_engine(reason)
+        self._fail(reason)
 
-    def _lose_engine(self) -> None:
+    def _lose_engine(self, reason: SessionError) -> None:
         self.engine_state = EngineState.DEAD
         for view in self._drawings.break_off():
             self._keep(view)
         self.standing.forget()
         if self._idle is not None and not self._idle.done():
-            self._idle.set_exception(SessionError("the engine stopped while it trained"))
+            self._idle.set_exception(reason)
+            self._idle.exception()  # seen: nobody may be waiting
         self._tell(Change.ENDED)
         self._tell(Change.ENGINE)
 
@@ -296,6 +300,8 @@ class Sitting:
     def _complain(self, error: protocol.Error) -> None:
         problem = SessionError(error.what, error.hint)
         if error.fatal:
+            self._fatal = problem
+        if error.fatal or (self.ready is None and not error.uid):
             self._fail(problem)
         else:
             self._say(str(problem))

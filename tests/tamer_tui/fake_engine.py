@@ -39,6 +39,7 @@ class FakeEngine:
         self.received: list[Command] = []
         self.lessons: dict[int, protocol.Lesson] = {}
         self.version, self.epoch, self.running = BASE_VERSION, 0, False
+        self.silent = False  # grants are not answered
         self._open: dict[str, asyncio.Task[None] | None] = {}
         self._said: dict[str, int] = {}
 
@@ -87,7 +88,8 @@ class FakeEngine:
                 self.version = version
                 self.emit(protocol.Acting(version, 0.1, self.epoch))
             case protocol.Set():
-                if command.train_seconds is not None or command.train_steps is not None or command.flush:
+                asked = command.train_seconds is not None or command.train_steps is not None or command.flush
+                if asked and not self.silent:
                     self.emit(protocol.Idle(command.train_seconds or 0.0, "the grant is used up"))
 
     def publish(self, reason: str = "better on 12 prompts (71% won)", published: bool = True) -> None:

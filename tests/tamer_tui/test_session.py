@@ -238,3 +238,26 @@ async def test_answers_of_a_set_that_was_left_are_recorded_with_what_they_had(tm
         assert left.ended and session.current.uid == left.uid
         assert [c.text for c in session.current.candidates] == [c.text for c in left.candidates]
         assert all(c.ended == "stopped" and c.text for c in session.current.candidates)
+
+
+async def test_what_a_dying_engine_said_is_the_reason_that_is_given(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine, metered=True) as session:
+        engine.silent = True
+        waiting = asyncio.ensure_future(session.grant(seconds=1.0))
+        await asyncio.sleep(0)
+        engine.emit(protocol.Error("out of memory", "try --quantize nf4", fatal=True))
+        await until(session, lambda: session.engine_state is EngineState.DEAD)
+        engine.die()
+        with pytest.raises(SessionError, match="out of memory: try --quantize nf4"):
+            await waiting
+
+
+async def test_an_error_before_the_model_is_there_ends_the_waiting(tmp_path: Path) -> None:
+    engine = FakeEngine(ready=False)
+    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
+    await session.start()
+    engine.emit(protocol.Error("not a command: nonsense", "the terminal and the engine must be of one version"))
+    with pytest.raises(SessionError, match="of one version"):
+        await session.wait_ready()
+    await session.close()
