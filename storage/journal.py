@@ -27,19 +27,8 @@ __all__ = ["Journal", "JournalError"]
 MAX_BATCH = 64
 """Records in one transaction at most: bounds what waits for one COMMIT."""
 
-_RECORD_ERRORS = (
-    JournalError,
-    ArithmeticError,  # an integer beyond 64 bits
-    TypeError,
-    ValueError,  # with UnicodeEncodeError
-    AttributeError,
-    AssertionError,
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-)
-"""What is the fault of one record. Anything else that SQLite raises is the fault of the transaction."""
+_RECORD_ERRORS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""What SQLite raises for the fault of one record. Anything else from it is the fault of the transaction."""
 
 T = TypeVar("T")
 
@@ -170,7 +159,12 @@ class Journal:
             if outcome.error is None:
                 job.future.set_result(outcome.value)
             else:
-                job.future.set_exception(explain(outcome.error, self.path))
+                job.future.set_exception(self._explained(outcome.error))
+
+    def _explained(self, error: BaseException) -> JournalError:
+        clear = explain(error, self.path)
+        clear.__cause__ = error if clear is not error else None  # for the traceback of a fault of ours
+        return clear
 
     def _transaction(self, jobs: list[_Job]) -> list[_Outcome]:
         try:
@@ -188,7 +182,9 @@ class Journal:
         self._connection.execute("SAVEPOINT record")
         try:
             outcome = _Outcome(job.work(self._connection))
-        except _RECORD_ERRORS as error:
+        except Exception as error:  # the thread outlives whatever is handed in
+            if isinstance(error, sqlite3.Error) and not isinstance(error, _RECORD_ERRORS):
+                raise
             self._connection.execute("ROLLBACK TO record")
             outcome = _Outcome(error=error)
         self._connection.execute("RELEASE record")

@@ -67,6 +67,20 @@ def test_records_that_wait_together_share_a_transaction_and_fail_alone(shown: De
     assert [future.result() for future in futures[::2]] == [1, 2, 3]
 
 
+def test_the_writer_goes_on_after_an_error_that_nobody_foresaw(shown: Desk) -> None:
+    class Unforeseen(Exception):
+        pass
+
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO prompts (uid) VALUES ('half')")
+        raise Unforeseen
+
+    error = shown.journal._submit(fail).exception()
+    assert isinstance(error, JournalError)
+    assert isinstance(error.__cause__, Unforeseen)
+    shown.journal._submit(lambda connection: connection.execute("INSERT INTO prompts (uid) VALUES ('half')")).result()
+
+
 def test_a_record_may_refer_to_one_that_is_still_waiting(desk: Desk) -> None:
     gate = held(desk)
     desk.journal.write(SampleSet("s1", SITTING.uid, Prompt.of("hello"), 1))

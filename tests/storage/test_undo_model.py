@@ -69,7 +69,8 @@ class Model:
 
     def rivals(self, judgement: Judgement) -> list[int]:
         """What stands on the same subject; a ranking's is its set, a rating's its answer and criterion, and so on."""
-        return [seq for seq in self.standing() if subject(self.log[seq - 1]) == subject(judgement)]
+        about = subject(judgement)
+        return [seq for seq in self.standing() if about and subject(self.log[seq - 1]) == about]
 
     def live(self) -> list[int]:
         newest = {subject(self.log[seq - 1]) or seq: seq for seq in self.standing()}
