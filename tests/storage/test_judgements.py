@@ -186,6 +186,16 @@ def test_what_a_newer_judgement_replaced_is_not_offered_for_redo(shown: Desk) ->
     assert shown.record.last_redoable() is None
 
 
+def test_a_newer_ranking_is_not_offered_for_redo_while_an_older_one_has_its_place(shown: Desk) -> None:
+    first = shown.say(Ranking("s1", {"s1a": 1}))
+    shown.say(Undo(first))
+    second = shown.say(Ranking("s1", {"s1b": 1}))
+    shown.say(Undo(second))
+    assert shown.record.last_redoable() == second
+    shown.say(Redo(first))
+    assert shown.record.last_redoable() is None
+
+
 def test_the_log_keeps_what_was_undone(shown: Desk) -> None:
     shown.say(Skip("s1"))
     shown.say(Undo(1))
