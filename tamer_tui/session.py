@@ -184,6 +184,8 @@ class Session(Sitting):
             await self.stop()
             await self._drawings.settle()  # so that the answers of the set are on disk before they are read
         await self._append(event, set_uid)
+        if isinstance(event, Undo) and isinstance(judgement, Ranking):
+            await self._append(Peek(set_uid))  # which answer was the base was shown at the commit: ranked again, it is not blind
         if self.current is None or self.current.uid != set_uid:
             self.current = self._from_record(set_uid)
             self._tell(Change.SET)

@@ -261,3 +261,19 @@ async def test_an_error_before_the_model_is_there_ends_the_waiting(tmp_path: Pat
     with pytest.raises(SessionError, match="of one version"):
         await session.wait_ready()
     await session.close()
+
+
+async def test_a_set_that_is_ranked_again_after_an_undo_is_not_blind_any_more(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db") as session:
+        await session.rank({uids(session)[0]: 1})
+        await session.next_set()
+        await session.wait_set_ended()
+        ranks = {uid: i + 1 for i, uid in enumerate(uids(session))}
+        await session.rank(ranks)
+        assert session.blind_all.n == 1
+        await session.undo()
+        await session.redo()
+        assert session.blind_all.n == 1, "the first ranking was blind, and it is back"
+        await session.undo()
+        await session.rank(ranks)
+        assert session.blind_all.n == 0
