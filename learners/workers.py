@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from learners import protocol
 from learners.adapters import LoraSettings
 from learners.assembly import Parts, assemble
@@ -47,6 +49,9 @@ class GeneratorWorker:
 
     def run(self) -> None:
         """Never returns."""
+        early, self._later = self._later, []
+        for command in early:
+            self._try(command)
         while True:
             self._try(self._commands.get())
 
@@ -170,19 +175,23 @@ class GeneratorWorker:
         self._generator.use_head(found.head or RewardHead.empty(self._reward.head.features))
         self._learner.restart_from(found, self._generator.beta, held=True)
 
-    def resume_version(self, version: str, sha256: str) -> None:
-        """Before anything is served: act with the version that an earlier sitting ended with. Its blobs are first in the queue."""
+    def resume_version(self, version: str, sha256: str) -> Error | None:
+        """Before anything is served: act with the version that an earlier sitting ended with, whose blobs were sent. Says what is wrong with it."""
         try:
             while not self._commands.empty():
-                self._shelf.receive(self._commands.get())  # type: ignore[arg-type]
+                command = self._commands.get()
+                if isinstance(command, protocol.Blob):
+                    self._shelf.receive(command)
+                else:
+                    self._later.append(command)  # the operator was quicker than the model
             found = self._shelf.restore(version, sha256)
         except (BlobError, VersionError):
             found = None
         if found is None:
-            self._emit(Error(f"version {version} is not here", "its files are missing or damaged: this sitting starts from the base"))
-            return
+            return Error(f"version {version} is not here", "its files are missing or damaged: this sitting starts from the base")
         self._generator.use_policy(found.policy)
         self._learner.restart_from(found, self._generator.beta, held=False)
+        return None
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,8 @@ class Workers:
         shelf = Shelf(parts.backbone, parts.reward_tree, LoraSettings(), load.seed)
         learner = Learner(parts, load, shelf, emit, wanted)
         generator = GeneratorWorker(parts, learner, shelf, emit, commands, wanted)
-        if load.adapter is not None:
-            generator.resume_version(load.version, load.adapter)
-        emit(parts.ready)
+        complaint = generator.resume_version(load.version, load.adapter) if load.adapter is not None else None
+        emit(msgspec.structs.replace(parts.ready, version=parts.generator.policy.version))
+        if complaint is not None:  # only now: what is said before the model is there is why it will not be
+            emit(complaint)
         return Workers(generator, learner)

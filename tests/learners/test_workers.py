@@ -23,12 +23,13 @@ T = TypeVar("T")
 class Engine:
     """Threads as the engine process has them, without the process."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, *early: Command) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         self.seen: list[Event] = []
         self.lessons: list[Lesson] = []
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.wanted = threading.Event()
+        self.send(*early)
         workers = Workers.load(load, self.events.put, self.commands, self.wanted)
         for work in (workers.generator.run, workers.learner.run):
             threading.Thread(target=work, daemon=True).start()
@@ -160,6 +161,15 @@ def test_a_damaged_version_is_told_and_the_engine_goes_on(engine: Engine) -> Non
     engine.send(protocol.Blob("b" * 64, "manifest.json", 0, 1, b"{}"), protocol.Rollback("v7", "b" * 64))
     assert engine.until(Error).what
     assert engine.draw(Candidate("still", 1, PROMPTS[0]))["still"].n_tokens > 0
+
+
+def test_a_version_that_cannot_be_resumed_is_told_after_the_model_is_there_and_early_commands_are_not_lost(model: str) -> None:
+    load = Load(model, adapter="b" * 64, version="v7", sampling=SAMPLING)
+    engine = Engine(load, protocol.Blob("b" * 64, "manifest.json", 0, 1, b"{}"), protocol.Set(nats=3.0), protocol.Set(paused=True))
+    assert engine.until(protocol.Ready).version == "base"
+    assert not any(isinstance(event, Error) for event in engine.seen)
+    assert "starts from the base" in engine.until(Error).hint
+    assert engine.until(Acting).version == "base", "the answer to the budget that was set early"
 
 
 def test_stopping_ends_answers_where_they_are(engine: Engine) -> None:
