@@ -9,16 +9,20 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 from learners import protocol
-from learners.protocol import Command, Event, Shutdown
+from learners.protocol import Command, Error, Event, Shutdown
 
 LOCAL_ENGINE = (sys.executable, "-m", "learners.engine")
 LAST_WORDS = 4
 """Lines of the log that are shown when the engine dies."""
+LONGEST_LOG = 2**20
+"""Bytes; a longer log is begun anew."""
 SHUTDOWN_SECONDS = 2.0
+"""The engine has this long to obey, and as long again after SIGTERM."""
 
 
 class EngineClient:
@@ -28,15 +32,16 @@ class EngineClient:
         """`log` takes the engine's stderr; None discards it. The command may reach another machine: ssh gpu-box tamer engine."""
         self.command, self.log = tuple(command), log
         self.malformed = 0  # lines that were no event
+        self.shutdown_seconds = SHUTDOWN_SECONDS
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._closing = False
+        self._heard = False
+        self._log_start = 0  # where this engine's part of the log begins
 
     async def start(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
         """Start the child. `on_exit` is told why it ended, in one line, unless `close` was called. Raises OSError."""
-        if self.log is not None:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.log or os.devnull, "ab") as log:  # noqa: ASYNC230 a local file
+        with self._open_log() as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.command,
                 stdin=asyncio.subprocess.PIPE,
@@ -45,6 +50,16 @@ class EngineClient:
                 limit=protocol.MAX_LINE,
             )
         self._reader = asyncio.create_task(self._read(on_event, on_exit))
+
+    def _open_log(self) -> BinaryIO:
+        if self.log is None:
+            return open(os.devnull, "ab")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
+            self.log.unlink()  # another program's engine may still write to the old one
+        log = self.log.open("ab")
+        self._log_start = log.tell()
+        return log
 
     def send(self, command: Command) -> None:
         """Queue a command; what is sent to an engine that is gone is lost, and replayed when it is started again."""
@@ -66,35 +81,49 @@ class EngineClient:
             with contextlib.suppress(ProcessLookupError):
                 end()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), SHUTDOWN_SECONDS)
+                await asyncio.wait_for(process.wait(), self.shutdown_seconds)
                 break
         if self._reader is not None:
             self._reader.cancel()
 
     async def _read(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
+        assert self._process is not None
+        try:
+            await self._listen(on_event)
+        except Exception as error:  # a listener's fault: without this line the screen would wait for ever
+            why = f"the engine's line could not be taken ({_line(error)})"
+        else:
+            why = self._why(await self._process.wait())
+        if not self._closing:
+            on_exit(why)
+
+    async def _listen(self, on_event: Callable[[Event], None]) -> None:
+        """Until the engine says no more."""
         assert self._process is not None and self._process.stdout is not None
         while True:
             try:
                 line = await self._process.stdout.readline()
-            except ValueError:  # longer than MAX_LINE: the rest of it is passed over
-                self.malformed += 1
-                continue
-            if not line:
-                break
-            try:
+                if not line:
+                    return
                 event = protocol.decode_event(line)
-            except msgspec.DecodeError:
+            except (ValueError, msgspec.DecodeError):  # longer than MAX_LINE, or no event
                 self.malformed += 1
-                continue
+                if not self._heard:  # what ssh or a login shell says first is no concern
+                    continue
+                event = Error(f"{self.malformed} lines of the engine could not be read", "it must be of the terminal's version")
+            self._heard = True
             on_event(event)
-        code = await self._process.wait()
-        if not self._closing:
-            on_exit(self._why(code))
 
     def _why(self, code: int) -> str:
         words = ""
         if self.log is not None and self.log.exists():
-            with self.log.open(encoding="utf-8", errors="replace") as file:
-                words = next(iter(line.strip() for line in reversed(deque(file, LAST_WORDS)) if line.strip()), "")
+            with self.log.open("rb") as file:
+                file.seek(self._log_start)
+                last = [line.decode("utf-8", "replace").strip() for line in deque(file, LAST_WORDS)]
+            words = next((line for line in reversed(last) if line), "")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"the engine stopped ({how}){': ' + words[:200] if words else ''}"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
