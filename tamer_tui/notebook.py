@@ -48,11 +48,13 @@ class Notebook:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unused = not path.exists()  # made here, and nothing is in it yet
         try:
             self._journal = Journal.open(path)
             self.record = Record(path)
         except JournalError as error:
             raise SessionError(error.message, error.hint) from error
+        self._numbering = asyncio.Lock()  # a version's id is free until its row is written
         self._root = self.root_of(path)
         self._assembler = Assembler()
         self._sent: dict[str, set[int]] = {}  # set uid -> seqs that the engine has learned from
@@ -68,11 +70,14 @@ class Notebook:
             self._journal.bind(base, sitting)
         except JournalError as error:
             raise SessionError(error.message, error.hint) from error
+        self._unused = False
 
     def close(self) -> None:
-        """Everything that was handed in is on disk afterwards."""
+        """Everything that was handed in is on disk afterwards. A database that was made for a sitting that never began goes."""
         self.record.close()
         self._journal.close()
+        if self._unused:
+            self._journal.path.unlink(missing_ok=True)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -137,23 +142,27 @@ class Notebook:
             raise SessionError(str(error)) from error
 
     async def keep_version(self, judged: Judged) -> str:
-        """Write a verdict down: a published version's files first, then its row. Returns its id."""
-        if judged.published:
-            try:
-                files = self._assembler.take(judged.sha256)
-                if files is None:
-                    raise SessionError("a version came without its files")
-                await asyncio.to_thread(write_directory, files, self._root)
-            except (BlobError, OSError) as error:
-                raise SessionError(f"the new version could not be kept: {error}") from error
-        version = await asyncio.to_thread(self._journal.new_version_id)
-        await self._write(Version(
-            version, judged.sha256, judged.parent, judged.stage, judged.published, judged.reason, judged.reason_code, judged.runs,
-            judged.seed, judged.kl, judged.win_rate, judged.h_epoch,
-        ))  # fmt: skip
-        if judged.published:
-            await self.activate(version, "published")
+        """Write a verdict down: a published version's files first, then its row. Returns its id; ids follow the order of the verdicts."""
+        async with self._numbering:
+            if judged.published:
+                await self._keep_files(judged.sha256)
+            version = await asyncio.to_thread(self._journal.new_version_id)
+            await self._write(Version(
+                version, judged.sha256, judged.parent, judged.stage, judged.published, judged.reason, judged.reason_code, judged.runs,
+                judged.seed, judged.kl, judged.win_rate, judged.h_epoch,
+            ))  # fmt: skip
+            if judged.published:
+                await self.activate(version, "published")
         return version
+
+    async def _keep_files(self, sha256: str) -> None:
+        try:
+            files = self._assembler.take(sha256)
+            if files is None:
+                raise SessionError("a version came without its files")
+            await asyncio.to_thread(write_directory, files, self._root)
+        except (BlobError, OSError) as error:
+            raise SessionError(f"the new version could not be kept: {error}") from error
 
     def blobs_of(self, sha256: str) -> list[Blob]:
         """A version's files for the engine."""

@@ -28,6 +28,7 @@ from storage.records import (
     new_uid,
 )
 from storage.rows import MarkedVersion
+from tamer_tui.dealing import Dealer
 from tamer_tui.notebook import SessionError, blobs_in
 from tamer_tui.sitting import Sitting
 from tamer_tui.views import CandidateView, Change, EngineState, Observer, SessionSettings, SetView, StageView, conversation
@@ -47,7 +48,7 @@ class Session(Sitting):
 
     async def next_set(self) -> None:
         """Open the next prompt of the set: unjudged ones first, then around again."""
-        prompt = self._dealer.next_prompt() if self._dealer is not None else None
+        prompt = self._ready_dealer().next_prompt()
         if prompt is None:
             raise SessionError("there is no prompt to open", "press n to type one")
         await self._open_set(prompt)
@@ -63,13 +64,11 @@ class Session(Sitting):
         view = self._set()
         if not text.strip():
             raise SessionError("the message is empty")
-        await self._open_set(Prompt(conversation(view.prompt, view.candidate(uid).text, text), "continued"))
+        await self._open_set(Prompt(conversation(view.prompt, self._candidate(uid).text, text), "continued"))
 
     async def compare_with_base(self) -> None:
         """The current prompt again: the acting policy beside the base, same seed, never counted."""
-        if self._dealer is None:
-            raise SessionError("the model is not loaded yet")
-        await self._generate(*self._dealer.comparison(self._set().prompt, self._sitting))
+        await self._generate(*self._ready_dealer().comparison(self._set().prompt, self._sitting))
 
     async def stop(self) -> None:
         """End what is being drawn; what there is stays."""
@@ -82,13 +81,16 @@ class Session(Sitting):
         return view
 
     async def _open_set(self, prompt: Prompt) -> None:
-        if self._dealer is None:
-            raise SessionError("the model is not loaded yet")
-        if self.engine_state is not EngineState.READY:
-            raise SessionError("the engine is not running", "press R to restart it")
-        standing = self.standing
+        dealer, standing = self._ready_dealer(), self.standing
         steered = (standing.bias and self.judged > 0) or standing.adapted  # what is on disk is learned before the next answer is drawn
-        await self._generate(*self._dealer.deal(prompt, self._sitting, steered, standing.adapted))
+        await self._generate(*dealer.deal(prompt, self._sitting, steered, standing.adapted))
+
+    def _ready_dealer(self) -> Dealer:
+        if self.engine_state is EngineState.DEAD:
+            raise SessionError("the engine is not running", "press R to restart it")
+        if self._dealer is None or self.engine_state is not EngineState.READY:
+            raise SessionError("the model is not loaded yet")
+        return self._dealer
 
     async def _generate(self, record: SampleSet, view: SetView) -> None:
         await self.stop()
@@ -115,7 +117,7 @@ class Session(Sitting):
     async def rate(self, uid: str, value: int, criterion: str = "overall") -> int:
         """Score one of the current answers from 1 to 7."""
         view = self._set()
-        candidate = view.candidate(uid)
+        candidate = self._candidate(uid)
         await self._end_current()
         seq = await self._append(Rating(view.uid, uid, value, criterion))
         candidate.ratings[criterion] = value
@@ -124,19 +126,19 @@ class Session(Sitting):
 
     async def clear_rating(self, uid: str, criterion: str = "overall") -> None:
         """Take an answer's scores on a criterion back."""
-        view = self._set()
+        view, candidate = self._set(), self._candidate(uid)
         for seq in self.record.rating_seqs(uid, criterion):
             await self._append(Undo(seq), view.uid)
-        view.candidate(uid).ratings.pop(criterion, None)
+        candidate.ratings.pop(criterion, None)
         self._tell(Change.COMMITTED)
 
     async def correct(self, uid: str, text: str) -> int:
         """Keep an answer as the operator rewrote it."""
-        view = self._set()
+        view, candidate = self._set(), self._candidate(uid)
         if not text.strip():
             raise SessionError("the answer is empty")
         await self._end_current()
-        if text == view.candidate(uid).text:
+        if text == candidate.text:
             raise SessionError("nothing was changed")
         seq = await self._append(Correction(view.uid, uid, text))
         self._tell(Change.COMMITTED)
@@ -212,6 +214,12 @@ class Session(Sitting):
                 view.committed = True
             elif isinstance(judgement, Rating):
                 view.candidate(judgement.response_uid).ratings[judgement.criterion] = judgement.value
+
+    def _candidate(self, uid: str) -> CandidateView:
+        try:
+            return self._set().candidate(uid)
+        except KeyError:
+            raise SessionError(f"there is no answer {uid} in this set") from None
 
     async def _end_current(self) -> None:
         """A judgement speaks of whole answers: end those that are still being drawn."""
@@ -291,6 +299,7 @@ class Session(Sitting):
         """One answer to each prompt by the policy beside it, in batches, not recorded. Raises SessionError when the engine dies."""
         drawn: list[CandidateView] = []
         for start in range(0, len(prompts), DRAW_BATCH):
+            self._raise_if_dead()
             part = slice(start, start + DRAW_BATCH)
             views = [CandidateView(new_uid(), 0, policy, seed) for policy, seed in zip(policies[part], seeds[part], strict=True)]
             self._drawings.ask(views, [prompt.messages for prompt in prompts[part]])

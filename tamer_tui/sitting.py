@@ -125,6 +125,12 @@ class Sitting:
         """The read side of the open database. Raises SessionError before there is one."""
         return self._open_notebook().record
 
+    @property
+    def refused(self) -> str:
+        """Why this sitting cannot begin: what is asked for does not go together. '' where it began, or where a restart may help."""
+        begun = self._begun is not None and not (self._begun.done() and self._begun.exception())
+        return "" if begun or self._fatal is None else str(self._fatal)
+
     async def _start_engine(self) -> None:
         self._begun = asyncio.get_running_loop().create_future()
         self._fatal = None
@@ -133,7 +139,8 @@ class Sitting:
         try:
             await self._engine.start(self._take, self._engine_died)
         except OSError as error:
-            self._engine_died(f"the engine cannot be started: {error}")
+            self._fatal = SessionError(f"the engine cannot be started: {error}")
+            self._engine_died("")
             return
         version, adapter = self._send_acting_version()
         s, standing = self.settings, self.standing
@@ -170,6 +177,7 @@ class Sitting:
             sitting = SittingRecord(self._sitting, ready.base_hash, __version__, settings, self.settings.operator, ready.quantize)
             self._notebook.bind(base, sitting)
         except SessionError as error:
+            self._fatal = error
             self._fail(error)
             return
         self.engine_state = EngineState.READY

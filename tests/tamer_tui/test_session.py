@@ -277,3 +277,67 @@ async def test_a_set_that_is_ranked_again_after_an_undo_is_not_blind_any_more(tm
         await session.undo()
         await session.rank(ranks)
         assert session.blind_all.n == 0
+
+
+async def test_verdicts_that_come_together_get_ids_of_their_own(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        for i in range(4):
+            engine.publish(f"number {i}", published=i == 1)
+        await until(session, lambda: len(session.versions()) == 4)
+        assert [(v.id, v.reason, v.published) for v in reversed(session.versions())] == [
+            (f"v{i + 1}", f"number {i}", i == 1) for i in range(4)
+        ]
+
+
+async def test_nothing_is_asked_of_an_engine_that_is_dead(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        before = session.current
+        engine.die()
+        with pytest.raises(SessionError, match="signal 9"):
+            await asyncio.wait_for(session.draw(PROMPTS[:1], ["base"], [1]), 5)
+        for attempt in (session.compare_with_base, session.next_set, lambda: session.open_prompt("Hello")):
+            with pytest.raises(SessionError, match="press R"):
+                await attempt()
+        assert session.current is before, "what can still be judged stays"
+
+
+async def test_an_answer_that_is_not_of_the_set_is_refused_in_one_line(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db") as session:
+        for attempt in (
+            session.rate("nobody", 3),
+            session.clear_rating("nobody"),
+            session.correct("nobody", "text"),
+            session.continue_from("nobody", "text"),
+            session.rank({"nobody": 1}),
+        ):
+            with pytest.raises(SessionError, match="no answer nobody"):
+                await attempt
+        assert session.record.live() == []
+
+
+async def test_a_database_that_was_made_for_nothing_is_not_left_behind(tmp_path: Path) -> None:
+    engine = FakeEngine(ready=False)
+    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "new" / "a.db")
+    await session.start()
+    engine.emit(protocol.Error("no config.json in fake", "pass a directory", fatal=True))
+    with pytest.raises(SessionError, match="no config"):
+        await session.wait_ready()
+    assert session.refused == "no config.json in fake: pass a directory"
+    await session.close()
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+async def test_a_database_of_another_base_stays_as_it_was(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db") as session:
+        await session.rank({uids(session)[0]: 1})
+        assert session.refused == ""
+    session = Session(SessionSettings("other", PROMPTS), lambda: FakeEngine(base_hash="e" * 64), tmp_path / "a.db")
+    await session.start()
+    with pytest.raises(SessionError):
+        await session.wait_ready()
+    assert session.refused
+    await session.close()
+    with Record(tmp_path / "a.db") as record:
+        assert len(record.live()) == 1 and record.counts().sittings == 1
