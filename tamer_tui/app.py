@@ -27,18 +27,28 @@ class TamerApp(App[None]):
         super().__init__()
         self.session = session
 
-    def on_mount(self) -> None:
-        self.push_screen(ArenaScreen(self.session))
+    async def on_mount(self) -> None:
+        await self.push_screen(ArenaScreen(self.session))
+        self.run_worker(self._leave_if_refused())
         gc.collect()
         gc.freeze()
 
+    async def _leave_if_refused(self) -> None:
+        """A sitting that cannot begin is no screen to stay on; one whose engine died is: R restarts it."""
+        with contextlib.suppress(SessionError):
+            await self.session.wait_ready()
+        if self.session.refused:
+            self.exit(return_code=1)
+
 
 def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None) -> int:
-    """Open the Arena; the exit code. What cannot be opened is one line on stderr before any screen."""
+    """Open the Arena; the exit code. What cannot be opened is one line on stderr."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return _failed("the Arena needs a terminal: tamer simulate and tamer generate work without one")
     return asyncio.run(_run(make_session(settings, database, command)))
 
 
-async def _run(session: Session) -> int:
+async def _run(session: Session, headless: bool = False) -> int:
     app = TamerApp(session)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -47,17 +57,23 @@ async def _run(session: Session) -> int:
     try:
         await session.start()
     except SessionError as error:
-        print(f"Error: {error}", file=sys.stderr)
         await session.close()
-        return 1
+        return _failed(str(error))
     try:
-        await app.run_async()
+        await app.run_async(headless=headless)
         card = farewell(session)
     finally:
         await session.close()
+    if session.refused:
+        return _failed(session.refused)
     with contextlib.suppress(OSError):
         print(card)
     return app.return_code or 0
+
+
+def _failed(why: str) -> int:
+    print(f"Error: {why}", file=sys.stderr)
+    return 1
 
 
 def farewell(session: Session) -> str:

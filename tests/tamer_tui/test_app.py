@@ -1,0 +1,63 @@
+"""Opening and leaving the program: exit codes, and the one line that says why it could not open."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from learners.protocol import Error
+from storage.records import Prompt
+from tamer_tui.app import TamerApp, _run
+from tamer_tui.session import Session, SessionSettings
+from tests.tamer_tui.fake_engine import FakeEngine
+
+PROMPTS = (Prompt.of("Once upon a time"),)
+
+
+def session_over(engine: FakeEngine, path: Path) -> Session:
+    return Session(SessionSettings("fake", PROMPTS), lambda: engine, path)
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_screen_with_one_line_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = FakeEngine(ready=False)
+    session = session_over(engine, tmp_path / "a.db")
+    asyncio.get_running_loop().call_soon(lambda: engine.emit(Error("no config.json in fake", "pass a directory", fatal=True)))
+    assert await asyncio.wait_for(_run(session, headless=True), 20) == 1
+    assert capsys.readouterr().err == "Error: no config.json in fake: pass a directory\n"
+    assert not (tmp_path / "a.db").exists()
+
+
+async def test_a_database_of_another_base_model_leaves_the_screen_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session = session_over(FakeEngine(), tmp_path / "a.db")
+    await session.start()
+    await session.wait_ready()
+    await session.close()
+    assert await asyncio.wait_for(_run(session_over(FakeEngine(base_hash="e" * 64), tmp_path / "a.db"), headless=True), 20) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: ") and said.count("\n") == 1 and "fake" in said
+
+
+async def test_an_engine_that_dies_while_it_loads_leaves_the_screen_to_the_operator(tmp_path: Path) -> None:
+    engine = FakeEngine(ready=False)
+    session = session_over(engine, tmp_path / "a.db")
+    await session.start()
+    async with TamerApp(session).run_test() as pilot:
+        engine.die()
+        await pilot.pause()
+        assert pilot.app.is_running and session.refused == "" and "signal 9" in session.notice
+    await session.close()
+
+
+def test_without_a_terminal_the_program_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tamer_tui.cli", "run", str(tmp_path / "a.db")], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: the Arena needs a terminal") and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
