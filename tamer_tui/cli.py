@@ -52,7 +52,11 @@ class _Commands(click.Group):
         if unknown := sorted(set(defaults) - known):
             raise click.UsageError(f"{config_file()}: there is no option {unknown[0]}")
         ctx.default_map = dict.fromkeys(self.commands, defaults)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            error.ctx = None  # one line says it; click would print three more of usage before it
+            raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

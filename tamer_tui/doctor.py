@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +16,7 @@ from tamer_tui import __version__
 
 PACKAGES = ("textual", "torch", "transformers", "peft", "bitsandbytes", "sqlite-utils")
 SURVEY_SECONDS = 120
+FEWEST_COLUMNS, FEWEST_ROWS = 80, 24
 
 
 class ModelSize(Struct, frozen=True):
@@ -45,6 +48,7 @@ class Report(Struct, frozen=True):
     sqlite: str
     packages: dict[str, str]
     device: str
+    terminal: str
     problems: tuple[str, ...]
     model: ModelSize | None
 
@@ -59,6 +63,7 @@ class Report(Struct, frozen=True):
         lines = [f"tamer {self.tamer}, Python {self.python}, SQLite {self.sqlite}"]
         lines.append(", ".join(f"{name} {found}" for name, found in self.packages.items()))
         lines.append(f"device: {self.device or 'unknown'}")
+        lines.append(f"terminal: {self.terminal}")
         if self.model is not None:
             m = self.model
             lines.append(f"{m.name}: {m.parameters:,} parameters, {m.layers} layers, width {m.width}, quantized: {m.quantize}")
@@ -74,9 +79,25 @@ def examine(model: str | None, quantize: str) -> Report:
     found = _survey(model, quantize)
     packages = {name: _installed(name) for name in PACKAGES}
     missing = tuple(f"{name} is not installed: make setup" for name, number in packages.items() if number == "missing")
+    terminal, doubts = _terminal()
     return Report(
-        __version__, platform.python_version(), sqlite_version(), packages, found.device, (*missing, *found.problems), found.model
+        __version__, platform.python_version(), sqlite_version(), packages, found.device, terminal, (*missing, *found.problems, *doubts), found.model
     )
+
+
+def _terminal() -> tuple[str, tuple[str, ...]]:
+    """What the Arena would be painted on, and what stands in its way there."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return "none here: the Arena needs one", ()
+    name, (columns, rows), encoding = os.environ.get("TERM", ""), shutil.get_terminal_size(), sys.stdout.encoding
+    doubts = []
+    if name in ("", "dumb"):
+        doubts.append(f"TERM is {name!r}, which paints nothing: use a terminal such as xterm-256color")
+    if encoding.lower().replace("-", "") != "utf8":
+        doubts.append(f"the terminal's encoding is {encoding}: set LANG=C.UTF-8")
+    if columns < FEWEST_COLUMNS or rows < FEWEST_ROWS:
+        doubts.append(f"the terminal has {columns}x{rows} characters: make it {FEWEST_COLUMNS}x{FEWEST_ROWS} at least")
+    return f"{name or 'unknown'}, {columns}x{rows}, {encoding}", tuple(doubts)
 
 
 def _survey(model: str | None, quantize: str) -> Findings:

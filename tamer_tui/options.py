@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 STAGES = ("sft", "reward", "distill", "ppo")
 HIGHEST_SEED = 2**32 - 1
+ANSWER_TOKENS = 256
+POCKET_TOKENS = 80
 
 
 class FiniteRange(click.FloatRange):
@@ -39,7 +41,9 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines."),
     "system": option("--system", help="A system message before every prompt."),
     "temperature": option("--temperature", type=FiniteRange(0, 10, min_open=True), default=1.0, show_default=True),
-    "max_new_tokens": option("--max-new-tokens", type=click.IntRange(1, 100_000), default=256, show_default=True),
+    "max_new_tokens": option(
+        "--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"
+    ),
     "nats": option(
         "--nats", type=FiniteRange(0, 1000), default=6.0, show_default=True, help="Budget against the base, per 64 tokens."
     ),
@@ -82,8 +86,9 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
         "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", 6.0),
         "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False), **more,
     }  # fmt: skip
+    tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
     return SessionSettings(
-        chosen["model"], prompts, sampling=Sampling(chosen["temperature"], chosen["max_new_tokens"]), quantize=chosen["quantize"],
+        chosen["model"], prompts, sampling=Sampling(chosen["temperature"], tokens), quantize=chosen["quantize"],
         device=chosen["device"], seed=chosen["seed"], system=chosen["system"], trust_remote_code=chosen["trust_remote_code"],
         stages=stages, **settings,
     )  # type: ignore[arg-type]  # fmt: skip
