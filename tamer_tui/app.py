@@ -14,6 +14,7 @@ from textual.app import App
 from tamer_tui.headless import make_session
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.session import Session, SessionError
+from tamer_tui.terminal import TerminalDriver
 from tamer_tui.views import SessionSettings
 
 
@@ -24,7 +25,7 @@ class TamerApp(App[None]):
     ENABLE_COMMAND_PALETTE = True
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self.session = session
 
     async def on_mount(self) -> None:
@@ -67,7 +68,7 @@ async def _run(session: Session, headless: bool = False) -> int:
     if session.refused:
         return _failed(session.refused)
     with contextlib.suppress(OSError):
-        print(card)
+        print(card, flush=True)
     return app.return_code or 0
 
 

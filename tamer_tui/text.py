@@ -52,7 +52,7 @@ def _wrap_paragraph(paragraph: str, width: int) -> list[str]:
             line, room = "", width
         else:
             body = word
-        while cell_len(body) > width:
+        while len(body) > 1 and cell_len(body) > width:
             cut = _fitting(body, width)
             lines.append(body[:cut])
             body = body[cut:]

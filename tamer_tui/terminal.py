@@ -1,0 +1,58 @@
+"""The terminal as it can vanish: a closed window must end the program, not block it for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from textual.drivers.linux_driver import LinuxDriver
+
+if TYPE_CHECKING:
+    from textual.app import App
+
+
+class Vanishing:
+    """A terminal to write to. When it is gone, what is written goes nowhere, and `gone` is called once, from the writing thread."""
+
+    def __init__(self, file: TextIO, gone: Callable[[], None]) -> None:
+        self._file, self._gone, self._lost = file, gone, False
+
+    def write(self, text: str) -> int:
+        """How much was taken: all of it."""
+        self._unless_lost(lambda: self._file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """To the screen, if there is one."""
+        self._unless_lost(self._file.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def _unless_lost(self, work: Callable[[], object]) -> None:
+        if self._lost:
+            return
+        try:
+            work()
+        except (OSError, ValueError):
+            self._lost = True
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._file.fileno())  # what is buffered still has to go somewhere
+            self._gone()
+
+
+class TerminalDriver(LinuxDriver):
+    """Textual's writing thread dies of a closed terminal, and whoever waits for room in its queue waits for ever: this one lives on."""
+
+    def __init__(self, app: App[Any], **settings: Any) -> None:
+        super().__init__(app, **settings)
+        loop = asyncio.get_running_loop()
+
+        def gone() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                loop.call_soon_threadsafe(app.exit)
+
+        self._file: Any = Vanishing(self._file, gone)
