@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from textual.content import Content
 
 TAB = "    "
@@ -18,6 +18,11 @@ def plain(text: str) -> str:
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 
+def editable(text: str) -> str:
+    """Plain, for a text box: tabs stay, since what is saved should differ from the original only where it was rewritten."""
+    return "\t".join(plain(part) for part in text.split("\t"))
+
+
 def one_line(text: str) -> str:
     """Plain, on one line."""
     return " ".join(plain(text).split())
@@ -29,7 +34,7 @@ def content(text: str, style: str = "") -> Content:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` cells, broken at spaces, which stay at the end of their line (and may stand out by one cell).
+    """Lines of at most `width` cells, broken at spaces, which stay at the end of their line (and may stand out from it).
 
     Greedy, so that only the last line can change when more text comes.
     """
@@ -41,30 +46,25 @@ def wrap(text: str, width: int) -> list[str]:
 
 def _wrap_paragraph(paragraph: str, width: int) -> list[str]:
     lines, line, room = [], "", width
-    for word in re.findall(r" *[^ ]+| +", paragraph):
-        spaces = len(word) - len(word.lstrip(" "))
-        body, cells = word[spaces:], cell_len(word)
-        if cells <= room:
+    for word in re.findall(r" *[^ ]+| +$", paragraph):
+        body, cells = word.lstrip(" "), cell_len(word)
+        if cells <= room or not body:
             line, room = line + word, room - cells
             continue
         if line:
-            lines.append(line + word[:spaces])
-            line, room = "", width
+            lines.append(line + word[: -len(body)])
         else:
             body = word
-        while len(body) > 1 and cell_len(body) > width:
-            cut = _fitting(body, width)
-            lines.append(body[:cut])
-            body = body[cut:]
-        line, room = body, width - cell_len(body)
+        *full, line = _chopped(body, width)
+        lines += full
+        room = width - cell_len(line)
     return [*lines, line]
 
 
-def _fitting(word: str, width: int) -> int:
-    """How many characters of a long word fit; at least one."""
-    cells = 0
-    for i, character in enumerate(word):
-        cells += cell_len(character)
-        if cells > width:
-            return max(1, i)
-    return len(word)
+def _chopped(word: str, width: int) -> list[str]:
+    """A long word in parts that fit, none empty; characters that are drawn as one stay together."""
+    if cell_len(word) <= width:
+        return [word]
+    parts = [part for part in chop_cells(word, width) if part]
+    rest = word[sum(map(len, parts)) :]  # marks without a width at the very end
+    return [*parts[:-1], parts[-1] + rest]
