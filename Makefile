@@ -32,15 +32,23 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "tamer-tui needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "this Python has no venv: on Debian, apt-get install python3-venv"; exit 1; }
 ifeq ($(TORCH),keep)
-	@$(PYTHON) -c 'import torch; print("using torch", torch.__version__, "as installed")' || \
-		{ echo "TORCH=keep, but this Python has no torch: leave TORCH out"; exit 1; }
+	@$(PYTHON) -c 'import torch; print("keeping torch", torch.__version__)' 2>/dev/null || \
+		{ echo "TORCH=keep, but $(PYTHON) cannot import torch: leave TORCH out, or name another Python with PYTHON=…"; exit 1; }
 	@echo "Setting up $(VENV): fetching textual, transformers, peft, bitsandbytes and the rest, about 120 MB. This happens once."
 	@test -d $(VENV) || $(PYTHON) -m venv --system-site-packages $(VENV)
-	@grep -iv '^torch==' constraints.txt > $(VENV)/constraints.txt
+	@# A .venv made earlier, or a Python that is itself in a virtual environment, does not see that torch: show it where.
+	@$(BIN)/python -c 'import torch' 2>/dev/null || \
+		$(PYTHON) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' \
+		> "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/kept-torch.pth"
+	@# Pinned to what is there, so that no dependency fetches another one.
+	@{ grep -iv '^torch==' constraints.txt; $(BIN)/python -c 'import torch; print("torch==" + torch.__version__)' 2>/dev/null; } \
+		> $(VENV)/constraints.txt || { echo "$(VENV) was made with another Python than $(PYTHON): make clean, then again"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
 else
-	@echo "Setting up $(VENV): fetching PyTorch (about 200 MB for CPU, several GB with CUDA), textual, transformers, peft, bitsandbytes"
-	@echo "and the rest (about 120 MB). This happens once; TORCH=keep uses the torch that is installed already."
+	@if test -x $(BIN)/tamer; then echo "Bringing $(VENV) up to date; only what has changed is fetched."; else \
+		echo "Setting up $(VENV): fetching PyTorch (about 200 MB where it comes as a CPU build; several GB with CUDA, the usual"; \
+		echo "build on Linux x86-64) and textual, transformers, peft, bitsandbytes and the rest (about 120 MB). This happens once;"; \
+		echo "TORCH=keep uses the torch that is installed already."; fi
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
