@@ -1,0 +1,74 @@
+"""What the rail and the sentence say, from the engine's events alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from learners.protocol import Acting, Idle, Learned, Metrics
+from tamer_tui.standing import Standing
+
+
+def learned(rankings: int = 0, ratings: int = 0, corrections: int = 0, epoch: int = 1, beta: float = 0.2) -> Learned:
+    return Learned(1, epoch, 10.0, beta, rankings, ratings, corrections)
+
+
+def test_before_anything_is_learned_the_base_answers() -> None:
+    standing = Standing(True, 6.0)
+    assert standing.sentence == "nothing learned yet · answering now: base"
+    assert standing.known == 0 and not standing.adapted and standing.seconds_since_change is None
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (learned(1), "learned from 1 ranking"),
+        (learned(7), "learned from 7 rankings"),
+        (learned(2, 1, 3), "learned from 2 rankings, 1 rating, 3 corrections"),
+        (learned(), "nothing learned yet"),
+    ],
+)
+def test_the_sentence_counts_what_was_learned_from(event: Learned, said: str) -> None:
+    standing = Standing(True, 6.0)
+    standing.take(event)
+    assert standing.sentence.split(" · ")[0] == said
+
+
+def test_the_sentence_says_who_answers_what_was_refused_and_what_is_held() -> None:
+    standing = Standing(True, 6.0)
+    standing.take(learned(7))
+    standing.take(Acting("v2", 0.1, 3))
+    standing.refused = "v3 refused: worse on 12 prompts"
+    assert standing.sentence == "learned from 7 rankings · answering now: v2 + Ĥ · v3 refused: worse on 12 prompts"
+    standing.bias, standing.refused, standing.held = False, "", True
+    assert standing.sentence == "learned from 7 rankings · answering now: v2 · learning is held: p resumes it"
+
+
+def test_a_new_fit_keeps_the_version_and_a_new_version_is_a_change_of_policy() -> None:
+    standing = Standing(True, 6.0)
+    standing.take(Acting("v2", 0.1, 3))
+    standing.take(learned(1, epoch=4, beta=0.3))
+    assert standing.acting == ("v2", 0.3, 4) and standing.adapted
+    assert standing.seconds_since_change is not None and standing.seconds_since_change >= 0
+
+
+def test_figures_that_a_line_lacks_stay_and_only_the_stage_at_work_is_marked() -> None:
+    standing = Standing(True, 6.0)
+    standing.take(Metrics("reward", 3, 10, 2.0, loss=0.5, accuracy=0.8, note="warm"))
+    standing.take(Metrics("reward", 4, 10, 1.5, loss=0.4))
+    standing.take(Metrics("ppo", 1, 8, reward=0.1))
+    reward, ppo = standing.learning["reward"], standing.learning["ppo"]
+    assert (reward.step, reward.of, reward.seconds_left, reward.loss, reward.accuracy, reward.note) == (4, 10, 1.5, 0.4, 0.8, "warm")
+    assert ppo.active and not reward.active
+    standing.take(Metrics("idle"))
+    assert not ppo.active and "idle" not in standing.learning
+
+
+def test_an_idle_learner_and_a_lost_engine_mark_no_stage() -> None:
+    standing = Standing(True, 6.0)
+    standing.take(Metrics("sft", 1, 2))
+    standing.take(Idle(3.0))
+    assert not standing.learning["sft"].active and standing.trained == Idle(3.0)
+    standing.take(Metrics("sft", 2, 2))
+    standing.take(learned(4))
+    standing.forget()
+    assert not standing.learning["sft"].active and standing.sentence == "nothing learned yet · answering now: base"
