@@ -18,6 +18,8 @@ OPEN_TIMEOUT = 0.25
 """Seconds to wait at opening for another program's write lock: long enough for one commit."""
 BUSY_MILLISECONDS = 5000
 """The same while running: another program's long write delays a judgement rather than losing it."""
+ROOM_TO_OPEN = 65_536
+"""Bytes; with fewer there is none for SQLite's shared memory and the first pages of its log."""
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 
 
@@ -50,6 +52,8 @@ def explain(error: BaseException, path: Path) -> JournalError:
 
 def _explain_sqlite(error: sqlite3.Error, path: Path) -> JournalError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest is detail
+    if code == sqlite3.SQLITE_IOERR and _disk_is_full(path):
+        code = sqlite3.SQLITE_FULL  # no room for the memory that connections share is told as any failure
     readable = {
         sqlite3.SQLITE_FULL: (f"the disk of {path} is full", "free some space; nothing written before is lost"),
         sqlite3.SQLITE_READONLY: (f"{path} is read-only", "make the file and its folder writable, or copy it"),
@@ -63,6 +67,14 @@ def _explain_sqlite(error: sqlite3.Error, path: Path) -> JournalError:
         sqlite3.SQLITE_IOERR: (f"cannot read or write {path}: {error}", "check the disk, then try again"),
     }
     return JournalError(*readable.get(code, (f"the record does not fit the database: {error}", "")))
+
+
+def _disk_is_full(path: Path) -> bool:
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < ROOM_TO_OPEN
 
 
 class Lock:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 from learners import protocol
@@ -57,6 +58,7 @@ class Notebook:
         self._numbering = asyncio.Lock()  # a version's id is free until its row is written
         self._root = self.root_of(path)
         self._assembler = Assembler()
+        self._owed: list[SampleSet | Response] = []  # what could not be written yet, in its order
         self._sent: dict[str, set[int]] = {}  # set uid -> seqs that the engine has learned from
 
     @staticmethod
@@ -86,15 +88,31 @@ class Notebook:
         try:
             return await asyncio.wrap_future(self._journal.append(judgement))
         except JournalError as error:
+            if not await self._made_up_for(getattr(judgement, "set_uid", "")):
+                raise SessionError(error.message, error.hint) from error
+        try:
+            return await asyncio.wrap_future(self._journal.append(judgement))
+        except JournalError as error:
             raise SessionError(error.message, error.hint) from error
+
+    async def _made_up_for(self, set_uid: str) -> bool:
+        """Write what of a set could not be written when it was due (the disk was full). Raises SessionError if it still cannot be."""
+        owed = [record for record in self._owed if set_uid in (getattr(record, "set_uid", None), record.uid)]
+        for record in owed:
+            await self._write(record)
+            self._owed.remove(record)
+        return bool(owed)
 
     def keep(self, record: SampleSet | Response | Run, complain: Callable[[str], None]) -> None:
         """Write without waiting; a failure is told."""
 
-        def settled(future: object) -> None:
-            error = future.exception()  # type: ignore[attr-defined]
+        def settled(future: Future[None]) -> None:
+            error = future.exception()
             if error is not None:
-                loop.call_soon_threadsafe(complain, str(error))
+                problem = SessionError(error.message, error.hint) if isinstance(error, JournalError) else error
+                if not isinstance(record, Run):
+                    self._owed.append(record)
+                loop.call_soon_threadsafe(complain, str(problem))
 
         loop = asyncio.get_running_loop()
         self._journal.write(record).add_done_callback(settled)
@@ -103,7 +121,7 @@ class Notebook:
         """From here on this version acts."""
         await self._write(Activation(version, why))
 
-    async def _write(self, record: Version | Activation) -> None:
+    async def _write(self, record: SampleSet | Response | Version | Activation) -> None:
         try:
             await asyncio.wrap_future(self._journal.write(record))
         except JournalError as error:

@@ -44,6 +44,8 @@ DRAW_BATCH = 48
 class Session(Sitting):
     """One teaching sitting. See the module."""
 
+    _waiting: SetView | None = None  # while its prompt is compared with the base
+
     # --- sets --------------------------------------------------------------------------------------------------------
 
     async def next_set(self) -> None:
@@ -67,8 +69,25 @@ class Session(Sitting):
         await self._open_set(Prompt(conversation(view.prompt, self._candidate(uid).text, text), "continued"))
 
     async def compare_with_base(self) -> None:
-        """The current prompt again: the acting policy beside the base, same seed, never counted."""
-        await self._generate(*self._ready_dealer().comparison(self._set().prompt, self._sitting))
+        """The current prompt again: the acting policy beside the base, same seed, never counted. The set that is open waits."""
+        view, dealer = self._set(), self._ready_dealer()
+        if view.purpose == "judge" and not view.committed:
+            await self.peek()  # the base's manner is seen: it is not blind any more
+            self._waiting = view
+        elif view.purpose == "judge":
+            self._waiting = None
+        await self._generate(*dealer.comparison(view.prompt, self._sitting))
+
+    async def leave_comparison(self) -> None:
+        """Back to the set that waits, or on to the next prompt."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or waiting.prompt.uid != self._set().prompt.uid:
+            await self.next_set()
+            return
+        await self.stop()
+        self.current = waiting
+        self._restore_marks(waiting)
+        self._tell(Change.SET)
 
     async def stop(self) -> None:
         """End what is being drawn; what there is stays."""

@@ -31,11 +31,6 @@ class ArenaScreen(ArenaView):
     def _in_grace(self) -> bool:
         return time.monotonic() - self._opened < GRACE_SECONDS
 
-    def _judgeable(self) -> SetView | None:
-        """The set, if judging keys mean something now."""
-        view = self.session.current
-        return view if view is not None and not view.committed and view.purpose == "judge" else None
-
     def _focused(self) -> CandidateView | None:
         return self._panes[self.focused_slot].view if self.focused_slot < len(self._panes) else None
 
@@ -97,7 +92,11 @@ class ArenaScreen(ArenaView):
         if view is None or self._in_grace:
             return
         self.complete_display()
-        if view.committed or view.purpose == "compare":
+        if view.purpose == "compare":
+            if await self._try(self.session.leave_comparison):
+                self.complete_display()
+            return
+        if view.committed:
             await self._try(self.session.next_set)
             return
         scored = any(candidate.ratings for candidate in view.candidates)
@@ -107,8 +106,8 @@ class ArenaScreen(ArenaView):
         if not await self._commit(view):
             return
         said = f"✓ {self.ballot.in_words() or 'scores'} on disk{_revealed(view)}"
-        if await self._try(self.session.next_set):
-            self.say(said)
+        on = await self._try(self.session.next_set)
+        self.say(said if on else f"{said} · {self.said}")
 
     async def _commit(self, view: SetView) -> bool:
         if self.ballot.all_bad:

@@ -17,7 +17,7 @@ from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
 from tamer_tui.keys import LETTERS
 from tamer_tui.session import Session
-from tamer_tui.views import CandidateView, Change, EngineState
+from tamer_tui.views import CandidateView, Change, EngineState, SetView
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.lines import KeyLine, Line, PromptBox
 from tamer_tui.widgets.rail import Rail, duration
@@ -49,6 +49,7 @@ class ArenaView(Screen[None]):
         self._timer: Timer | None = None
         self._narrow = False
         self._last_rail = 0.0
+        self.said = ""  # the line under what to do
 
     def compose(self) -> ComposeResult:
         yield Line(id="heading")
@@ -178,7 +179,7 @@ class ArenaView(Screen[None]):
 
     def _show_todo(self) -> None:
         self.query_one("#todo", Line).show(self._todo())
-        letters = "" if self.session.current is None else LETTERS[: len(self._panes)]
+        letters = LETTERS[: len(self._panes)] if self._judgeable() is not None else ""
         span = f"{letters[0]}-{letters[-1]}" if len(letters) > 1 else letters
         self.query_one(KeyLine).show(self._working_keys(), span if len(letters) > 1 else "")
 
@@ -191,7 +192,7 @@ class ArenaView(Screen[None]):
         if self.frozen:
             return "Frozen: space goes on."
         if view.purpose == "compare":
-            return "The acting policy is a, the base is b. Enter goes on to the next prompt."
+            return "The acting policy is a, the base is b; not counted. Enter goes back."
         if view.committed:
             return "✓ on disk. Enter opens the next prompt."
         if not self.ballot.empty:
@@ -200,8 +201,13 @@ class ArenaView(Screen[None]):
             return f"Score it 1-7 ({self.criterion}), or r to rewrite it, then enter."
         if len(view.candidates) == 2:
             return "Which is better? Type its letter, then enter."
-        held = "  Learning is held: p resumes it." if session.standing.held else ""
+        held = " p learns on." if session.standing.held else ""
         return f"Best first: type letters, then enter. Or score 1-7 ({self.criterion}).{held}"
+
+    def _judgeable(self) -> SetView | None:
+        """The set, if judging keys mean something now."""
+        view = self.session.current
+        return view if view is not None and not view.committed and view.purpose == "judge" else None
 
     def _working_keys(self) -> list[str]:
         session, view = self.session, self.session.current
@@ -210,6 +216,8 @@ class ArenaView(Screen[None]):
             return ["machine.restart", *(["set.commit", "set.undo"] if view else []), "screen.help", "screen.quit"]
         if view is None:
             return ["screen.help", "screen.quit"]
+        if self._judgeable() is None:
+            return ["set.commit", "set.undo", "screen.help", "screen.quit", "focus.next", "prompt.new", "prompt.continue", "show.freeze", *machine]
         judging = ["set.commit"] if len(view.candidates) == 1 else ["rank.tie", "set.commit"]
         typed = [] if self.ballot.empty else ["rank.back"]
         return [*judging, "set.undo", "set.skip", "screen.help", "screen.quit", *typed, "edit.rewrite", "edit.ideal", "focus.next", "prompt.new",
@@ -217,6 +225,7 @@ class ArenaView(Screen[None]):
 
     def say(self, line: str) -> None:
         """One line, under what to do."""
+        self.said = line
         self.query_one("#said", Line).show(line)
 
 

@@ -36,8 +36,8 @@ class HelpScreen(ModalScreen[None]):
 
 def _rows() -> list[Content]:
     rows = [
-        Content.assemble(("a-i     ", "bold $accent"), "Rank: type the letters of answers, best first (with two answers: choose one)"),
-        Content.assemble(("1-7     ", "bold $accent"), "Score the focused answer on the current criterion; 0 clears"),
+        Content.assemble(("a-i       ", "bold $accent"), "Rank: type the letters of answers, best first (with two answers: choose one)"),
+        Content.assemble(("1-7       ", "bold $accent"), "Score the focused answer on the current criterion; 0 clears"),
     ]
     for binding in ARENA:
         identity = binding.id or ""

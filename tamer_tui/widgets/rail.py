@@ -56,8 +56,8 @@ def narrow_lines(session: Session) -> list[Content]:
     standing = session.standing
     active = next((view for view in standing.learning.values() if view.active), None)
     doing = f"{STAGES.get(active.stage, active.stage)} {_steps(active)}" if active else _engine(session)
-    count = f"won {session.blind.in_words()}" if session.blind.n else "blind count from the second set on"
-    return [Content(one_line(standing.sentence)), _label(f"{doing} · {count} · {standing.nats:g} nats")]
+    count = f"won {session.blind.in_words()}" if session.blind.n else "nothing counted yet"
+    return [Content(one_line(standing.sentence)), _label(f"{doing} · {standing.nats:g} nats · {count}")]
 
 
 def _stage(name: str, view: StageView) -> list[Content]:

@@ -277,3 +277,22 @@ async def test_the_card_says_where_everything_is_and_how_to_go_on(tmp_path: Path
         await t.press("a", "enter")
         card = farewell(t.session)
         assert f"1 judgements in {t.path}" in card and f"tamer {t.path}" in card
+
+
+async def test_only_keys_that_work_are_painted_and_enter_leads_back_from_a_comparison(tmp_path: Path) -> None:
+    async with table(tmp_path, size=(200, 50)) as t:
+        before = t.session.current
+        await t.press("o")
+        await t.session.wait_set_ended()
+        assert t.session.current is not before and "a-" not in t.painted() and "skip" not in t.painted() and "rewrite" not in t.painted()
+        await t.press("a", "3", "x", "s", "r")
+        assert not t.live() or not any(hasattr(judgement, "value") for judgement in t.live())
+        await t.press("enter")
+        assert t.session.current is before and "a-d rank" in t.painted()
+
+
+async def test_the_mark_of_what_is_on_disk_shows_also_where_no_next_set_can_open(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        t.engine.die()
+        await t.press("b", "a", "enter")
+        assert t.line("said").startswith("✓ b > a on disk · the engine is not running")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from learners import protocol
+from storage.journal import Journal, JournalError
 from storage.queries import Record
-from storage.records import Prompt, Ranking
+from storage.records import Prompt, Ranking, Response, SampleSet
 from tamer_tui.session import Change, EngineState, Session, SessionError, SessionSettings
 from tests.tamer_tui.fake_engine import FakeEngine
 
@@ -341,3 +343,45 @@ async def test_a_database_of_another_base_stays_as_it_was(tmp_path: Path) -> Non
     await session.close()
     with Record(tmp_path / "a.db") as record:
         assert len(record.live()) == 1 and record.counts().sittings == 1
+
+
+async def test_a_comparison_leads_back_to_the_set_that_was_open_which_is_not_blind_any_more(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db") as session:
+        await session.rank({uids(session)[0]: 1})
+        await until(session, lambda: session.standing.known == 1)
+        await session.next_set()
+        view = await session.wait_set_ended()
+        await session.rate(view.candidates[1].uid, 5)
+        for _ in range(2):
+            await session.compare_with_base()
+            compared = await session.wait_set_ended()
+            assert (compared.purpose, compared.prompt, len(compared.candidates)) == ("compare", view.prompt, 2)
+        await session.leave_comparison()
+        assert session.current is view and view.candidates[1].ratings == {"overall": 5} and not view.committed
+        await session.rank({view.candidates[0].uid: 1})
+        assert session.blind_all.n == 0
+        await session.compare_with_base()
+        await session.leave_comparison()
+        assert session.current.uid != view.uid and session.current.purpose == "judge", "a judged set does not wait"
+
+
+async def test_answers_that_a_full_disk_refused_are_written_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = True
+    write = Journal.write
+
+    def scarce(self: Journal, record: object) -> Future[None]:
+        if not (full and isinstance(record, SampleSet | Response)):
+            return write(self, record)  # type: ignore[arg-type]
+        refused: Future[None] = Future()
+        refused.set_exception(JournalError("the disk is full", "free some space"))
+        return refused
+
+    monkeypatch.setattr(Journal, "write", scarce)
+    async with sitting(tmp_path / "a.db") as session:
+        assert session.notice == "the disk is full: free some space"
+        with pytest.raises(SessionError, match="the disk is full: free some space"):
+            await session.rank({uids(session)[0]: 1})
+        assert session.current is not None and not session.current.committed
+        full = False
+        await session.rank({uids(session)[0]: 1})
+        assert session.judged == 1 and len(session.record.responses(session.current.uid)) == 4
