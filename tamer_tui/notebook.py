@@ -197,7 +197,7 @@ def blobs_in(root: Path, sha256: str) -> list[Blob]:
     try:
         return list(split(read_directory(root / sha256)))
     except (BlobError, OSError) as error:
-        raise SessionError(f"version {sha256[:12]} cannot be read: {error}") from error
+        raise SessionError(f"version {sha256[:12]} cannot be read: {error}", "restore its folder, or roll back to another version") from error
 
 
 def lesson_of(taught: Taught) -> Lesson:

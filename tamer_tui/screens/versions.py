@@ -46,6 +46,12 @@ class VersionsScreen(ModalScreen[str | None]):
                       Text("the model as it was loaded"), key=BASE_VERSION)  # fmt: skip
         table.focus()
 
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """The reason in full: on a narrow screen its column is cut off."""
+        self._chosen = None
+        version = next((v for v in self._versions if v.id == event.row_key.value), None)
+        self._say(f"{version.id}: {one_line(version.reason)}\n{HINT}" if version is not None else HINT)
+
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         chosen = str(event.row_key.value)
         version = next((v for v in self._versions if v.id == chosen), None)

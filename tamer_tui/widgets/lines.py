@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tamer_tui.keys import painted
-from tamer_tui.text import one_line, plain
+from tamer_tui.text import one_line, plain, wrap
 
 
 class Line(Static):
@@ -53,13 +53,34 @@ class KeyLine(Static):
 
 
 class PromptBox(Static):
-    """The prompt, as far as a few rows go."""
+    """The prompt, as far as a few rows go. Of a longer one its end, where the answers begin."""
 
     DEFAULT_CSS = """
     PromptBox { height: auto; max-height: 5; padding: 0 1; border: round $foreground 30%; border-title-color: $foreground 70%; }
     """
 
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self._text = self._shown = ""
+
     def show(self, title: str, text: str) -> None:
         """Untrusted text, never markup."""
         self.border_title = title
-        self.update(Content(plain(text)))
+        self._text = plain(text).rstrip()
+        self._fit()
+
+    def on_resize(self) -> None:
+        """Another width, or other rows."""
+        self._fit()
+
+    def _fit(self) -> None:
+        most = self.styles.max_height
+        rows, width = (int(most.value) - 2 if most is not None else 3), self.size.width or 76
+        lines = wrap(self._text, width)
+        if len(lines) > rows:
+            lines = wrap(self._text, max(1, width - 2))[-rows:]
+            lines[0] = "… " + lines[0].lstrip()
+        shown = "\n".join(line.rstrip() for line in lines)
+        if shown != self._shown:
+            self._shown = shown
+            self.update(Content(shown))

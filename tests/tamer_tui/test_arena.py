@@ -17,6 +17,7 @@ from tamer_tui.app import TamerApp, farewell
 from tamer_tui.keys import ARENA
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.session import Session, SessionSettings
+from tamer_tui.widgets.lines import PromptBox
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "frog", "king"))
@@ -296,3 +297,24 @@ async def test_the_mark_of_what_is_on_disk_shows_also_where_no_next_set_can_open
         t.engine.die()
         await t.press("b", "a", "enter")
         assert t.line("said").startswith("✓ b > a on disk · the engine is not running")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (80, 40), (200, 50), (50, 20)])
+async def test_of_a_long_prompt_the_end_is_seen_where_the_answers_begin(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with table(tmp_path, size=size) as t:
+        await t.session.open_prompt("There was a very long story. " * 40 + "And then the dog")
+        for columns, rows in (size, (100, 30), (60, 50)):
+            await t.pilot.resize_terminal(columns, rows)
+            await t.pilot.pause()
+            box = t.arena.query_one(PromptBox)
+            lines = str(box.content).splitlines()
+            assert lines[0].startswith("… ") and lines[-1].endswith("the dog")
+            assert len(lines) == box.size.height and all(len(line) <= box.size.width for line in lines)
+
+
+async def test_a_versions_reason_is_read_in_full_on_a_narrow_screen(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=99), size=(80, 24)) as t:
+        t.engine.publish("worse than the acting policy on 12 prompts, by more than one standard error", published=False)
+        await t.pilot.pause(0.3)
+        await t.press("V")
+        assert "by more than one standard error" in str(t.pilot.app.screen.query_one("#hint", Static).content)
