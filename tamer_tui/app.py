@@ -79,11 +79,11 @@ def _failed(why: str) -> int:
 
 def farewell(session: Session) -> str:
     """Where everything is, and how to go on."""
-    if session.database is None:
+    if session.database is None or (session.ready is None and not session.judged):
         return session.notice or "nothing was judged"
     version = session.standing.acting[0]
     return "\n".join([
-        f"{session.judged} judgements in {session.database}; acting: {version}",
+        f"{session.judged} judgement{'s' if session.judged != 1 else ''} in {session.database}; acting: {version}",
         f"  go on      tamer {session.database} --model {session.settings.model}",
         f"  look       tamer stats {session.database}   tamer versions {session.database}",
         "  take out   it is an SQLite file: any tool opens it; adapters lie beside it as PEFT directories",

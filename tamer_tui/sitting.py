@@ -86,6 +86,7 @@ class Sitting:
         """Open the database if it is named, and start the engine. `wait_ready` waits for the model. Raises SessionError."""
         if isinstance(self._place, Path):
             self._notebook = Notebook(self._place)
+            self._count()
         await self._start_engine()
 
     async def wait_ready(self) -> None:

@@ -69,6 +69,7 @@ class ArenaView(Screen[None]):
             self._open()
         self._arrange()
         self.refresh_all()
+        self.say(self.session.notice)  # what was told before there was a screen
 
     # --- what the session says ---------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 
 from learners.protocol import Error
 from storage.records import Prompt
-from tamer_tui.app import TamerApp, _run
+from tamer_tui.app import TamerApp, _run, farewell
 from tamer_tui.session import Session, SessionSettings
 from tests.tamer_tui.fake_engine import FakeEngine
 
@@ -61,3 +61,22 @@ def test_without_a_terminal_the_program_says_so_and_writes_nothing(tmp_path: Pat
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: the Arena needs a terminal") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_sitting_that_never_began_says_what_is_on_disk_and_names_no_file_that_is_gone(tmp_path: Path) -> None:
+    session = Session(SessionSettings("fake", PROMPTS), FakeEngine, tmp_path / "a.db")
+    assert farewell(session) == "nothing was judged"
+    await session.start()
+    try:
+        await session.wait_ready()
+        await session.next_set()
+        view = await session.wait_set_ended()
+        await session.rank({view.candidates[0].uid: 1})
+    finally:
+        await session.close()
+    again = Session(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
+    await again.start()
+    try:
+        assert again.judged == 1 and farewell(again).startswith("1 judgement")
+    finally:
+        await again.close()
