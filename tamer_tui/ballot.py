@@ -36,6 +36,10 @@ class Ballot:
         self.tie_next = bool(self.groups)
         return self.tie_next
 
+    def call_equal(self) -> None:
+        """Of two answers, neither is better."""
+        self.groups, self.tie_next, self.all_bad = [[0, 1]], False, False
+
     def take_back(self) -> bool:
         """The last tie mark, letter or 'all bad'. False when there is none."""
         if self.tie_next or self.all_bad:

@@ -8,6 +8,11 @@ from __future__ import annotations
 from textual.binding import Binding
 
 LETTERS = "abcdefghi"
+SECTIONS = {
+    "rank": "Rank", "score": "Score", "set": "Go on, or back", "edit": "Write", "prompt": "Prompts", "focus": "Look", "scroll": "Look",
+    "show": "Look", "learn": "Learning", "machine": "Machine", "screen": "Program",
+}  # fmt: skip
+"""The first part of a binding's id -> its heading on the help page."""
 
 
 def _key(key: str, action: str, identity: str, description: str, tooltip: str, display: str | None = None) -> Binding:
@@ -16,7 +21,7 @@ def _key(key: str, action: str, identity: str, description: str, tooltip: str, d
 
 ARENA: tuple[Binding, ...] = (
     *(_key(c, f"letter('{c}')", f"rank.{c}", "rank", f"Put answer {c} next in the ranking, best first (K=2: choose it)") for c in LETTERS),
-    _key("t", "tie", "rank.tie", "tie", "The next letter ties with the last one"),
+    _key("t", "tie", "rank.tie", "tie", "The next letter ties with the last one (with two answers: both are equal)"),
     _key("x", "all_bad", "rank.bad", "all bad", "None is any good: every answer gets score 1 on the criterion, at enter"),
     _key("backspace", "take_back", "rank.back", "take back", "Take the last letter back"),
     *(_key(str(n), f"score({n})", f"score.{n}", "score", f"Score the focused answer {n} of 7 on the criterion, at once") for n in range(1, 8)),
@@ -46,18 +51,51 @@ ARENA: tuple[Binding, ...] = (
     _key("N", "nats", "learn.nats", "budget", "Set the budget of nats against the base"),
     _key("V", "versions", "machine.versions", "versions", "List versions with their reasons; roll back"),
     _key("R", "restart", "machine.restart", "restart", "Restart the engine from the last version"),
-    _key("escape", "peel", "screen.peel", "stop", "Clear what was typed; else stop generation", "esc"),
+    _key("escape", "peel", "screen.peel", "stop", "Peel one layer: what was typed, then frozen, then stop generation", "esc"),
     _key("question_mark,f1", "help", "screen.help", "help", "This page", "?"),
-    _key("ctrl+q", "quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q"),
+    _key("ctrl+p", "app.command_palette", "screen.palette", "palette", "Find a command by its name; themes", "^p"),
+    _key("ctrl+q", "app.quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q"),
 )
 
 EDITOR: tuple[Binding, ...] = (
-    Binding("ctrl+s,alt+enter", "save", "save", id="editor.save", tooltip="Save", key_display="^s", priority=True),
+    Binding("ctrl+s,alt+enter", "save", "save", id="editor.save", tooltip="Save (also alt+enter)", key_display="^s", priority=True),
     Binding("escape", "leave", "keep the draft and leave", id="editor.leave", tooltip="Leave; the draft stays", key_display="esc", priority=True),
 )
+
+NUMBER: tuple[Binding, ...] = (
+    Binding("enter,ctrl+s,alt+enter", "save", "save", id="number.save", tooltip="Save", key_display="enter", priority=True),
+    Binding("escape", "leave", "leave", id="number.leave", tooltip="Leave it as it was", key_display="esc", priority=True),
+)
+
+_BY_ID = {binding.id or "": binding for binding in ARENA}
 
 
 def painted(identity: str) -> tuple[str, str]:
     """How a key is shown, and what it is called: ('enter', 'commit')."""
-    binding = next(b for b in ARENA if b.id == identity)
-    return binding.key_display or binding.key.split(",")[0], binding.description
+    binding = _BY_ID[identity]
+    return key_name(binding), binding.description
+
+
+def action_of(identity: str) -> str:
+    """What a key does, as an action."""
+    return _BY_ID[identity].action
+
+
+def key_name(binding: Binding) -> str:
+    """As it is painted."""
+    return binding.key_display or binding.key.split(",")[0]
+
+
+def sections() -> dict[str, list[tuple[str, str]]]:
+    """For the help page: heading -> keys and what they do; keys of one kind together."""
+    spans = {"rank.a": ("a-i", "Rank: letters of answers, best first (with two answers: choose one)"),
+             "score.1": ("1-7", "Score the focused answer on the criterion; on disk at once")}  # fmt: skip
+    alike = {f"rank.{c}" for c in LETTERS} | {f"score.{n}" for n in range(1, 8)}
+    found: dict[str, list[tuple[str, str]]] = {}
+    for binding in ARENA:
+        identity = binding.id or ""
+        if identity in alike and identity not in spans:
+            continue
+        row = spans.get(identity) or (key_name(binding), binding.tooltip)
+        found.setdefault(SECTIONS[identity.split(".")[0]], []).append(row)
+    return found

@@ -66,14 +66,16 @@ class Standing:
     @property
     def sentence(self) -> str:
         """In words: 'learned from 7 rankings · answering now: v2 + Ĥ · v3 refused: worse on 12 prompts'."""
-        parts = [self._lessons(), "answering now: " + self._policy()]
+        parts = [self._lessons(), "answering now: " + self.policy]
         if self.refused:
             parts.append(self.refused)
         if self.held:
             parts.append("learning is held: p resumes it")
         return " · ".join(parts)
 
-    def _policy(self) -> str:
+    @property
+    def policy(self) -> str:
+        """Who answers now: a version, and Ĥ where it steers."""
         return self.acting[0] + (" + Ĥ" if self.bias and self.known else "")
 
     def _lessons(self) -> str:

@@ -3,49 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-
-from textual import events
 
 from storage.records import CRITERIA
 from tamer_tui.keys import ARENA, LETTERS
-from tamer_tui.screens.arena_view import PACES, ArenaView
-from tamer_tui.screens.editor import EditorScreen, Written
-from tamer_tui.session import SessionError
-from tamer_tui.text import one_line
-from tamer_tui.views import CandidateView, EngineState, SetView
+from tamer_tui.screens.arena_view import PACES
+from tamer_tui.screens.arena_writing import WritingArena
+from tamer_tui.screens.commands import ArenaCommands
+from tamer_tui.views import EngineState, SetView
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 
 GRACE_SECONDS = 0.25
 """A new set ignores commit keys for this long: they were meant for the old one."""
 
 
-class ArenaScreen(ArenaView):
+class ArenaScreen(WritingArena):
     """What the keys do. Names of actions are those in keys.py."""
 
     BINDINGS = list(ARENA)
+    COMMANDS = {ArenaCommands}
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
     @property
     def _in_grace(self) -> bool:
         return time.monotonic() - self._opened < GRACE_SECONDS
-
-    def _focused(self) -> CandidateView | None:
-        return self._panes[self.focused_slot].view if self.focused_slot < len(self._panes) else None
-
-    async def _try(self, work: Callable[[], object]) -> bool:
-        """Do it; say why not, if not. Nothing typed is lost."""
-        try:
-            result = work()
-            if hasattr(result, "__await__"):
-                result = await result
-        except SessionError as error:
-            self.say(str(error))
-            return False
-        if isinstance(result, str):
-            self.say(result)
-        return True
 
     def action_letter(self, letter: str) -> None:
         view, slot = self._judgeable(), LETTERS.index(letter)
@@ -58,8 +39,13 @@ class ArenaScreen(ArenaView):
         self.refresh_all()
 
     def action_tie(self) -> None:
-        if self._judgeable() is not None and self.ballot.tie():
-            self._show_todo()
+        view = self._judgeable()
+        if view is not None and len(view.candidates) == 2:
+            self.complete_display()
+            self.ballot.call_equal()
+        elif view is None or not self.ballot.tie():
+            return
+        self.refresh_all()
 
     def action_all_bad(self) -> None:
         if self._judgeable() is not None and not self._in_grace:
@@ -68,8 +54,12 @@ class ArenaScreen(ArenaView):
             self.refresh_all()
 
     def action_take_back(self) -> None:
-        if self.ballot.take_back():
-            self.refresh_all()
+        view = self._judgeable()
+        if view is None or not self.ballot.take_back():
+            return
+        if len(view.candidates) == 2:  # one key chose, or called both equal: one key takes that back
+            self.ballot.clear()
+        self.refresh_all()
 
     async def action_score(self, value: int) -> None:
         candidate = self._focused()
@@ -137,66 +127,22 @@ class ArenaScreen(ArenaView):
         await self._try(self.session.redo)
         self.refresh_all()
 
-    # --- writing -----------------------------------------------------------------------------------------------------------
-
-    def action_rewrite(self) -> None:
-        candidate, view = self._focused(), self._judgeable()
-        if candidate is None or view is None:
-            return
-        self.complete_display()
-        text = candidate.text or "".join(candidate.pieces)
-        self._edit(
-            f"rewrite answer {candidate.letter}", f"rewrite {candidate.uid}", text, view.prompt.text,
-            lambda written: self.session.correct(candidate.uid, written), "✓ rewritten answer on disk",
-        )  # fmt: skip
-
-    def action_write(self) -> None:
-        view = self._judgeable()
-        if view is not None:
-            self._edit("the ideal answer", f"ideal {view.uid}", "", view.prompt.text, self.session.demonstrate, "✓ ideal answer on disk")
-
-    def action_new_prompt(self) -> None:
-        if self.session.ready is not None:
-            self._edit("your prompt", "prompt", "", "", self.session.open_prompt, "")
-
-    def action_continue(self) -> None:
-        candidate, view = self._focused(), self.session.current
-        if candidate is not None and view is not None and candidate.ended:
-            above = f"{view.prompt.text}\n\n{candidate.text}"
-            self._edit("your next message", f"continue {candidate.uid}", "", above,
-                       lambda text: self.session.continue_from(candidate.uid, text), "")  # fmt: skip
-
-    def on_paste(self, event: events.Paste) -> None:
-        """A paste outside an editor is a prompt."""
-        if self.session.ready is not None and event.text.strip():
-            self._drafts["prompt"] = event.text
-            self.action_new_prompt()
-
-    def _edit(self, title: str, name: str, text: str, above: str, use: Callable[[str], object], done: str) -> None:
-        async def written(result: Written | None) -> None:
-            if result is None:
-                return
-            if not result.saved:
-                self._drafts[name] = result.text
-            elif await self._try(lambda: use(result.text)):
-                self._drafts.pop(name, None)
-                self.say(done)
-            else:
-                self._drafts[name] = result.text
-            self.refresh_all()
-
-        self.app.push_screen(EditorScreen(title, self._drafts.get(name, text), above), written)
-
     # --- showing -----------------------------------------------------------------------------------------------------------
 
     def action_focus_answer(self, step: int) -> None:
         if self._panes:
-            self.focused_slot = (self.focused_slot + step) % len(self._panes)
-            self._show_panes()
+            self.action_look_at((self.focused_slot + step) % len(self._panes))
 
     def on_candidate_pane_chosen(self, message: CandidatePane.Chosen) -> None:
-        self.focused_slot = message.slot
-        self._show_panes()
+        self.action_look_at(message.slot)
+        if message.letter:
+            self.action_letter(LETTERS[message.slot])
+
+    def action_look_at(self, slot: int) -> None:
+        """A tab or a pane was clicked."""
+        if slot < len(self._panes):
+            self.focused_slot = slot
+            self._show_panes()
 
     def action_scroll(self, lines: int) -> None:
         if self.focused_slot < len(self._panes):
@@ -242,16 +188,6 @@ class ArenaScreen(ArenaView):
         if await self._try(lambda: self.session.set_bias(on)):
             self.say(f"steering by Ĥ is {'on' if on else 'off'}")
         self.refresh_all()
-
-    def action_nats(self) -> None:
-        async def change(text: str) -> None:
-            try:
-                nats = float(text)
-            except ValueError:
-                raise SessionError(f"{one_line(text)[:20]} is not a number of nats") from None
-            await self.session.set_nats(nats)
-
-        self._edit("budget in nats per 64 tokens", "nats", f"{self.session.standing.nats:g}", "", change, "the budget is set")
 
     def action_versions(self) -> None:
         from tamer_tui.screens.versions import VersionsScreen

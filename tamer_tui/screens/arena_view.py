@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
+from pathlib import Path
 
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.content import Content
 from textual.screen import Screen
-from textual.timer import Timer
-from textual.widgets import Static
 
 from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
-from tamer_tui.keys import LETTERS
-from tamer_tui.session import Session
-from tamer_tui.views import CandidateView, Change, EngineState, SetView
+from tamer_tui.dealing import Dealer
+from tamer_tui.screens.arrangement import Arrangement, arrange
+from tamer_tui.screens.guidance import Guidance, judgeable
+from tamer_tui.session import Session, SessionError
+from tamer_tui.views import CandidateView, Change, SetView
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.lines import KeyLine, Line, PromptBox
-from tamer_tui.widgets.rail import Rail, duration
+from tamer_tui.widgets.rail import Rail
+from tamer_tui.widgets.tabs import Tab, TabStrip
+from tamer_tui.widgets.welcome import Welcome
 
-NARROWEST_PANE = 36
-RAIL_WIDTH = 42
 FRAME_SECONDS = 0.05
+RAIL_SECONDS = 0.2
+"""Between two paintings of the rail while figures arrive; without any, once a second."""
 PACES = (3.0, 6.0, 12.0, 24.0, 48.0, INSTANT)
 """Tokens a second."""
 
@@ -42,21 +43,23 @@ class ArenaView(Screen[None]):
         self.criterion = CRITERIA[0]
         self.frozen = False
         self.pace = PACES.index(12.0)
+        self.said = ""  # the line under what to do
+        self._hurried = False  # a judging key was pressed: this set shows as it comes
+        self._undoable = False
         self._panes: list[CandidatePane] = []
-        self._set_uid = ""
+        self._arrangement = Arrangement(1, False, False, True)
         self._opened = self._ended = 0.0  # monotonic seconds
         self._drafts: dict[str, str] = {}
-        self._timer: Timer | None = None
-        self._narrow = False
+        self._first_prompt = ""
         self._last_rail = 0.0
-        self.said = ""  # the line under what to do
 
     def compose(self) -> ComposeResult:
         yield Line(id="heading")
         yield PromptBox(id="prompt")
-        yield Static(id="tabs")
+        yield TabStrip(id="tabs")
         with Container(id="main"):
-            yield Container(id="panes")
+            with Container(id="panes"):
+                yield Welcome()
             yield Rail(id="rail")
         yield Line(id="todo")
         yield Line(id="said")
@@ -64,7 +67,9 @@ class ArenaView(Screen[None]):
 
     def on_mount(self) -> None:
         self.session.observe(self._changed)
-        self._timer = self.set_interval(FRAME_SECONDS, self._frame)
+        self._first_prompt = _first_prompt(self.session)
+        self._know_undo()
+        self.set_interval(FRAME_SECONDS, self._frame)
         if self.session.current is not None:
             self._open()
         self._arrange()
@@ -76,46 +81,71 @@ class ArenaView(Screen[None]):
     def _changed(self, change: Change) -> None:
         if not self.is_mounted:
             return
-        if change is Change.SET:
-            self._open()
-        elif change is Change.NOTICE:
-            self.say(self.session.notice)
-        elif change is Change.ENDED:
-            current = self.session.current
-            if current is not None and current.ended:
+        match change:
+            case Change.TOKENS:
+                self._show_first_tokens()
+                return
+            case Change.METRICS if time.monotonic() - self._last_rail < RAIL_SECONDS:
+                return
+            case Change.SET:
+                self._open()
+            case Change.NOTICE:
+                self.say(self.session.notice)
+            case Change.ENDED if self.session.current is not None and self.session.current.ended:
                 self._ended = time.monotonic()
-        if change is not Change.TOKENS and (change is not Change.METRICS or time.monotonic() - self._last_rail > 0.2):
-            self.refresh_all()
+        if change in (Change.SET, Change.COMMITTED, Change.READY):
+            self._know_undo()
+        self.refresh_all()
 
     def _open(self) -> None:
-        """Another set: new panes, and what was typed about the old one is gone."""
+        """Another set: panes are used again, and what was typed about the old one is gone."""
         view = self.session.current
         if view is None:
             return
         self.ballot.clear()
-        self.focused_slot, self.frozen = 0, False
-        self._set_uid, self._opened, self._ended = view.uid, time.monotonic(), time.monotonic()
-        self._panes = [CandidatePane(candidate) for candidate in view.candidates]
-        container = self.query_one("#panes", Container)
-        container.remove_children()
-        container.mount_all(self._panes)
+        self.focused_slot, self.frozen, self._hurried = 0, False, False
+        self._opened = self._ended = time.monotonic()
+        kept, surplus = self._panes[: len(view.candidates)], self._panes[len(view.candidates) :]
+        for pane, candidate in zip(kept, view.candidates):
+            pane.open(candidate)
+        for pane in surplus:
+            pane.remove()
+        fresh = [CandidatePane(candidate) for candidate in view.candidates[len(kept) :]]
+        self._panes = [*kept, *fresh]
+        self.query_one(Welcome).display = False
+        self.query_one("#panes", Container).mount_all(fresh)
         self._arrange()
+
+    def _know_undo(self) -> None:
+        try:
+            self._undoable = self.session.record.last_undoable() is not None
+        except SessionError:
+            self._undoable = False
+
+    # --- at reading pace ---------------------------------------------------------------------------------------------
 
     def _frame(self) -> None:
         """Show what the pace allows."""
-        if self.frozen:
-            return
         unfinished = [pane for pane in self._panes if not pane.complete]
-        for pane in unfinished:
-            pane.reveal(PACES[self.pace] if PACES[self.pace] == INSTANT else PACES[self.pace] * FRAME_SECONDS)
         if unfinished:
+            if not self.frozen:
+                pace = INSTANT if self._hurried else PACES[self.pace]
+                for pane in unfinished:
+                    pane.reveal(pace if pace == INSTANT else pace * FRAME_SECONDS)
             self._show_panes()
         if time.monotonic() - self._last_rail > 1.0:
             self._show_rail()
 
+    def _show_first_tokens(self) -> None:
+        """The first token of an answer waits for no pace."""
+        if not self.frozen:
+            for pane in self._panes:
+                if not pane.begun:
+                    pane.reveal(0.0)
+
     def complete_display(self) -> None:
-        """A judging key: no need to wait for the rest."""
-        self.frozen = False
+        """A judging key: no need to wait for the rest, nor for what is still to come."""
+        self.frozen, self._hurried = False, True
         for pane in self._panes:
             pane.reveal(INSTANT)
 
@@ -126,15 +156,12 @@ class ArenaView(Screen[None]):
         self.refresh_all()
 
     def _arrange(self) -> None:
-        """Side by side while each pane has its width; else one at a time, with tabs."""
-        k, width = max(1, len(self._panes)), self.size.width
-        room = width - RAIL_WIDTH if width >= NARROWEST_PANE + RAIL_WIDTH else width
-        fits = max(1, room // NARROWEST_PANE)
-        self._narrow = width < 2 * NARROWEST_PANE + RAIL_WIDTH or fits < min(k, 2)
-        self.set_class(self._narrow, "narrow")
-        self.set_class(self.size.height < 32, "short")
-        columns = min(fits, k if k <= 3 else math.ceil(math.sqrt(k)))
-        self.query_one("#panes", Container).styles.grid_size_columns = 1 if self._narrow else columns
+        k = len(self._panes) or self.session.settings.k
+        self._arrangement = found = arrange(k, self.size.width, self.size.height)
+        self.set_class(found.tabs and bool(self._panes), "tabs")
+        self.set_class(not found.rail, "stacked")
+        self.set_class(found.short, "short")
+        self.query_one("#panes", Container).styles.grid_size_columns = found.columns if self._panes else 1
 
     def refresh_all(self) -> None:
         """Everything but the answers' texts."""
@@ -144,23 +171,23 @@ class ArenaView(Screen[None]):
         self._show_todo()
 
     def _show_heading(self) -> None:
-        session = self.session
-        version, view = session.standing.acting[0], session.current
-        place = str(session.database) if session.database else session.settings.model
-        self.query_one("#heading", Line).show(f"tamer · {place} · {session.judged} judged · acting: {version}")
+        session, view = self.session, self.session.current
+        standing, place = session.standing, _shortened(session.database) if session.database else session.settings.model
+        learning = " · learning is held" if standing.held else " · learning is paused" if standing.paused else ""
+        self.query_one("#heading", Line).show(f"tamer · acting: {standing.policy}{learning} · {session.judged} judged · {place}")
+        prompt = self.query_one(PromptBox)
         if view is not None:
-            self.query_one(PromptBox).show("prompt" + ("" if view.purpose == "judge" else " · compared with the base, not counted"), view.prompt.text)
-        elif session.split.train:
-            self.query_one(PromptBox).show("first prompt", session.split.train[0].text)
+            prompt.show("prompt" + ("" if view.purpose == "judge" else " · compared with the base, not counted"), view.prompt.text)
         else:
-            self.query_one(PromptBox).show("prompt", "")
+            prompt.show("first prompt" if self._first_prompt else "prompt", self._first_prompt)
+            self.query_one(Welcome).show(session)
 
     def _show_panes(self) -> None:
+        view = self.session.current
         for pane in self._panes:
-            pane.show_state(self._rank_mark(pane.view), pane.view.slot == self.focused_slot)
-        if self._narrow:
-            marks = [self._tab(pane) for pane in self._panes]
-            self.query_one("#tabs", Static).update(Content.assemble(" ", *marks), layout=False)
+            pane.show_state(self._rank_mark(pane.view), _revealed_policy(view, pane.view), pane.view.slot == self.focused_slot, self.frozen)
+        if self._arrangement.tabs:
+            self.query_one(TabStrip).show([self._tab(pane) for pane in self._panes])
 
     def _rank_mark(self, candidate: CandidateView) -> str:
         view = self.session.current
@@ -168,61 +195,23 @@ class ArenaView(Screen[None]):
             return f"✓ {view.ranks[candidate.uid]}"
         return self.ballot.rank_of(candidate.slot)
 
-    def _tab(self, pane: CandidatePane) -> Content:
-        rank, focused = self._rank_mark(pane.view), pane.view.slot == self.focused_slot
-        state = rank or ("" if pane.complete else "…")
-        scored = "✓" if pane.view.ratings else ""
-        return Content.styled(f"{'▸' if focused else ' '}{pane.view.letter} {state}{scored}  ", "bold $accent" if focused else "")
+    def _tab(self, pane: CandidatePane) -> Tab:
+        state = self._rank_mark(pane.view) or ("" if pane.complete else "…")
+        scored = " ✓" if pane.view.ratings else ""
+        return Tab(pane.view.letter, state + scored, pane.view.slot == self.focused_slot)
 
     def _show_rail(self) -> None:
         self._last_rail = time.monotonic()
-        self.query_one(Rail).show(self.session, self._narrow)
+        self.query_one(Rail).show(self.session, not self._arrangement.rail)
 
     def _show_todo(self) -> None:
-        self.query_one("#todo", Line).show(self._todo())
-        letters = LETTERS[: len(self._panes)] if self._judgeable() is not None else ""
-        span = f"{letters[0]}-{letters[-1]}" if len(letters) > 1 else letters
-        self.query_one(KeyLine).show(self._working_keys(), span if len(letters) > 1 else "")
-
-    def _todo(self) -> str:
-        session, view = self.session, self.session.current
-        if session.engine_state is EngineState.DEAD:
-            return "The engine stopped: R restarts it. Judging goes on."
-        if view is None:
-            return _loading(session)
-        if self.frozen:
-            return "Frozen: space goes on."
-        if view.purpose == "compare":
-            return "The acting policy is a, the base is b; not counted. Enter goes back."
-        if view.committed:
-            return "✓ on disk. Enter opens the next prompt."
-        if not self.ballot.empty:
-            return f"{self.ballot.in_words()}   (enter commits, backspace takes back)"
-        if len(view.candidates) == 1:
-            return f"Score it 1-7 ({self.criterion}), or r to rewrite it, then enter."
-        if len(view.candidates) == 2:
-            return "Which is better? Type its letter, then enter."
-        held = " p learns on." if session.standing.held else ""
-        return f"Best first: type letters, then enter. Or score 1-7 ({self.criterion}).{held}"
+        guidance = Guidance(self.session, self.ballot, self.criterion, self.frozen, self._undoable)
+        self.query_one("#todo", Line).show(guidance.todo())
+        self.query_one(KeyLine).show(guidance.keys(), guidance.spans())
 
     def _judgeable(self) -> SetView | None:
         """The set, if judging keys mean something now."""
-        view = self.session.current
-        return view if view is not None and not view.committed and view.purpose == "judge" else None
-
-    def _working_keys(self) -> list[str]:
-        session, view = self.session, self.session.current
-        machine = ["machine.versions", "learn.pause", "learn.now", "learn.bias", "learn.nats"]
-        if session.engine_state is EngineState.DEAD:
-            return ["machine.restart", *(["set.commit", "set.undo"] if view else []), "screen.help", "screen.quit"]
-        if view is None:
-            return ["screen.help", "screen.quit"]
-        if self._judgeable() is None:
-            return ["set.commit", "set.undo", "screen.help", "screen.quit", "focus.next", "prompt.new", "prompt.continue", "show.freeze", *machine]
-        judging = ["set.commit"] if len(view.candidates) == 1 else ["rank.tie", "set.commit"]
-        typed = [] if self.ballot.empty else ["rank.back"]
-        return [*judging, "set.undo", "set.skip", "screen.help", "screen.quit", *typed, "edit.rewrite", "edit.ideal", "focus.next", "prompt.new",
-                "prompt.continue", "prompt.compare", "rank.bad", "score.criterion", "show.freeze", *machine]  # fmt: skip
+        return self.session.current if judgeable(self.session.current) else None
 
     def say(self, line: str) -> None:
         """One line, under what to do."""
@@ -230,12 +219,23 @@ class ArenaView(Screen[None]):
         self.query_one("#said", Line).show(line)
 
 
-def _loading(session: Session) -> str:
-    loading = session.loading
-    if loading is None:
-        return "Starting the engine …"
-    if session.ready is not None:
-        return "Opening the first prompt …"
-    share = f" {100 * loading.done / loading.total:.0f} %" if loading.total else ""
-    left = f", {duration(loading.seconds_left)} left" if loading.seconds_left else ""
-    return f"Loading {session.settings.model}: {loading.what}{share}{left} …"
+def _first_prompt(session: Session) -> str:
+    """What will be asked first, as far as that is known before the model is there."""
+    try:
+        judged = session.record.judged_prompts()
+    except SessionError:
+        judged = set()
+    prompt = Dealer(session.split.train, session.settings.k, session.settings.seed, judged, 0).peek()
+    return prompt.text if prompt is not None else ""
+
+
+def _revealed_policy(view: SetView | None, candidate: CandidateView) -> str:
+    """Who wrote an answer: only after the commit, or in a comparison that is not counted."""
+    return candidate.policy if view is not None and (view.committed or view.purpose == "compare") else ""
+
+
+def _shortened(path: Path) -> str:
+    try:
+        return f"~/{path.resolve().relative_to(Path.home())}"
+    except ValueError:
+        return str(path)

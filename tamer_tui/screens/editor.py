@@ -1,17 +1,17 @@
-"""A box to write in: a prompt, a message, a rewritten or an ideal answer. Leaving keeps the draft."""
+"""A box to write in: a prompt, a message, a rewritten or an ideal answer, a number. Leaving keeps the draft."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
-from tamer_tui.keys import EDITOR
-from tamer_tui.text import content
+from tamer_tui.keys import EDITOR, NUMBER
+from tamer_tui.text import content, editable
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,24 @@ class EditorScreen(ModalScreen[Written]):
 
     CSS_PATH = "editor.tcss"
     BINDINGS = list(EDITOR)
+    HINTS = (("^s", "save"), ("esc", "leave, the draft stays"))
 
     def __init__(self, title: str, text: str, above: str = "") -> None:
         """`above` is shown over the box: the prompt that is answered."""
         super().__init__()
-        self._title, self._text, self._above = title, text, above
+        self._title, self._text, self._above = title, editable(text), above
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
             if self._above:
-                yield Static(content(self._above), id="above")
-            yield TextArea(self._text, id="text", soft_wrap=True, show_line_numbers=False)
-            yield Static(Content.assemble(("^s", "bold $accent"), " save   ", ("esc", "bold $accent"), " leave, the draft stays"), id="hint")
+                with VerticalScroll(id="above", can_focus=False):
+                    yield Static(content(self._above))
+            yield TextArea(self._text, id="text", soft_wrap=True, show_line_numbers=False, highlight_cursor_line=False)
+            hints = [Content.assemble((key, "bold $accent"), f" {name}") for key, name in self.HINTS]
+            yield Static(Content("   ").join(hints), id="hint")
 
     def on_mount(self) -> None:
-        self.query_one("#box").border_title = Content(self._title).markup
+        self.query_one("#box").border_title = content(self._title).markup
         area = self.query_one(TextArea)
         area.move_cursor(area.document.end)
         area.focus()
@@ -51,3 +54,14 @@ class EditorScreen(ModalScreen[Written]):
 
     def action_leave(self) -> None:
         self.dismiss(Written(self.query_one(TextArea).text, False))
+
+
+class NumberScreen(EditorScreen):
+    """One line is enough, and enter saves it."""
+
+    BINDINGS = list(NUMBER)
+    HINTS = (("enter", "save"), ("esc", "leave"))
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one(TextArea).select_all()

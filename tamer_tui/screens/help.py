@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
@@ -9,12 +10,15 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tamer_tui.keys import ARENA
+from tamer_tui.keys import sections
+from tamer_tui.text import wrap
 
 INTRODUCTION = """Read the answers, then say which are better: type their letters, best first, and enter. Every judgement is on disk when its ✓ shows,
 and the very next answer is drawn with it. While you read, the machine learns on: a reward model from your rankings, an adapter that absorbs what
 was learned, PPO. One answer of each set may be the untouched base model's, unmarked: the count of how often yours wins is your own measure.
-"""
+Letters name answers, digits score, the other small letters act, capitals change the machine. The mouse works too: a click on an answer looks at
+it, one on its letter ranks it, and the keys at the bottom can be clicked."""
+KEY_CELLS = 11
 
 
 class HelpScreen(ModalScreen[None]):
@@ -25,24 +29,28 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="page"):
-            yield Static(Content(" ".join(INTRODUCTION.split())))
-            yield Static(Content("\n").join([Content(""), *_rows()]))
+            yield Static(id="text")
 
     def on_mount(self) -> None:
         page = self.query_one("#page")
-        page.border_title, page.border_subtitle = "tamer", "esc closes"
+        page.border_title, page.border_subtitle = "tamer", "up and down scroll · esc closes"
         page.focus()
 
+    def on_resize(self, event: events.Resize) -> None:
+        self.call_after_refresh(self._write)
 
-def _rows() -> list[Content]:
-    rows = [
-        Content.assemble(("a-i       ", "bold $accent"), "Rank: type the letters of answers, best first (with two answers: choose one)"),
-        Content.assemble(("1-7       ", "bold $accent"), "Score the focused answer on the current criterion; 0 clears"),
-    ]
-    for binding in ARENA:
-        identity = binding.id or ""
-        if identity.startswith(("rank.", "score.")) and identity.split(".")[1] in "abcdefghi1234567":
-            continue
-        key = binding.key_display or binding.key.split(",")[0]
-        rows.append(Content.assemble((f"{key:<10}"[:10], "bold $accent"), binding.tooltip))
-    return rows
+    def _write(self) -> None:
+        width = self.query_one("#page").scrollable_content_region.width
+        self.query_one("#text", Static).update(Content("\n").join(page(max(KEY_CELLS + 10, width))))
+
+
+def page(width: int) -> list[Content]:
+    """Its lines."""
+    lines = [Content(line.rstrip()) for line in wrap(" ".join(INTRODUCTION.split()), width)]
+    for heading, rows in sections().items():
+        lines += [Content(""), Content.styled(heading, "bold")]
+        for key, meaning in rows:
+            first, *rest = wrap(meaning, width - KEY_CELLS)
+            lines.append(Content.assemble((f"{key:<{KEY_CELLS}}", "bold $accent"), first.rstrip()))
+            lines += [Content(" " * KEY_CELLS + line.rstrip()) for line in rest]
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from rich.markup import escape
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -12,6 +13,7 @@ from tamer_tui.views import CandidateView
 from tamer_tui.widgets.stream_view import StreamView
 
 INSTANT = float("inf")
+ENDS = {"eos": "done", "length": "cut at the limit", "stopped": "stopped"}
 
 
 class CandidatePane(Vertical):
@@ -24,11 +26,11 @@ class CandidatePane(Vertical):
     """
 
     class Chosen(Message):
-        """The pane was clicked."""
+        """The pane was clicked; `letter` when it was on the letter."""
 
-        def __init__(self, slot: int) -> None:
+        def __init__(self, slot: int, letter: bool) -> None:
             super().__init__()
-            self.slot = slot
+            self.slot, self.letter = slot, letter
 
     def __init__(self, view: CandidateView) -> None:
         super().__init__()
@@ -36,12 +38,24 @@ class CandidatePane(Vertical):
         self._shown = 0  # tokens
         self._due = 0.0  # tokens that the pace allows by now
         self._stream = StreamView()
+        self._state = ("", "")
 
     def compose(self) -> ComposeResult:
         yield self._stream
 
+    def open(self, view: CandidateView) -> None:
+        """Another answer takes the place."""
+        self.view, self._shown, self._due = view, 0, 0.0
+        self._stream.clear()
+
     def on_click(self, event: Click) -> None:
-        self.post_message(self.Chosen(self.view.slot))
+        on_title = event.screen_y == self.region.y and event.screen_x <= self.region.x + 3 + cell_len(self._state[0])
+        self.post_message(self.Chosen(self.view.slot, on_title))
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is shown."""
+        return self._shown > 0
 
     @property
     def complete(self) -> bool:
@@ -66,21 +80,21 @@ class CandidatePane(Vertical):
             self._stream.write(text if self._stream.text else text.lstrip())
             self._shown, self._due = target, max(self._due, target)
 
-    def show_state(self, rank: str, focused: bool) -> None:
-        """Frame, letter, place in the ranking and scores."""
+    def show_state(self, rank: str, policy: str, focused: bool, frozen: bool) -> None:
+        """Frame, letter, place in the ranking, who wrote it (once that may be known), and scores."""
         self.set_class(focused, "focused")
         self.set_class(bool(rank), "ranked")
-        title = escape(f"{self.view.letter} · {rank}" if rank else self.view.letter)
-        subtitle = escape(f"{self._progress()}{self._scores()}")
-        if self.border_title != title:
-            self.border_title = title
-        if self.border_subtitle != subtitle:
-            self.border_subtitle = subtitle
+        title = " · ".join(part for part in (("▸ " if focused else "") + self.view.letter, rank, policy) if part)
+        state = (title, f"{self._progress(frozen)}{self._scores()}")
+        if state != self._state:
+            self._state = state
+            self.border_title, self.border_subtitle = escape(state[0]), escape(state[1])
 
-    def _progress(self) -> str:
-        if not self.complete:
-            return f"{self._shown} …" if self.view.pieces else "…"
-        return {"eos": "done", "length": "cut at the limit", "stopped": "stopped"}[self.view.ended or "eos"]
+    def _progress(self, frozen: bool) -> str:
+        if self.complete:
+            return ENDS[self.view.ended or "eos"]
+        waiting = len(self.view.pieces) - self._shown
+        return f"frozen · {waiting} more" if frozen else "…"
 
     def _scores(self) -> str:
         return "".join(f" · ✓ {criterion} {value}" for criterion, value in self.view.ratings.items())

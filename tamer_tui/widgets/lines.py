@@ -1,4 +1,4 @@
-"""Lines of one row: a heading, what to do now, and the keys that work now."""
+"""Lines of a row or two: a heading, what to do now, and the keys that work now."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 from textual.content import Content
+from textual.style import Style
 from textual.widgets import Static
 
-from tamer_tui.keys import painted
+from tamer_tui.keys import action_of, painted
 from tamer_tui.text import one_line, plain, wrap
 
 
@@ -17,39 +18,61 @@ class Line(Static):
 
     DEFAULT_CSS = "Line { height: 1; width: 1fr; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }"
 
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._shown: tuple[str, str] = ("", "")
+
     def show(self, text: str, style: str = "") -> None:
         """Plain text, in one style."""
+        if (text, style) == self._shown:
+            return
+        self._shown = (text, style)
         line = one_line(text)
         self.update(Content.styled(line, style) if style else Content(line), layout=False)
 
 
 class KeyLine(Static):
-    """Keys that work now, the most needed first, as many as fit."""
+    """Keys that work now, the most needed first, as many as fit. They can be clicked."""
 
-    DEFAULT_CSS = "KeyLine { height: 1; width: 1fr; padding: 0 1; color: $foreground 80%; text-wrap: nowrap; background: $panel; }"
+    DEFAULT_CSS = """
+    KeyLine { height: 1; width: 1fr; padding: 0 1; color: $foreground 80%; text-wrap: nowrap; background: $panel; }
+    KeyLine { link-color: $foreground 80%; link-style: none; link-style-hover: none; link-color-hover: $foreground; link-background-hover: $boost; }
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._keys: tuple[tuple[str, str], ...] = ()
+        self._keys: tuple[tuple[str, str, str], ...] = ()
 
-    def show(self, identities: Sequence[str], letters: str = "") -> None:
-        """Bindings by id; `letters` stands for the answers' letters, before the rest."""
-        keys = tuple(painted(identity) for identity in identities)
-        self._keys = ((letters, "rank"), *keys) if letters else keys
-        self.repaint()
+    def show(self, identities: Sequence[str], spans: Sequence[tuple[str, str]] = ()) -> None:
+        """Bindings by id; `spans` stand for many keys of one kind, before the rest: ('a-d', 'rank')."""
+        keys = (*((key, name, "") for key, name in spans), *((*painted(identity), action_of(identity)) for identity in identities))
+        if keys != self._keys:
+            self._keys = keys
+            self.repaint()
 
     def repaint(self) -> None:
-        """Again, at the width that there is."""
-        room, parts = self.size.width - 2, []
-        for key, name in self._keys:
-            room -= cell_len(f"{key} {name}") + 2
-            if room < -2:
-                break
-            parts += [Content.styled(key, "bold $accent"), Content(f" {name}  ")]
-        self.update(Content.assemble(*parts), layout=False)
+        """Again, at the size that there is."""
+        width, rows = self.size.width - 2, max(1, self.size.height)
+        lines: list[list[Content]] = [[]]
+        room = width
+        for key, name, action in self._keys:
+            cells = cell_len(f"{key} {name}")
+            if cells > room:
+                if len(lines) == rows:
+                    break
+                lines.append([])
+                room = width
+            lines[-1].append(_key(key, name, action))
+            room -= cells + 2
+        self.update(Content("\n").join(Content("  ").join(line) for line in lines), layout=False)
 
     def on_resize(self) -> None:
         self.repaint()
+
+
+def _key(key: str, name: str, action: str) -> Content:
+    shown = Content.assemble((key, "bold $accent"), f" {name}")
+    return shown.stylize(Style.from_meta({"@click": f"screen.{action}"})) if action else shown
 
 
 class PromptBox(Static):
@@ -65,7 +88,8 @@ class PromptBox(Static):
 
     def show(self, title: str, text: str) -> None:
         """Untrusted text, never markup."""
-        self.border_title = title
+        if self.border_title != title:
+            self.border_title = title
         self._text = plain(text).rstrip()
         self._fit()
 

@@ -3,52 +3,61 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.widgets import Static
 
 from storage.blind import BlindCount
 from tamer_tui.session import Session
-from tamer_tui.text import one_line
+from tamer_tui.text import one_line, wrap
 from tamer_tui.views import EngineState, StageView
+from tamer_tui.widgets.charts import interval, progress, sparkline
 
 STAGES = {"sft": "imitate", "distill": "distil", "reward": "reward model", "ppo": "PPO", "gate": "gate"}
+CURVES = {"sft": "loss", "distill": "loss", "reward": "accuracy", "ppo": "reward"}
+"""Which figure of a stage is drawn over time."""
+CURVE_CELLS = 12
+ROOM = 36
+"""Cells in a line of the column."""
+Curves = dict[str, deque[float]]
 
 
 class Rail(Static):
     """Wide: a column. Narrow: two lines."""
 
     DEFAULT_CSS = """
-    Rail { width: 42; height: 1fr; padding: 0 1; border: round $foreground 30%; border-title-color: $foreground 70%; }
+    Rail { width: 42; height: 1fr; padding: 0 2; border: round $foreground 30%; border-title-color: $foreground 70%; }
     """
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.curves: Curves = {}
+        self._drawn: dict[str, tuple[int, int]] = {}
 
     def on_mount(self) -> None:
         self.border_title = "learning"
 
     def show(self, session: Session, narrow: bool) -> None:
         """As it stands now."""
-        lines = narrow_lines(session) if narrow else wide_lines(session)
+        self._follow(session)
+        lines = narrow_lines(session) if narrow else wide_lines(session, self.curves)
         self.update(Content("\n").join(lines), layout=False)
 
+    def _follow(self, session: Session) -> None:
+        """A point for each new step of each stage."""
+        for stage, view in session.standing.learning.items():
+            value = getattr(view, CURVES.get(stage, ""), None)
+            if value is not None and self._drawn.get(stage) != (view.step, view.of):
+                self._drawn[stage] = (view.step, view.of)
+                self.curves.setdefault(stage, deque(maxlen=2 * CURVE_CELLS)).append(value)
 
-def wide_lines(session: Session) -> list[Content]:
-    """A paragraph each for the policy, the stages and the count."""
-    standing = session.standing
-    lines = [_label(_engine(session)), Content("")]
-    lines += [Content(one_line(part)) for part in standing.sentence.split(" · ")]
-    lines.append(_label(f"budget {standing.nats:g} nats · β {number(standing.acting[1], 2)}" + ("" if standing.bias else " · steering off")))
-    if (since := standing.seconds_since_change) is not None:
-        lines.append(_label(f"policy changed {duration(since)} ago"))
-    lines.append(Content(""))
-    for stage, name in STAGES.items():
-        if stage in standing.learning:
-            lines += _stage(name, standing.learning[stage])
-    lines += [Content(""), _label("won against the base, blind")]
-    lines += [_count("last 30", session.blind), _count("all", session.blind_all)]
-    if session.blind_adapter.n:
-        lines.append(_count("adapter alone", session.blind_adapter))
-    lines.append(_label(f"{session.judged} judgements on disk"))
-    return lines
+
+def wide_lines(session: Session, curves: Curves) -> list[Content]:
+    """A paragraph each for the policy, the stages, the count and the machine."""
+    parts = [_policy(session), _learning(session, curves), _won(session), _machine(session)]
+    return [line for part in parts for line in [*part, Content("")]][:-1]
 
 
 def narrow_lines(session: Session) -> list[Content]:
@@ -60,17 +69,71 @@ def narrow_lines(session: Session) -> list[Content]:
     return [Content(one_line(standing.sentence)), _label(f"{doing} · {standing.nats:g} nats · {count}")]
 
 
-def _stage(name: str, view: StageView) -> list[Content]:
-    mark = "▸ " if view.active else "  "
-    left = f" · {duration(view.seconds_left)} left" if view.active and view.seconds_left else ""
-    figures = {"loss": (view.loss, 3), "pairs": (view.accuracy, 2), "reward": (view.reward, 2), "KL": (view.kl, 1)}
-    shown = " ".join(f"{label} {number(value, digits)}" for label, (value, digits) in figures.items() if value is not None)
-    lines = [Content.styled(f"{mark}{name} {_steps(view)}{left}", "bold" if view.active else "")]
-    if shown:
-        lines.append(_label(f"    {shown}"))
-    if view.note:
-        lines.append(_label(f"    {one_line(view.note)}"))
+# --- the paragraphs ----------------------------------------------------------------------------------------------------
+
+
+def _policy(session: Session) -> list[Content]:
+    """What the judgements did, and who answers now."""
+    standing = session.standing
+    lines = [line for part in standing.sentence.split(" · ") for line in _hanging(one_line(part))]
+    lines.append(_label(f"{standing.nats:g} nats · β {number(standing.acting[1], 2)}" + ("" if standing.bias else " · steering off")))
+    if (since := standing.seconds_since_change) is not None:
+        lines.append(_label(f"policy changed {duration(since)} ago"))
     return lines
+
+
+def _learning(session: Session, curves: Curves) -> list[Content]:
+    """Every stage that has worked; the one at work in bold, with a bar."""
+    standing = session.standing
+    shown = [stage for stage in STAGES if stage in standing.learning]
+    lines = [line for stage in shown for line in _stage(STAGES[stage], standing.learning[stage], curves.get(stage))]
+    if standing.paused and not standing.held:  # the sentence says what is held
+        lines.append(Content("learning is paused: p resumes it"))
+    return lines or [_label("the adapter has not learned yet")]
+
+
+def _stage(name: str, view: StageView, curve: deque[float] | None) -> list[Content]:
+    steps = _steps(view)
+    left = f" · {duration(view.seconds_left)} left" if view.active and view.seconds_left else ""
+    lines = [Content.styled(f"{'▸' if view.active else '·'} {name} {steps}{left}", "bold" if view.active else "")]
+    if view.active and view.of:
+        lines.append(Content.styled(f"  {progress(view.step / view.of, ROOM - 2)}", "$accent"))
+    figures = {"loss": (view.loss, 3), "pairs": (view.accuracy, 2), "reward": (view.reward, 2), "KL": (view.kl, 1)}
+    shown = "  ".join(f"{label} {number(value, digits)}" for label, (value, digits) in figures.items() if value is not None)
+    if shown:
+        drawn = sparkline(curve, (ROOM - 3 - cell_len(shown))) if curve and len(curve) > 2 else ""
+        lines.append(_label(f"  {shown} {drawn}".rstrip()))
+    if view.note:
+        lines += [_label(f"  {line.rstrip()}") for line in wrap(one_line(view.note), ROOM - 2)[:2]]
+    return lines
+
+
+def _won(session: Session) -> list[Content]:
+    """The operator's own measure."""
+    counts = [("last 30", session.blind), ("all", session.blind_all)]
+    if session.blind_adapter.n:
+        counts.append(("adapter alone", session.blind_adapter))
+    lines = [Content("won against the base, blind")]
+    if not session.blind_all.n:
+        return [*lines, _label("  nothing counted yet")]
+    for name, count in counts:
+        lines += _count(name, count)
+    return lines
+
+
+def _count(name: str, count: BlindCount) -> list[Content]:
+    lines = [Content(f"  {name}: {count.in_words()}")]
+    if (rate := count.rate) is not None:
+        lines.append(_label(f"  {interval(count.low, rate, count.high, ROOM - 2)}"))
+    return lines
+
+
+def _machine(session: Session) -> list[Content]:
+    judged = session.judged
+    return [_label(f"{judged} judgement{'s' if judged != 1 else ''} on disk"), _label(_engine(session))]
+
+
+# --- small things ------------------------------------------------------------------------------------------------------
 
 
 def _steps(view: StageView) -> str:
@@ -88,9 +151,12 @@ def _engine(session: Session) -> str:
     )
 
 
-def _count(name: str, count: BlindCount) -> Content:
-    line = f"  {name}: {count.in_words()}"
-    return Content(line) if count.n else _label(line)
+def _hanging(line: str) -> list[Content]:
+    """Wrapped, with what follows the first line set in."""
+    first, *rest = wrap(line, ROOM)
+    if not rest:
+        return [Content(first)]
+    return [Content(first), *(Content(f"  {part.rstrip()}") for part in wrap(line[len(first) :], ROOM - 2))]
 
 
 def number(value: float, digits: int) -> str:

@@ -1,0 +1,108 @@
+"""What the Arena tells its operator: the one line about what to do now, and the keys that work now, the most needed first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tamer_tui.ballot import Ballot
+from tamer_tui.keys import LETTERS
+from tamer_tui.session import Session
+from tamer_tui.views import EngineState, SetView
+from tamer_tui.widgets.rail import duration
+
+MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette")
+READING = ("focus.next", "scroll.down", "show.freeze", "show.slower", "show.faster")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Of one moment."""
+
+    session: Session
+    ballot: Ballot
+    criterion: str
+    frozen: bool
+    undoable: bool
+
+    @property
+    def view(self) -> SetView | None:
+        return self.session.current
+
+    @property
+    def dead(self) -> bool:
+        return self.session.engine_state is EngineState.DEAD
+
+    # --- what to do ----------------------------------------------------------------------------------------------------
+
+    def todo(self) -> str:
+        """One line."""
+        if self.view is None:
+            return "The engine stopped: R restarts it." if self.dead else _loading(self.session)
+        line = self._todo(self.view)
+        return f"{line} The engine stopped: R restarts it." if self.dead else line
+
+    def _todo(self, view: SetView) -> str:
+        if self.frozen:
+            return "Frozen: space goes on."
+        if view.purpose == "compare":
+            return "The acting policy is a, the base is b; not counted. Enter goes back."
+        if view.committed:
+            return "✓ on disk. Enter opens the next prompt."
+        if not self.ballot.empty:
+            return f"{self.ballot.in_words()}   (enter commits, backspace takes back)"
+        if self.dead:
+            return "Judging goes on."
+        return self._first_move(view)
+
+    def _first_move(self, view: SetView) -> str:
+        held = " p learns on." if self.session.standing.held else ""
+        if len(view.candidates) == 1:
+            return f"Score it 1-7 ({self.criterion}), or r to rewrite it, then enter.{held}"
+        if len(view.candidates) == 2:
+            return f"Which is better? Type its letter (t: equal), then enter.{held}"
+        return f"Best first: type letters, then enter. Or score 1-7 ({self.criterion}).{held}"
+
+    # --- keys that work now ----------------------------------------------------------------------------------------------
+
+    def spans(self) -> list[tuple[str, str]]:
+        """Keys of one kind: ('a-d', 'rank'), ('1-7', 'score')."""
+        if not judgeable(self.view):
+            return []
+        assert self.view is not None
+        k = len(self.view.candidates)
+        letters = [(f"{LETTERS[0]}-{LETTERS[k - 1]}", "rank" if k > 2 else "choose")] if k > 1 else []
+        return [*letters, ("1-7", "score")]
+
+    def keys(self) -> list[str]:
+        """Bindings by id."""
+        leave = ["screen.help", "screen.quit"]
+        undo = ["set.undo"] if self.undoable else []
+        restart = ["machine.restart"] if self.dead else []
+        view = self.view
+        if view is None:
+            return [*restart, *leave, "machine.versions", "screen.palette"] if self.session.database else [*restart, *leave]
+        if not judgeable(view):
+            opening = [] if self.dead else ["prompt.new", "prompt.continue", *(["prompt.compare"] if view.committed else [])]
+            return [*restart, "set.commit", *undo, *leave, *opening, *READING, *MACHINE, "set.redo"]
+        opening = [] if self.dead else ["prompt.new", "prompt.continue", "prompt.compare"]
+        typed = ["rank.back"] if not self.ballot.empty else []
+        stop = ["screen.peel"] if not view.ended else []
+        tie = ["rank.tie"] if len(view.candidates) > 1 else []
+        return [*restart, *tie, "set.commit", *undo, "set.skip", *leave, *typed, "edit.rewrite", "edit.ideal", *stop, "focus.next", *opening,
+                "rank.bad", "score.clear", "score.criterion", *READING[1:], *MACHINE, "set.redo"]  # fmt: skip
+
+
+def judgeable(view: SetView | None) -> bool:
+    """Whether judging keys mean something now."""
+    return view is not None and not view.committed and view.purpose == "judge"
+
+
+def _loading(session: Session) -> str:
+    loading = session.loading
+    if loading is None:
+        return "Starting the engine …"
+    if session.ready is not None:
+        return "Opening the first prompt …"
+    share = f" {100 * loading.done / loading.total:.0f} %" if loading.total else ""
+    left = f", {duration(loading.seconds_left)} left" if loading.seconds_left else ""
+    return f"Loading {session.settings.model}: {loading.what}{share}{left} …"
