@@ -11,6 +11,7 @@ from tamer_tui.screens.arena_writing import WritingArena
 from tamer_tui.screens.commands import ArenaCommands
 from tamer_tui.views import EngineState, SetView
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
+from tamer_tui.widgets.tabs import TabStrip
 
 GRACE_SECONDS = 0.25
 """A new set ignores commit keys for this long: they were meant for the old one."""
@@ -131,15 +132,18 @@ class ArenaScreen(WritingArena):
 
     def action_focus_answer(self, step: int) -> None:
         if self._panes:
-            self.action_look_at((self.focused_slot + step) % len(self._panes))
+            self.look_at((self.focused_slot + step) % len(self._panes))
 
     def on_candidate_pane_chosen(self, message: CandidatePane.Chosen) -> None:
-        self.action_look_at(message.slot)
+        self.look_at(message.slot)
         if message.letter:
             self.action_letter(LETTERS[message.slot])
 
-    def action_look_at(self, slot: int) -> None:
-        """A tab or a pane was clicked."""
+    def on_tab_strip_chosen(self, message: TabStrip.Chosen) -> None:
+        self.look_at(message.slot)
+
+    def look_at(self, slot: int) -> None:
+        """Focus an answer."""
         if slot < len(self._panes):
             self.focused_slot = slot
             self._show_panes()

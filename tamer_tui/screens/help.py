@@ -40,8 +40,8 @@ class HelpScreen(ModalScreen[None]):
         self.call_after_refresh(self._write)
 
     def _write(self) -> None:
-        width = self.query_one("#page").scrollable_content_region.width
-        self.query_one("#text", Static).update(Content("\n").join(page(max(KEY_CELLS + 10, width))))
+        text = self.query_one("#text", Static)
+        text.update(Content("\n").join(page(max(KEY_CELLS + 10, text.content_size.width))))
 
 
 def page(width: int) -> list[Content]:

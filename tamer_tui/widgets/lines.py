@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 from textual.content import Content
-from textual.style import Style
+from textual.events import Click
 from textual.widgets import Static
 
 from tamer_tui.keys import action_of, painted
@@ -22,26 +22,25 @@ class Line(Static):
         super().__init__(id=id)
         self._shown: tuple[str, str] = ("", "")
 
-    def show(self, text: str, style: str = "") -> None:
-        """Plain text, in one style."""
-        if (text, style) == self._shown:
+    def show(self, text: str, lead: str = "") -> None:
+        """Plain text, after words of our own that stand out."""
+        if (text, lead) == self._shown:
             return
-        self._shown = (text, style)
-        line = one_line(text)
-        self.update(Content.styled(line, style) if style else Content(line), layout=False)
+        self._shown = (text, lead)
+        self.update(Content.assemble((lead, "bold $accent"), one_line(text)), layout=False)
 
 
 class KeyLine(Static):
     """Keys that work now, the most needed first, as many as fit. They can be clicked."""
 
     DEFAULT_CSS = """
-    KeyLine { height: 1; width: 1fr; padding: 0 1; color: $foreground 80%; text-wrap: nowrap; background: $panel; }
-    KeyLine { link-color: $foreground 80%; link-style: none; link-style-hover: none; link-color-hover: $foreground; link-background-hover: $boost; }
+    KeyLine { height: 1; width: 1fr; padding: 0 1; color: $foreground 80%; text-wrap: nowrap; background: $panel; pointer: pointer; }
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._keys: tuple[tuple[str, str, str], ...] = ()
+        self._places: list[tuple[int, range, str]] = []  # row, columns and action of each key that is painted
 
     def show(self, identities: Sequence[str], spans: Sequence[tuple[str, str]] = ()) -> None:
         """Bindings by id; `spans` stand for many keys of one kind, before the rest: ('a-d', 'rank')."""
@@ -52,27 +51,30 @@ class KeyLine(Static):
 
     def repaint(self) -> None:
         """Again, at the size that there is."""
-        width, rows = self.size.width - 2, max(1, self.size.height)
+        width, rows = self.size.width, max(1, self.size.height)
         lines: list[list[Content]] = [[]]
-        room = width
+        self._places, column = [], 0
         for key, name, action in self._keys:
             cells = cell_len(f"{key} {name}")
-            if cells > room:
+            if column + cells > width:
                 if len(lines) == rows:
                     break
                 lines.append([])
-                room = width
-            lines[-1].append(_key(key, name, action))
-            room -= cells + 2
+                column = 0
+            lines[-1].append(Content.assemble((key, "bold $accent"), f" {name}"))
+            self._places.append((len(lines) - 1, range(column, column + cells), action))
+            column += cells + 2
         self.update(Content("\n").join(Content("  ").join(line) for line in lines), layout=False)
 
     def on_resize(self) -> None:
         self.repaint()
 
-
-def _key(key: str, name: str, action: str) -> Content:
-    shown = Content.assemble((key, "bold $accent"), f" {name}")
-    return shown.stylize(Style.from_meta({"@click": f"screen.{action}"})) if action else shown
+    async def on_click(self, event: Click) -> None:
+        """As if the key had been pressed."""
+        at = event.get_content_offset(self)
+        for row, columns, action in self._places:
+            if at is not None and action and at.y == row and at.x in columns:
+                await self.screen.run_action(action)
 
 
 class PromptBox(Static):

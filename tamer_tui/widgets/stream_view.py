@@ -15,7 +15,11 @@ class StreamView(ScrollView):
     """A growing answer. Stays at its end while the reader has not scrolled up."""
 
     DEFAULT_CSS = """
-    StreamView { height: 1fr; overflow-y: scroll; overflow-x: hidden; scrollbar-size-vertical: 1; padding: 0 1; background: $surface; }
+    StreamView {
+        height: 1fr; overflow-y: scroll; overflow-x: hidden; padding: 0 1; background: $background;
+        scrollbar-size-vertical: 1; scrollbar-background: $background; scrollbar-background-hover: $background; scrollbar-background-active: $background;
+        scrollbar-color: $foreground 20%; scrollbar-color-hover: $foreground 40%; scrollbar-color-active: $accent;
+    }
     """
     can_focus = False
 

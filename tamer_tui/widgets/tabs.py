@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from textual.content import Content
-from textual.style import Style
+from textual.events import Click
+from textual.message import Message
 from textual.widgets import Static
 
 
@@ -22,10 +24,14 @@ class Tab:
 class TabStrip(Static):
     """Letters that can be clicked."""
 
-    DEFAULT_CSS = """
-    TabStrip { height: 1; width: 1fr; padding: 0 1; text-wrap: nowrap; }
-    TabStrip { link-color: $foreground; link-style: none; link-style-hover: bold; link-color-hover: $accent; link-background-hover: $panel; }
-    """
+    DEFAULT_CSS = "TabStrip { height: 1; width: 1fr; padding: 0 1; text-wrap: nowrap; pointer: pointer; }"
+
+    class Chosen(Message):
+        """A tab was clicked."""
+
+        def __init__(self, slot: int) -> None:
+            super().__init__()
+            self.slot = slot
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -36,10 +42,16 @@ class TabStrip(Static):
         if tuple(tabs) == self._tabs:
             return
         self._tabs = tuple(tabs)
-        self.update(Content.assemble(*(_tab(slot, tab) for slot, tab in enumerate(tabs))), layout=False)
+        shown = [Content.styled(_text(tab), "bold reverse" if tab.focused else "") for tab in tabs]
+        self.update(Content(" ").join(shown), layout=False)
+
+    def on_click(self, event: Click) -> None:
+        at, column = event.get_content_offset(self), 0
+        for slot, tab in enumerate(self._tabs):
+            if at is not None and column <= at.x < column + cell_len(_text(tab)):
+                self.post_message(self.Chosen(slot))
+            column += cell_len(_text(tab)) + 1
 
 
-def _tab(slot: int, tab: Tab) -> Content:
-    shown = f"{'▸' if tab.focused else ' '}{tab.letter}{' ' + tab.state if tab.state else ''} "
-    style = Style(bold=True, reverse=True) if tab.focused else Style()
-    return Content.styled(shown, style + Style.from_meta({"@click": f"screen.look_at({slot})"})) + Content(" ")
+def _text(tab: Tab) -> str:
+    return f"{'▸' if tab.focused else ' '}{tab.letter}{' ' + tab.state if tab.state else ''} "

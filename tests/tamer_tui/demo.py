@@ -59,7 +59,7 @@ async def show(k: int, slow: bool, broken: bool) -> None:
     """Until the operator leaves."""
     with tempfile.TemporaryDirectory() as folder:
         def engine() -> Storyteller:
-            made = Storyteller([story * 3 for story in STORIES], token_seconds=0.03, ready=not broken)
+            made = Storyteller([" ".join([story] * 3) for story in STORIES], token_seconds=0.03, ready=not broken)
             made.loading_seconds = 6.0 if slow else 0.0
             return made
 

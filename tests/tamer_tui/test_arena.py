@@ -277,7 +277,7 @@ async def test_the_card_says_where_everything_is_and_how_to_go_on(tmp_path: Path
     async with table(tmp_path) as t:
         await t.press("a", "enter")
         card = farewell(t.session)
-        assert f"1 judgements in {t.path}" in card and f"tamer {t.path}" in card
+        assert f"1 judgement in {t.path}" in card and f"tamer {t.path}" in card
 
 
 async def test_only_keys_that_work_are_painted_and_enter_leads_back_from_a_comparison(tmp_path: Path) -> None:
