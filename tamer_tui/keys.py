@@ -51,7 +51,7 @@ ARENA: tuple[Binding, ...] = (
     _key("N", "nats", "learn.nats", "budget", "Set the budget of nats against the base"),
     _key("V", "versions", "machine.versions", "versions", "List versions with their reasons; roll back"),
     _key("R", "restart", "machine.restart", "restart", "Restart the engine from the last version"),
-    _key("escape", "peel", "screen.peel", "stop", "Peel one layer: what was typed, then frozen, then stop generation", "esc"),
+    _key("escape", "peel", "screen.peel", "back", "Peel one layer: what was typed, then frozen, then stop generation", "esc"),
     _key("question_mark,f1", "help", "screen.help", "help", "This page", "?"),
     _key("ctrl+p", "app.command_palette", "screen.palette", "palette", "Find a command by its name; themes", "^p"),
     _key("ctrl+q", "app.quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q"),

@@ -73,6 +73,7 @@ class WritingArena(ArenaView):
 
     def on_paste(self, event: events.Paste) -> None:
         """A paste outside an editor is a prompt, after what there is of one."""
+        event.stop()
         if self.session.ready is not None and event.text.strip():
             draft = self._drafts.get("prompt", "")
             self._drafts["prompt"] = f"{draft}\n{event.text}" if draft.strip() else event.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
@@ -20,6 +21,14 @@ class Written:
 
     text: str
     saved: bool
+
+
+class WritingArea(TextArea):
+    """A text box that holds no control characters, whatever is pasted: Textual would paint them as they are."""
+
+    def on_paste(self, event: events.Paste) -> None:
+        event.prevent_default().stop()
+        self.move_cursor(self.replace(editable(event.text), *self.selection, maintain_selection_offset=False).end_location)
 
 
 class EditorScreen(ModalScreen[Written]):
@@ -39,13 +48,15 @@ class EditorScreen(ModalScreen[Written]):
             if self._above:
                 with VerticalScroll(id="above", can_focus=False):
                     yield Static(content(self._above))
-            yield TextArea(self._text, id="text", soft_wrap=True, show_line_numbers=False, highlight_cursor_line=False)
+            yield WritingArea(self._text, id="text", soft_wrap=True, show_line_numbers=False, highlight_cursor_line=False)
             hints = [Content.assemble((key, "bold $accent"), f" {name}") for key, name in self.HINTS]
             yield Static(Content("   ").join(hints), id="hint")
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = content(self._title).markup
-        area = self.query_one(TextArea)
+        self._begin(self.query_one(TextArea))
+
+    def _begin(self, area: TextArea) -> None:
         area.move_cursor(area.document.end)
         area.focus()
 
@@ -62,6 +73,6 @@ class NumberScreen(EditorScreen):
     BINDINGS = list(NUMBER)
     HINTS = (("enter", "save"), ("esc", "leave"))
 
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.query_one(TextArea).select_all()
+    def _begin(self, area: TextArea) -> None:
+        super()._begin(area)
+        area.select_all()

@@ -86,9 +86,9 @@ class Guidance:
             return [*restart, "set.commit", *undo, *leave, *opening, *READING, *MACHINE, "set.redo"]
         opening = [] if self.dead else ["prompt.new", "prompt.continue", "prompt.compare"]
         typed = ["rank.back"] if not self.ballot.empty else []
-        stop = ["screen.peel"] if not view.ended else []
+        peel = ["screen.peel"] if typed or self.frozen or not view.ended else []
         tie = ["rank.tie"] if len(view.candidates) > 1 else []
-        return [*restart, *tie, "set.commit", *undo, "set.skip", *leave, *typed, "edit.rewrite", "edit.ideal", *stop, "focus.next", *opening,
+        return [*restart, *tie, "set.commit", *undo, "set.skip", *leave, *typed, "edit.rewrite", "edit.ideal", *peel, "focus.next", *opening,
                 "rank.bad", "score.clear", "score.criterion", *READING[1:], *MACHINE, "set.redo"]  # fmt: skip
 
 

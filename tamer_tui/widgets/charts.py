@@ -41,7 +41,7 @@ def interval(low: float, middle: float, high: float, width: int) -> str:
     """Where an interval of shares lies between 0 and 1, such as '┄┄┄━━━●━━┄┄'; one half is marked '┼' where nothing covers it."""
     if width < 3 or not all(math.isfinite(value) for value in (low, middle, high)):
         return ""
-    at = [min(width - 1, max(0, int(value * width))) for value in (low, middle, high)]
+    at = [min(width - 1, int(width * min(1.0, max(0.0, value)))) for value in (low, middle, high)]
     cells = ["┄"] * width
     cells[width // 2] = "┼"
     cells[at[0] : at[2] + 1] = "━" * (at[2] + 1 - at[0])
@@ -54,4 +54,4 @@ def _level(value: float, low: float, high: float) -> int:
     span = high - low
     if not math.isfinite(span):  # the difference of two finite numbers may not be
         return _LEVELS // 2
-    return min(_LEVELS - 1, int(_LEVELS * (value - low) / span)) if span > 0 else 1
+    return min(_LEVELS - 1, int(_LEVELS * ((value - low) / span))) if span > 0 else 1

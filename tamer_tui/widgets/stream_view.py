@@ -17,7 +17,8 @@ class StreamView(ScrollView):
     DEFAULT_CSS = """
     StreamView {
         height: 1fr; overflow-y: scroll; overflow-x: hidden; padding: 0 1; background: $background;
-        scrollbar-size-vertical: 1; scrollbar-background: $background; scrollbar-background-hover: $background; scrollbar-background-active: $background;
+        scrollbar-size-vertical: 1; scrollbar-background: $background;
+        scrollbar-background-hover: $background; scrollbar-background-active: $background;
         scrollbar-color: $foreground 20%; scrollbar-color-hover: $foreground 40%; scrollbar-color-active: $accent;
     }
     """

@@ -2,73 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import Static, TextArea
 
 from learners import protocol
-from storage.queries import Record
-from storage.records import Correction, Demonstration, Prompt, Ranking, Rating, Skip
+from storage.records import Correction, Demonstration, Ranking, Rating, Skip
 from tamer_tui.app import TamerApp, farewell
 from tamer_tui.keys import ARENA
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.session import Session, SessionSettings
 from tamer_tui.widgets.lines import PromptBox
 from tests.tamer_tui.fake_engine import FakeEngine
+from tests.tamer_tui.table import PROMPTS, table
 
-PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "frog", "king"))
 HOSTILE = "[/b] and [@click=app.quit]x[/] \x1b[31mred\x1b[0m \x9b2J tab\there nul\x00 wide 漢字 👩\u200d👩\u200d👧 " + "w" * 3000
-
-
-class Table:
-    """A running Arena with what a test asks of it."""
-
-    def __init__(self, pilot: Pilot[None], session: Session, engine: FakeEngine, path: Path) -> None:
-        self.pilot, self.session, self.engine, self.path = pilot, session, engine, path
-
-    @property
-    def arena(self) -> ArenaScreen:
-        return next(screen for screen in self.pilot.app.screen_stack if isinstance(screen, ArenaScreen))
-
-    async def press(self, *keys: str) -> None:
-        """After the grace of a new set; waits until everything has settled."""
-        self.arena._opened = 0.0
-        for key in keys:
-            await self.pilot.press(key)
-            await self.pilot.pause()
-            self.arena._opened = 0.0
-
-    def line(self, name: str) -> str:
-        return str(self.arena.query_one(f"#{name}", Static).content)
-
-    def painted(self) -> str:
-        return str(self.arena.query_one("KeyLine", Static).content)
-
-    def live(self) -> list[object]:
-        with Record(self.path) as record:
-            return [logged.judgement for logged in record.live()]
-
-
-@asynccontextmanager
-async def table(
-    tmp_path: Path, engine: FakeEngine | None = None, size: tuple[int, int] = (120, 36), k: int = 4
-) -> AsyncIterator[Table]:
-    engine = engine or FakeEngine()
-    session = Session(SessionSettings("fake", PROMPTS, k=k), lambda: engine, tmp_path / "a.db")
-    app = TamerApp(session)
-    await session.start()
-    async with app.run_test(size=size) as pilot:
-        await session.wait_ready()
-        await pilot.pause()
-        if engine.finish and session.current is not None:
-            await session.wait_set_ended()
-        await pilot.pause()
-        yield Table(pilot, session, engine, tmp_path / "a.db")
-    await session.close()
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])

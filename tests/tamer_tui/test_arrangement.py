@@ -1,0 +1,40 @@
+"""How answers share a screen: side by side only where each can be read."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tamer_tui.screens.arrangement import CHROME_ROWS, NARROWEST_PANE, RAIL_WIDTH, arrange
+
+
+@given(k=st.integers(1, 9), width=st.integers(1, 400), height=st.integers(1, 120))
+def test_panes_side_by_side_are_wide_and_high_enough(k: int, width: int, height: int) -> None:
+    found = arrange(k, width, height)
+    room = width - RAIL_WIDTH * found.rail
+    if not found.tabs and k > 1:
+        assert room // found.columns >= NARROWEST_PANE
+        assert (height - CHROME_ROWS) // math.ceil(k / found.columns) >= 8
+    assert 1 <= found.columns <= k
+    assert not found.rail or room >= 2 * NARROWEST_PANE
+
+
+@pytest.mark.parametrize(
+    ("k", "size", "columns", "tabs", "rail"),
+    [
+        (4, (80, 24), 1, True, False),
+        (2, (80, 24), 2, False, False),
+        (1, (80, 24), 1, False, False),
+        (4, (100, 40), 2, False, False),
+        (3, (160, 40), 3, False, True),
+        (4, (200, 50), 2, False, True),
+        (9, (200, 50), 3, False, True),
+        (9, (80, 24), 1, True, False),
+    ],
+)
+def test_by_example(k: int, size: tuple[int, int], columns: int, tabs: bool, rail: bool) -> None:
+    found = arrange(k, *size)
+    assert (found.columns, found.tabs, found.rail) == (columns, tabs, rail)
