@@ -160,8 +160,10 @@ def _hanging(line: str) -> list[Content]:
 
 
 def number(value: float, digits: int) -> str:
-    """× for what is no number."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "×"
+    """× for what is no number; powers of ten for what would not fit."""
+    if not math.isfinite(value):
+        return "×"
+    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.0e}"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,140 @@
+"""Whatever a model, a prompt, an engine or a name says is painted as plain text: never markup, never control of the terminal, never a crash."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from textual.widgets import TextArea
+
+from learners import protocol
+from storage.records import Correction, Prompt
+from tamer_tui.app import TamerApp
+from tamer_tui.session import Session, SessionSettings
+from tamer_tui.text import wrap
+from tests.tamer_tui.fake_engine import FakeEngine
+from tests.tamer_tui.table import Table, painted, table
+
+HOSTILE = {
+    "markup": "[/b] [@click=app.quit]x[/] [red",
+    "escapes": "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b2J \x1b[?1049l",
+    "wide": "漢字 👩\u200d👩\u200d👧 ❤\ufe0f e\u0301 한국어",
+    "controls": "tab\there nul\x00 bell\x07 back\x08 del\x7f form\x0c return\rline\u2028",
+    "turned": "שלום \u202etxt.exe\u202c \u2066x\u2069 سلام",
+    "long": "w" * 10_000,
+    "long and wide": "漢" * 10_000,
+    "marks": "a" + "\u0301" * 500,
+    "empty": " ",
+}
+SIZES = [(80, 24), (200, 50)]
+
+
+def assert_plain(t: Table) -> None:
+    """Nothing on the screen controls the terminal or turns the line; the program runs."""
+    screen = t.shown()
+    assert not [c for c in screen if c != "\n" and unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    assert not set(screen) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    assert t.pilot.app.is_running
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_hostile_answers_and_prompts_are_plain_text_everywhere(tmp_path: Path, text: str, size: tuple[int, int]) -> None:
+    async with table(tmp_path, FakeEngine((text,)), size, prompts=(Prompt.of("A prompt " + text),)) as t:
+        await t.press("a")
+        assert_plain(t)
+        for opened in ("r", "l", "w", "n"):
+            await t.press(opened)
+            assert_plain(t)
+            await t.pilot.press("escape")
+            await t.pilot.pause()
+        for columns, rows in ((41, 12), (61, 20), size):
+            await t.pilot.resize_terminal(columns, rows)
+            await t.pilot.pause()
+            assert_plain(t)
+        await t.press("enter")
+        assert len(t.live()) == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_brackets_are_seen_as_they_are(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with table(tmp_path, FakeEngine((HOSTILE["markup"],)), size, prompts=(Prompt.of(HOSTILE["markup"]),)) as t:
+        await t.press("a")
+        assert t.shown().count("[/b] [@click=app.quit]x[/] [red") >= 2
+        await t.pilot.click(t.arena._panes[0].stream, offset=(18, 0))
+        assert t.pilot.app.is_running
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_hostile_words_of_the_engine_are_plain_text(tmp_path: Path, text: str, size: tuple[int, int]) -> None:
+    async with table(tmp_path, FakeEngine(), size) as t:
+        t.engine.emit(protocol.Error(text, text))
+        t.engine.emit(protocol.Metrics(text, 1, 2, note=text))
+        t.engine.emit(protocol.Metrics("ppo", 1, 2, note=text))
+        t.engine.publish(text, published=False)
+        t.engine.publish(text)
+        await t.pilot.pause(0.1)
+        t.arena._show_rail()
+        await t.pilot.pause()
+        assert_plain(t)
+        await t.press("V")
+        assert_plain(t)
+        await t.pilot.press("down", "escape")
+        await t.pilot.pause()
+        t.engine.die(text)
+        await t.pilot.pause()
+        assert_plain(t)
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_a_hostile_name_of_a_model_is_plain_text_while_it_loads_and_when_it_fails(tmp_path: Path, text: str) -> None:
+    engine = FakeEngine(ready=False)
+    session = Session(SessionSettings(text, (Prompt.of(text),)), lambda: engine, tmp_path / "[b]a.db")
+    await session.start()
+    async with TamerApp(session).run_test(size=(80, 24)) as pilot:
+        engine.emit(protocol.Loading(text, 1.0, 2.0, float("inf")))
+        await pilot.pause()
+        assert_plain(Table(pilot, session, engine, tmp_path))
+        engine.die(text)
+        await pilot.pause()
+        assert_plain(Table(pilot, session, engine, tmp_path))
+        assert "R" in painted(pilot.app)
+    await session.close()
+
+
+async def test_figures_that_are_no_numbers_are_crosses(tmp_path: Path) -> None:
+    bad = (float("inf"), float("-inf"), 1e308, float("nan"))
+    async with table(tmp_path, size=(200, 50)) as t:
+        for stage in ("sft", "reward", "distill", "ppo", "gate"):
+            for step, value in enumerate(bad * 3):
+                t.engine.emit(protocol.Metrics(stage, step, 12, value, value, value, value, value))
+                await t.pilot.pause()
+                t.arena._show_rail()
+        assert "×" in t.shown()
+        assert_plain(t)
+
+
+async def test_an_answer_with_control_characters_that_was_not_rewritten_is_no_correction(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(("one\x1b[31m\ttwo",))) as t:
+        await t.press("r")
+        await t.pilot.press("ctrl+s")
+        await t.pilot.pause()
+        assert t.live() == [] and t.line("said") == "nothing was changed"
+        await t.press("r")
+        t.pilot.app.screen.query_one(TextArea).text += "!"
+        await t.pilot.press("ctrl+s")
+        await t.pilot.pause()
+        (correction,) = t.live()
+        assert isinstance(correction, Correction) and correction.text == "one[31m\ttwo!", "a tab stays a tab"
+
+
+@given(pieces=st.lists(st.text(st.sampled_from("a 漢👩👧❤\u200d\ufe0f\u0301\n"), max_size=6), max_size=12), width=st.integers(2, 12))
+def test_characters_that_join_never_lose_text_when_they_come_in_pieces(pieces: list[str], width: int) -> None:
+    lines = [""]
+    for piece in pieces:
+        lines[-1:] = wrap(lines[-1] + piece, width)
+    assert "".join(lines) == "".join(pieces).replace("\n", "")
