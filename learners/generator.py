@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from learners.adapters import load_lora
 from learners.backbone import Backbone, fit_prompt
 from learners.decoding import Row, Step, TextStream, decode
 from learners.human_reward import RewardHead
-from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Candidate, Ended, Event, Piece, Started, Tokens
-from learners.rollouts import Trace, draw_answers, look_again
+from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, Appraisal, Appraised, Candidate, Ended, Event, Piece, Started, Tokens
+from learners.rollouts import Trace, draw_answers, look_again, states_before
 from learners.steering import NatsBudget, Steering, state_stride
 from learners.workshop import Policy
 from storage.records import BASE_VERSION, Sampling, StopReason
@@ -120,6 +121,20 @@ class Generator:
 
     def _steer(self, steering: Steering) -> None:
         self.steering = self.budget.solve(steering, self._temperature) if self.bias else steering
+
+    def appraise(self, answers: Sequence[Answer]) -> Appraised:
+        """What Ĥ thinks of each token of these answers, from the same states of the base that it learns from."""
+        head = self.steering.head
+        return Appraised(head.epoch, tuple(self._appraisal(answer, head) for answer in answers if answer.token_ids))
+
+    def _appraisal(self, answer: Answer, head: RewardHead) -> Appraisal:
+        prompt_ids = answer.prompt_ids or fit_prompt(self.backbone.encode(answer.messages), self.backbone.context, len(answer.token_ids))[0]
+        hidden = states_before(self.backbone, self.backbone.model, prompt_ids, answer.token_ids)
+        rewards = head.token_rewards(hidden, torch.tensor(answer.token_ids, device=hidden.device))
+        text = TextStream(self.backbone.renderer)
+        texts = [text.push(token) for token in answer.token_ids]
+        texts[-1] += text.flush()
+        return Appraisal(answer.uid, tuple(texts), tuple(rewards.tolist()))
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 

@@ -141,6 +141,12 @@ class Rollback(_Line, frozen=True):
     sha256: str | None = None
 
 
+class Appraise(_Line, frozen=True):
+    """Tell what Ĥ thinks of every token of these answers; those without token ids are passed over."""
+
+    answers: tuple[Answer, ...]
+
+
 class Blob(_Line, frozen=True):
     """A piece of one file of a version's directory. Both a command (what the engine lacks) and an event (what it publishes)."""
 
@@ -163,7 +169,7 @@ class Shutdown(_Line, frozen=True):
 
 
 Command = (
-    Load | Replay | Judge | Retract | Generate | Stop | ResumeFrom | Set | Rollback | Blob | PublishAck | Shutdown
+    Load | Replay | Judge | Retract | Generate | Stop | ResumeFrom | Set | Rollback | Appraise | Blob | PublishAck | Shutdown
 )
 
 
@@ -253,6 +259,21 @@ class Learned(_Line, frozen=True):
     dropped: str = ""  # what of the judgement could not be used, in words
 
 
+class Appraisal(Struct, frozen=True):
+    """What Ĥ thinks of one answer. One entry per token; '' where a token shows nothing, as the one that ends an answer."""
+
+    uid: str
+    texts: tuple[str, ...]
+    rewards: tuple[float, ...]  # r(s, a), 0 where Ĥ has no evidence
+
+
+class Appraised(_Line, frozen=True):
+    """The answers of an `appraise`, by Ĥ as it acts now."""
+
+    h_epoch: int
+    appraisals: tuple[Appraisal, ...]
+
+
 class Metrics(_Line, frozen=True):
     """How a stage is doing. Dropped under pressure."""
 
@@ -327,6 +348,7 @@ Event = (
     | Tokens
     | Ended
     | Learned
+    | Appraised
     | Metrics
     | Trained
     | Blob

@@ -45,6 +45,7 @@ ARENA: tuple[Binding, ...] = (
     _key("space", "freeze", "show.freeze", "freeze", "Freeze the display, and go on"),
     _key("less_than_sign", "pace(-1)", "show.slower", "slower", "Slower reading pace", "<"),
     _key("greater_than_sign", "pace(1)", "show.faster", "faster", "Faster reading pace", ">"),
+    _key("v", "tint", "show.tint", "tint", "Tint each word by what Ĥ thinks of it, once the set is committed; again: plain words"),
     _key("p", "pause", "learn.pause", "pause", "Pause the adapters' learning, and resume it"),
     _key("T", "train", "learn.now", "train now", "Train a round now"),
     _key("B", "bias", "learn.bias", "steering", "Steering by Ĥ on or off"),

@@ -22,6 +22,7 @@ from storage.records import (
     Correction,
     Demonstration,
     Judgement,
+    Message,
     Ranking,
     Rating,
     Response,
@@ -203,5 +204,11 @@ def blobs_in(root: Path, sha256: str) -> list[Blob]:
 def lesson_of(taught: Taught) -> Lesson:
     """A judgement with the answers that it speaks of, complete enough for an engine that has never seen them."""
     messages = taught.sample_set.prompt.messages
-    answers = tuple(Answer(r.uid, messages, r.text, r.prompt_ids, r.token_ids, r.stop) for r in taught.responses)
+    answers = tuple(answer_of(response, messages) for response in taught.responses)
     return Lesson(taught.logged.seq, taught.logged.judgement, answers or (Answer("", messages, ""),))  # type: ignore[arg-type]
+
+
+def answer_of(response: Response, messages: tuple[Message, ...]) -> Answer:
+    """A recorded answer as the engine reads it."""
+    r = response
+    return Answer(r.uid, messages, r.text, r.prompt_ids, r.token_ids, r.stop)

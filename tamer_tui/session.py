@@ -29,7 +29,7 @@ from storage.records import (
 )
 from storage.rows import MarkedVersion
 from tamer_tui.dealing import Dealer
-from tamer_tui.notebook import SessionError, blobs_in
+from tamer_tui.notebook import SessionError, answer_of, blobs_in
 from tamer_tui.sitting import Sitting
 from tamer_tui.views import CandidateView, Change, EngineState, Observer, SessionSettings, SetView, StageView, conversation
 
@@ -183,6 +183,15 @@ class Session(Sitting):
     async def peek(self) -> int:
         """Something hidden was looked at before the commit: the set will not count."""
         return await self._append(Peek(self._set().uid))
+
+    def appraise(self) -> None:
+        """Ask what Ĥ thinks of every word of the current set: Change.APPRAISED follows. Only of what may be known: after the commit."""
+        view = self._set()
+        if not view.revealed:
+            raise SessionError("Ĥ's opinion is shown after the commit", "it would not be blind before")
+        messages, sampling = view.prompt.messages, self.settings.sampling
+        found = [candidate.response(sampling) for candidate in view.candidates if candidate.ended]
+        self._send(protocol.Appraise(tuple(answer_of(response, messages) for response in found)))
 
     async def undo(self) -> str:
         """Take the newest judgement back; its set comes back, answers intact. Says what was undone."""

@@ -60,6 +60,7 @@ class Sitting:
         self.engine_state = EngineState.STARTING
         self.notice = ""
         self.last_commit: Judgement | None = None
+        self.appraisals: dict[str, protocol.Appraisal] = {}  # of the current set's answers, as they were asked for last
         self.standing = Standing(settings.bias, settings.nats)
         self.split = Split.of(settings.prompts, settings.held_out)
         self.blind = self.blind_all = self.blind_adapter = BlindCount(0, 0, 0, 0, 0.0, 1.0)
@@ -251,6 +252,9 @@ class Sitting:
                 self._follow(event)
             case protocol.Learned() | protocol.Metrics() | protocol.Acting() | protocol.Idle():
                 self._learn(event)
+            case protocol.Appraised(_, appraisals):
+                self.appraisals = {appraisal.uid: appraisal for appraisal in appraisals}
+                self._tell(Change.APPRAISED)
             case protocol.Trained(run):
                 self._open_notebook().keep(run, self._say)
             case protocol.Blob():

@@ -19,6 +19,7 @@ class Change(StrEnum):
     TOKENS = "tokens"  # texts of session.current grew
     ENDED = "ended"  # an answer of session.current is complete
     COMMITTED = "committed"  # a judgement is on disk; session.last_commit
+    APPRAISED = "appraised"  # session.appraisals
     LEARNED = "learned"  # session.sentence, session.learning
     METRICS = "metrics"  # session.learning
     VERSION = "version"  # session.versions(), session.acting
@@ -111,6 +112,11 @@ class SetView:
     @property
     def ended(self) -> bool:
         return all(candidate.ended for candidate in self.candidates)
+
+    @property
+    def revealed(self) -> bool:
+        """Whether it may be shown who wrote what, and what Ĥ thinks of it."""
+        return self.committed or self.purpose == "compare"
 
     def candidate(self, uid: str) -> CandidateView:
         """Raises KeyError."""

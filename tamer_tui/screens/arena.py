@@ -97,6 +97,12 @@ class ArenaScreen(WritingArena):
         if not await self._commit(view):
             return
         said = f"✓ {self.ballot.in_words() or 'scores'} on disk{_revealed(view)}"
+        if self.tinting:
+            view.committed = True  # scores are on disk already
+            self.say(said)
+            self.tint_words()
+            self.refresh_all()
+            return
         on = await self._try(self.session.next_set)
         self.say(said if on else f"{said} · {self.said}")
 
@@ -161,6 +167,20 @@ class ArenaScreen(WritingArena):
         self.pace = min(len(PACES) - 1, max(0, self.pace + step))
         pace = PACES[self.pace]
         self.say("tokens show at once" if pace == INSTANT else f"reading pace: {pace:g} tokens a second")
+
+    def action_tint(self) -> None:
+        view = self.session.current
+        if view is None:
+            return
+        self.tinting = not self.tinting
+        if not self.tinting:
+            self.plain_words()
+        elif view.revealed:
+            self.complete_display()
+            self.tint_words()
+        else:
+            self.say("The words will be tinted once you commit: enter then stays here, and a second enter goes on.")
+        self._show_todo()
 
     async def action_compare(self) -> None:
         if self.session.current is not None:

@@ -16,10 +16,12 @@ from tamer_tui.dealing import Dealer
 from tamer_tui.screens.arrangement import Arrangement, arrange
 from tamer_tui.screens.guidance import Guidance, judgeable
 from tamer_tui.session import Session, SessionError
+from tamer_tui.tint import levels
 from tamer_tui.views import CandidateView, Change, SetView
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.lines import KeyLine, Line, PromptBox
 from tamer_tui.widgets.rail import Rail
+from tamer_tui.widgets.stream_view import legend
 from tamer_tui.widgets.tabs import Tab, TabStrip
 from tamer_tui.widgets.welcome import Welcome
 
@@ -42,6 +44,7 @@ class ArenaView(Screen[None]):
         self.focused_slot = 0
         self.criterion = CRITERIA[0]
         self.frozen = False
+        self.tinting = False  # words are tinted as soon as that tells nothing that should be hidden
         self.pace = PACES.index(12.0)
         self.said = ""  # the line under what to do
         self._hurried = False  # a judging key was pressed: this set shows as it comes
@@ -91,6 +94,8 @@ class ArenaView(Screen[None]):
                 self._open()
             case Change.NOTICE:
                 self.say(self.session.notice)
+            case Change.APPRAISED:
+                self._show_tints()
             case Change.ENDED if self.session.current is not None and self.session.current.ended:
                 self._ended = time.monotonic()
         if change in (Change.SET, Change.COMMITTED, Change.READY):
@@ -115,6 +120,7 @@ class ArenaView(Screen[None]):
         self.query_one(Welcome).display = False
         self.query_one("#panes", Container).mount_all(fresh)
         self._arrange()
+        self.say(self.said)  # without the legend of the old set's tints
 
     def _know_undo(self) -> None:
         try:
@@ -132,6 +138,7 @@ class ArenaView(Screen[None]):
                 pace = INSTANT if self._hurried else PACES[self.pace]
                 for pane in unfinished:
                     pane.reveal(pace if pace == INSTANT else pace * FRAME_SECONDS)
+                self.tint_words()
             self._show_panes()
         if time.monotonic() - self._last_rail > 1.0:
             self._show_rail()
@@ -148,6 +155,30 @@ class ArenaView(Screen[None]):
         self.frozen, self._hurried = False, True
         for pane in self._panes:
             pane.reveal(INSTANT)
+
+    # --- tint ------------------------------------------------------------------------------------------------------------
+
+    def tint_words(self) -> None:
+        """Ask for tints, if they are wanted and may be shown now; they come when the engine gets to it."""
+        view = self.session.current
+        if self.tinting and view is not None and view.revealed and all(pane.complete for pane in self._panes):
+            self.session.appraise()
+
+    def plain_words(self) -> None:
+        """Without tints."""
+        for pane in self._panes:
+            pane.stream.untint()
+        self.say(self.said)
+
+    def _show_tints(self) -> None:
+        view, found = self.session.current, self.session.appraisals
+        if not self.tinting or view is None or not view.revealed:
+            return
+        tints = levels({uid: appraisal.rewards for uid, appraisal in found.items()})
+        for pane in self._panes:
+            if pane.view.uid in found:
+                pane.stream.tint(found[pane.view.uid].texts, tints[pane.view.uid])
+        self.say(self.said)
 
     # --- layout ----------------------------------------------------------------------------------------------------------
 
@@ -216,7 +247,8 @@ class ArenaView(Screen[None]):
     def say(self, line: str) -> None:
         """One line, under what to do."""
         self.said = line
-        self.query_one("#said", Line).show(line)
+        tinted = next((pane.stream for pane in self._panes if pane.stream.tinted), None)
+        self.query_one("#said", Line).show(line, legend(tinted) if tinted is not None else "")
 
 
 def _first_prompt(session: Session) -> str:

@@ -11,7 +11,7 @@ from tamer_tui.views import EngineState, SetView
 from tamer_tui.widgets.rail import duration
 
 MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette")
-READING = ("focus.next", "scroll.down", "show.freeze", "show.slower", "show.faster")
+READING = ("focus.next", "scroll.down", "show.tint", "show.freeze", "show.slower", "show.faster")
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,15 @@ class Line(Static):
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._shown: tuple[str, str] = ("", "")
+        self._shown: tuple[str, str | Content] = ("", "")
 
-    def show(self, text: str, lead: str = "") -> None:
-        """Plain text, after words of our own that stand out."""
+    def show(self, text: str, lead: str | Content = "") -> None:
+        """Plain text, after words of our own that stand out or have a look of their own."""
         if (text, lead) == self._shown:
             return
         self._shown = (text, lead)
-        self.update(Content.assemble((lead, "bold $accent"), one_line(text)), layout=False)
+        opening = Content.styled(lead, "bold $accent") if isinstance(lead, str) else lead
+        self.update(opening + one_line(text), layout=False)
 
 
 class KeyLine(Static):

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import ClassVar
+
 from rich.segment import Segment
+from rich.style import Style
+from textual.content import Content
 from textual.events import Resize
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from tamer_tui.text import plain, wrap
+from tamer_tui.tint import NAMES
+
+TINTS = {2: "stream--liked-much", 1: "stream--liked", -1: "stream--disliked", -2: "stream--disliked-much"}
+"""Level -> component class."""
 
 
 class StreamView(ScrollView):
@@ -21,7 +32,12 @@ class StreamView(ScrollView):
         scrollbar-background-hover: $background; scrollbar-background-active: $background;
         scrollbar-color: $foreground 20%; scrollbar-color-hover: $foreground 40%; scrollbar-color-active: $accent;
     }
+    StreamView > .stream--liked-much { color: $background; background: $success; text-style: bold italic; }
+    StreamView > .stream--liked { color: $success; text-style: bold; }
+    StreamView > .stream--disliked { color: $error; text-style: underline; }
+    StreamView > .stream--disliked-much { color: $background; background: $error; text-style: underline italic; }
     """
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TINTS.values())
     can_focus = False
 
     def __init__(self) -> None:
@@ -29,6 +45,8 @@ class StreamView(ScrollView):
         self._text: list[str] = []
         self._lines: list[str] = [""]
         self._wrapped_at = 0
+        self._levels: list[int] = []  # of each character, while the words are tinted
+        self._line_levels: list[list[int]] = []  # the same, as the lines are
 
     @property
     def text(self) -> str:
@@ -45,9 +63,32 @@ class StreamView(ScrollView):
         self._lines[first:] = wrap(self._lines[first] + fragment, self._width)
         self._grown(first)
 
+    def tint(self, pieces: Sequence[str], levels: Sequence[int]) -> None:
+        """Show these pieces of the text, each at its level from -2 to 2. The place on the page stays."""
+        self._levels = []
+        self._text = []
+        for piece, level in zip(pieces, levels, strict=True):
+            shown = plain(piece if self._text else piece.lstrip())
+            self._text += [shown] if shown else []
+            self._levels += [level] * len(shown)
+        self._wrap_all()
+        self.virtual_size = Size(self._width, len(self._lines))
+        self.refresh()
+
+    def untint(self) -> None:
+        """Plain words again."""
+        if self._levels:
+            self._levels = []
+            self.refresh()
+
+    @property
+    def tinted(self) -> bool:
+        return bool(self._levels)
+
     def clear(self) -> None:
         """Start over."""
         self._text.clear()
+        self._levels = []
         self._lines = [""]
         self.virtual_size = Size(self._width, 1)
         self.scroll_to(y=0, animate=False, immediate=True)
@@ -57,14 +98,27 @@ class StreamView(ScrollView):
         """Another width: wrap everything again."""
         if self._width != self._wrapped_at:
             self._wrapped_at = self._width
-            self._lines = wrap(self.text, self._width)
+            self._wrap_all()
             self._grown(0)
 
     def render_line(self, y: int) -> Strip:
         """One visible line."""
         index = y + self.scroll_offset.y
         line = self._lines[index] if index < len(self._lines) else ""
-        return Strip([Segment(line, self.rich_style)]).adjust_cell_length(self._width, self.rich_style)
+        segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, self.rich_style)]
+        return Strip(segments).adjust_cell_length(self._width, self.rich_style)
+
+    def _tinted(self, line: str, levels: Sequence[int]) -> list[Segment]:
+        """A line in runs of one level."""
+        runs = groupby(zip(line, levels, strict=True), key=itemgetter(1))
+        return [Segment("".join(char for char, _ in run), self._look(level)) for level, run in runs]
+
+    def _look(self, level: int) -> Style:
+        return self.rich_style + self.get_component_rich_style(TINTS[level], partial=True) if level else self.rich_style
+
+    def _wrap_all(self) -> None:
+        self._lines = wrap(self.text, self._width)
+        self._line_levels = along(self._lines, self.text, self._levels)
 
     @property
     def _width(self) -> int:
@@ -81,3 +135,19 @@ class StreamView(ScrollView):
             return
         top = first - self.scroll_offset.y
         self.refresh(Region(0, max(0, top), self.size.width, max(0, len(self._lines) - self.scroll_offset.y - max(0, top))))
+
+
+def legend(stream: StreamView) -> Content:
+    """What the tints mean, each in its own look."""
+    looks = Content("  ").join(Content.styled(NAMES[level], stream.get_visual_style(TINTS[level])) for level in TINTS)
+    return Content.assemble("Ĥ: ", looks, "   ")
+
+
+def along(lines: Sequence[str], text: str, values: Sequence[int]) -> list[list[int]]:
+    """Values of the characters of a text, cut as its wrapped lines are."""
+    cut, at = [], 0
+    for line in lines:
+        cut.append(list(values[at : at + len(line)]))
+        at += len(line)
+        at += text[at : at + 1] == "\n"
+    return cut

@@ -61,6 +61,12 @@ class Engine:
                     found[piece.start :] = piece.ids
         return found
 
+    def answer(self, uid: str, prompt: tuple[Message, ...]) -> Answer:
+        """As the terminal sends it back."""
+        started = next(e for e in self.seen if isinstance(e, Started) and e.uid == uid)
+        ended = next(e for e in self.seen if isinstance(e, Ended) and e.uid == uid)
+        return Answer(uid, prompt, ended.text, started.prompt_ids, tuple(self.ids(uid)), ended.reason)
+
     def judge(self, seq: int) -> Learned:
         """Rank four answers of the base: more letters e are better."""
         prompt = PROMPTS[seq % len(PROMPTS)]
@@ -70,9 +76,8 @@ class Engine:
         while len(ended) < 4:
             event = self.until(Ended)
             ended[event.uid] = event
-        started = {e.uid: e for e in self.seen if isinstance(e, Started)}
         order = sorted(names, key=lambda n: -ended[n].text.count("e"))
-        answers = tuple(Answer(n, prompt, ended[n].text, started[n].prompt_ids, tuple(self.ids(n)), ended[n].reason) for n in names)
+        answers = tuple(self.answer(n, prompt) for n in names)
         self.lessons.append(Lesson(seq, Ranking("s", {n: order.index(n) + 1 for n in names}), answers))
         self.send(protocol.Judge(self.lessons[-1]))
         return self.until(Learned)
@@ -212,3 +217,16 @@ def test_granted_steps_end_with_idle_and_nothing_trains_without_a_grant(engine: 
     metrics = [e for e in engine.seen if isinstance(e, protocol.Metrics) and e.stage == "distill"]
     second = engine.until(Idle)
     assert second.trained_seconds >= first.trained_seconds and 0 < len(metrics) <= 5
+
+
+def test_an_appraisal_gives_each_word_what_makes_up_the_answers_score(engine: Engine) -> None:
+    engine.draw(*(Candidate(f"x{i}", i, PROMPTS[0]) for i in range(3)))
+    answers = tuple(engine.answer(f"x{i}", PROMPTS[0]) for i in range(3))
+    engine.send(protocol.Appraise(answers))
+    assert all(set(a.rewards) == {0.0} for a in engine.until(protocol.Appraised).appraisals)  # nothing was judged yet
+    engine.send(protocol.Judge(Lesson(1, Ranking("s", {"x0": 1, "x1": 2, "x2": 3}), answers)), protocol.Appraise(answers))
+    appraised = engine.until(protocol.Appraised)
+    means = [sum(a.rewards) / len(a.rewards) for a in appraised.appraisals]
+    assert means[0] > means[1] > means[2]  # an answer's score is the mean over its tokens
+    for answer, appraisal in zip(answers, appraised.appraisals, strict=True):
+        assert "".join(appraisal.texts) == answer.text and len(appraisal.rewards) == len(answer.token_ids)

@@ -87,6 +87,8 @@ class FakeEngine:
             case protocol.Rollback(version):
                 self.version = version
                 self.emit(protocol.Acting(version, 0.1, self.epoch))
+            case protocol.Appraise(answers):
+                self.emit(protocol.Appraised(self.epoch, tuple(_appraisal(answer) for answer in answers)))
             case protocol.Set():
                 asked = command.train_seconds is not None or command.train_steps is not None or command.flush
                 if asked and not self.silent:
@@ -148,3 +150,9 @@ class FakeEngine:
             slot = int(uid[-1]) if uid[-1].isdigit() else 0
             text = self.texts[slot % len(self.texts)][: self._said[uid]]
         self.emit(protocol.Ended(uid, reason, text, len(text.split()), 2.0, 0.5))  # type: ignore[arg-type]
+
+
+def _appraisal(answer: protocol.Answer) -> protocol.Appraisal:
+    """Likes words with an `h` in them, and dislikes very short ones."""
+    words = tuple(word if i == 0 else " " + word for i, word in enumerate(answer.text.split(" ")))
+    return protocol.Appraisal(answer.uid, words, tuple(1.0 if "h" in word else -1.0 if len(word.strip()) < 4 else 0.0 for word in words))
