@@ -34,7 +34,7 @@ class GateSettings:
     answers: int = 4  # to each prompt, from each policy
     fewest_prompts: int = 8  # with fewer gate prompts, train prompts with fresh answers serve
     looks: int = 3  # at what seems worse, before it is refused
-    over_budget: float = 1.1  # the adapter alone may spend this much of the budget; the estimate is that rough
+    over_budget: float = 1.05  # the adapter alone may spend this much of the budget; the estimate is that rough
 
 
 @dataclass(frozen=True)

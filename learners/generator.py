@@ -138,15 +138,23 @@ class Generator:
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 
+    @property
+    def drawing(self) -> list[str]:
+        """Answers that have not ended."""
+        return list(self._live)
+
     def stop(self, uids: Sequence[str]) -> None:
-        """End these answers with what they have; none named means all."""
-        self._stops |= set(uids) or set(self._live)
+        """End these answers with what they have; one that is not drawn yet ends at its start."""
+        self._stops |= set(uids)
+
+    def forget_stops(self) -> None:
+        """Nothing is being drawn and nothing waits: what was to be stopped has ended."""
+        self._stops.clear()
 
     def draw(self, candidates: Sequence[Candidate], sampling: Sampling) -> Iterator[None]:
         """Draw answers in one batch; yields after every token."""
         sampling = Sampling(sampling.temperature, min(sampling.max_new_tokens, self.backbone.context - 1))
         self._live = {candidate.uid: self._start(candidate, sampling) for candidate in candidates}
-        self._stops.clear()
         self._temperature = sampling.temperature
         rows = [self._row(drawing) for drawing in self._live.values()]
         adapted = any(row.adapter for row in rows)
@@ -170,6 +178,7 @@ class Generator:
         drawing = next((d for d in reversed(self._finished) if d.candidate.uid == uid), None)
         if drawing is None:
             return None
+        self._stops.discard(uid)
         kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
         return Candidate(old.uid, old.seed, old.messages, old.policy, kept), drawing.sampling
 
@@ -210,6 +219,7 @@ class Generator:
 
     def _end(self, uid: str, reason: StopReason) -> None:
         drawing = self._live.pop(uid)
+        self._stops.discard(uid)
         trace = drawing.trace
         self._finished.append(drawing)
         seconds = time.monotonic() - drawing.started

@@ -21,6 +21,7 @@ from learners.rendering import Renderer
 
 AUTO_QUANTIZE_PARAMETERS = 1_000_000_000
 """`auto` is nf4 from here up."""
+TOKENIZER_FILES = ("tokenizer*", "*.tiktoken", "vocab.*", "spiece.model", "*.bpe.model")
 UNKNOWN_CONTEXT = 2048
 """Tokens, where a configuration does not name its context."""
 
@@ -78,6 +79,8 @@ def _choose_quantization(asked: str, stored: str, parameters: int, device: torch
 def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
+    if not any(found for pattern in TOKENIZER_FILES for found in directory.glob(pattern)):
+        raise ModelError(f"there is no tokenizer in {directory}", "put its tokenizer.json and tokenizer_config.json beside the weights")
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # any of a dozen parsers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -44,16 +45,13 @@ class GeneratorWorker:
         self._reward: LiveReward = parts.live_reward
         self._learner, self._shelf, self._emit = learner, shelf, emit
         self._commands, self._wanted = commands, wanted
-        self._later: list[Command] = []  # what must wait until no answer is being drawn
+        self._later: deque[Command] = deque()  # what must wait until no answer is being drawn
         self._held = False  # after a rollback: Ĥ stays as it was
 
     def run(self) -> None:
         """Never returns."""
-        early, self._later = self._later, []
-        for command in early:
-            self._try(command)
         while True:
-            self._try(self._commands.get())
+            self._try(self._later.popleft() if self._later else self._commands.get())
 
     def _try(self, command: Command) -> None:
         """A version that cannot be used is told and changes nothing."""
@@ -75,7 +73,7 @@ class GeneratorWorker:
                 if last:
                     self._learned(0, self._fit_replayed)
             case protocol.Stop(uids):
-                self._generator.stop(uids)
+                self._generator.stop(uids or self._asked_for())
             case protocol.ResumeFrom(uid, n_tokens):
                 self._resume(uid, n_tokens)
             case protocol.Set():
@@ -98,12 +96,15 @@ class GeneratorWorker:
                 while not self._commands.empty():
                     self._serve_between_tokens(self._commands.get())
         finally:
-            later, self._later = self._later, []
-            if not any(isinstance(c, protocol.Generate) for c in later):
+            if not any(isinstance(waiting, protocol.Generate) for waiting in self._later):
+                self._generator.forget_stops()
                 self._wanted.clear()
                 self._learner.wake()
-        for waiting in later:
-            self._try(waiting)
+
+    def _asked_for(self) -> list[str]:
+        """Answers that are being drawn, and those that wait for it."""
+        waiting = [command for command in self._later if isinstance(command, protocol.Generate)]
+        return [*self._generator.drawing, *(candidate.uid for command in waiting for candidate in command.candidates)]
 
     def _serve_between_tokens(self, command: Command) -> None:
         """Adapters change between answers only: the cache of half an answer belongs to the adapter that began it."""

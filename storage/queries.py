@@ -186,6 +186,12 @@ class Record:
         with self._snapshot() as connection:
             return next(iter(rows.versions(connection, "v.acting", ())), None)
 
+    def held(self) -> bool:
+        """Whether the last word was a rollback: learning waits until the operator resumes it."""
+        with self._snapshot() as connection:
+            last = connection.execute("SELECT why FROM activations ORDER BY id DESC LIMIT 1").fetchone()
+        return last is not None and last["why"] == "rollback"
+
     def new_version_id(self) -> str:
         """The id that the next version gets."""
         with self._snapshot() as connection:

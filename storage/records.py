@@ -236,7 +236,7 @@ class Version(Struct, frozen=True):
 
 
 class Activation(Struct, frozen=True):
-    """Which version acts from here on: a publication or a rollback. The last one is where the program resumes."""
+    """Which version acts from here on. The last one is where the program resumes; after a rollback learning is held until it is resumed."""
 
     version: str
-    why: str  # 'published' or 'rollback'
+    why: Literal["published", "rollback", "resumed"]

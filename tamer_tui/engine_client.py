@@ -122,7 +122,8 @@ class EngineClient:
                 last = [line.decode("utf-8", "replace").strip() for line in deque(file, LAST_WORDS)]
             words = next((line for line in reversed(last) if line), "")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"the engine stopped ({how}){': ' + words[:200] if words else ''}"
+        more = words[:200] or (f"its log is {self.log}" if self.log is not None else "")
+        return f"the engine stopped ({how}){': ' + more if more else ''}"
 
 
 def _line(error: Exception) -> str:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Literal
 
 from learners import protocol
 from learners.blobs import Assembler, BlobError, read_directory, split, write_directory
@@ -118,7 +119,7 @@ class Notebook:
         loop = asyncio.get_running_loop()
         self._journal.write(record).add_done_callback(settled)
 
-    async def activate(self, version: str, why: str) -> None:
+    async def activate(self, version: str, why: Literal["published", "rollback", "resumed"]) -> None:
         """From here on this version acts."""
         await self._write(Activation(version, why))
 

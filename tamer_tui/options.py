@@ -74,10 +74,12 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     from tamer_tui.prompts import PromptError, read_prompts
     from tamer_tui.views import SessionSettings
 
+    if not chosen["model"].strip():
+        raise click.UsageError("--model takes a directory, a hub id or 'pocket'")
     stages = tuple(part.strip() for part in chosen.get("stages", ",".join(STAGES)).split(",") if part.strip())
     unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown:
-        raise click.UsageError(f"--stages takes {', '.join(STAGES)}, not {unknown[0]}")
+    if unknown or not stages:
+        raise click.UsageError(f"--stages takes some of {', '.join(STAGES)}, not {unknown[0] if unknown else 'none'}")
     try:
         prompts = read_prompts(chosen["prompts"], chosen["system"]) if chosen["prompts"] is not None else ()
     except PromptError as error:

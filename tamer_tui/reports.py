@@ -77,7 +77,7 @@ def roll_back(database: Path, version: str) -> str:
             journal.write(Activation(version, "rollback")).result()
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
-    return f"the next sitting acts with {version}"
+    return f"the next sitting acts with {version}, and learns on when it is told to (p)"
 
 
 def _reading(database: Path) -> Record:

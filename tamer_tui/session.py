@@ -284,8 +284,10 @@ class Session(Sitting):
 
     async def set_paused(self, paused: bool) -> None:
         """Hold or resume the learning of adapters; resuming also ends the hold after a rollback."""
+        if self.standing.held and not paused:
+            await self._open_notebook().activate(self.standing.acting[0], "resumed")
+            self.standing.held = False
         self.standing.paused = paused
-        self.standing.held = self.standing.held and paused
         self._send(protocol.Set(paused=paused))
         self._tell(Change.METRICS)
 

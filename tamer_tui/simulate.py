@@ -90,6 +90,8 @@ class Simulation:
     async def run(self) -> Outcome:
         """All rounds, then the end."""
         started, plan = time.monotonic(), self._plan
+        if self._session.standing.held:  # training is asked for
+            await self._session.set_paused(False)
         for i in range(plan.rounds):
             self._progress(f"round {i + 1} of {plan.rounds} · {self._session.standing.sentence}")
             await self._round()

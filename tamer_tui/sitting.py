@@ -144,7 +144,8 @@ class Sitting:
             self._fatal = SessionError(f"the engine cannot be started: {error}")
             self._engine_died("")
             return
-        version, adapter = self._send_acting_version()
+        held = self._notebook is not None and self._notebook.record.held()
+        version, adapter = (BASE_VERSION, None) if held else self._send_acting_version()
         s, standing = self.settings, self.standing
         self._send(protocol.Load(
             s.model, s.quantize, s.device, adapter, version, s.seed, standing.nats, standing.bias, s.stages, standing.paused, s.metered,
@@ -153,7 +154,7 @@ class Sitting:
         self._tell(Change.ENGINE)
 
     def _send_acting_version(self) -> tuple[str, str | None]:
-        """Blobs of the version to resume from, if the database is open already; its id and hash."""
+        """Blobs of the version to resume from, if the database is open; its id and hash."""
         acting = self._notebook.acting_version() if self._notebook is not None else None
         if acting is None or self._notebook is None:
             return BASE_VERSION, None
@@ -183,8 +184,9 @@ class Sitting:
             self._fail(error)
             return
         self.engine_state = EngineState.READY
-        if late:
-            self._resume_late()
+        held = self.record.held()
+        if held or late:
+            self._roll_to_last(held)
         elif ready.version != BASE_VERSION:
             self.standing.acting = (ready.version, 0.0, 0)
         for command in self._notebook.replay():
@@ -198,12 +200,16 @@ class Sitting:
         if self.settings.autostart and (self.current is None or self.current.committed):
             self._spawn(self.next_set())
 
-    def _resume_late(self) -> None:
-        """The database became known after the model was loaded: act with its version, and go on learning."""
+    def _roll_to_last(self, held: bool) -> None:
+        """Act with the version that the record ends with. `held`: it was a rollback, so learning waits until the operator resumes it. Else the
+        database only became known after the model was loaded."""
         version, sha256 = self._send_acting_version()
-        if sha256 is not None:
+        if held or sha256 is not None:
             self._send(protocol.Rollback(version, sha256))
-            self._send(protocol.Set(paused=False))
+        if held:
+            self.standing.held = self.standing.paused = True
+        elif sha256 is not None:
+            self._send(protocol.Set(paused=self.standing.paused))
 
     def _deal(self) -> None:
         assert self.ready is not None

@@ -205,7 +205,8 @@ class ArenaView(Screen[None]):
         session, view = self.session, self.session.current
         standing, place = session.standing, _shortened(session.database) if session.database else session.settings.model
         learning = " · learning is held" if standing.held else " · learning is paused" if standing.paused else ""
-        self.query_one("#heading", Line).show(f"· acting: {standing.policy}{learning} · {session.judged} judged · {place}", "tamer ")
+        acting = f"acting: {standing.policy}" if session.ready is not None else "no model yet"
+        self.query_one("#heading", Line).show(f"· {acting}{learning} · {session.judged} judged · {place}", "tamer ")
         prompt = self.query_one(PromptBox)
         if view is not None:
             prompt.show("prompt" + ("" if view.purpose == "judge" else " · compared with the base, not counted"), view.prompt.text)

@@ -188,6 +188,29 @@ def test_stopping_ends_answers_where_they_are(engine: Engine) -> None:
     assert ended.reason == "stopped" and 0 < ended.n_tokens < 400 and ended.n_tokens == len(engine.ids("y"))
 
 
+def test_a_set_that_waits_for_its_turn_can_be_stopped_before_it_begins(engine: Engine) -> None:
+    long = Sampling(1.0, 400)
+    engine.send(*(protocol.Generate((Candidate(name, 1, PROMPTS[0]),), long) for name in "xyz"))
+    engine.until(Tokens)
+    engine.send(protocol.Stop(("y",)))
+    assert engine.until(Ended).n_tokens > 1
+    waited = engine.until(Ended)
+    assert (waited.uid, waited.reason, waited.n_tokens) == ("y", "stopped", 0)
+    engine.until(Tokens, lambda e: e.pieces[0].uid == "z")
+    engine.send(protocol.Stop())
+    assert engine.until(Ended).uid == "z"
+    engine.draw(Candidate("y", 1, PROMPTS[0]))
+    assert engine.ids("y"), "what was once stopped can be drawn again"
+
+
+def test_stopping_all_also_stops_what_waits(engine: Engine) -> None:
+    long = Sampling(1.0, 400)
+    engine.send(*(protocol.Generate((Candidate(name, 1, PROMPTS[0]),), long) for name in "xyz"))
+    engine.until(Tokens)
+    engine.send(protocol.Stop())
+    assert [engine.until(Ended).n_tokens for _ in "xyz"][1:] == [0, 0]
+
+
 def test_a_judgement_between_two_tokens_steers_the_tokens_that_follow(engine: Engine) -> None:
     engine.judge(1), engine.judge(2)
     lessons = engine.lessons

@@ -157,6 +157,25 @@ async def test_rolling_back_holds_learning_until_the_operator_resumes(tmp_path: 
             await session.rollback("v9")
 
 
+async def test_the_hold_after_a_rollback_outlives_the_sitting_and_the_engine(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db", FakeEngine(publish_after=1)) as session:
+        await session.rank({uids(session)[0]: 1})
+        await until(session, lambda: session.standing.acting[0] == "v1")
+        await session.rollback("v1")
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        assert session.standing.held and session.standing.paused
+        order = [type(c) for c in engine.received if isinstance(c, protocol.Rollback | protocol.Replay)]
+        assert order[0] is protocol.Rollback, "before the log is replayed: Ĥ stays as the version had it"
+        await until(session, lambda: session.standing.acting[0] == "v1")
+        await session.set_paused(False)
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        load = next(c for c in engine.received if isinstance(c, protocol.Load))
+        assert load.version == "v1" and not session.standing.held
+        assert not any(isinstance(c, protocol.Rollback) for c in engine.received)
+
+
 async def test_judging_goes_on_when_the_engine_dies_and_a_restart_replays(tmp_path: Path) -> None:
     engines = [FakeEngine(finish=False), FakeEngine()]
     waiting = iter(engines)
