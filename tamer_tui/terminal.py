@@ -1,4 +1,4 @@
-"""The terminal as it can vanish: a closed window must end the program, not block it for ever."""
+"""The terminal as it is: it can vanish, which must end the program and not block it for ever; and older ones send alt+enter as two characters."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
+from textual._ansi_sequences import ANSI_SEQUENCES_KEYS  # private; the version of textual is pinned, and a test presses the key
 from textual.drivers.linux_driver import LinuxDriver
 
 if TYPE_CHECKING:
     from textual.app import App
+
+
+class _Chord(StrEnum):
+    """Keys that Textual knows from newer terminals only."""
+
+    ALT_ENTER = "alt+enter"
+
+
+ANSI_SEQUENCES_KEYS["\x1b\r"] = (_Chord.ALT_ENTER,)  # type: ignore[index]
 
 
 class Vanishing:

@@ -64,3 +64,12 @@ def _wait_until_gone(pid: int) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"{pid} is still there")
+
+
+def test_alt_enter_is_one_key_in_terminals_that_send_it_as_escape_and_return() -> None:
+    from textual._xterm_parser import XTermParser
+
+    import tamer_tui.terminal  # noqa: F401
+
+    keys = [getattr(event, "key", None) for event in XTermParser(debug=False).feed("\x1b\rx\r")]
+    assert keys == ["alt+enter", "x", "enter"]
