@@ -175,20 +175,25 @@ class Generator:
 
     def resume(self, uid: str, n_tokens: int) -> tuple[Candidate, Sampling] | None:
         """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
-        drawing = next((d for d in reversed(self._finished) if d.candidate.uid == uid), None)
+        drawing = self._before(uid)
         if drawing is None:
             return None
         self._stops.discard(uid)
         kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
         return Candidate(old.uid, old.seed, old.messages, old.policy, kept), drawing.sampling
 
+    def _before(self, uid: str) -> Drawing | None:
+        """An answer as it was drawn last."""
+        return next((drawing for drawing in reversed(self._finished) if drawing.candidate.uid == uid), None)
+
     def _start(self, candidate: Candidate, sampling: Sampling) -> Drawing:
         ids = self.backbone.encode(candidate.messages)
         prompt_ids, dropped = fit_prompt(ids, self.backbone.context, sampling.max_new_tokens)
         trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
         drawing = Drawing(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic())
+        before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
-            trace.keep(token)
+            trace.keep(token, before.trace if before is not None else None)
             drawing.texts.append(drawing.text.push(token))
             drawing.times.append(0.0)
         drawing.sent = len(drawing.texts)

@@ -9,28 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from learners.credit import Gamma, Uniform, Window, credit
 from learners.examples import Comparison, Scored, Target
 from learners.protocol import Answer, Lesson
 from learners.sft import correction_weights
-from storage.records import Correction, Message, Ranking, Rating
+from storage.records import Calibration, Correction, Message, Ranking, Rating, Tap
 
 RATING_MIDDLE = 4.0
 RATING_HALF_RANGE = 3.0
 RATING_PRIOR = 2.0
 """Ratings are centred on the operator's mean, which is shrunk to the middle as if by this many ratings of it."""
 
+LEAST_SHARE = 0.02
+"""Of a tap: tokens that were credited less are left out."""
 RAGGED_END = 20
 """Characters at the end of a cut-off answer that tell whether a correction kept it."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A judged or written answer in tokens. `span` are the tokens that a correction changed: [start, stop)."""
+    """A judged or written answer in tokens. `span`: only these are judged, [start, stop): what a correction changed, or what a tap was about."""
 
     name: str
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     span: tuple[int, int] | None = None
+    share: float = 1.0  # of a tap: the credit of the one token in `span`
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,13 @@ class Lessons:
         ratings = [(seq, rating) for seq, rating in ratings if rating.response_uid in self.samples]
         means = {c: _shrunk_mean([r.value for _, r in ratings if r.criterion == c]) for _, r in ratings for c in [r.criterion]}
         return [(seq, r.response_uid, (r.value - means[r.criterion]) / RATING_HALF_RANGE) for seq, r in ratings]
+
+    def tapped(self, lesson: Lesson) -> list[Sample]:
+        """What a tap was about: tokens, each with its share; or the whole answer, where it came too late for that."""
+        tap, names = lesson.judgement, [tap_name(lesson.seq, i) for i in range(len(lesson.shown))]
+        if isinstance(tap, Tap) and tap.whole:
+            names = [tap.response_uid]
+        return [self.samples[name] for name in names if name in self.samples]
 
     def prompts(self) -> list[tuple[int, ...]]:
         """Distinct prompts of judged answers."""
@@ -140,11 +151,14 @@ class LessonBook:
         return Lessons(tuple(self._lessons[seq] for seq in seqs), samples)
 
     def _read(self, lesson: Lesson) -> Iterator[Sample]:
+        if isinstance(lesson.judgement, Tap) and not lesson.judgement.whole:
+            yield from self._credited(lesson, lesson.judgement)
+            return
         answers = [self._sample(answer) for answer in lesson.answers if answer.uid]
         answers = [answer for answer in answers if answer.token_ids]
         yield from answers
         judgement = lesson.judgement
-        if isinstance(judgement, Ranking | Rating) or not judgement.text.strip() or not lesson.answers:
+        if isinstance(judgement, Ranking | Rating | Tap) or not judgement.text.strip() or not lesson.answers:
             return
         ids = self._written(lesson.answers[0], judgement.text)
         prompt_ids = answers[0].prompt_ids if answers else self._prompt(lesson.answers[0], len(ids))
@@ -156,6 +170,16 @@ class LessonBook:
             yield Sample(original_name(lesson.seq), prompt_ids, answers[0].token_ids, (start, length - tail))
         else:
             yield Sample(written_name(lesson.seq), prompt_ids, ids)
+
+    def _credited(self, lesson: Lesson, tap: Tap) -> Iterator[Sample]:
+        """The tokens that a tap was about, of the answer as it was on the screen then. None where its window lies mostly before the answer."""
+        found = credit(tap.seconds, lesson.shown, window_of(lesson.window))
+        if not found.usable or not lesson.answers:
+            return
+        sample = self._sample(lesson.answers[0])
+        for i, share in enumerate(found.shares[: len(sample.token_ids)]):
+            if share >= LEAST_SHARE:
+                yield Sample(tap_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1), share)
 
     def _written(self, original: Answer, text: str) -> tuple[int, ...]:
         """The operator's words. Where they kept the ragged end of an answer that was cut off, its end is no ending to learn."""
@@ -177,6 +201,20 @@ class LessonBook:
 def original_name(seq: int) -> str:
     """Name of the rewritten answer as evidence: only the span that the correction changed."""
     return f"original:{seq}"
+
+
+def tap_name(seq: int, position: int) -> str:
+    """Name of one token as evidence: what tap `seq` says of it."""
+    return f"tap:{seq}@{position}"
+
+
+def window_of(calibration: Calibration | None) -> Window:
+    """Of the author, where the operator's own was not measured."""
+    if calibration is None:
+        return Uniform()
+    if calibration.family == "gamma" and calibration.shape and calibration.scale:
+        return Gamma(calibration.shape, calibration.scale)
+    return Uniform(calibration.low, calibration.high)
 
 
 def changed_span(before: Sequence[int], after: Sequence[int]) -> tuple[int, int]:

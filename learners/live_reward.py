@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -13,8 +14,10 @@ from learners.judges import Prequential
 from learners.lessons import LessonBook, Lessons, Sample, original_name, written_name
 from learners.preferences import Evidence, Level, Pairs
 from learners.protocol import Lesson
-from storage.records import Correction, Ranking
+from storage.records import Correction, Ranking, Tap
 
+TAP_REWARD = 1.0
+TAP_WEIGHT = 0.0003
 StatesBefore = Callable[[Sequence[int], Sequence[int]], Tensor]
 """Prompt ids and answer ids -> the base's hidden states (T, d) in which each answer token was chosen."""
 
@@ -45,9 +48,7 @@ class LiveReward:
         samples = self._take(lesson)
         loss = self._examine(lesson)
         head = self.fit()
-        if not samples:
-            return Fitted(head, loss, "none of its answers has any words")
-        return Fitted(head, loss)
+        return Fitted(head, loss, "" if samples else _why_nothing(lesson))
 
     def replay(self, lessons: Sequence[Lesson]) -> None:
         """Take judgements of the log; call `fit` after the last."""
@@ -68,23 +69,20 @@ class LiveReward:
 
     def _take(self, lesson: Lesson) -> tuple[Sample, ...]:
         samples = self._book.add(lesson)
-        for sample in samples:
-            if sample.name not in self._human_reward:
-                self._look_at(sample)
+        unseen = [sample for sample in samples if sample.name not in self._human_reward]
+        for (prompt_ids, token_ids), same in groupby(unseen, key=lambda sample: (sample.prompt_ids, sample.token_ids)):
+            hidden = self._states_before(prompt_ids, token_ids)
+            for sample in same:
+                self._look_at(sample, hidden)
         return samples
 
-    def _look_at(self, sample: Sample) -> None:
-        hidden = self._states_before(sample.prompt_ids, sample.token_ids)
+    def _look_at(self, sample: Sample, hidden: Tensor) -> None:
         if sample.span is None:
             self._human_reward.add_answer(sample.name, sample.token_ids, hidden)
             return
         start, stop = sample.span
-        ids = torch.tensor(sample.token_ids, dtype=torch.int64)
-        weights = torch.zeros(len(ids), dtype=torch.float64)
-        weights[start:stop] = 1.0 / max(1, stop - start)
-        features = self._human_reward.features(hidden.cpu())
-        kept = slice(start, stop)
-        self._human_reward.add(sample.name, Functional.weighted(ids[kept], features[kept], weights[kept]))
+        ids = torch.tensor(sample.token_ids[start:stop], dtype=torch.int64)
+        self._human_reward.add(sample.name, Functional.mean_over(ids, self._human_reward.features(hidden[start:stop].cpu())))
 
     def _examine(self, lesson: Lesson) -> float | None:
         """How well Ĥ foresaw a ranking."""
@@ -97,10 +95,21 @@ class LiveReward:
 
 
 def evidence_of(lessons: Lessons) -> list[Evidence]:
-    """Rankings and corrections as pairs, ratings as centred levels, in the order of the log."""
+    """Rankings and corrections as pairs, ratings as centred levels, taps as a level for each token, in the order of the log."""
     levels = {seq: Level(name, score) for seq, name, score in lessons.levels()}
-    found = [_pairs(lesson, lessons) or levels.get(lesson.seq) for lesson in lessons.lessons]
-    return [item for item in found if item is not None]
+    found: list[Evidence] = []
+    for lesson in lessons.lessons:
+        if isinstance(tap := lesson.judgement, Tap):
+            found += [Level(sample.name, TAP_REWARD * tap.value, TAP_WEIGHT * sample.share) for sample in lessons.tapped(lesson)]
+        elif (item := _pairs(lesson, lessons) or levels.get(lesson.seq)) is not None:
+            found.append(item)
+    return found
+
+
+def _why_nothing(lesson: Lesson) -> str:
+    if isinstance(lesson.judgement, Tap):
+        return "the tap came before the words that it could be about"
+    return "none of its answers has any words"
 
 
 def _pairs(lesson: Lesson, lessons: Lessons) -> Pairs | None:

@@ -40,10 +40,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Level:
-    """A centred score of one answer: the rating scale's middle is 0, its ends are -1 and 1."""
+    """A centred score of one answer, or of one of its tokens: the rating scale's middle is 0, its ends are -1 and 1; a tap is 1 or -1."""
 
     uid: str
     score: float
+    weight: float = 1.0  # of its squared error: the share of a tap that is a token's credit
 
 
 Evidence = Pairs | Level
@@ -64,7 +65,7 @@ class Problem:
     pair_weight: Tensor  # (p,)
     rated: Tensor  # (r,) indices of rated answers
     level: Tensor  # (r,)
-    rating_weight: float
+    level_weight: Tensor  # (r,)
 
     @staticmethod
     def of(evidence: Sequence[Evidence], index: Mapping[str, int], rating_weight: float) -> Problem:
@@ -77,14 +78,14 @@ class Problem:
             torch.tensor([item.weight for item in pairs for _ in item.first], dtype=torch.float64),
             torch.tensor([index[item.uid] for item in levels], dtype=torch.int64),
             torch.tensor([item.score for item in levels], dtype=torch.float64),
-            rating_weight,
+            rating_weight * torch.tensor([item.weight for item in levels], dtype=torch.float64),
         )
 
     def loss(self, scores: Tensor) -> float:
         """In nats; the squared errors halved."""
         margins = scores[self.first] - scores[self.second]
         compared = (self.pair_weight * (softplus(margins) - self.target * margins)).sum()
-        return float(compared + 0.5 * self.rating_weight * (scores[self.rated] - self.level).square().sum())
+        return float(compared + 0.5 * (self.level_weight * (scores[self.rated] - self.level).square()).sum())
 
     def derivatives(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient (n,) and Hessian (n, n)."""
@@ -102,9 +103,8 @@ class Problem:
             (self.second, self.first, -1.0),
         ):
             hessian.index_add_(0, i * n + j, sign * curvature)
-        gradient.index_add_(0, self.rated, self.rating_weight * (scores[self.rated] - self.level))
-        ones = torch.full((len(self.rated),), self.rating_weight, dtype=torch.float64)
-        hessian.index_add_(0, self.rated * (n + 1), ones)
+        gradient.index_add_(0, self.rated, self.level_weight * (scores[self.rated] - self.level))
+        hessian.index_add_(0, self.rated * (n + 1), self.level_weight)
         return gradient, hessian.view(n, n)
 
 

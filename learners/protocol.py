@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from storage.records import Correction, Demonstration, Message, Policy, Ranking, Rating, Run, Sampling, StopReason
+from storage.records import Calibration, Correction, Demonstration, Message, Policy, Ranking, Rating, Run, Sampling, StopReason, Tap
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes of the longest line either side accepts."""
@@ -42,11 +42,16 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 
 
 class Lesson(Struct, frozen=True, omit_defaults=True):
-    """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt."""
+    """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt.
+
+    A tap carries one answer, as far as it was on the screen, with the time at which each token appeared, and the window that credits it.
+    """
 
     seq: int
-    judgement: Ranking | Rating | Correction | Demonstration
+    judgement: Ranking | Rating | Correction | Demonstration | Tap
     answers: tuple[Answer, ...]
+    shown: tuple[float, ...] = ()  # seconds, the clock of the tap
+    window: Calibration | None = None
 
 
 class Load(_Line, frozen=True):
@@ -254,6 +259,7 @@ class Learned(_Line, frozen=True):
     rankings: int
     ratings: int
     corrections: int
+    taps: int = 0
     log_loss: float | None = None  # prequential: of this judgement, before learning from it
     accuracy: float | None = None  # prequential pair accuracy so far
     dropped: str = ""  # what of the judgement could not be used, in words

@@ -5,6 +5,7 @@ A `Trace` follows one answer through the decode loop; the generator uses the sam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +30,7 @@ class Trace:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     unbiased: list[float] = field(default_factory=list)
-    kl: float = 0.0  # nats against the base, summed over tokens
+    kls: list[float] = field(default_factory=list)  # nats against the base
     stop: StopReason | None = None
     _positions: list[int] = field(default_factory=list)
     _hidden: list[Tensor] = field(default_factory=list)
@@ -46,13 +47,21 @@ class Trace:
         self.ids.append(step.ids[row])
         self.logprobs.append(step.logprobs[row])
         self.unbiased.append(step.unbiased_logprobs[row])
-        self.kl += step.kl[row]
+        self.kls.append(step.kl[row])
 
-    def keep(self, token: int) -> None:
-        """A token that was fixed before: it counts as free of cost."""
+    def keep(self, token: int, drawn: Trace | None = None) -> None:
+        """A token that is fixed, with what it cost when it was `drawn`; free where that is not known."""
+        i = len(self.ids)
+        known = drawn is not None and i < len(drawn.ids) and drawn.ids[i] == token
         self.ids.append(token)
-        self.logprobs.append(0.0)
-        self.unbiased.append(0.0)
+        self.logprobs.append(drawn.logprobs[i] if drawn and known else 0.0)
+        self.unbiased.append(drawn.unbiased[i] if drawn and known else 0.0)
+        self.kls.append(drawn.kls[i] if drawn and known else 0.0)
+
+    @property
+    def kl(self) -> float:
+        """Of the whole answer, summed over tokens."""
+        return math.fsum(self.kls)
 
     @property
     def nats(self) -> float:

@@ -26,7 +26,7 @@ from learners.live_reward import Fitted, LiveReward
 from learners.protocol import Command, Error, Event, Learned, Load
 from learners.shelf import Shelf
 from learners.versions import VersionError
-from storage.records import Correction, Ranking, Rating
+from storage.records import Correction, Ranking, Rating, Tap
 
 
 class GeneratorWorker:
@@ -120,6 +120,8 @@ class GeneratorWorker:
         if found is None:
             self._emit(Error("this answer is not known any more", "draw it again", uid=uid))
             return
+        if any(isinstance(waiting, protocol.ResumeFrom) and waiting.uid == uid for waiting in self._later):
+            self._generator.stop((uid,))  # it is to be drawn anew once more: this one ends at its start
         self._draw(protocol.Generate((found[0],), found[1]))
 
     # --- learning at once ------------------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ class GeneratorWorker:
         )
         self._emit(Learned(
             seq, fitted.head.epoch, milliseconds, self._generator.beta,
-            lessons.count(Ranking), lessons.count(Rating), lessons.count(Correction),
+            lessons.count(Ranking), lessons.count(Rating), lessons.count(Correction), lessons.count(Tap),
             fitted.log_loss, self._reward.record.accuracy, fitted.dropped,
         ))  # fmt: skip
 

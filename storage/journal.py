@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from storage import judgements, provenance
 from storage.database import JournalError, Lock, explain, open_writer
-from storage.records import Activation, BaseModel, Judgement, Response, Run, SampleSet, Sitting, Version
+from storage.records import BaseModel, Judgement, Sitting
 
 __all__ = ["Journal", "JournalError"]
 
@@ -91,7 +91,7 @@ class Journal:
         """The seq of the judgement, once it is on disk; or a JournalError for one that does not fit the log."""
         return self._submit(lambda connection: judgements.append(connection, self._sitting_id, judgement))
 
-    def write(self, record: SampleSet | Response | Run | Version | Activation) -> Future[None]:
+    def write(self, record: provenance.Record) -> Future[None]:
         """Resolves once the record is on disk. What a record refers to must have been written before, or be waiting."""
         return self._submit(lambda connection: provenance.write(connection, self._sitting_id, record))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from storage.database import JournalError, now
 from storage.records import (
     CRITERIA,
+    Calibration,
     Correction,
     Demonstration,
     Judgement,
@@ -17,6 +19,7 @@ from storage.records import (
     Rating,
     Redo,
     Skip,
+    Tap,
     Undo,
     new_uid,
 )
@@ -72,6 +75,14 @@ def _check(connection: sqlite3.Connection, judgement: Judgement) -> Event:
         case Demonstration(set_uid=uid, text=text):
             _check_text(text)
             return Event(_set_id(connection, uid), subject=uid)
+        case Tap(set_uid=uid, value=value, seconds=seconds, repeat=repeat):
+            if not -10 <= value <= 10 or value == 0 or not math.isfinite(seconds) or repeat < 1:
+                raise JournalError(f"a tap of {value} at {seconds} is none", "a tap is from -10 to 10, and not 0")
+            return Event(_set_id(connection, uid))
+        case Calibration(low=low, high=high, shape=shape, scale=scale):
+            if not 0 <= low < high < math.inf or (shape is not None and not 0 < shape < math.inf) or (scale is not None and not 0 < scale < math.inf):
+                raise JournalError(f"a window from {low} to {high} s is none", "calibrate again")
+            return Event()
         case Skip(set_uid=uid) | Peek(set_uid=uid):
             return Event(_set_id(connection, uid), subject=uid)
         case Undo(target=target):
@@ -93,6 +104,9 @@ def _insert_details(connection: sqlite3.Connection, seq: int, event: Event, judg
             connection.execute("INSERT INTO ratings VALUES (?, ?, ?, ?)", (seq, event.response_id, criterion, value))
         case Correction(text=text):
             connection.execute("INSERT INTO corrections VALUES (?, ?, ?)", (seq, event.response_id, text))
+        case Tap():
+            row = (judgement.response_uid, judgement.value, judgement.key, judgement.seconds, judgement.wall, judgement.repeat, judgement.whole)
+            connection.execute("INSERT INTO taps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (seq, *row))
         case Demonstration(text=text):
             connection.execute("INSERT INTO demonstrations VALUES (?, ?, ?)", (seq, event.set_id, text))
 

@@ -9,9 +9,9 @@ import json
 import sqlite3
 
 from storage.database import JournalError, now
-from storage.records import BASE_VERSION, Activation, BaseModel, Prompt, Response, Run, SampleSet, Sitting, Version
+from storage.records import BASE_VERSION, Activation, BaseModel, Prompt, Response, Run, SampleSet, Shown, Sitting, Version
 
-Record = SampleSet | Response | Run | Version | Activation
+Record = SampleSet | Response | Shown | Run | Version | Activation
 
 
 def bind(connection: sqlite3.Connection, base: BaseModel, sitting: Sitting) -> int:
@@ -46,6 +46,8 @@ def write(connection: sqlite3.Connection, sitting_id: int | None, record: Record
             _write_set(connection, record)
         case Response():
             _write_response(connection, record)
+        case Shown():
+            _write_shown(connection, record)
         case Run():
             _write_run(connection, sitting_id, record)
         case Version():
@@ -130,6 +132,17 @@ def _write_tokens(connection: sqlite3.Connection, response_id: int, record: Resp
     connection.executemany(
         "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
         [(response_id, i, *row) for i, row in enumerate(zip(record.token_ids, *columns, strict=True))],
+    )
+
+
+def _write_shown(connection: sqlite3.Connection, record: Shown) -> None:
+    columns = (record.token_ids, record.texts, record.seconds, record.h_epochs, record.betas)
+    if any(len(column) != len(record.token_ids) for column in columns):
+        raise JournalError(f"answer {record.response_uid} has {len(record.token_ids)} tokens but {[len(column) for column in columns]} columns")
+    set_id = _id(connection, "sample_sets", "uid", record.set_uid, "set")
+    connection.executemany(
+        "INSERT INTO shown_tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(record.response_uid, i, set_id, *row) for i, row in enumerate(zip(*columns, strict=True), start=record.start)],
     )
 
 

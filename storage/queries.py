@@ -20,6 +20,7 @@ from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
 from storage.records import (
     BaseModel,
+    Calibration,
     Correction,
     Logged,
     Ranking,
@@ -28,6 +29,8 @@ from storage.records import (
     Response,
     Run,
     SampleSet,
+    Shown,
+    Tap,
     Undo,
 )
 from storage.rows import MarkedVersion
@@ -43,6 +46,8 @@ class Taught(NamedTuple):
     logged: Logged
     sample_set: SampleSet
     responses: tuple[Response, ...]  # of a ranking the whole set; of a demonstration none; else the one it is about
+    shown: Shown | None = None  # of a tap: the answer as far as it had appeared
+    window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured
 
 
 class Refusals(Struct, frozen=True):
@@ -59,6 +64,7 @@ class Counts(Struct, frozen=True):
     ratings: int
     corrections: int
     demonstrations: int
+    taps: int
     skips: int
     peeks: int
     undone: int
@@ -73,7 +79,7 @@ class Counts(Struct, frozen=True):
     @property
     def judged(self) -> int:
         """Live judgements that teach."""
-        return self.rankings + self.ratings + self.corrections + self.demonstrations
+        return self.rankings + self.ratings + self.corrections + self.demonstrations + self.taps
 
     @property
     def versions(self) -> int:
@@ -139,6 +145,21 @@ class Record:
         subject = f"{response_uid}/{criterion}"
         sql = "SELECT seq FROM v_standing WHERE kind = 'rating' AND subject = ? ORDER BY seq DESC"
         return tuple(self._values(sql, subject))
+
+    def taps(self, response_uid: str) -> list[tuple[int, Tap]]:
+        """Live taps on an answer, with their seqs."""
+        found = self._logged("v_live", "e.kind = 'tap' AND e.seq IN (SELECT seq FROM taps WHERE response_uid = ?)", response_uid)
+        return [(logged.seq, logged.judgement) for logged in found if isinstance(logged.judgement, Tap)]
+
+    def shown(self, response_uid: str) -> Shown | None:
+        """An answer that was tapped, as far as it appeared."""
+        with self._snapshot() as connection:
+            return rows.shown(connection, "k.response_uid = ?", (response_uid,)).get(response_uid)
+
+    def calibration(self) -> Calibration | None:
+        """The newest one."""
+        found = self._logged("events", "e.seq = (SELECT max(seq) FROM events WHERE kind = 'calibration')")
+        return found[0].judgement if found and isinstance(found[0].judgement, Calibration) else None
 
     def lessons(self) -> list[Taught]:
         """Every live judgement that teaches, in seq order, with its set and answers."""
@@ -249,7 +270,10 @@ class Record:
             answers: defaultdict[str, list[Response]] = defaultdict(list)
             for answer in rows.responses(connection, of_set, values):
                 answers[answer.set_uid].append(answer)
-        return [_with_answers(event, sets, answers) for event in judged]
+            tapped = f"k.response_uid IN (SELECT t.response_uid FROM taps t JOIN v_live e ON e.seq = t.seq WHERE {where})"
+            shown = rows.shown(connection, tapped, values)
+            windows = rows.logged(connection, "events", "e.kind = 'calibration'", ())
+        return [_with_answers(event, sets, answers, shown, windows) for event in judged]
 
 
 def _only(found: list[T], name: str | int) -> T:
@@ -258,17 +282,23 @@ def _only(found: list[T], name: str | int) -> T:
     return found[0]
 
 
-def _with_answers(event: Logged, sets: dict[str, SampleSet], answers: dict[str, list[Response]]) -> Taught:
-    assert not isinstance(event.judgement, Undo | Redo)  # they teach nothing
+def _with_answers(
+    event: Logged, sets: dict[str, SampleSet], answers: dict[str, list[Response]], shown: dict[str, Shown], windows: list[Logged]
+) -> Taught:
+    assert not isinstance(event.judgement, Undo | Redo | Calibration)  # they teach nothing
     uid = event.judgement.set_uid
-    return Taught(event, sets[uid], tuple(_about(event, answers[uid])))
+    about = tuple(_about(event, answers[uid]))
+    if not isinstance(event.judgement, Tap):
+        return Taught(event, sets[uid], about)
+    window = next((w.judgement for w in reversed(windows) if w.seq < event.seq and isinstance(w.judgement, Calibration)), None)
+    return Taught(event, sets[uid], about, shown.get(event.judgement.response_uid), window)
 
 
 def _about(logged: Logged, of_set: list[Response]) -> list[Response]:
     match logged.judgement:
         case Ranking():
             return of_set
-        case Rating(response_uid=uid) | Correction(response_uid=uid):
+        case Rating(response_uid=uid) | Correction(response_uid=uid) | Tap(response_uid=uid):
             return [answer for answer in of_set if answer.uid == uid]
     return []
 
@@ -284,6 +314,7 @@ def _counts(connection: sqlite3.Connection) -> Counts:
         ratings=live.get("rating", 0),
         corrections=live.get("correction", 0),
         demonstrations=live.get("demonstration", 0),
+        taps=live.get("tap", 0),
         skips=live.get("skip", 0),
         peeks=live.get("peek", 0),
         undone=count("v_undone"),

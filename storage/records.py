@@ -164,6 +164,44 @@ class Demonstration(Struct, frozen=True, tag="demonstration"):
     text: str
 
 
+class Tap(Struct, frozen=True, tag="tap"):
+    """Praise or blame while an answer appears, raw: which words it was about is computed."""
+
+    set_uid: str
+    response_uid: str
+    value: float  # -10 to 10, not 0
+    key: str
+    seconds: float  # the terminal's monotonic clock, on which tokens are shown too
+    wall: str = ""  # the same moment by the calendar, ISO 8601: the clocks differ after a suspend
+    repeat: int = 1  # key presses that a held key made of it
+    whole: bool = False  # it came too late to be about single words: it counts for the answer
+
+
+class Shown(Struct, frozen=True):
+    """Consecutive tokens of an answer as they appeared on the screen: what was shown never changes, even if the rest is drawn anew."""
+
+    set_uid: str
+    response_uid: str
+    start: int  # position of the first
+    token_ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    seconds: tuple[float, ...]  # the terminal's monotonic clock, as of taps
+    h_epochs: tuple[int, ...]  # which fit of Ĥ biased each
+    betas: tuple[float, ...]
+
+
+class Calibration(Struct, frozen=True, tag="calibration"):
+    """How long this operator's taps come after what they are about, as measured; later taps are credited by it."""
+
+    family: Literal["uniform", "gamma"] = "uniform"
+    low: float = 0.2  # seconds; uniform
+    high: float = 0.8
+    shape: float | None = None  # gamma
+    scale: float | None = None  # seconds
+    connection: str = "local"  # or 'ssh': the network's delay is in it
+    delays: tuple[float, ...] = ()  # as they were measured
+
+
 class Skip(Struct, frozen=True, tag="skip"):
     """The operator passed over a set without judging it."""
 
@@ -188,9 +226,9 @@ class Redo(Struct, frozen=True, tag="redo"):
     target: int
 
 
-Teaching = Ranking | Rating | Correction | Demonstration
+Teaching = Ranking | Rating | Correction | Demonstration | Tap
 """The judgements that learners learn from."""
-Judgement = Ranking | Rating | Correction | Demonstration | Skip | Peek | Undo | Redo
+Judgement = Ranking | Rating | Correction | Demonstration | Tap | Calibration | Skip | Peek | Undo | Redo
 
 
 class Logged(Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from storage.records import Judgement, Logged, Message, Prompt, Response, Run, SampleSet, Sampling, Version
+from storage.records import Judgement, Logged, Message, Prompt, Response, Run, SampleSet, Sampling, Shown, Version
 
 Values = tuple[object, ...]
 
@@ -54,6 +54,19 @@ def sample_sets(connection: sqlite3.Connection, where: str, values: Values) -> l
         SampleSet(uid, sitting_uid, Prompt(tuple(Message(*turn) for turn in messages[prompt_id]), source), *rest)
         for prompt_id, source, uid, sitting_uid, *rest in rows
     ]
+
+
+def shown(connection: sqlite3.Connection, where: str, values: Values) -> dict[str, Shown]:
+    """Answers that were tapped, as far as they appeared: tokens `k`, by answer."""
+    columns = "k.response_uid, s.uid, k.position, k.token_id, k.text, k.seconds, k.h_epoch, k.beta"
+    joined = f"FROM shown_tokens k JOIN sample_sets s ON s.id = k.set_id WHERE {where} ORDER BY k.response_uid, k.position"
+    answers: dict[str, list[Any]] = {}
+    for uid, *token in connection.execute(f"SELECT {columns} {joined}", values):
+        answers.setdefault(uid, []).append(token)
+    return {
+        uid: Shown(tokens[0][0], uid, tokens[0][1], *(tuple(column) for column in list(zip(*tokens, strict=True))[2:]))
+        for uid, tokens in answers.items()
+    }
 
 
 def responses(connection: sqlite3.Connection, where: str, values: Values) -> list[Response]:

@@ -287,12 +287,48 @@ def m005_views(db: Database) -> None:
         WHERE NOT EXISTS (SELECT 1 FROM events p WHERE p.set_id = j.set_id AND p.kind = 'peek' AND p.seq < j.seq)""")
 
 
+def m006_taps(db: Database) -> None:
+    """Praise and blame while an answer appears: the keys and the words, with their times on one clock. Credit is computed, never stored."""
+    db.execute("INSERT INTO event_kinds VALUES ('tap', 1, 1, 'kept'), ('calibration', 0, 0, 'kept')")
+    db.execute("""
+        CREATE TABLE taps (
+          seq INTEGER PRIMARY KEY REFERENCES events(seq),
+          response_uid TEXT NOT NULL,             -- of an answer that may still be drawn, so no foreign key
+          value REAL NOT NULL CHECK (value BETWEEN -10 AND 10 AND value <> 0),
+          key TEXT NOT NULL,
+          seconds REAL NOT NULL,                  -- the terminal's monotonic clock
+          wall TEXT NOT NULL,
+          repeat INTEGER NOT NULL CHECK (repeat >= 1),
+          whole INTEGER NOT NULL CHECK (whole IN (0, 1))  -- about the answer, not about words
+        ) STRICT""")
+    db.execute("CREATE INDEX taps_response ON taps(response_uid)")
+    db.execute("""
+        CREATE TABLE shown_tokens (               -- what was on the screen stays what it was, even where the rest is drawn anew
+          response_uid TEXT NOT NULL,
+          position INTEGER NOT NULL,
+          set_id INTEGER NOT NULL REFERENCES sample_sets(id),
+          token_id INTEGER NOT NULL,
+          text TEXT NOT NULL,
+          seconds REAL NOT NULL,                  -- the clock of the taps
+          h_epoch INTEGER NOT NULL,
+          beta REAL NOT NULL,
+          PRIMARY KEY (response_uid, position)
+        ) STRICT, WITHOUT ROWID""")
+    append_only(db, "taps", "shown_tokens")
+    db.execute("""
+        CREATE VIEW v_taps AS                     -- live taps, and the words that had appeared last
+        SELECT t.*, s.uid AS set_uid, e.utc,
+               (SELECT count(*) FROM shown_tokens k WHERE k.response_uid = t.response_uid AND k.seconds <= t.seconds) AS tokens_shown
+        FROM v_live e JOIN taps t ON t.seq = e.seq JOIN sample_sets s ON s.id = e.set_id""")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     m001_sittings,
     m002_answers,
     m003_events,
     m004_lineage,
     m005_views,
+    m006_taps,
 )
 VERSION = len(MIGRATIONS)
 """`user_version` of a database that is up to date."""

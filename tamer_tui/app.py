@@ -14,6 +14,7 @@ from textual.app import App
 from tamer_tui.headless import make_session
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.session import Session, SessionError
+from tamer_tui.tapping import TapSession
 from tamer_tui.terminal import TerminalDriver
 from tamer_tui.views import SessionSettings
 
@@ -24,7 +25,7 @@ class TamerApp(App[None]):
     TITLE = "tamer"
     ENABLE_COMMAND_PALETTE = True
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: TapSession) -> None:
         super().__init__(driver_class=TerminalDriver)
         self.session = session
 
@@ -49,7 +50,7 @@ def run(settings: SessionSettings, database: Path | None, command: tuple[str, ..
     return asyncio.run(_run(make_session(settings, database, command)))
 
 
-async def _run(session: Session, headless: bool = False) -> int:
+async def _run(session: TapSession, headless: bool = False) -> int:
     app = TamerApp(session)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -14,8 +14,8 @@ from tamer_tui import __version__
 from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, engine_command, option, options, session_settings
 
 if TYPE_CHECKING:
-    from tamer_tui.session import Session
     from tamer_tui.simulate import Plan
+    from tamer_tui.tapping import TapSession
     from tamer_tui.views import SessionSettings
 
 T = TypeVar("T")
@@ -83,12 +83,13 @@ def run(database: Path | None, **chosen: Any) -> None:
 @main.command()
 @DATABASE
 @options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias", "json")
-@click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(prompt, responses) -> scores, or correct(prompt, response).")
-@click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction.")
-@click.option("--feedback", type=click.Choice(["ranking", "rating", "correction"]), default="ranking", show_default=True)
+@click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…) or tap(…): see the README.")
+@click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction or taps.")
+@click.option("--feedback", type=click.Choice(["ranking", "rating", "correction", "taps"]), default="ranking", show_default=True)
 @click.option("--rounds", type=click.IntRange(0), default=25, show_default=True)
 @click.option("--train-seconds", type=FiniteRange(0), help="The learner's wall time in all; 0 trains no adapter.")
 @click.option("--train-steps", type=click.IntRange(0), help="Optimizer steps in all, instead of seconds.")
+@click.option("--taps", type=click.IntRange(1), help="With --feedback taps: go no further than this many.")
 @click.option("--stages", default=",".join(STAGES), show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with a database that has judgements.")
 @click.option("--unigram", is_flag=True, hidden=True)
@@ -101,7 +102,7 @@ def simulate(database: Path, as_json: bool, **chosen: Any) -> None:
 
     settings, plan = _simulation(database, chosen)
 
-    async def simulated(session: Session) -> Any:
+    async def simulated(session: TapSession) -> Any:
         return await Simulation(session, plan, _progress).run()
 
     click.echo(msgspec.json.encode(_with_session(settings, database, engine_command(chosen), simulated)).decode())
@@ -118,13 +119,12 @@ def _simulation(database: Path, chosen: dict[str, Any]) -> tuple[SessionSettings
     _check_simulate_usage(chosen)
     settings = session_settings(chosen, metered=True, held_out=HELD_OUT, autostart=False, operator=chosen["operator"])
     settings = replace(settings, prompts=shuffled(settings.prompts, settings.seed))
-    correcting = chosen["feedback"] == "correction"
     try:
         operator = load_function(chosen["operator"])
         judge = load_function(chosen["judge"]) if chosen["judge"] else operator
         plan = Plan(
-            chosen["rounds"], chosen["feedback"], chosen["operator"], None if correcting else operator, operator if correcting else None,
-            judge, chosen["judge"] or chosen["operator"], chosen["train_seconds"], chosen["train_steps"], settings.seed,
+            chosen["rounds"], chosen["feedback"], chosen["operator"], operator, judge, chosen["judge"] or chosen["operator"],
+            chosen["train_seconds"], chosen["train_steps"], settings.seed, chosen["taps"],
         )  # fmt: skip
         check(settings, plan, database, chosen["resume"])
     except (OperatorError, SessionError) as error:
@@ -137,8 +137,8 @@ def _check_simulate_usage(chosen: dict[str, Any]) -> None:
         raise click.UsageError("simulate needs --prompts FILE")
     if chosen["train_seconds"] is not None and chosen["train_steps"] is not None:
         raise click.UsageError("--train-seconds and --train-steps exclude each other")
-    if chosen["feedback"] == "correction" and not chosen["judge"]:
-        raise click.UsageError("--feedback correction needs --judge FILE.py:FUNC for the end")
+    if chosen["feedback"] in ("correction", "taps") and not chosen["judge"]:
+        raise click.UsageError(f"--feedback {chosen['feedback']} needs --judge FILE.py:FUNC for the end")
     if chosen["feedback"] == "ranking" and chosen["rounds"] and chosen["k"] == 1:
         raise click.UsageError("a ranking compares answers: -k 2 to 9, or --feedback rating")
     if chosen["rounds"] == 0 and not chosen["resume"]:
@@ -221,7 +221,7 @@ def engine() -> None:
 
 
 def _with_session(
-    settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]
+    settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[TapSession], Coroutine[Any, Any, T]]
 ) -> T:
     """Run something over a session that is ready; failures are one line and exit code 1."""
     from tamer_tui.headless import with_session

@@ -79,6 +79,13 @@ class Dealer:
             candidate.seed = seed
         return record, view
 
+    def single(self, prompt: Prompt, sitting_uid: str) -> tuple[SampleSet, SetView]:
+        """One answer of the acting policy, to be tapped while it appears."""
+        self._dealt += 1
+        record, view = self._assemble(prompt, sitting_uid, ["acting"], "tap", None, None)
+        view.candidates[0].paced = True
+        return record, view
+
     def _assemble(
         self, prompt: Prompt, sitting_uid: str, policies: Sequence[Policy], purpose: str, base: int | None, acting: int | None
     ) -> tuple[SampleSet, SetView]:

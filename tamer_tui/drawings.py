@@ -32,6 +32,15 @@ class Drawings:
         candidates = tuple(Candidate(view.uid, view.seed, messages, view.policy) for view, messages in pairs)
         self._send(protocol.Generate(candidates, self._sampling))
 
+    def redraw(self, view: CandidateView) -> None:
+        """Draw the rest of an answer anew, from what is on the screen. Until that begins, what comes still belongs to the old rest."""
+        view.drop_unseen()
+        view.redrawing += 1
+        if view.uid not in self._growing:
+            self._growing[view.uid] = view
+            self._ends[view.uid] = asyncio.get_running_loop().create_future()
+        self._send(protocol.ResumeFrom(view.uid, len(view.shown)))
+
     def stop(self, uids: Iterable[str] = ()) -> None:
         """End these where they are, or all."""
         if self._growing:
@@ -49,18 +58,28 @@ class Drawings:
         """Returns the view of an answer that is now complete."""
         if isinstance(event, protocol.Tokens):
             for piece in event.pieces:
-                if view := self._growing.get(piece.uid):
+                if (view := self._growing.get(piece.uid)) and not view.redrawing:
                     view.grow(piece)
             return None
         known = self._growing.get(event.uid)
         if known is None:
             return None
         if isinstance(event, protocol.Started):
-            known.started = event
+            known.begin(event)
+            return None
+        if known.redrawing:
             return None
         known.end(event)
         self._release(known)
         return known
+
+    def give_up(self, uid: str) -> CandidateView | None:
+        """The engine cannot go on with an answer: what came is the answer."""
+        view = self._growing.get(uid)
+        if view is not None:
+            view.break_off()
+            self._release(view)
+        return view
 
     def break_off(self) -> list[CandidateView]:
         """The engine is gone: what there is of each answer is the answer. Returns their views."""

@@ -9,7 +9,7 @@ from textual.binding import Binding
 
 LETTERS = "abcdefghi"
 SECTIONS = {
-    "rank": "Rank", "score": "Score", "set": "Go on, or back", "edit": "Write", "prompt": "Prompts", "focus": "Look", "scroll": "Look",
+    "rank": "Rank", "tap": "Tap", "score": "Score", "set": "Go on, or back", "edit": "Write", "prompt": "Prompts", "focus": "Look", "scroll": "Look",
     "show": "Look", "learn": "Learning", "machine": "Machine", "screen": "Program",
 }  # fmt: skip
 """The first part of a binding's id -> its heading on the help page."""
@@ -45,6 +45,9 @@ ARENA: tuple[Binding, ...] = (
     _key("space", "freeze", "show.freeze", "freeze", "Freeze the display, and go on"),
     _key("less_than_sign", "pace(-1)", "show.slower", "slower", "Slower reading pace", "<"),
     _key("greater_than_sign", "pace(1)", "show.faster", "faster", "Faster reading pace", ">"),
+    _key("k", "tap_view", "tap.view", "tap", "Tap view: one answer at reading pace, to be praised and blamed as it comes; again: the Arena"),
+    _key("plus,equals_sign", "tap(1)", "tap.plus", "good", "Tap view: praise what you just read; what is not shown yet is drawn anew", "+"),
+    _key("minus", "tap(-1)", "tap.minus", "bad", "Tap view: blame what you just read", "-"),
     _key("v", "tint", "show.tint", "tint", "Tint each word by what Ĥ thinks of it, once the set is committed; again: plain words"),
     _key("p", "pause", "learn.pause", "pause", "Pause the adapters' learning, and resume it"),
     _key("T", "train", "learn.now", "train now", "Train a round now"),

@@ -6,6 +6,7 @@ The terminal process alone writes; what the engine lacks after a restart is read
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -29,11 +30,13 @@ from storage.records import (
     Response,
     Run,
     SampleSet,
+    Shown,
     Sitting,
+    Tap,
     Version,
 )
 
-TEACHING = (Ranking, Rating, Correction, Demonstration)
+TEACHING = (Ranking, Rating, Correction, Demonstration, Tap)
 REPLAY_CHUNK = 32
 """Judgements in one `replay` line."""
 
@@ -119,11 +122,15 @@ class Notebook:
         loop = asyncio.get_running_loop()
         self._journal.write(record).add_done_callback(settled)
 
+    async def write_shown(self, shown: Shown) -> None:
+        """Tokens that have appeared, before the tap that is about them."""
+        await self._write(shown)
+
     async def activate(self, version: str, why: Literal["published", "rollback", "resumed"]) -> None:
         """From here on this version acts."""
         await self._write(Activation(version, why))
 
-    async def _write(self, record: SampleSet | Response | Version | Activation) -> None:
+    async def _write(self, record: SampleSet | Response | Shown | Version | Activation) -> None:
         try:
             await asyncio.wrap_future(self._journal.write(record))
         except JournalError as error:
@@ -204,9 +211,21 @@ def blobs_in(root: Path, sha256: str) -> list[Blob]:
 
 def lesson_of(taught: Taught) -> Lesson:
     """A judgement with the answers that it speaks of, complete enough for an engine that has never seen them."""
-    messages = taught.sample_set.prompt.messages
+    messages, tap = taught.sample_set.prompt.messages, taught.logged.judgement
+    if isinstance(tap, Tap):
+        return _tap_lesson(taught, tap, messages)
     answers = tuple(answer_of(response, messages) for response in taught.responses)
     return Lesson(taught.logged.seq, taught.logged.judgement, answers or (Answer("", messages, ""),))  # type: ignore[arg-type]
+
+
+def _tap_lesson(taught: Taught, tap: Tap, messages: tuple[Message, ...]) -> Lesson:
+    """A tap with the answer as it was on the screen at that moment; one on a whole answer with all that was shown of it."""
+    shown = taught.shown
+    if shown is None:
+        return Lesson(taught.logged.seq, tap, tuple(answer_of(r, messages) for r in taught.responses))
+    n = len(shown.token_ids) if tap.whole else bisect_right(shown.seconds, tap.seconds)
+    answer = Answer(tap.response_uid, messages, "".join(shown.texts[:n]), (), shown.token_ids[:n])  # the same while it is drawn, and after
+    return Lesson(taught.logged.seq, tap, (answer,), () if tap.whole else shown.seconds[:n], taught.window)
 
 
 def answer_of(response: Response, messages: tuple[Message, ...]) -> Answer:

@@ -104,6 +104,10 @@ class Session(Sitting):
         steered = (standing.bias and self.judged > 0) or standing.adapted  # what is on disk is learned before the next answer is drawn
         await self._generate(*dealer.deal(prompt, self._sitting, steered, standing.adapted))
 
+    async def _leave(self) -> None:
+        """Another set takes the place of the current one."""
+        await self.stop()
+
     def _ready_dealer(self) -> Dealer:
         if self.engine_state is EngineState.DEAD:
             raise SessionError("the engine is not running", "press R to restart it")
@@ -112,7 +116,7 @@ class Session(Sitting):
         return self._dealer
 
     async def _generate(self, record: SampleSet, view: SetView) -> None:
-        await self.stop()
+        await self._leave()
         self._open_notebook().keep(record, self._say)
         self.current = view
         self._drawings.ask(view.candidates, [view.prompt.messages] * len(view.candidates))
@@ -211,7 +215,7 @@ class Session(Sitting):
         judgement = self.record.logged(seq).judgement
         set_uid: str = judgement.set_uid  # type: ignore[union-attr]
         if self.current is None or self.current.uid != set_uid:
-            await self.stop()
+            await self._leave()
             await self._drawings.settle()  # so that the answers of the set are on disk before they are read
         await self._append(event, set_uid)
         if isinstance(event, Undo) and isinstance(judgement, Ranking):

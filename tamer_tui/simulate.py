@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -16,8 +17,10 @@ from storage.journal import JournalError
 from storage.queries import Record
 from storage.records import Policy, Prompt
 from tamer_tui.dealing import Split
-from tamer_tui.operators import Corrector, Judge, RunningQuantiles, ask, ranks_of, rewrite
-from tamer_tui.session import Session, SessionError
+from tamer_tui.operators import Judge, RunningQuantiles, ask, ranks_of, rewrite
+from tamer_tui.session import SessionError
+from tamer_tui.simulated_taps import TapReader
+from tamer_tui.tapping import TapSession
 from tamer_tui.views import CandidateView, Change, EngineState, SessionSettings
 
 ANSWERS = 4
@@ -31,15 +34,15 @@ class Plan:
     """What the simulated operator does."""
 
     rounds: int
-    feedback: str  # 'ranking', 'rating' or 'correction'
+    feedback: str  # 'ranking', 'rating', 'correction' or 'taps'
     operator: str  # as it was named
-    score: Judge | None  # the operator of rankings and ratings
-    correct: Corrector | None  # the operator of corrections
+    function: Callable[..., Any]  # the operator: a Judge, Corrector or Tapper, by the feedback
     judge: Judge  # of the end
     judge_name: str
     train_seconds: float | None
     train_steps: int | None
     seed: int
+    taps: int | None = None  # go no further than this many
 
 
 class Seconds(Struct, frozen=True):
@@ -57,6 +60,7 @@ class Outcome(Struct, frozen=True):
     """What `tamer simulate` prints. KL is in nats per held-out answer, acting policy against base."""
 
     rounds: int
+    taps: int
     versions: int
     published: int
     refused: dict[str, int]
@@ -78,9 +82,10 @@ class Outcome(Struct, frozen=True):
 class Simulation:
     """Runs a plan on a session that is ready. Raises OperatorError, SessionError."""
 
-    def __init__(self, session: Session, plan: Plan, progress: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, session: TapSession, plan: Plan, progress: Callable[[str], None] = lambda line: None) -> None:
         self._session, self._plan, self._progress = session, plan, progress
         self._quantiles = RunningQuantiles()
+        self._reader = TapReader(session, plan.function, plan.operator, random.Random(f"{plan.seed}/taps"), plan.taps)
         self._random = random.Random(plan.seed)
         self._generating = self._judging = 0.0
         self._fitting = 0.0
@@ -96,6 +101,8 @@ class Simulation:
             self._progress(f"round {i + 1} of {plan.rounds} · {self._session.standing.sentence}")
             await self._round()
             await self._train(i, plan.rounds)
+            if plan.taps is not None and self._reader.taps >= plan.taps:
+                break
         if not plan.rounds:
             await self._train(0, 1)
         if plan.train_seconds or plan.train_steps:
@@ -112,6 +119,10 @@ class Simulation:
 
     async def _round(self) -> None:
         session, started = self._session, time.monotonic()
+        if self._plan.feedback == "taps":
+            await self._reader.read()
+            self._generating += time.monotonic() - started
+            return
         await session.next_set()
         view = await session.wait_set_ended()
         if session.engine_state is EngineState.DEAD:  # what it broke off is no answer to judge
@@ -126,8 +137,7 @@ class Simulation:
         if plan.feedback == "correction":
             await self._correct(prompt, self._random.choice(answers))
             return
-        assert plan.score is not None
-        scores = ask(plan.score, plan.operator, prompt, [a.text for a in answers])
+        scores = ask(plan.function, plan.operator, prompt, [a.text for a in answers])
         if plan.feedback == "rating":
             for answer, rating in zip(answers, self._quantiles.ratings(scores), strict=True):
                 await session.rate(answer.uid, rating)
@@ -135,8 +145,7 @@ class Simulation:
             await session.rank({a.uid: rank for a, rank in zip(answers, ranks_of(scores), strict=True)})
 
     async def _correct(self, prompt: str, answer: CandidateView) -> None:
-        assert self._plan.correct is not None
-        text = rewrite(self._plan.correct, self._plan.operator, prompt, answer.text)
+        text = rewrite(self._plan.function, self._plan.operator, prompt, answer.text)
         if text != answer.text and text.strip():
             await self._session.correct(answer.uid, text)
 
@@ -164,6 +173,7 @@ class Simulation:
         versions = session.versions()
         return Outcome(
             rounds=self._plan.rounds,
+            taps=self._reader.taps,
             versions=len(versions),
             published=sum(v.published for v in versions),
             refused=dict(Counter(v.reason_code for v in versions if not v.published)),

@@ -228,7 +228,7 @@ class Sitting:
     def _lose_engine(self, reason: SessionError) -> None:
         self.engine_state = EngineState.DEAD
         for view in self._drawings.break_off():
-            self._keep(view)
+            self._drawn(view)
         self.standing.forget()
         if self._idle is not None and not self._idle.done():
             self._idle.set_exception(reason)
@@ -273,14 +273,20 @@ class Sitting:
     def _follow(self, event: protocol.Started | protocol.Tokens | protocol.Ended) -> None:
         complete = self._drawings.take(event)
         if complete is not None:
-            self._keep(complete)
+            self._drawn(complete)
             self._tell(Change.ENDED)
         elif isinstance(event, protocol.Tokens):
             self._tell(Change.TOKENS)
 
+    def _drawn(self, view: CandidateView) -> None:
+        """All of an answer is here. Of one that is tapped, what is not on the screen yet may still change."""
+        if not view.paced:
+            self._keep(view)
+
     def _keep(self, view: CandidateView) -> None:
         """Record an answer of a set, also of one that was left while it was drawn. (Those of an evaluation are not kept.)"""
-        if view.set_uid and self._notebook is not None:
+        if view.set_uid and self._notebook is not None and not view.kept:
+            view.kept = True
             self._notebook.keep(view.response(self.settings.sampling), self._say)
 
     def _learn(self, event: protocol.Learned | protocol.Metrics | protocol.Acting | protocol.Idle) -> None:
@@ -318,6 +324,9 @@ class Sitting:
 
     def _complain(self, error: protocol.Error) -> None:
         problem = SessionError(error.what, error.hint)
+        if error.uid and (view := self._drawings.give_up(error.uid)) is not None:
+            self._drawn(view)
+            self._tell(Change.ENDED)
         if error.fatal:
             self._fatal = problem
         if error.fatal or (self.ready is None and not error.uid):

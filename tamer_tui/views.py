@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from learners.protocol import STAGES, Ended, Metrics, Piece, Stage, Started
 from storage.records import BASE_VERSION, Message, Policy, Prompt, Response, Sampling, StopReason
@@ -39,6 +40,14 @@ class EngineState(StrEnum):
     DEAD = "dead"
 
 
+class Span(NamedTuple):
+    """From token `start` on, an answer was drawn with this Ĥ, this strongly."""
+
+    start: int
+    h_epoch: int
+    beta: float
+
+
 @dataclass
 class CandidateView:
     """One answer as it grows. `policy` must not be shown before the commit."""
@@ -58,6 +67,11 @@ class CandidateView:
     started: Started | None = None
     kl: float = 0.0
     set_uid: str = ""  # '' for an answer that is not recorded, as in an evaluation
+    shown: list[float] = field(default_factory=list)  # of an answer that is tapped: when each token appeared, seconds
+    spans: list[Span] = field(default_factory=list)  # what steered which part; each begins where the answer was drawn anew
+    paced: bool = False  # it is tapped while it appears: what is not on the screen yet may still change
+    kept: bool = False  # written down as a whole
+    redrawing: int = 0  # times that its rest was asked for anew and has not begun to come
 
     @property
     def letter(self) -> str:
@@ -72,13 +86,26 @@ class CandidateView:
         self.unbiased_logprobs[start:] = piece.unbiased_logprobs
         self.times[start:] = piece.times
 
+    def begin(self, started: Started) -> None:
+        """It is being drawn: at first, or from where its rest was dropped."""
+        self.spans.append(Span(len(self.pieces), started.h_epoch, started.beta))
+        self.started = self.started or started
+        self.redrawing = max(0, self.redrawing - 1)
+
+    def drop_unseen(self) -> None:
+        """What was not on the screen yet is to be drawn anew."""
+        n = len(self.shown)
+        for column in (self.token_ids, self.pieces, self.logprobs, self.unbiased_logprobs, self.times):
+            del column[n:]
+        self.ended, self.text = None, ""
+
     def end(self, ended: Ended) -> None:
         """Nothing more comes."""
         self.ended, self.text, self.kl = ended.reason, ended.text, ended.kl
 
     def break_off(self) -> None:
         """The engine is gone: what came is the answer."""
-        self.ended, self.text = "stopped", "".join(self.pieces)
+        self.ended, self.text, self.redrawing = "stopped", "".join(self.pieces), 0
 
     def response(self, sampling: Sampling) -> Response:
         """For the record."""

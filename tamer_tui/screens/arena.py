@@ -6,8 +6,8 @@ import time
 
 from storage.records import CRITERIA
 from tamer_tui.keys import ARENA, LETTERS
+from tamer_tui.screens.arena_tapping import TappingArena
 from tamer_tui.screens.arena_view import PACES
-from tamer_tui.screens.arena_writing import WritingArena
 from tamer_tui.screens.commands import ArenaCommands
 from tamer_tui.views import EngineState, SetView
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
@@ -17,7 +17,7 @@ GRACE_SECONDS = 0.25
 """A new set ignores commit keys for this long: they were meant for the old one."""
 
 
-class ArenaScreen(WritingArena):
+class ArenaScreen(TappingArena):
     """What the keys do. Names of actions are those in keys.py."""
 
     BINDINGS = list(ARENA)
@@ -84,11 +84,11 @@ class ArenaScreen(WritingArena):
             return
         self.complete_display()
         if view.purpose == "compare":
-            if await self._try(self.session.leave_comparison):
+            if await (self.advance() if self.tap_view else self._try(self.session.leave_comparison)):
                 self.complete_display()
             return
-        if view.committed:
-            await self._try(self.session.next_set)
+        if view.committed or (view.purpose == "tap" and self.ballot.empty):
+            await self.advance()
             return
         scored = any(candidate.ratings for candidate in view.candidates)
         if self.ballot.empty and not scored:
@@ -103,7 +103,7 @@ class ArenaScreen(WritingArena):
             self.tint_words()
             self.refresh_all()
             return
-        on = await self._try(self.session.next_set)
+        on = await self.advance()
         self.say(said if on else f"{said} · {self.said}")
 
     async def _commit(self, view: SetView) -> bool:
@@ -123,7 +123,7 @@ class ArenaScreen(WritingArena):
     async def action_skip(self) -> None:
         if self._judgeable() is None or self._in_grace:
             return
-        if await self._try(self.session.skip) and await self._try(self.session.next_set):
+        if await self._try(self.session.skip) and await self.advance():
             self.say("skipped")
 
     async def action_undo(self) -> None:

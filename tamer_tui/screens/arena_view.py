@@ -140,8 +140,12 @@ class ArenaView(Screen[None]):
                     pane.reveal(pace if pace == INSTANT else pace * FRAME_SECONDS)
                 self.tint_words()
             self._show_panes()
+        self.show_more()
         if time.monotonic() - self._last_rail > 1.0:
             self._show_rail()
+
+    def show_more(self) -> None:
+        """More of the answers has appeared."""
 
     def _show_first_tokens(self) -> None:
         """The first token of an answer waits for no pace."""
@@ -149,6 +153,7 @@ class ArenaView(Screen[None]):
             for pane in self._panes:
                 if not pane.begun:
                     pane.reveal(0.0)
+            self.show_more()
 
     def complete_display(self) -> None:
         """A judging key: no need to wait for the rest, nor for what is still to come."""

@@ -48,11 +48,19 @@ class Guidance:
             return "The acting policy is a, the base is b; not counted. Enter goes back."
         if view.committed:
             return "✓ on disk. Enter opens the next prompt."
+        if view.purpose == "tap":
+            return self._tap_moves(view)
         if not self.ballot.empty:
             return f"{self.ballot.in_words()}   (enter commits, backspace takes back)"
         if self.dead:
             return "Judging goes on."
         return self._first_move(view)
+
+    def _tap_moves(self, view: SetView) -> str:
+        answer = view.candidates[0]
+        if answer.ended is None or len(answer.shown) < len(answer.pieces):
+            return "Tap + or - as the words appear. Space freezes, < > change the pace, k goes back to the Arena."
+        return "A tap in this moment is about the last words, later about the whole answer. Enter opens the next."
 
     def _first_move(self, view: SetView) -> str:
         held = " p learns on." if self.session.standing.held else ""
@@ -70,6 +78,8 @@ class Guidance:
             return []
         assert self.view is not None
         k = len(self.view.candidates)
+        if self.view.purpose == "tap":
+            return [("+ -", "tap"), ("1-7", "score")]
         letters = [(f"{LETTERS[0]}-{LETTERS[k - 1]}", "rank" if k > 2 else "choose")] if k > 1 else []
         return [*letters, ("1-7", "score")]
 
@@ -88,13 +98,13 @@ class Guidance:
         typed = ["rank.back"] if not self.ballot.empty else []
         peel = ["screen.peel"] if typed or self.frozen or not view.ended else []
         tie = ["rank.tie"] if len(view.candidates) > 1 else []
-        return [*restart, *tie, "set.commit", *undo, "set.skip", *leave, *typed, "edit.rewrite", "edit.ideal", *peel, "focus.next", *opening,
-                "rank.bad", "score.clear", "score.criterion", *READING[1:], *MACHINE, "set.redo"]  # fmt: skip
+        return [*restart, *tie, "set.commit", *undo, "set.skip", *leave, *typed, "edit.rewrite", "edit.ideal", *peel, "tap.view", "focus.next",
+                *opening, "rank.bad", "score.clear", "score.criterion", *READING[1:], *MACHINE, "set.redo"]  # fmt: skip
 
 
 def judgeable(view: SetView | None) -> bool:
     """Whether judging keys mean something now."""
-    return view is not None and not view.committed and view.purpose == "judge"
+    return view is not None and not view.committed and view.purpose in ("judge", "tap")
 
 
 def _loading(session: Session) -> str:

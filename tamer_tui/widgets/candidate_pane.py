@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 from rich.markup import escape
 from textual.app import ComposeResult
@@ -9,6 +11,7 @@ from textual.containers import Vertical
 from textual.events import Click
 from textual.message import Message
 
+from tamer_tui.text import plain
 from tamer_tui.views import CandidateView
 from tamer_tui.widgets.stream_view import StreamView
 
@@ -41,16 +44,27 @@ class CandidatePane(Vertical):
         self._state = ("", "")
 
     def compose(self) -> ComposeResult:
+        self._stream.marked = self.view.paced
         yield self._stream
 
     def open(self, view: CandidateView) -> None:
         """Another answer takes the place."""
         self.view, self._shown, self._due = view, 0, 0.0
         self._stream.clear()
+        self._stream.marked = view.paced
 
     def on_click(self, event: Click) -> None:
         on_title = event.screen_y == self.region.y and event.screen_x <= self.region.x + 3 + cell_len(self._state[0])
         self.post_message(self.Chosen(self.view.slot, on_title))
+
+    @property
+    def tokens_shown(self) -> int:
+        return self._shown
+
+    def mark(self, taps: Sequence[tuple[int, float]]) -> None:
+        """Taps in the gutter: how many tokens were on the screen, and praise above 0 or blame."""
+        ends = [len(plain("".join(self.view.pieces[:n]).lstrip())) for n, _ in taps]
+        self._stream.mark([(end, "▲" if value > 0 else "▼") for end, (_, value) in zip(ends, taps, strict=True)])
 
     @property
     def begun(self) -> bool:

@@ -18,6 +18,8 @@ from textual.strip import Strip
 from tamer_tui.text import plain, wrap
 from tamer_tui.tint import NAMES
 
+GUTTER = 3
+"""Cells."""
 TINTS = {2: "stream--liked-much", 1: "stream--liked", -1: "stream--disliked", -2: "stream--disliked-much"}
 """Level -> component class."""
 
@@ -45,6 +47,8 @@ class StreamView(ScrollView):
         self._text: list[str] = []
         self._lines: list[str] = [""]
         self._wrapped_at = 0
+        self.marked = False  # room for marks at the left
+        self._marks: list[tuple[int, str]] = []  # characters before each
         self._levels: list[int] = []  # of each character, while the words are tinted
         self._line_levels: list[list[int]] = []  # the same, as the lines are
 
@@ -75,6 +79,12 @@ class StreamView(ScrollView):
         self.virtual_size = Size(self._width, len(self._lines))
         self.refresh()
 
+    def mark(self, marks: Sequence[tuple[int, str]]) -> None:
+        """Show these in the gutter, each beside the line that has so many characters before its end."""
+        if list(marks) != self._marks:
+            self._marks = list(marks)
+            self.refresh()
+
     def untint(self) -> None:
         """Plain words again."""
         if self._levels:
@@ -88,7 +98,7 @@ class StreamView(ScrollView):
     def clear(self) -> None:
         """Start over."""
         self._text.clear()
-        self._levels = []
+        self._levels, self._marks = [], []
         self._lines = [""]
         self.virtual_size = Size(self._width, 1)
         self.scroll_to(y=0, animate=False, immediate=True)
@@ -106,7 +116,16 @@ class StreamView(ScrollView):
         index = y + self.scroll_offset.y
         line = self._lines[index] if index < len(self._lines) else ""
         segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, self.rich_style)]
-        return Strip(segments).adjust_cell_length(self._width, self.rich_style)
+        strip = Strip(segments).adjust_cell_length(self._width, self.rich_style)
+        return Strip([Segment(self._margin(index), self.rich_style), *strip]) if self.marked else strip
+
+    def _margin(self, index: int) -> str:
+        """What stands beside a line: its marks, the newest two."""
+        if not self._marks:
+            return " " * GUTTER
+        starts = [-1, *starts_of(self._lines, self.text)[1:], len(self.text)]
+        here = [sign for at, sign in self._marks if starts[index] < at <= starts[index + 1]] if index < len(self._lines) else []
+        return "".join(here[-2:]).rjust(GUTTER - 1) + " "
 
     def _tinted(self, line: str, levels: Sequence[int]) -> list[Segment]:
         """A line in runs of one level."""
@@ -122,7 +141,7 @@ class StreamView(ScrollView):
 
     @property
     def _width(self) -> int:
-        return max(1, self.scrollable_content_region.width or 40)
+        return max(1, (self.scrollable_content_region.width or 40) - GUTTER * self.marked)
 
     def _grown(self, first: int) -> None:
         """Lines from `first` on have changed."""
@@ -145,9 +164,14 @@ def legend(stream: StreamView) -> Content:
 
 def along(lines: Sequence[str], text: str, values: Sequence[int]) -> list[list[int]]:
     """Values of the characters of a text, cut as its wrapped lines are."""
-    cut, at = [], 0
+    return [list(values[start : start + len(line)]) for start, line in zip(starts_of(lines, text), lines, strict=True)]
+
+
+def starts_of(lines: Sequence[str], text: str) -> list[int]:
+    """Where each wrapped line begins in its text."""
+    starts, at = [], 0
     for line in lines:
-        cut.append(list(values[at : at + len(line)]))
+        starts.append(at)
         at += len(line)
         at += text[at : at + 1] == "\n"
-    return cut
+    return starts

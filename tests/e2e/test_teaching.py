@@ -16,14 +16,15 @@ import pytest
 from storage.queries import Record
 from storage.records import Prompt, Sampling
 from tamer_tui.engine_client import LOCAL_ENGINE, EngineClient
-from tamer_tui.session import EngineState, Session, SessionError, SessionSettings
+from tamer_tui.session import EngineState, SessionError, SessionSettings
+from tamer_tui.tapping import TapSession
 
 PROMPTS = tuple(
     Prompt.of(f"Once upon a time, there was a {adjective} {noun}") for adjective in ("little", "big", "old") for noun in ("dog", "cat", "girl", "boy")
 )
 
 
-def session_over(model: Path, path: Path, **settings: object) -> tuple[Session, list[EngineClient]]:
+def session_over(model: Path, path: Path, **settings: object) -> tuple[TapSession, list[EngineClient]]:
     engines: list[EngineClient] = []
 
     def engine() -> EngineClient:
@@ -31,10 +32,10 @@ def session_over(model: Path, path: Path, **settings: object) -> tuple[Session, 
         return engines[-1]
 
     defaults = {"sampling": Sampling(1.0, 24), "quantize": "nf4", "metered": True, "autostart": False, "k": 3, "stages": ("sft", "distill", "reward")}
-    return Session(SessionSettings(str(model), PROMPTS, **(defaults | settings)), engine, path), engines  # type: ignore[arg-type]
+    return TapSession(SessionSettings(str(model), PROMPTS, **(defaults | settings)), engine, path), engines  # type: ignore[arg-type]
 
 
-async def rank_by_length(session: Session, rounds: int) -> None:
+async def rank_by_length(session: TapSession, rounds: int) -> None:
     for _ in range(rounds):
         await session.next_set()
         view = await session.wait_set_ended()
@@ -42,7 +43,7 @@ async def rank_by_length(session: Session, rounds: int) -> None:
         await session.rank({c.uid: i + 1 for i, c in enumerate(order)})
 
 
-async def until(session: Session, condition: Callable[[], bool]) -> None:
+async def until(session: TapSession, condition: Callable[[], bool]) -> None:
     changed = asyncio.Event()
     session.observe(lambda change: changed.set())
     while not condition():

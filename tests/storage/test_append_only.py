@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from storage.records import Activation, Correction, Demonstration, Ranking, Rating
+from storage.records import Activation, Correction, Demonstration, Ranking, Rating, Shown, Tap
 
 from .conftest import Desk
 
 PROTECTED = (
     *("base_models", "sittings", "prompts", "messages", "sample_sets", "responses", "tokens"),
     *("event_kinds", "events", "ranking_items", "ratings", "corrections", "demonstrations"),
+    *("taps", "shown_tokens"),
     *("runs", "run_events", "versions", "version_runs", "activations"),
 )
 
@@ -27,6 +28,8 @@ def full(tmp_path_factory: pytest.TempPathFactory, shown_database: Path) -> Path
     desk.say(Rating("s1", "s1a", 4))
     desk.say(Correction("s1", "s1a", "text"))
     desk.say(Demonstration("s1", "text"))
+    desk.journal.write(Shown("s1", "s1a", 0, (5,), (" cat",), (1.5,), (0,), (0.0,))).result()
+    desk.say(Tap("s1", "s1a", 1.0, "+", 2.0))
     desk.train("v1", "base", 1, 2)
     desk.journal.write(Activation("v1", "published")).result()
     desk.close()

@@ -55,10 +55,10 @@ def test_a_migration_that_fails_leaves_nothing_of_itself() -> None:
 
 
 def test_a_later_migration_may_add_a_kind_of_judgement() -> None:
-    def add_taps(db: Database) -> None:
-        db.execute("INSERT INTO event_kinds VALUES ('tap', 1, 1, 'kept')")
+    def add_waves(db: Database) -> None:
+        db.execute("INSERT INTO event_kinds VALUES ('wave', 1, 1, 'kept')")
 
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         migrate(connection, schema.MIGRATIONS)
-        migrate(connection, (*schema.MIGRATIONS, add_taps))
-        assert connection.execute("SELECT count(*) FROM event_kinds WHERE kind = 'tap'").fetchone() == (1,)
+        migrate(connection, (*schema.MIGRATIONS, add_waves))
+        assert connection.execute("SELECT count(*) FROM event_kinds WHERE kind = 'wave'").fetchone() == (1,)

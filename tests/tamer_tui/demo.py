@@ -13,7 +13,8 @@ from pathlib import Path
 from learners import protocol
 from storage.records import Prompt
 from tamer_tui.app import TamerApp
-from tamer_tui.session import Session, SessionSettings
+from tamer_tui.session import SessionSettings
+from tamer_tui.tapping import TapSession
 from tests.tamer_tui.fake_engine import STORIES, FakeEngine
 
 PROMPTS = tuple(
@@ -63,7 +64,7 @@ async def show(k: int, slow: bool, broken: bool) -> None:
             made.loading_seconds = 6.0 if slow else 0.0
             return made
 
-        session = Session(SessionSettings("stories", PROMPTS, k=k), engine, Path(folder) / "demo.db")
+        session = TapSession(SessionSettings("stories", PROMPTS, k=k), engine, Path(folder) / "demo.db")
         await session.start()
         await TamerApp(session).run_async()
         await session.close()

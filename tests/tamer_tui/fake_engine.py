@@ -42,6 +42,7 @@ class FakeEngine:
         self.silent = False  # grants are not answered
         self._open: dict[str, asyncio.Task[None] | None] = {}
         self._said: dict[str, int] = {}
+        self._texts: dict[str, str] = {}
 
     async def start(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
         self._emit_now, self._on_exit, self.running = on_event, on_exit, True
@@ -78,6 +79,8 @@ class FakeEngine:
             case protocol.Generate(candidates):
                 for slot, candidate in enumerate(candidates):
                     self._draw(candidate, self.texts[slot % len(self.texts)])
+            case protocol.ResumeFrom(uid, n_tokens):
+                self._redraw(uid, n_tokens)
             case protocol.Stop(uids):
                 for uid in uids or tuple(self._open):
                     self._end(uid, "stopped")
@@ -121,7 +124,7 @@ class FakeEngine:
         self.epoch += 1
         kinds = [type(lesson.judgement).__name__ for lesson in self.lessons.values()]
         counts = (kinds.count("Ranking"), kinds.count("Rating"), kinds.count("Correction"))
-        self.emit(protocol.Learned(seq, self.epoch, 12.0, 0.1, *counts, 0.5, 0.8))
+        self.emit(protocol.Learned(seq, self.epoch, 12.0, 0.1, *counts, log_loss=0.5, accuracy=0.8))
 
     def _draw(self, candidate: protocol.Candidate, text: str) -> None:
         uid = candidate.uid
@@ -129,11 +132,21 @@ class FakeEngine:
         version = BASE_VERSION if candidate.policy == "base" else self.version
         self.emit(protocol.Started(uid, (1, 2, 3), version, self.epoch if steered else 0, 0.1 if steered else 0.0, candidate.policy))
         self._said[uid] = 0
+        self._texts[uid] = text
         self._open[uid] = asyncio.get_running_loop().create_task(self._speak(uid, text))
 
-    async def _speak(self, uid: str, text: str) -> None:
+    def _redraw(self, uid: str, n_tokens: int) -> None:
+        """The rest in capitals."""
+        if task := self._open.pop(uid, None):
+            task.cancel()
+        words = self._texts[uid].split(" ")
+        self._texts[uid] = text = " ".join([*words[:n_tokens], *(word.upper() for word in words[n_tokens:])])
+        self.emit(protocol.Started(uid, (1, 2, 3), self.version, self.epoch, 0.1, "acting"))
+        self._open[uid] = asyncio.get_running_loop().create_task(self._speak(uid, text, n_tokens))
+
+    async def _speak(self, uid: str, text: str, start: int = 0) -> None:
         words = [word if i == 0 else " " + word for i, word in enumerate(text.split(" "))]
-        for i, word in enumerate(words):
+        for i, word in list(enumerate(words))[start:]:
             self.emit(protocol.Tokens((Piece(uid, i, (i,), (word,), (-1.0,), (-1.1,), (i * 0.01,)),)))
             self._said[uid] += len(word)
             if self.token_seconds:

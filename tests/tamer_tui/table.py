@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from storage.queries import Record
 from storage.records import Prompt
 from tamer_tui.app import TamerApp
 from tamer_tui.screens.arena import ArenaScreen
-from tamer_tui.session import Session, SessionSettings
+from tamer_tui.session import SessionSettings
+from tamer_tui.tapping import TapSession
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "frog", "king"))
@@ -23,7 +24,7 @@ PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in (
 class Table:
     """A running Arena with what a test asks of it."""
 
-    def __init__(self, pilot: Pilot[None], session: Session, engine: FakeEngine, path: Path) -> None:
+    def __init__(self, pilot: Pilot[None], session: TapSession, engine: FakeEngine, path: Path) -> None:
         self.pilot, self.session, self.engine, self.path = pilot, session, engine, path
 
     @property
@@ -37,6 +38,14 @@ class Table:
             await self.pilot.press(key)
             await self.pilot.pause()
             self.arena._opened = 0.0
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for frames, not for time."""
+        for _ in range(500):
+            if condition():
+                return
+            await self.pilot.pause(0.01)
+        raise TimeoutError
 
     def line(self, name: str) -> str:
         return str(self.arena.query_one(f"#{name}", Static).content)
@@ -71,7 +80,7 @@ async def table(
     prompts: tuple[Prompt, ...] = PROMPTS,
 ) -> AsyncIterator[Table]:
     engine = engine or FakeEngine()
-    session = Session(SessionSettings("fake", prompts, k=k), lambda: engine, tmp_path / "a.db")
+    session = TapSession(SessionSettings("fake", prompts, k=k), lambda: engine, tmp_path / "a.db")
     app = TamerApp(session)
     await session.start()
     async with app.run_test(size=size) as pilot:

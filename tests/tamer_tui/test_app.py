@@ -12,14 +12,15 @@ import pytest
 from learners.protocol import Error
 from storage.records import Prompt
 from tamer_tui.app import TamerApp, _run, farewell
-from tamer_tui.session import Session, SessionSettings
+from tamer_tui.session import SessionSettings
+from tamer_tui.tapping import TapSession
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = (Prompt.of("Once upon a time"),)
 
 
-def session_over(engine: FakeEngine, path: Path) -> Session:
-    return Session(SessionSettings("fake", PROMPTS), lambda: engine, path)
+def session_over(engine: FakeEngine, path: Path) -> TapSession:
+    return TapSession(SessionSettings("fake", PROMPTS), lambda: engine, path)
 
 
 async def test_a_model_that_cannot_be_loaded_leaves_the_screen_with_one_line_and_exit_code_1(
@@ -64,7 +65,7 @@ def test_without_a_terminal_the_program_says_so_and_writes_nothing(tmp_path: Pat
 
 
 async def test_a_sitting_that_never_began_says_what_is_on_disk_and_names_no_file_that_is_gone(tmp_path: Path) -> None:
-    session = Session(SessionSettings("fake", PROMPTS), FakeEngine, tmp_path / "a.db")
+    session = TapSession(SessionSettings("fake", PROMPTS), FakeEngine, tmp_path / "a.db")
     assert farewell(session) == "nothing was judged"
     await session.start()
     try:
@@ -74,7 +75,7 @@ async def test_a_sitting_that_never_began_says_what_is_on_disk_and_names_no_file
         await session.rank({view.candidates[0].uid: 1})
     finally:
         await session.close()
-    again = Session(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
+    again = TapSession(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
     await again.start()
     try:
         assert again.judged == 1 and farewell(again).startswith("1 judgement")

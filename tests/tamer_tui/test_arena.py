@@ -12,7 +12,8 @@ from storage.records import Correction, Demonstration, Ranking, Rating, Skip
 from tamer_tui.app import TamerApp, farewell
 from tamer_tui.keys import ARENA
 from tamer_tui.screens.arena import ArenaScreen
-from tamer_tui.session import Session, SessionSettings
+from tamer_tui.session import SessionSettings
+from tamer_tui.tapping import TapSession
 from tamer_tui.widgets.lines import PromptBox
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import PROMPTS, table
@@ -198,7 +199,7 @@ async def test_machine_keys_reach_the_engine(tmp_path: Path) -> None:
 
 
 async def test_before_the_model_is_there_the_screen_says_what_is_loading(tmp_path: Path) -> None:
-    session = Session(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
+    session = TapSession(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
     await session.start()
     async with TamerApp(session).run_test(size=(80, 24)) as pilot:
         await pilot.pause()

@@ -14,17 +14,18 @@ from learners import protocol
 from storage.journal import Journal, JournalError
 from storage.queries import Record
 from storage.records import Prompt, Ranking, Response, SampleSet
-from tamer_tui.session import Change, EngineState, Session, SessionError, SessionSettings
+from tamer_tui.session import Change, EngineState, SessionError, SessionSettings
+from tamer_tui.tapping import TapSession
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "frog"))
 
 
 @asynccontextmanager
-async def sitting(path: Path, engine: FakeEngine | None = None, k: int = 4, **settings: object) -> AsyncIterator[Session]:
+async def sitting(path: Path, engine: FakeEngine | None = None, k: int = 4, **settings: object) -> AsyncIterator[TapSession]:
     """A session whose first set is drawn and complete."""
     engine = engine or FakeEngine()
-    session = Session(SessionSettings("fake", PROMPTS, k=k, **settings), lambda: engine, path)  # type: ignore[arg-type]
+    session = TapSession(SessionSettings("fake", PROMPTS, k=k, **settings), lambda: engine, path)  # type: ignore[arg-type]
     await session.start()
     try:
         await session.wait_ready()
@@ -36,7 +37,7 @@ async def sitting(path: Path, engine: FakeEngine | None = None, k: int = 4, **se
         await session.close()
 
 
-async def until(session: Session, condition: Callable[[], bool]) -> None:
+async def until(session: TapSession, condition: Callable[[], bool]) -> None:
     """Wait for changes, not for time."""
     changed = asyncio.Event()
     session.observe(lambda change: changed.set())
@@ -45,7 +46,7 @@ async def until(session: Session, condition: Callable[[], bool]) -> None:
         changed.clear()
 
 
-def uids(session: Session) -> list[str]:
+def uids(session: TapSession) -> list[str]:
     assert session.current is not None
     return [candidate.uid for candidate in session.current.candidates]
 
@@ -179,7 +180,7 @@ async def test_the_hold_after_a_rollback_outlives_the_sitting_and_the_engine(tmp
 async def test_judging_goes_on_when_the_engine_dies_and_a_restart_replays(tmp_path: Path) -> None:
     engines = [FakeEngine(finish=False), FakeEngine()]
     waiting = iter(engines)
-    session = Session(SessionSettings("fake", PROMPTS), lambda: next(waiting), tmp_path / "a.db")
+    session = TapSession(SessionSettings("fake", PROMPTS), lambda: next(waiting), tmp_path / "a.db")
     await session.start()
     await session.wait_ready()
     await until(session, lambda: session.current is not None and all(c.pieces for c in session.current.candidates))
@@ -226,7 +227,7 @@ async def test_a_database_of_another_base_model_is_refused(tmp_path: Path) -> No
     async with sitting(tmp_path / "a.db"):
         pass
     other = FakeEngine(base_hash="e" * 64)
-    session = Session(SessionSettings("other", PROMPTS), lambda: other, tmp_path / "a.db")
+    session = TapSession(SessionSettings("other", PROMPTS), lambda: other, tmp_path / "a.db")
     await session.start()
     with pytest.raises(SessionError, match="fake"):
         await session.wait_ready()
@@ -276,7 +277,7 @@ async def test_what_a_dying_engine_said_is_the_reason_that_is_given(tmp_path: Pa
 
 async def test_an_error_before_the_model_is_there_ends_the_waiting(tmp_path: Path) -> None:
     engine = FakeEngine(ready=False)
-    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
+    session = TapSession(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
     await session.start()
     engine.emit(protocol.Error("not a command: nonsense", "the terminal and the engine must be of one version"))
     with pytest.raises(SessionError, match="of one version"):
@@ -340,7 +341,7 @@ async def test_an_answer_that_is_not_of_the_set_is_refused_in_one_line(tmp_path:
 
 async def test_a_database_that_was_made_for_nothing_is_not_left_behind(tmp_path: Path) -> None:
     engine = FakeEngine(ready=False)
-    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "new" / "a.db")
+    session = TapSession(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "new" / "a.db")
     await session.start()
     engine.emit(protocol.Error("no config.json in fake", "pass a directory", fatal=True))
     with pytest.raises(SessionError, match="no config"):
@@ -354,7 +355,7 @@ async def test_a_database_of_another_base_stays_as_it_was(tmp_path: Path) -> Non
     async with sitting(tmp_path / "a.db") as session:
         await session.rank({uids(session)[0]: 1})
         assert session.refused == ""
-    session = Session(SessionSettings("other", PROMPTS), lambda: FakeEngine(base_hash="e" * 64), tmp_path / "a.db")
+    session = TapSession(SessionSettings("other", PROMPTS), lambda: FakeEngine(base_hash="e" * 64), tmp_path / "a.db")
     await session.start()
     with pytest.raises(SessionError):
         await session.wait_ready()

@@ -12,8 +12,9 @@ from learners import protocol
 from storage.queries import Record
 from storage.records import Correction, Prompt, Ranking, Rating
 from tamer_tui.operators import OperatorError
-from tamer_tui.session import Session, SessionError, SessionSettings
+from tamer_tui.session import SessionError, SessionSettings
 from tamer_tui.simulate import HELD_OUT, Outcome, Plan, Simulation, check, shuffled
+from tamer_tui.tapping import TapSession
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun} number {i}") for i in range(10) for noun in ("dog", "cat", "frog"))
@@ -40,7 +41,7 @@ def length(prompt: str, responses: list[str]) -> list[float]:
 
 def plan(score: Judge | None = length, **changes: object) -> Plan:
     defaults: dict[str, object] = {
-        "rounds": 3, "feedback": "ranking", "operator": "t.py:score", "score": score, "correct": None, "judge": score or length,
+        "rounds": 3, "feedback": "ranking", "operator": "t.py:score", "function": score, "judge": score or length,
         "judge_name": "t.py:judge", "train_seconds": None, "train_steps": None, "seed": 0,
     }  # fmt: skip
     return Plan(**(defaults | changes))  # type: ignore[arg-type]
@@ -52,7 +53,7 @@ def settings(prompts: tuple[Prompt, ...] = PROMPTS, **changes: object) -> Sessio
 
 async def simulated(path: Path, plan: Plan, engine: FakeEngine | None = None, **changes: object) -> Outcome:
     engine = engine or FakeEngine()
-    session = Session(settings(**changes), lambda: engine, path)  # type: ignore[arg-type]
+    session = TapSession(settings(**changes), lambda: engine, path)  # type: ignore[arg-type]
     await session.start()
     try:
         await session.wait_ready()
@@ -202,7 +203,7 @@ async def test_a_correction_rewrites_one_answer_a_round_and_what_was_left_alone_
         reply = next(replies)
         return response if reply is None else reply
 
-    await simulated(tmp_path / "a.db", plan(None, feedback="correction", correct=correct))
+    await simulated(tmp_path / "a.db", plan(None, feedback="correction", function=correct))
     with Record(tmp_path / "a.db") as record:
         judgements = [logged.judgement for logged in record.live()]
     assert [j.text for j in judgements if isinstance(j, Correction)] == ["Better."] and len(judgements) == 1
