@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from learners.adapters import load_lora, lora_state
+from learners.coach import tapped_of
 from learners.distill import Distill, DistillBatch
 from learners.examples import Comparison, Scored, Target
 from learners.human_reward import RewardHead
@@ -272,7 +273,7 @@ class PPOCourse:
                 self._aim(length)
                 yield
                 within = lora_state(shop.policy)
-                stats = self.ppo.step(rollouts)
+                stats = self.ppo.step(rollouts, tapped_of(shop.inputs.lessons))
                 if (stats.kl or 0.0) > plan.tolerance * self.ppo.kl_target and self._within is not None:
                     load_lora(shop.policy, self._within)  # the update before this one went over the budget: take both back
                     self.ppo.kl_coefficient *= plan.dearer

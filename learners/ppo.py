@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from learners import losses, ops
 from learners.backbone import Backbone, forward
+from learners.coach import Tapped
 from learners.decoding import Row, decode
 from learners.examples import Stats
 from learners.optimizer import AdamSettings, Optimizer
@@ -55,6 +56,7 @@ class PPOSettings:
     kl_horizon: float = 100.0  # answers over which β adapts
     step_kl: float = 0.02  # nats per token between the policy before and after; beyond it the rollouts are left
     missing_eos_penalty: float = 0.0  # taken off the score of an answer that ran into the length limit
+    tap_weight: float = 0.5  # of the mean loss over tapped tokens, beside that over the rollouts' tokens
     policy_loss_weight: float = 1.0  # 0 leaves the policy as it is, for comparison
     adam: AdamSettings = field(default_factory=AdamSettings)
 
@@ -138,10 +140,11 @@ class PPO:
             logprobs=tuple(map(tuple, logprobs)),
         )
 
-    def step(self, rollouts: Rollouts) -> Stats:
+    def step(self, rollouts: Rollouts, tapped: Tapped | None = None) -> Stats:
         """Several epochs over one batch of rollouts, which must be this policy's own as it is now.
 
-        Raises ValueError when the reward has not the answers' shape or is not finite, or on fewer than two tokens.
+        `tapped` are answers that a person praised and blamed, as advantages of single tokens: they pull in every optimizer step. Raises
+        ValueError when the reward has not the answers' shape or is not finite, or on fewer than two tokens.
         """
         batch = ops.pad(rollouts.prompts, rollouts.answers, self._device)
         mask = batch.answer_mask
@@ -156,7 +159,7 @@ class PPO:
         advantages, returns = ops.generalised_advantages(penalised, before.values, mask, self.settings.gamma, lam)
         advantages = ops.masked_whiten(advantages, mask)
         experience = _Experience(batch, before.logprobs, before.values, advantages, returns)
-        updates = self._update([experience.rows(rows) for rows in parts])
+        updates = self._update([experience.rows(rows) for rows in parts], self._praise(tapped))
         stats = self._stats(rollouts, before, experience, shares, updates)
         self._adapt_kl_coefficient(before, len(mask))
         return stats
@@ -224,21 +227,33 @@ class PPO:
         cut_off = torch.tensor([stop == "length" for stop in rollouts.stops], device=self._device)
         return shares - ops.on_last_token(cut_off * self.settings.missing_eos_penalty, mask)
 
+    def _praise(self, tapped: Tapped | None) -> _Praise | None:
+        """Tapped answers as the policy sees them before the update."""
+        if tapped is None:
+            return None
+        batch = ops.pad(tapped.prompts, tapped.answers, self._device)
+        advantages = torch.zeros_like(batch.answer_mask, dtype=torch.float32)
+        for row, values in zip(advantages, tapped.advantages, strict=True):
+            row[: len(values)] = torch.tensor(values, device=self._device)
+        with torch.no_grad():
+            _, logprobs, _ = self._evaluate(batch)
+        return _Praise(batch, logprobs, advantages)
+
     # --- the update --------------------------------------------------------------------------------------------------
 
-    def _update(self, parts: Sequence[_Experience]) -> list[_Update]:
+    def _update(self, parts: Sequence[_Experience], praise: _Praise | None) -> list[_Update]:
         """Optimizer steps over shuffled minibatches, until the epochs are over or the policy has moved far enough."""
         updates: list[_Update] = []
         forwards_per_step = max(1, self.settings.minibatch // len(parts[0].advantages))
         for _ in range(self.settings.epochs):
             shuffled = torch.randperm(len(parts), generator=self._random)
             for chosen in shuffled.split(forwards_per_step):
-                updates.append(self._minibatch([parts[i] for i in chosen]))
+                updates.append(self._minibatch([parts[i] for i in chosen], praise))
                 if not updates[-1].applied:
                     return updates
         return updates
 
-    def _minibatch(self, parts: Sequence[_Experience]) -> _Update:
+    def _minibatch(self, parts: Sequence[_Experience], praise: _Praise | None) -> _Update:
         """One optimizer step, its gradient gathered over several forwards; left out when the policy has moved too far."""
         self._clear()
         tokens = sum(int(part.batch.answer_mask.sum()) for part in parts)
@@ -246,6 +261,8 @@ class PPO:
         for part in parts:
             sums += self._backward(part, tokens)
             self.pause()
+        if praise is not None:
+            self._backward_praise(praise)
         policy_loss, value_loss, ratio, approx_kl, clip_fraction = (sums / tokens).tolist()
         applied = approx_kl <= self.settings.step_kl
         norm = 0.0
@@ -270,6 +287,14 @@ class PPO:
             ratio = (policy.ratio * mask).sum()
             approx_kl = (ops.kl_k3(part.logprobs, logprobs) * mask).sum()
             return torch.stack([policy.loss, value, ratio, approx_kl, policy.clip_fraction])
+
+    def _backward_praise(self, praise: _Praise) -> None:
+        """Add the gradient of the mean clipped surrogate over the tokens that taps were about."""
+        about = (praise.advantages != 0).float() * praise.batch.answer_mask
+        _, logprobs, _ = self._evaluate(praise.batch)
+        loss = losses.clipped_policy_loss(logprobs, praise.logprobs, praise.advantages, about, self.settings.clip).loss
+        (self.settings.tap_weight * self.settings.policy_loss_weight * loss).backward()
+        self.pause()
 
     # --- after the update --------------------------------------------------------------------------------------------
 
@@ -332,6 +357,14 @@ class _Experience(NamedTuple):
 
     def rows(self, chosen: Tensor) -> _Experience:
         return _Experience(self.batch.rows(chosen), *(field[chosen] for field in self[1:]))
+
+
+class _Praise(NamedTuple):
+    """Tapped answers with what the update needs: (B, R) each."""
+
+    batch: ops.Padded
+    logprobs: Tensor
+    advantages: Tensor  # not whitened: 0 is what nobody said anything about
 
 
 class _Update(NamedTuple):

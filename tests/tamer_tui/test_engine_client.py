@@ -59,7 +59,7 @@ async def test_death_is_told_with_the_signal_and_the_last_line_of_this_engine_s_
     _, ear = await listen("import os, sys; print('CUDA is on fire', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)", log)
     assert await ear.ended() == "the engine stopped (signal 9): CUDA is on fire"
     _, ear = await listen("import sys; sys.exit(3)", log)
-    assert await ear.ended() == "the engine stopped (exit code 3)", "not the last words of the one before"
+    assert await ear.ended() == f"the engine stopped (exit code 3): its log is {log}", "not the last words of the one before"
 
 
 async def test_an_old_log_does_not_grow_for_ever(tmp_path: Path) -> None:

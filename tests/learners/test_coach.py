@@ -1,0 +1,85 @@
+"""Taps as advantages: credited, capped, never summed along an answer; and what they do to the policy."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from learners.adapters import lora_state
+from learners.coach import MOST_BLAME, Tapped, tapped_of
+from learners.credit import Uniform, credit
+from learners.lessons import LessonBook
+from learners.ppo import PPO, PPOSettings
+from learners.protocol import Answer, Lesson
+from storage.records import Message, Sampling, Tap
+from tests.learners.models import needs_stories, prompt, stories
+from tests.learners.test_ppo import by_hand, same
+
+SHOWN = tuple(i / 6 for i in range(12))
+PROMPT = (Message("user", "p"),)
+
+
+def book(*lessons: Lesson) -> LessonBook:
+    made = LessonBook(lambda messages: [1, 2], lambda messages, text: [0], frozenset(), 512)
+    for lesson in lessons:
+        made.add(lesson)
+    return made
+
+
+def tap(seq: int, value: float, seconds: float, n: int, uid: str = "a") -> Lesson:
+    answer = Answer(uid, PROMPT, "", (1, 2), tuple(range(10, 10 + n)))
+    return Lesson(seq, Tap("s", uid, value, "+", seconds), (answer,), SHOWN[:n])
+
+
+def test_an_answers_advantages_are_the_credited_sums_of_its_taps() -> None:
+    lessons = book(tap(1, 1.0, 1.2, 8), tap(2, 1.0, 1.5, 10), tap(3, -0.5, 1.9, 12)).snapshot()
+    found = tapped_of(lessons)
+    assert found is not None and found.prompts == ((1, 2),) and len(found.answers[0]) == 12
+    by_tap = [credit(t, SHOWN[:n], Uniform()).shares + (0.0,) * (12 - n) for t, n in ((1.2, 8), (1.5, 10), (1.9, 12))]
+    expected = [1.0 * a + 1.0 * b - 0.5 * c for a, b, c in zip(*by_tap, strict=True)]
+    assert found.advantages[0] == pytest.approx(expected, abs=0.021)  # shares below 0.02 are left out
+    assert math.fsum(found.advantages[0]) == pytest.approx(1.5, abs=0.1), "a tap is worth as much in a long answer as in a short one"
+
+
+def test_blame_is_capped_and_praise_is_not() -> None:
+    blamed = tapped_of(book(*(tap(i, -10.0, 1.2, 8) for i in range(1, 9))).snapshot())
+    praised = tapped_of(book(*(tap(i, 10.0, 1.2, 8) for i in range(1, 9))).snapshot())
+    assert blamed is not None and min(blamed.advantages[0]) == -MOST_BLAME
+    assert praised is not None and max(praised.advantages[0]) > 10 * MOST_BLAME
+
+
+def test_taps_on_whole_answers_and_useless_ones_are_no_advantages() -> None:
+    whole = Lesson(1, Tap("s", "a", 1.0, "+", 9.0, whole=True), tap(1, 1.0, 1.0, 8).answers)
+    early = tap(2, 1.0, 0.1, 1)
+    assert tapped_of(book(whole, early).snapshot()) is None
+
+
+@needs_stories
+def test_what_was_praised_becomes_likelier_what_was_blamed_less_likely() -> None:
+    backbone = stories()
+    start, answer = prompt(backbone, "Once upon a time"), tuple(backbone.encode_completion(", there was a big dog. He was very happy and"))[:12]
+    advantages = [0.0] * len(answer)
+    advantages[3], advantages[8] = 1.0, -1.0
+    policy = backbone.adapter_tree()
+    settings = PPOSettings(learning_rate=3e-4, tap_weight=50.0, step_kl=10.0)  # so that what moves is moved by the taps
+    ppo = PPO(policy, backbone.tree(), lambda p, a: torch.zeros(len(a)), settings, backbone=backbone, sampling=Sampling(1.0, 8))
+    before = by_hand(policy, start, answer)
+    for _ in range(6):
+        ppo.step(ppo.rollout([start], 4), Tapped((start,), (answer,), (tuple(advantages),)))
+    moved = [float(by_hand(policy, start, answer)[i, token] - before[i, token]) for i, token in enumerate(answer)]
+    assert moved[3] > 0.02 and moved[8] < -0.02
+    assert moved[3] > max(abs(m) for i, m in enumerate(moved) if i not in (3, 8)) / 2
+
+
+@needs_stories
+def test_without_taps_the_update_is_bitwise_what_it_was() -> None:
+    backbone = stories()
+    states = []
+    for tapped in (None, Tapped((prompt(backbone),), ((5, 6, 7),), ((0.0, 0.0, 0.0),))):
+        policy = backbone.adapter_tree()
+        ppo = PPO(policy, backbone.tree(), lambda p, a: torch.arange(float(len(a))), seed=3, backbone=backbone, sampling=Sampling(1.0, 8))
+        ppo.step(ppo.rollout([prompt(backbone)], 4), tapped)
+        states.append(lora_state(policy))
+    assert same(*states), "taps that say nothing change nothing"
