@@ -156,10 +156,10 @@ class Record:
         with self._snapshot() as connection:
             return rows.shown(connection, "k.response_uid = ?", (response_uid,)).get(response_uid)
 
-    def calibration(self) -> Calibration | None:
-        """The newest one."""
-        found = self._logged("events", "e.seq = (SELECT max(seq) FROM events WHERE kind = 'calibration')")
-        return found[0].judgement if found and isinstance(found[0].judgement, Calibration) else None
+    def calibrations(self) -> list[Calibration]:
+        """Windows for taps, the one in force last."""
+        found = self._logged("events", "e.kind = 'calibration'")
+        return [logged.judgement for logged in found if isinstance(logged.judgement, Calibration)]
 
     def lessons(self) -> list[Taught]:
         """Every live judgement that teaches, in seq order, with its set and answers."""

@@ -210,6 +210,25 @@ def doctor(model: str | None, quantize: str, as_json: bool) -> None:
 
 
 @main.command()
+@DATABASE
+def calibrate(database: Path) -> None:
+    """Measure how late your taps come, in a minute: later taps are credited by it."""
+    from tamer_tui.notebook import SessionError
+    from tamer_tui.reports import keep_calibration
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.ClickException("calibrate needs a terminal")
+    from tamer_tui.screens.calibrate import CalibrateApp
+
+    try:
+        keep_calibration(database, None)  # what would be refused in the end is refused before
+        found = CalibrateApp().run()
+        click.echo(keep_calibration(database, found) if found is not None else "nothing was changed")
+    except SessionError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
 def engine() -> None:
     """Run the engine on stdin and stdout (for --engine over ssh)."""
     from runpy import run_module

@@ -10,7 +10,8 @@ from msgspec import Struct
 from storage.blind import BlindCount
 from storage.journal import Journal, JournalError
 from storage.queries import Counts, Record
-from storage.records import BASE_VERSION, Activation, BaseModel
+from storage.records import BASE_VERSION, Activation, BaseModel, Calibration, Sitting, new_uid
+from tamer_tui import __version__
 from tamer_tui.notebook import SessionError
 
 
@@ -78,6 +79,23 @@ def roll_back(database: Path, version: str) -> str:
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
     return f"the next sitting acts with {version}, and learns on when it is told to (p)"
+
+
+def keep_calibration(database: Path, found: Calibration | None) -> str:
+    """Write a window down for later taps; None only looks whether that is possible. Raises SessionError."""
+    with _reading(database) as record:
+        base = record.base()
+    if base is None:
+        raise SessionError(f"{database} belongs to no model yet", "open it once with tamer")
+    try:
+        with Journal.open(database, create=False) as journal:
+            if found is None:
+                return ""
+            journal.bind(base, Sitting(new_uid(), base.base_hash, __version__, "{}", quantize=base.quantize))
+            journal.append(found).result()
+    except JournalError as error:
+        raise SessionError(error.message, error.hint) from error
+    return f"your taps come {found.low:.2f} to {found.high:.2f} s after the word ({len(found.delays)} measured, {found.connection})"
 
 
 def _reading(database: Path) -> Record:

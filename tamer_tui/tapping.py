@@ -17,6 +17,7 @@ from statistics import median
 
 from learners import protocol
 from storage.records import Calibration, Shown, Tap
+from tamer_tui.calibration import connection
 from tamer_tui.session import Session, SessionError
 from tamer_tui.views import CandidateView, Change, EngineState, SetView, Span
 
@@ -79,7 +80,19 @@ class TapSession(Session):
         prompt = self._ready_dealer().next_prompt()
         if prompt is None:
             raise SessionError("there is no prompt to open", "press n to type one")
+        await self._follow_connection()
         await self._generate(*self._ready_dealer().single(prompt, self._sitting))
+
+    async def _follow_connection(self) -> None:
+        """The window that was measured over this connection; where there is none, the usual one, and a word about it."""
+        here, known = connection(), self.record.calibrations()
+        if known and known[-1].connection == here:
+            return
+        measured = next((window for window in reversed(known) if window.connection == here and window.delays), None)
+        if measured is None:
+            self._say(f"how late your taps come ({here}) is not measured: ctrl+p, calibrate taps")
+        if known or here != Calibration().connection:
+            await self.calibrate(measured or Calibration(connection=here))
 
     def show(self, n: int, seconds: float, wall: float | None = None) -> None:
         """The first `n` tokens of the answer are on the screen now."""
@@ -123,7 +136,8 @@ class TapSession(Session):
     @property
     def window(self) -> Calibration:
         """How long after a word this operator's taps come."""
-        return self.record.calibration() or Calibration()
+        known = self.record.calibrations()
+        return known[-1] if known else Calibration()
 
     async def calibrate(self, found: Calibration) -> None:
         """Later taps are credited by this window."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+from storage.records import Calibration
 from tamer_tui.screens.arena_view import PACES
 from tamer_tui.screens.arena_writing import WritingArena
+from tamer_tui.screens.calibrate import CalibrateScreen
 from tamer_tui.tapping import Debounce, Press, TapSession
 from tamer_tui.views import Change
 
@@ -41,6 +43,16 @@ class TappingArena(WritingArena):
         if answer is None:
             return
         await self._tap(self._debounce.press(float(value), "+" if value > 0 else "-", time.monotonic()))
+
+    def action_calibrate(self) -> None:
+        if self.session.database is None:
+            return
+
+        async def measured(found: Calibration | None) -> None:
+            if found is not None and await self._try(lambda: self.session.calibrate(found)):
+                self.say(f"✓ your taps come {found.low:.2f} to {found.high:.2f} s after the word: taps are credited by that from now on")
+
+        self.app.push_screen(CalibrateScreen(), measured)
 
     async def advance(self) -> bool:
         """The next prompt, in the view that is on."""
