@@ -106,18 +106,19 @@ class Generator:
         self._emit(Acting(self.policy.version, self.beta, self.steering.head.epoch))
 
     def rehearse(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> None:
-        """Draw a few acting answers that nobody sees, and solve β on them: after a restart there are none to solve it on."""
+        """Draw a few acting answers that nobody sees, and solve β on them alone: after a restart there are no others, and after a publication the
+        others were drawn by another policy, which went elsewhere."""
         if not self.bias or self.steering.head.blank or not prompts:
             return
         asked = (list(prompts) * REHEARSED_ANSWERS)[:REHEARSED_ANSWERS]
         adapted = self.policy.lora is not None
-        for trace in draw_answers(
-            self.backbone, self.actor, asked, sampling, REHEARSAL_SEED, adapter=adapted, steering=self.steering, keep_states=True
-        ):
-            if len(trace.ids) >= SHORTEST_ANSWER:
-                self.budget.visited(trace.visited(sampling.temperature))
-        self._temperature = sampling.temperature
-        self._steer(self.steering)
+        drawn = draw_answers(self.backbone, self.actor, asked, sampling, REHEARSAL_SEED, adapter=adapted, steering=self.steering, keep_states=True)
+        found = [trace.visited(sampling.temperature) for trace in drawn if len(trace.ids) >= SHORTEST_ANSWER]
+        if found:
+            self.budget.start_over(found)
+            self._temperature = sampling.temperature
+            self._steer(self.steering)
+            self._emit(Acting(self.policy.version, self.beta, self.steering.head.epoch))
 
     def _steer(self, steering: Steering) -> None:
         self.steering = self.budget.solve(steering, self._temperature) if self.bias else steering

@@ -95,6 +95,11 @@ class NatsBudget:
         """Remember where an acting answer went."""
         self._answers.append(answer)
 
+    def start_over(self, answers: Sequence[Visited]) -> None:
+        """Remember these alone."""
+        self._answers.clear()
+        self._answers.extend(answers)
+
     @property
     def answers(self) -> tuple[Visited, ...]:
         """Where β is solved."""

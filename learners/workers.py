@@ -168,6 +168,8 @@ class GeneratorWorker:
             self._emit(Error(f"version {version} is not here to publish", "restart the engine with R"))
             return
         self._generator.use_policy(policy)
+        if self._commands.empty() and not self._later:  # nobody waits for answers
+            self._generator.rehearse(*self._learner.practice)
         self._learner.published(policy, self._generator.beta)
 
     def _roll_back(self, version: str, sha256: str | None) -> None:
