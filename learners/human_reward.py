@@ -244,7 +244,8 @@ class HumanReward:
         if not uids:
             return prior
         index = {uid: i for i, uid in enumerate(uids)}
-        offset = torch.tensor([float(_apply(prior, self._answers[uid])) for uid in uids], dtype=torch.float64)
+        found = [0.0 if prior.blank else float(_apply(prior, self._answers[uid])) for uid in uids]
+        offset = torch.tensor(found, dtype=torch.float64)
         problem = Problem.of(evidence, index, self.settings.rating_weight)
         alpha = solve(problem, self._gram.of(self._answers, uids), offset, self.settings.ridge)
         return _combine(prior, [self._answers[uid] for uid in uids], alpha, epoch)

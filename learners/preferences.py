@@ -120,6 +120,8 @@ def solve(problem: Problem, gram: Tensor, offset: Tensor, ridge: float, iteratio
         gradient, hessian = problem.derivatives(scores)
         target = torch.linalg.solve(hessian @ gram + ridge * identity, hessian @ (scores - offset) - gradient)
         step, before = target - alpha, value
+        if not len(problem.first):  # a sum of squares: this is its minimum
+            return target
         for halving in range(30):
             trial = alpha + step * 0.5**halving
             pull = gram @ trial

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -78,6 +79,11 @@ class Visited:
     sequence: tuple[int, ...] = ()  # prompt and answer ids, to look again with another adapter
     positions: tuple[int, ...] = ()  # where in the sequence these states are: the token read last
 
+    @cached_property
+    def divergence(self) -> Tensor:
+        """(n,) KL(policy || base), nats."""
+        return (self.policy_logprobs.exp() * (self.policy_logprobs - self.base_logprobs)).sum(1)
+
 
 class NatsBudget:
     """Remembers where acting answers went and solves β for a budget there."""
@@ -115,10 +121,7 @@ class NatsBudget:
         answers = self.answers
         if not answers or self.nats <= 0 or steering.head.blank:
             return replace(steering, beta=0.0)
-        hidden = torch.cat([a.hidden for a in answers])
-        base = torch.cat([a.base_logprobs for a in answers])
-        policy = torch.cat([a.policy_logprobs for a in answers])
-        curve = _KLCurve.of(steering, hidden, base, policy, temperature)
+        curve = _KLCurve.of(steering, answers, temperature)
         return replace(steering, beta=curve.solve((1.0 if self._answers else CAUTION) * self.nats / REFERENCE_TOKENS))
 
 
@@ -134,14 +137,15 @@ class _KLCurve:
     rest_gap: Tensor  # (n,) their part of KL(policy || base)
 
     @staticmethod
-    def of(steering: Steering, hidden: Tensor, base: Tensor, policy: Tensor, temperature: float) -> _KLCurve:
+    def of(steering: Steering, answers: Sequence[Visited], temperature: float) -> _KLCurve:
+        hidden = torch.cat([answer.hidden for answer in answers])
         tokens, rewards = steering.head.tokens, steering.head.rewards(hidden)
         offset = torch.zeros_like(rewards)
         if steering.absorbed is not None and steering.absorbed_beta != 0:
             tokens, rewards, offset = _on_union(steering, hidden)
-        p = policy[:, tokens].exp()
-        gap = policy[:, tokens] - base[:, tokens]
-        total = (policy.exp() * (policy - base)).sum(1)
+        policy = torch.cat([answer.policy_logprobs[:, tokens] for answer in answers])
+        p, gap = policy.exp(), policy - torch.cat([answer.base_logprobs[:, tokens] for answer in answers])
+        total = torch.cat([answer.divergence for answer in answers])
         return _KLCurve(
             rewards / temperature,
             offset / temperature,

@@ -15,7 +15,7 @@ from msgspec import Struct
 from learners.protocol import Idle
 from storage.journal import JournalError
 from storage.queries import Record
-from storage.records import Policy, Prompt
+from storage.records import Calibration, Policy, Prompt
 from tamer_tui.dealing import Split
 from tamer_tui.operators import Judge, RunningQuantiles, ask, ranks_of, rewrite
 from tamer_tui.session import SessionError
@@ -43,6 +43,7 @@ class Plan:
     train_steps: int | None
     seed: int
     taps: int | None = None  # go no further than this many
+    window: tuple[float, float] | None = None  # for comparison: credit taps by another window than the operator's (benchmarks)
 
 
 class Seconds(Struct, frozen=True):
@@ -97,6 +98,8 @@ class Simulation:
         started, plan = time.monotonic(), self._plan
         if self._session.standing.held:  # training is asked for
             await self._session.set_paused(False)
+        if plan.window is not None:
+            await self._session.calibrate(Calibration(low=plan.window[0], high=plan.window[1]))
         for i in range(plan.rounds):
             self._progress(f"round {i + 1} of {plan.rounds} · {self._session.standing.sentence}")
             await self._round()

@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from storage.records import Calibration
 from tamer_tui.operators import OperatorError
 from tamer_tui.session import SessionError
 from tamer_tui.tapping import TapSession
@@ -90,8 +89,3 @@ class TapReader:
         seq = await self.session.tap(value, "+" if value > 0 else "-", self.now, wall=self.now)
         self.taps += seq is not None
         return True
-
-
-def misplaced(window: str) -> Calibration | None:
-    """Windows to compare with, for benchmarks: 'wide' is [0.2, 4.0], 'none' credits the word on the screen."""
-    return {"wide": Calibration(low=0.2, high=4.0), "none": Calibration(low=0.0, high=1e-3)}.get(window)
