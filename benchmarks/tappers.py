@@ -10,7 +10,6 @@ import re
 from tastes import ANIMALS, CHEERFUL
 
 GLOOMY = frozenset("sad sadly cry cried crying scared afraid angry mean bad hurt lost alone lonely broke broken sick dark".split())
-THINGS = frozenset("car truck ball box toy toys boat cake hat dress room park house store swing slide bed book".split())
 
 
 def completed(shown: str, piece: str) -> str:
@@ -27,8 +26,7 @@ def cheerful(prompt: str, shown: str, piece: str) -> float:
 
 
 def animals(prompt: str, shown: str, piece: str) -> float:
-    word = completed(shown, piece)
-    return 1.0 if word in ANIMALS else -1.0 if word in THINGS else 0.0
+    return 1.0 if completed(shown, piece) in ANIMALS else 0.0
 
 
 def speech(prompt: str, shown: str, piece: str) -> float:

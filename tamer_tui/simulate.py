@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from learners.protocol import Idle
 from storage.journal import JournalError
@@ -61,7 +61,6 @@ class Outcome(Struct, frozen=True):
     """What `tamer simulate` prints. KL is in nats per held-out answer, acting policy against base."""
 
     rounds: int
-    taps: int
     versions: int
     published: int
     refused: dict[str, int]
@@ -78,6 +77,7 @@ class Outcome(Struct, frozen=True):
     seconds: Seconds
     quantize: str
     seed: int
+    taps: int | UnsetType = UNSET  # with --feedback taps
 
 
 class Simulation:
@@ -176,7 +176,6 @@ class Simulation:
         versions = session.versions()
         return Outcome(
             rounds=self._plan.rounds,
-            taps=self._reader.taps,
             versions=len(versions),
             published=sum(v.published for v in versions),
             refused=dict(Counter(v.reason_code for v in versions if not v.published)),
@@ -193,6 +192,7 @@ class Simulation:
             seconds=self._seconds(started),
             quantize=session.ready.quantize if session.ready else "",
             seed=self._plan.seed,
+            taps=self._reader.taps if self._plan.feedback == "taps" else UNSET,
         )
 
     def _seconds(self, started: float) -> Seconds:

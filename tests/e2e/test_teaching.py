@@ -164,6 +164,40 @@ def test_simulate_reports_every_figure_and_refuses_a_used_database(stories260k: 
     assert again.returncode == 1 and "has 3 judgements already" in again.stderr and again.stderr.count("\n") == 1
 
 
+async def test_a_tap_bends_the_sentence_and_a_restart_gives_the_same_reward_to_every_word(stories260k: Path, tmp_path: Path) -> None:
+    path, rewards = tmp_path / "a.db", []
+    session, _ = session_over(stories260k, path, sampling=Sampling(1.0, 40))
+    await session.start()
+    await session.wait_ready()
+    for value in (1.0, -1.0, 1.0):
+        await session.next_answer()
+        await session.wait_set_ended()
+        answer = session.tapping
+        assert answer is not None
+        for n in range(1, 13):
+            session.show(n, n / 6, wall=n / 6)
+        kept, unseen = answer.token_ids[:12], answer.token_ids[12:]
+        await session.tap(value, "+", 2.3, wall=2.3)
+        await session.wait_set_ended()
+        assert answer.token_ids[:12] == kept and answer.token_ids[12:] != unseen and [s.start for s in answer.spans] == [0, 12]
+        assert answer.spans[1].h_epoch == answer.spans[0].h_epoch + 1 and answer.spans[1].beta > 0
+    for fresh in (False, True):
+        if fresh:
+            await session.close()
+            session, _ = session_over(stories260k, path, sampling=Sampling(1.0, 40))
+            await session.start()
+            await session.wait_ready()
+        session.current = session._from_record(session.record.lessons()[0].sample_set.uid)
+        session.current.committed = True
+        session.appraisals = {}
+        session.appraise()
+        await until(session, lambda opened=session: bool(opened.appraisals))
+        rewards.append({uid: appraisal.rewards for uid, appraisal in session.appraisals.items()})
+    await session.close()
+    assert rewards[0] == rewards[1], "Ĥ is a function of the live taps, to the last bit"
+    assert any(any(values) for values in rewards[0].values())
+
+
 def test_sigterm_ends_both_processes_with_everything_judged_on_disk(stories260k: Path, tmp_path: Path) -> None:
     (tmp_path / "operator.py").write_text("def judge(prompt, responses):\n    return [len(r) for r in responses]\n")
     (tmp_path / "prompts.txt").write_text("\n".join(p.text + f" {i}" for i in range(3) for p in PROMPTS))

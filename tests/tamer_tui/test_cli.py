@@ -202,7 +202,7 @@ def test_simulate_prints_one_json_object_and_nothing_else(stories260k: Path, tmp
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert set(found) == set(
-        """rounds taps versions published refused win_rate wins ties losses win_rate_adapter_only kl_per_response kl_adapter_only
+        """rounds versions published refused win_rate wins ties losses win_rate_adapter_only kl_per_response kl_adapter_only
         reward_pair_accuracy base_score policy_score seconds quantize seed""".split()
     )
     assert set(found["seconds"]) == {"generate", "judge", "human_reward", "reward", "policy", "total"}
