@@ -42,6 +42,14 @@ RECIPES: dict[str, list[list[str]]] = {
         ["--rounds", "50", "--train-seconds", "0", "--nats", "12"],
         [*AFTER, "--train-seconds", "60", "--nats", "12", "--no-bias"],
     ],
+    "unigram-train-25": [
+        ["--rounds", "25", "--train-seconds", "0", "--nats", "10", "--unigram"],
+        [*AFTER, "--train-seconds", "40", "--nats", "10", "--unigram"],
+    ],
+    "unigram-adapter-50": [
+        ["--rounds", "50", "--train-seconds", "0", "--nats", "12", "--unigram"],
+        [*AFTER, "--train-seconds", "60", "--nats", "12", "--no-bias", "--unigram"],
+    ],
     "ppo-50": [
         ["--rounds", "50", "--train-seconds", "0", "--nats", "6"],
         [*AFTER, "--train-seconds", "60", "--nats", "20", "--no-bias", "--stages", "reward,ppo"],
