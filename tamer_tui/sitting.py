@@ -65,6 +65,7 @@ class Sitting:
         self.split = Split.of(settings.prompts, settings.held_out)
         self.blind = self.blind_all = self.blind_adapter = BlindCount(0, 0, 0, 0, 0.0, 1.0)
         self.judged = 0
+        self.taps_dropped = 0  # that could not be about what was on the screen
         self._make_engine, self._place, self._starter = engine, database, starter
         self._engine: Engine | None = None
         self._notebook: Notebook | None = None
@@ -280,6 +281,7 @@ class Sitting:
 
     def _drawn(self, view: CandidateView) -> None:
         """All of an answer is here. Of one that is tapped, what is not on the screen yet may still change."""
+        self.standing.draw(view)
         if not view.paced:
             self._keep(view)
 

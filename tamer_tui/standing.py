@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from learners import protocol
 from storage.records import BASE_VERSION
-from tamer_tui.views import StageView
+from tamer_tui.views import CandidateView, StageView
+
+SPENT_BY = 12
+"""Answers."""
 
 
 @dataclass
@@ -24,12 +29,23 @@ class Standing:
     refused: str = ""
     trained: protocol.Idle | None = None
     _changed: float | None = None
+    _spent: deque[float] = field(default_factory=lambda: deque(maxlen=SPENT_BY))
 
     @property
     def known(self) -> int:
         """Judgements that Ĥ knows."""
         learned = self.learned
-        return learned.rankings + learned.ratings + learned.corrections if learned else 0
+        return learned.rankings + learned.ratings + learned.corrections + learned.taps if learned else 0
+
+    @property
+    def spent(self) -> float | None:
+        """Nats per 64 tokens that the last acting answers were from the base."""
+        return fmean(self._spent) if self._spent else None
+
+    def draw(self, answer: CandidateView) -> None:
+        """An answer is complete."""
+        if answer.policy == "acting" and answer.token_ids:
+            self._spent.append(answer.kl * 64 / len(answer.token_ids))
 
     @property
     def adapted(self) -> bool:
@@ -82,7 +98,7 @@ class Standing:
         learned = self.learned
         if learned is None or not self.known:
             return "nothing learned yet"
-        counts = {"ranking": learned.rankings, "rating": learned.ratings, "correction": learned.corrections}
+        counts = {"ranking": learned.rankings, "rating": learned.ratings, "correction": learned.corrections, "tap": learned.taps}
         return "learned from " + ", ".join(f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n)
 
     def _mark_active(self, stage: str) -> None:

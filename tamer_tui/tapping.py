@@ -65,7 +65,6 @@ class Debounce:
 class TapSession(Session):
     """A sitting in which answers can also be tapped. Times are seconds on one monotonic clock that the caller reads."""
 
-    taps_dropped = 0  # that could not be about what is on the screen
     _drift: float | None = None  # wall clock less monotonic clock, when the last token appeared
     _recorded = 0  # tokens of the current answer whose appearance is on disk
 

@@ -32,6 +32,9 @@ PACES = (3.0, 6.0, 12.0, 24.0, 48.0, INSTANT)
 """Tokens a second."""
 
 
+PURPOSES = {"compare": " · compared with the base, not counted", "tap": " · tap view"}
+
+
 class ArenaView(Screen[None]):
     """Shows a Session; it holds only what is typed and shown, nothing that is known."""
 
@@ -214,7 +217,7 @@ class ArenaView(Screen[None]):
         self.query_one("#heading", Line).show(f"· {acting}{learning} · {session.judged} judged · {place}", "tamer ")
         prompt = self.query_one(PromptBox)
         if view is not None:
-            prompt.show("prompt" + ("" if view.purpose == "judge" else " · compared with the base, not counted"), view.prompt.text)
+            prompt.show("prompt" + PURPOSES.get(view.purpose, ""), view.prompt.text)
         else:
             prompt.show("first prompt" if self._first_prompt else "prompt", self._first_prompt)
             self.query_one(Welcome).show(session)

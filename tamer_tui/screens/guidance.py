@@ -59,8 +59,8 @@ class Guidance:
     def _tap_moves(self, view: SetView) -> str:
         answer = view.candidates[0]
         if answer.ended is None or len(answer.shown) < len(answer.pieces):
-            return "Tap + or - as the words appear. Space freezes, < > change the pace, k goes back to the Arena."
-        return "A tap in this moment is about the last words, later about the whole answer. Enter opens the next."
+            return "Tap + or - as the words appear; < > change the pace, k leaves."
+        return "Taps soon are about the whole answer. Enter opens the next."
 
     def _first_move(self, view: SetView) -> str:
         held = " p learns on." if self.session.standing.held else ""

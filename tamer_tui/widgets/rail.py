@@ -76,7 +76,10 @@ def _policy(session: Session) -> list[Content]:
     """What the judgements did, and who answers now."""
     standing = session.standing
     lines = [line for part in standing.sentence.split(" · ") for line in _hanging(one_line(part))]
-    lines.append(_label(f"{standing.nats:g} nats · β {number(standing.acting[1], 2)}" + ("" if standing.bias else " · steering off")))
+    spent = f"{number(standing.spent, 1)} of {standing.nats:g} nats" if standing.spent is not None else f"{standing.nats:g} nats"
+    lines.append(_label(f"{spent} · β {number(standing.acting[1], 2)}" + ("" if standing.bias else " · steering off")))
+    if standing.acting[2]:
+        lines.append(_label(f"Ĥ {standing.acting[2]}" + (f" · {session.taps_dropped} taps about nothing" if session.taps_dropped else "")))
     if (since := standing.seconds_since_change) is not None:
         lines.append(_label(f"policy changed {duration(since)} ago"))
     return lines

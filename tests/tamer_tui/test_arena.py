@@ -60,7 +60,7 @@ async def test_a_score_is_on_disk_at_its_key_and_its_mark_shows_only_then(tmp_pa
 
 async def test_keys_at_the_wrong_moment_never_become_a_label(tmp_path: Path) -> None:
     async with table(tmp_path, k=2) as t:
-        await t.press("e", "i", "t", "backspace", "enter", "9", "q", "z", "plus", "minus", "k")
+        await t.press("e", "i", "t", "backspace", "enter", "9", "q", "z", "plus", "minus")
         assert t.live() == [] and t.arena.ballot.empty
         assert "Nothing judged yet" in t.line("said")
 
