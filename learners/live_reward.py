@@ -16,8 +16,11 @@ from learners.preferences import Evidence, Level, Pairs
 from learners.protocol import Lesson
 from storage.records import Correction, Ranking, Tap
 
-TAP_REWARD = 1.0
+TAP_REWARD = 10.0
+"""What a tap of 1 says a token is worth, on Ĥ's scale: one tap moves its words about as far as one ranking does."""
 TAP_WEIGHT = 0.0003
+"""Of a tap's squared error beside one comparison. Below Ĥ's ridge, so that a word must be credited often to be believed: most words that a tap was
+near are innocent (benchmarks/taps.py)."""
 StatesBefore = Callable[[Sequence[int], Sequence[int]], Tensor]
 """Prompt ids and answer ids -> the base's hidden states (T, d) in which each answer token was chosen."""
 
@@ -42,6 +45,7 @@ class LiveReward:
         self.head = RewardHead.empty(features)
         self.lessons = Lessons((), {})
         self._epoch = 0
+        self.resets = 0  # times that Ĥ turned non-finite
 
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
@@ -64,8 +68,24 @@ class LiveReward:
         """The head of all live judgements: a pure function of them, whatever was learned and undone before."""
         self.lessons = self._book.snapshot()
         self._epoch += 1
-        self.head = self._human_reward.fit(evidence_of(self.lessons), self._epoch)
+        self.head = self._solved() or self._begun_anew()
         return self.head
+
+    def _solved(self) -> RewardHead | None:
+        """None where the numbers are none."""
+        try:
+            head = self._human_reward.fit(evidence_of(self.lessons), self._epoch)
+        except torch.linalg.LinAlgError:
+            return None
+        return head if bool(head.weights.isfinite().all()) else None
+
+    def _begun_anew(self) -> RewardHead:
+        """Forget what was computed, look at the log again, and know nothing where that does not help."""
+        self.resets += 1
+        self._human_reward = HumanReward(self._human_reward.features)
+        for sample in self.lessons.samples.values():
+            self._look_at(sample, self._states_before(sample.prompt_ids, sample.token_ids))
+        return self._solved() or RewardHead.empty(self._human_reward.features, self._epoch)
 
     def _take(self, lesson: Lesson) -> tuple[Sample, ...]:
         samples = self._book.add(lesson)

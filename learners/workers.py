@@ -127,8 +127,10 @@ class GeneratorWorker:
     # --- learning at once ------------------------------------------------------------------------------------------------
 
     def _learned(self, seq: int, fit: Callable[[], Fitted]) -> None:
-        started = time.monotonic()
+        started, resets = time.monotonic(), self._reward.resets
         fitted = fit()
+        if self._reward.resets > resets:
+            self._emit(Error("Ĥ was no number any more and was built anew from the log", "go on; undo (u) what was judged last if it comes again"))
         if not self._held:
             self._generator.use_head(fitted.head)
         milliseconds = 1000 * (time.monotonic() - started)

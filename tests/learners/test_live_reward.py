@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from learners.assembly import Parts, assemble
+from learners.credit import Uniform, credit
 from learners.protocol import Answer, Candidate, Ended, Event, Lesson, Load
 from learners.rollouts import draw_answers
 from learners.steering import REFERENCE_TOKENS
-from storage.records import Correction, Message, Ranking, Rating, Sampling
+from storage.records import Correction, Message, Ranking, Rating, Sampling, Tap
 
 events: list[Event] = []
 PROMPT = (Message("user", "Once upon a time, there was a little dog"),)
@@ -44,6 +45,50 @@ def test_a_retracted_judgement_leaves_no_bit_and_a_redone_one_brings_all_back(lo
     again = live.learn(lesson(load_parts, 2)).head
     assert torch.equal(again.weights, both.weights)
     live.retract(1), live.retract(2)
+
+
+def tap(parts: Parts, seq: int, value: float, seconds: float, n: int = 16) -> Lesson:
+    """On an answer of the base of which `n` tokens have appeared, six a second."""
+    ids = tuple(parts.backbone.encode(PROMPT))
+    (trace,) = draw_answers(parts.backbone, parts.backbone.model, [ids], Sampling(1.0, 24), 7, adapter=False)
+    token_ids = tuple(trace.ids[:n])
+    answer = Answer("t", PROMPT, parts.backbone.decode(token_ids), ids, token_ids)
+    return Lesson(seq, Tap("s", "t", value, "+", seconds), (answer,), tuple(i / 6 for i in range(n)))
+
+
+def test_a_tap_teaches_the_tokens_that_it_was_credited_to_and_no_others(load_parts: Parts) -> None:
+    live = load_parts.live_reward
+    lesson = tap(load_parts, 20, 1.0, 2.3)
+    head = live.learn(lesson).head
+    shares = credit(2.3, lesson.shown, Uniform()).shares
+    token_ids = lesson.answers[0].token_ids
+    rewards = head.token_rewards(backbone_states(load_parts, lesson.answers[0].prompt_ids, token_ids), torch.tensor(token_ids)).tolist()
+    credited = {token for token, share in zip(token_ids, shares, strict=True) if share >= 0.02}
+    assert set(head.tokens.tolist()) == credited
+    assert all((reward != 0) == (token in credited) for token, reward in zip(token_ids, rewards, strict=True))
+    best = max(range(len(token_ids)), key=lambda i: shares[i])
+    assert rewards[best] > 0
+    blamed = live.learn(tap(load_parts, 21, -1.0, 2.3)).head
+    assert float(blamed.weights.abs().max()) < 0.1 * float(head.weights.abs().max()), "as much praise as blame is nothing"
+    live.retract(21), live.retract(20)
+
+
+def test_a_tap_before_the_first_words_is_not_learned_from_and_that_is_said(load_parts: Parts) -> None:
+    live = load_parts.live_reward
+    fitted = live.learn(tap(load_parts, 22, 1.0, 0.3, n=2))
+    assert "before the words" in fitted.dropped and fitted.head.blank
+    live.retract(22)
+
+
+def test_a_head_that_is_no_number_is_built_anew_from_the_log(load_parts: Parts) -> None:
+    live = load_parts.live_reward
+    good = live.learn(lesson(load_parts, 1)).head
+    for functional in live._human_reward._answers.values():
+        functional.rows.fill_(float("nan"))
+    live._human_reward._gram._products.fill_(float("nan"))
+    healed = live.fit()
+    assert live.resets == 1 and torch.equal(healed.weights, good.weights) and torch.equal(healed.tokens, good.tokens)
+    live.retract(1)
 
 
 def test_a_correction_raises_the_written_word_over_the_one_it_replaced(load_parts: Parts) -> None:
