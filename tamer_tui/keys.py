@@ -57,6 +57,9 @@ ARENA: tuple[Binding, ...] = (
     _key("R", "restart", "machine.restart", "restart", "Restart the engine from the last version"),
     _key("escape", "peel", "screen.peel", "back", "Peel one layer: what was typed, then frozen, then stop generation", "esc"),
     _key("question_mark,f1", "help", "screen.help", "help", "This page", "?"),
+    _key("f2", "mode('arena')", "screen.arena", "Arena", "The Arena: answers side by side"),
+    _key("f3", "mode('tap')", "screen.tap", "tap view", "The tap view (also k)"),
+    _key("f4", "mode('versions')", "screen.versions", "versions", "The versions (also V)"),
     _key("ctrl+p", "app.command_palette", "screen.palette", "palette", "Find a command by its name; themes", "^p"),
     _key("ctrl+q", "app.quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q"),
 )

@@ -223,6 +223,13 @@ class ArenaScreen(TappingArena):
 
         self.app.push_screen(VersionsScreen(self.session.versions(), self.session.standing.acting[0]), chosen)
 
+    async def action_mode(self, name: str) -> None:
+        """Modes by number, for those who do not know their letters."""
+        if name == "versions":
+            self.action_versions()
+        elif self.tap_view != (name == "tap"):
+            await self.action_tap_view()
+
     async def action_restart(self) -> None:
         if self.session.engine_state is EngineState.DEAD:
             self.say("restarting the engine")

@@ -103,7 +103,8 @@ async def test_at_200_columns_every_key_that_works_is_painted(tmp_path: Path) ->
         await t.press("a", "enter", "a")
         named = {b.id or "" for b in ARENA if (b.id or "").split(".")[1] not in (*LETTERS, *"1234567")}
         unpainted = {identity for identity in named if " ".join(painted(identity)) not in t.painted()}
-        assert unpainted == {"focus.previous", "scroll.up", "scroll.page_up", "scroll.page_down", "machine.restart", "tap.plus", "tap.minus"}
+        other = {"screen.arena", "screen.tap", "screen.versions"}  # k and V are painted
+        assert unpainted - other == {"focus.previous", "scroll.up", "scroll.page_up", "scroll.page_down", "machine.restart", "tap.plus", "tap.minus"}
 
 
 async def test_with_two_answers_t_calls_them_equal(tmp_path: Path) -> None:

@@ -236,3 +236,11 @@ async def test_the_tap_view_shows_one_answer_and_taps_stand_in_the_gutter(tmp_pa
         assert t.session.tapping is not None
         await t.press("k")
         assert t.session.tapping is None and len(t.arena._panes) == 4
+        await t.press("f2")
+        assert t.session.tapping is None, "it is there already"
+        await t.press("f3")
+        assert t.session.tapping is not None
+        await t.press("f2")
+        assert t.session.tapping is None
+        await t.press("f4")
+        assert t.pilot.app.screen is not t.arena
