@@ -28,8 +28,8 @@ class Recipe:
     """What decides the weights. Tokens and minutes may be changed while a run is under way, the rest may not."""
 
     seed: int = 0
-    batch_tokens: int = 8192  # of one step
-    rate: float = 3e-3  # highest learning rate
+    batch_tokens: int = 4096  # of one step
+    rate: float = 2.5e-3  # highest learning rate
     shape: Shape = SHAPE
     vocabulary: int = VOCABULARY
     betas: tuple[float, float] = (0.9, 0.95)
@@ -67,7 +67,7 @@ class Run:
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
         others = [p for p in self.model.parameters() if p.dim() < 2]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self._optimizer = torch.optim.AdamW(groups, recipe.rate, recipe.betas)
+        self._optimizer = torch.optim.AdamW(groups, recipe.rate, recipe.betas, fused=True)
         self._batches = Batches(tokenizer, recipe.seed, recipe.batch_tokens, rows_tokens=2048 if device.type == "cpu" else 16384)
         self._loss: Callable[[Tensor, Tensor], Tensor] = torch.compile(self._weighted_loss, dynamic=True) if compiled else self._weighted_loss
 
