@@ -70,6 +70,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         backbone.base_hash, load.model, backbone.layers, backbone.parameters, backbone.vocabulary, backbone.width,
         str(backbone.device), backbone.quantize, distinct_bytes(*trees), distinct_bytes(backbone.model),
         backbone.context, backbone.chat_template, load.version,
+        backbone.hashes.weights, backbone.hashes.tokenizer, backbone.template_sha256,
     )  # fmt: skip
     return Parts(backbone, generator, live_reward, shop, reward_tree, ready)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.adapters import LoraSettings, adapter_tree
+from learners.checkpoint import Hashes
 from learners.pretrained import ModelError as ModelError
 from learners.pretrained import load_pretrained
 from learners.protocol import Loading
@@ -39,7 +41,7 @@ class Backbone:
     layers: int
     parameters: int
     context: int  # tokens
-    base_hash: str  # sha256 of weights, tokenizer files and chat template
+    hashes: Hashes
 
     @staticmethod
     def load(
@@ -52,6 +54,17 @@ class Backbone:
         """Load a directory, a hub id or 'pocket'. Raises ModelError with one clear line and what to do."""
         parts = load_pretrained(model, quantize, device, progress, trust_remote_code)
         return Backbone(**vars(parts))
+
+    @property
+    def base_hash(self) -> str:
+        """SHA-256 of weights, tokenizer files and chat template."""
+        return self.hashes.base
+
+    @property
+    def template_sha256(self) -> str | None:
+        """None without a chat template."""
+        template = self.tokenizer.chat_template
+        return hashlib.sha256(str(template).encode()).hexdigest() if template else None
 
     @property
     def eos_ids(self) -> frozenset[int]:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from learners.protocol import Loading
 
@@ -138,16 +138,33 @@ def parameter_count(files: Sequence[Path]) -> int:
     return sum(math.prod(entry["shape"]) for file in files for entry in read_header(file).values())
 
 
-def base_hash(directory: Path, weights: Sequence[Path], progress: Progress) -> str:
-    """sha256 over the contents of weights, tokenizer files and chat template; neither the directory's name nor quantization counts."""
-    files = [*weights, *(directory / name for name in TOKENIZER_FILES if (directory / name).is_file())]
-    total, done = sum(file.stat().st_size for file in files), 0
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-                done += len(block)
-                progress("weights", done, total)
-    return digest.hexdigest()
+class Hashes(NamedTuple):
+    """SHA-256 in hex of what a model is made of; neither its directory's name nor quantization counts."""
+
+    base: str  # of weights, tokenizer files and chat template in one
+    weights: str
+    tokenizer: str  # of its files; the chat template may be among them
+
+
+def hashes(directory: Path, weights: Sequence[Path], progress: Progress) -> Hashes:
+    """Reads every byte once."""
+    tokenizer = [file for name in TOKENIZER_FILES if (file := directory / name).is_file()]
+    total, done = sum(file.stat().st_size for file in (*weights, *tokenizer)), 0
+    whole, of_tokenizer = hashlib.sha256(), hashlib.sha256()
+
+    def read(files: Sequence[Path], *digests: Any) -> None:
+        nonlocal done
+        for file in files:
+            for digest in digests:
+                digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    for digest in digests:
+                        digest.update(block)
+                    done += len(block)
+                    progress("weights", done, total)
+
+    read(weights, whole)
+    of_weights = whole.hexdigest()
+    read(tokenizer, whole, of_tokenizer)
+    return Hashes(whole.hexdigest(), of_weights, of_tokenizer.hexdigest())

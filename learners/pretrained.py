@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from learners import trees
-from learners.checkpoint import ModelError, Progress, base_hash, check_weights, find_checkpoint, parameter_count, stored_quantization
+from learners.checkpoint import Hashes, ModelError, Progress, check_weights, find_checkpoint, hashes, parameter_count, stored_quantization
 from learners.device import choose_device
 from learners.protocol import Loading
 from learners.rendering import Renderer
@@ -42,7 +42,7 @@ class Pretrained:
     layers: int
     parameters: int
     context: int
-    base_hash: str
+    hashes: Hashes
 
 
 def load_pretrained(name: str, quantize: str, device: str, progress: Callable[[Loading], None], trust_remote_code: bool) -> Pretrained:
@@ -57,11 +57,11 @@ def load_pretrained(name: str, quantize: str, device: str, progress: Callable[[L
         files = check_weights(directory)
         parameters = parameter_count(files)
         chosen = _choose_quantization(quantize, stored_quantization(directory), parameters, place)
-        digest = base_hash(directory, files, report)
+        found = hashes(directory, files, report)
         tokenizer = _load_tokenizer(directory, trust_remote_code)
         model = _load_model(directory, chosen, place, trust_remote_code, report)
     report("trees")
-    return _describe(name, model, tokenizer, chosen, place, parameters, digest)
+    return _describe(name, model, tokenizer, chosen, place, parameters, found)
 
 
 def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:
@@ -137,7 +137,7 @@ def _quantization(quantize: str, compute: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": nf4}
 
 
-def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, digest: str) -> Pretrained:
+def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, found: Hashes) -> Pretrained:
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
     generation = getattr(model, "generation_config", None)
@@ -146,7 +146,7 @@ def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torc
     vocabulary, width = head.weight.shape
     return Pretrained(
         model, tokenizer, Renderer(tokenizer, vocabulary, eos), name, device, model.dtype, quantize, width, vocabulary,
-        config.num_hidden_layers, parameters, context, digest,
+        config.num_hidden_layers, parameters, context, found,
     )  # fmt: skip
 
 

@@ -206,6 +206,9 @@ class Ready(_Line, frozen=True):
     context: int  # tokens
     chat_template: bool
     version: str = "base"
+    weights_sha256: str | None = None  # what base_hash is made of
+    tokenizer_sha256: str | None = None
+    template_sha256: str | None = None
 
 
 class Started(_Line, frozen=True):

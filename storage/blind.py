@@ -52,9 +52,9 @@ def tally(connection: sqlite3.Connection, last: int | None, policy: Literal["act
     """Counts the latest `last` comparisons, or all. 'adapter': those whose acting slot had an adapter and no bias."""
     alone = "(policy = 'adapter' OR (policy = 'acting' AND beta = 0)) AND version <> 'base'"
     wanted = alone if policy == "adapter" else "policy = 'acting'"
-    rows = connection.execute(
-        f"SELECT outcome FROM v_blind WHERE {wanted} ORDER BY seq DESC LIMIT ?", (-1 if last is None else last,)
-    )
-    outcomes = [outcome for (outcome,) in rows]
-    wins, ties, losses = (outcomes.count(value) for value in (1.0, 0.5, 0.0))
-    return BlindCount(wins, ties, losses, len(outcomes), *wilson(wins + ties / 2, len(outcomes)))
+    latest = f"SELECT outcome FROM blind_outcomes WHERE {wanted} ORDER BY seq DESC LIMIT ?"
+    rows = connection.execute(f"SELECT outcome, count(*) FROM ({latest}) GROUP BY 1", (-1 if last is None else last,))
+    counted = dict(iter(rows))
+    wins, ties, losses = (counted.get(value, 0) for value in (1.0, 0.5, 0.0))
+    n = wins + ties + losses
+    return BlindCount(wins, ties, losses, n, *wilson(wins + ties / 2, n))

@@ -11,7 +11,7 @@ import atexit
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -81,9 +81,12 @@ class Journal:
             lock.release()
             raise
 
-    def bind(self, base: BaseModel, sitting: Sitting) -> None:
-        """Begins a sitting, or goes on with it. Raises JournalError when the database belongs to another base model."""
-        if sitting.base_hash != base.base_hash:
+    def bind(self, base: BaseModel | None, sitting: Sitting) -> None:
+        """Begins a sitting, or goes on with it. Raises JournalError when the database belongs to another base model.
+
+        An import loads no model: its base is None, and its sitting's base_hash is empty.
+        """
+        if sitting.base_hash != (base.base_hash if base is not None else ""):
             raise JournalError("the sitting names another base model than the one given")
         self._sitting_id = self._submit(lambda connection: provenance.bind(connection, base, sitting)).result()
 
@@ -94,6 +97,28 @@ class Journal:
     def write(self, record: provenance.Record) -> Future[None]:
         """Resolves once the record is on disk. What a record refers to must have been written before, or be waiting."""
         return self._submit(lambda connection: provenance.write(connection, self._sitting_id, record))
+
+    def together(self, records: Iterable[Judgement | provenance.Record]) -> Future[list[int]]:
+        """All of them on disk in one transaction, or none. The seqs of the judgements among them, in order.
+
+        They are taken one by one in the writer's thread, so that memory does not grow with a long iterator; what that raises
+        comes back as a JournalError with its cause.
+        """
+
+        def write_all(connection: sqlite3.Connection) -> list[int]:
+            seqs = []
+            for record in records:
+                if isinstance(record, provenance.Record):
+                    provenance.write(connection, self._sitting_id, record)
+                else:
+                    seqs.append(judgements.append(connection, self._sitting_id, record))
+            return seqs
+
+        return self.run(write_all)
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Something else in the writer's thread, in a transaction: all of it or nothing. For the store itself (restoring, imports)."""
+        return self._submit(work)
 
     def new_version_id(self) -> str:
         """The id that the next version gets, after everything that is waiting."""

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
+from math import isfinite
 
 import msgspec
 
+from storage import chain, state, typed_rows
 from storage.database import JournalError, now
 from storage.records import (
     CRITERIA,
+    Arm,
     Calibration,
+    Comment,
     Correction,
     Demonstration,
+    Flag,
     Judgement,
+    Pace,
     Peek,
+    Present,
     Ranking,
     Rating,
     Redo,
     Skip,
+    Span,
     Tap,
     Undo,
     new_uid,
@@ -51,14 +58,18 @@ def append(connection: sqlite3.Connection, sitting_id: int | None, judgement: Ju
     )
     seq = cursor.lastrowid
     assert seq is not None
-    _insert_details(connection, seq, event, judgement)
+    typed_rows.insert(connection, seq, event.set_id, event.response_id, judgement)
+    chain.link(connection, seq)
+    state.follow(connection, seq)
     return seq
 
 
 def _check(connection: sqlite3.Connection, judgement: Judgement) -> Event:
     match judgement:
-        case Ranking(set_uid=uid, ranks=ranks):
+        case Ranking(set_uid=uid, ranks=ranks, strength=strength):
             _check_ranks(ranks)
+            if strength not in (None, 0, 1, 2, 3):
+                raise JournalError(f"a strength of {strength} is outside 0 to 3")
             set_id = _set_id(connection, uid)
             for response_uid in ranks:
                 _response_id(connection, uid, response_uid)
@@ -75,16 +86,14 @@ def _check(connection: sqlite3.Connection, judgement: Judgement) -> Event:
         case Demonstration(set_uid=uid, text=text):
             _check_text(text)
             return Event(_set_id(connection, uid), subject=uid)
-        case Tap(set_uid=uid, value=value, seconds=seconds, repeat=repeat):
-            if not -10 <= value <= 10 or value == 0 or not math.isfinite(seconds) or repeat < 1:
-                raise JournalError(f"a tap of {value} at {seconds} is none", "a tap is from -10 to 10, and not 0")
-            return Event(_set_id(connection, uid))
-        case Calibration(low=low, high=high, shape=shape, scale=scale):
-            if not 0 <= low < high < math.inf or (shape is not None and not 0 < shape < math.inf) or (scale is not None and not 0 < scale < math.inf):
-                raise JournalError(f"a window from {low} to {high} s is none", "calibrate again")
-            return Event()
         case Skip(set_uid=uid) | Peek(set_uid=uid):
             return Event(_set_id(connection, uid), subject=uid)
+        case Tap() | Arm() | Pace() | Present() | Calibration():
+            event = _check_watching(connection, judgement)
+            _check_finite(judgement)
+            return event
+        case Span() | Comment() | Flag():
+            return _check_mark(connection, judgement)
         case Undo(target=target):
             _check_undo(connection, target)
             return Event(target_seq=target)
@@ -93,22 +102,60 @@ def _check(connection: sqlite3.Connection, judgement: Judgement) -> Event:
             return Event(target_seq=target)
 
 
-def _insert_details(connection: sqlite3.Connection, seq: int, event: Event, judgement: Judgement) -> None:
+def _check_watching(connection: sqlite3.Connection, judgement: Tap | Arm | Pace | Present | Calibration) -> Event:
+    """What is said while answers appear: an answer may have no row yet."""
     match judgement:
-        case Ranking(ranks=ranks):
-            connection.executemany(
-                "INSERT INTO ranking_items SELECT ?, id, ? FROM responses WHERE uid = ?",
-                [(seq, rank, uid) for uid, rank in ranks.items()],
-            )
-        case Rating(criterion=criterion, value=value):
-            connection.execute("INSERT INTO ratings VALUES (?, ?, ?, ?)", (seq, event.response_id, criterion, value))
-        case Correction(text=text):
-            connection.execute("INSERT INTO corrections VALUES (?, ?, ?)", (seq, event.response_id, text))
-        case Tap():
-            row = (judgement.response_uid, judgement.value, judgement.key, judgement.seconds, judgement.wall, judgement.repeat, judgement.whole)
-            connection.execute("INSERT INTO taps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (seq, *row))
-        case Demonstration(text=text):
-            connection.execute("INSERT INTO demonstrations VALUES (?, ?, ?)", (seq, event.set_id, text))
+        case Tap(set_uid=uid, response_uid=response_uid, value=value, repeat=repeat):
+            if not -10 <= value <= 10 or value == 0:
+                raise JournalError(f"a tap of {value:g} is none", "a tap is from -10 to 10, and not 0")
+            if repeat < 1:
+                raise JournalError("a tap is at least one press")
+            return _about_appearing(connection, uid, response_uid)
+        case Arm(set_uid=uid, response_uid=response_uid):
+            return _about_appearing(connection, uid, response_uid)
+        case Pace(set_uid=uid, tokens_per_second=pace):
+            if pace <= 0:
+                raise JournalError("a pace is more than 0 tokens a second")
+            return Event(_set_id(connection, uid), subject=uid)
+        case Present(set_uid=uid, order=order):
+            if not order or len(set(order)) < len(order):
+                raise JournalError("each answer is presented once")
+            return Event(_set_id(connection, uid), subject=uid)
+        case Calibration(connection=over, low=low, high=high, shape=shape, scale=scale):
+            if not 0 <= low < high or not all(value is None or value > 0 for value in (shape, scale)):
+                raise JournalError(f"a window from {low:g} to {high:g} s is none", "calibrate again")
+            return Event(subject=over)
+
+
+def _check_mark(connection: sqlite3.Connection, judgement: Span | Comment | Flag) -> Event:
+    uid, response_uid = judgement.set_uid, judgement.response_uid
+    _check_text(judgement.text if isinstance(judgement, Comment) else judgement.label)
+    if response_uid is None:
+        return Event(_set_id(connection, uid), subject=uid)
+    event = _about_response(connection, uid, response_uid, response_uid)
+    if isinstance(judgement, Span):
+        _check_finite(judgement)
+        (text,) = connection.execute(
+            "SELECT n.content FROM responses r JOIN nodes n ON n.id = r.node_id WHERE r.id = ?", (event.response_id,)
+        ).fetchone()
+        if not 0 <= judgement.start < judgement.stop <= len(text):
+            raise JournalError(f"the answer has no characters {judgement.start} to {judgement.stop}")
+    return event
+
+
+def _about_appearing(connection: sqlite3.Connection, set_uid: str, response_uid: str) -> Event:
+    """The answer is named by its uid alone; where it has a row, that must be in the set."""
+    set_id = _set_id(connection, set_uid)
+    row = connection.execute("SELECT set_id FROM responses WHERE uid = ?", (response_uid,)).fetchone()
+    if not response_uid or (row is not None and row[0] != set_id):
+        raise JournalError(f"there is no answer {response_uid} in set {set_uid}")
+    return Event(set_id, subject=response_uid)
+
+
+def _check_finite(judgement: msgspec.Struct) -> None:
+    for name, value in msgspec.structs.asdict(judgement).items():
+        if any(isinstance(x, float) and not isfinite(x) for x in (value if isinstance(value, tuple) else (value,))):
+            raise JournalError(f"{name.replace('_', ' ')} is not a finite number")
 
 
 def _check_ranks(ranks: dict[str, int]) -> None:
@@ -149,12 +196,11 @@ def _about_response(connection: sqlite3.Connection, set_uid: str, response_uid: 
 
 def _refuse_second(connection: sqlite3.Connection, kind: str, subject: str) -> None:
     """What a live ranking stands in the way of: the operator undoes it first."""
-    row = connection.execute(
-        "SELECT e.seq FROM v_standing e JOIN event_kinds k ON k.kind = e.kind"
-        " WHERE e.kind = ? AND e.subject = ? AND k.again = 'refused'",
-        (kind, subject),
-    ).fetchone()
-    if row is not None:
+    (again,) = connection.execute("SELECT again FROM event_kinds WHERE kind = ?", (kind,)).fetchone()
+    if again != "refused":
+        return
+    standing = connection.execute("SELECT 1 FROM v_standing WHERE kind = ? AND subject = ?", (kind, subject))
+    if standing.fetchone() is not None:
         raise JournalError(f"this set has a {kind} already", "undo it first")
 
 

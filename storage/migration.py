@@ -22,12 +22,19 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> 
     named = Migrations("tamer")
     for number, migration in enumerate(migrations, start=1):
         named(name=migration.__name__)(_numbered(number, migration))
-    named.apply(Database(connection))
+    (enforced,) = connection.execute("PRAGMA foreign_keys").fetchone()
+    connection.execute("PRAGMA foreign_keys = OFF")  # so that a table can be built anew; each migration is checked as a whole
+    try:
+        named.apply(Database(connection))
+    finally:
+        connection.execute(f"PRAGMA foreign_keys = {enforced}")
 
 
 def _numbered(number: int, migration: Migration) -> Migration:
     def numbered(db: Database) -> None:
         migration(db)
+        if broken := db.execute("PRAGMA foreign_key_check").fetchone():
+            raise sqlite3.IntegrityError(f"{migration.__name__} left a row of {broken[0]} without the {broken[2]} it refers to")
         db.execute(f"PRAGMA user_version = {number}")
 
     numbered.__name__ = migration.__name__

@@ -8,21 +8,53 @@ from __future__ import annotations
 import json
 import sqlite3
 
+from storage import state
 from storage.database import JournalError, now
-from storage.records import BASE_VERSION, Activation, BaseModel, Prompt, Response, Run, SampleSet, Shown, Sitting, Version
+from storage.records import (
+    BASE_VERSION,
+    DRAWN,
+    Activation,
+    BaseModel,
+    Import,
+    ImportedItem,
+    Prequential,
+    Prompt,
+    Response,
+    Run,
+    SampleSet,
+    Shown,
+    Sitting,
+    Version,
+)
+from storage.tree import plant_answer, plant_conversation
 
-Record = SampleSet | Response | Shown | Run | Version | Activation
+Record = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem
 
 
-def bind(connection: sqlite3.Connection, base: BaseModel, sitting: Sitting) -> int:
-    """Registers the base model and the sitting, both only once. Returns the sitting's row id."""
-    base_id = _bind_base(connection, base)
+def bind(connection: sqlite3.Connection, base: BaseModel | None, sitting: Sitting) -> int:
+    """Registers the base model (none for an import) and the sitting, both only once. Returns the sitting's row id."""
+    build_id = _build_id(connection, base, sitting.quantize) if base is not None else None
     known = connection.execute("SELECT id FROM sittings WHERE uid = ?", (sitting.uid,)).fetchone()
     if known is not None:
         return int(known[0])
     _check_json(sitting.settings)
-    values = (sitting.uid, base_id, sitting.app_version, sitting.settings, sitting.operator, sitting.quantize, now())
-    return _insert(connection, "sittings", "uid, base_id, app_version, settings, operator, quantize, utc", values)
+    kind = "import" if base is None else "program" if ":" in sitting.operator else "person"
+    _insert_new(connection, "operators", "name", (sitting.operator, kind, now()))
+    values = (sitting.uid, build_id, sitting.operator, sitting.app_version, sitting.settings, now())
+    return _insert(connection, "sittings", "uid, build_id, operator, app_version, settings, utc", values)
+
+
+def _build_id(connection: sqlite3.Connection, base: BaseModel, quantize: str) -> int:
+    values = (_bind_base(connection, base), base.weights_sha256, base.tokenizer_sha256, base.template_sha256, quantize)
+    known = connection.execute(
+        "SELECT id FROM base_builds WHERE base_id = ? AND weights_sha256 IS ? AND tokenizer_sha256 IS ? AND template_sha256 IS ?"
+        " AND quantize = ?",
+        values,
+    ).fetchone()
+    if known is not None:
+        return int(known[0])
+    columns = "base_id, weights_sha256, tokenizer_sha256, template_sha256, quantize, utc"
+    return _insert(connection, "base_builds", columns, (*values, now()))
 
 
 def _bind_base(connection: sqlite3.Connection, base: BaseModel) -> int:
@@ -54,6 +86,14 @@ def write(connection: sqlite3.Connection, sitting_id: int | None, record: Record
             _write_version(connection, sitting_id, record)
         case Activation():
             _write_activation(connection, sitting_id, record)
+        case Prequential(seq, judge, log_loss, right, pairs):
+            _id(connection, "events", "seq", seq, "judgement")
+            columns = 'seq, judge, log_loss, "right", pairs, utc'
+            _insert(connection, "prequential", columns, (seq, judge, log_loss, right, pairs, now()))
+        case Import():
+            _write_import(connection, sitting_id, record)
+        case ImportedItem():
+            _write_item(connection, record)
 
 
 def new_version_id(connection: sqlite3.Connection) -> str:
@@ -87,38 +127,38 @@ def _prompt_id(connection: sqlite3.Connection, prompt: Prompt) -> int:
     known = connection.execute("SELECT id FROM prompts WHERE uid = ?", (uid,)).fetchone()
     if known is not None:
         return int(known[0])
-    prompt_id = _insert(connection, "prompts", "uid", (uid,))
-    connection.executemany(
-        "INSERT INTO messages VALUES (?, ?, ?, ?)",
-        [(prompt_id, i, message.role, message.content) for i, message in enumerate(prompt.messages)],
-    )
-    return prompt_id
+    if not prompt.messages:
+        raise JournalError("the prompt has no message")
+    return _insert(connection, "prompts", "uid, node_id", (uid, plant_conversation(connection, prompt.messages, prompt.source)))
 
 
 def _write_response(connection: sqlite3.Connection, record: Response) -> None:
+    set_id = _id(connection, "sample_sets", "uid", record.set_uid, "set")
     values = (
         record.uid,
-        _id(connection, "sample_sets", "uid", record.set_uid, "set"),
+        set_id,
         record.slot,
+        plant_answer(connection, set_id, record.text, "model" if record.origin == DRAWN else "imported"),
+        record.origin,
         record.policy,
         record.version,
         record.h_epoch,
         record.beta,
         record.seed,
-        record.sampling.temperature,
-        record.sampling.max_new_tokens,
-        json.dumps(record.prompt_ids),
-        record.text,
+        record.sampling and record.sampling.temperature,
+        record.sampling and record.sampling.max_new_tokens,
+        json.dumps(record.prompt_ids) if record.prompt_ids or record.origin == DRAWN else None,
         record.stop,
         record.kl,
         now(),
     )
     columns = (
-        "uid, set_id, slot, policy, version, h_epoch, beta, seed, temperature, max_new_tokens,"
-        " prompt_ids, text, stop, kl, utc"
+        "uid, set_id, slot, node_id, origin, policy, version, h_epoch, beta, seed, temperature, max_new_tokens,"
+        " prompt_ids, stop, kl, utc"
     )
     response_id = _insert(connection, "responses", columns, values)
     _write_tokens(connection, response_id, record)
+    state.follow_answer(connection, set_id, len(record.token_ids))
 
 
 def _write_tokens(connection: sqlite3.Connection, response_id: int, record: Response) -> None:
@@ -137,9 +177,14 @@ def _write_tokens(connection: sqlite3.Connection, response_id: int, record: Resp
 
 def _write_shown(connection: sqlite3.Connection, record: Shown) -> None:
     columns = (record.token_ids, record.texts, record.seconds, record.h_epochs, record.betas)
-    if any(len(column) != len(record.token_ids) for column in columns):
-        raise JournalError(f"answer {record.response_uid} has {len(record.token_ids)} tokens but {[len(column) for column in columns]} columns")
+    if len({len(column) for column in columns}) > 1:
+        raise JournalError(f"what was shown of answer {record.response_uid} has unequal columns")
     set_id = _id(connection, "sample_sets", "uid", record.set_uid, "set")
+    known = connection.execute(
+        "SELECT count(*), min(set_id) FROM shown_tokens WHERE response_uid = ?", (record.response_uid,)
+    ).fetchone()
+    if known[0] != record.start or known[1] not in (None, set_id):
+        raise JournalError(f"{known[0]} tokens of answer {record.response_uid} were shown: it does not go on at {record.start}")
     connection.executemany(
         "INSERT INTO shown_tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [(record.response_uid, i, set_id, *row) for i, row in enumerate(zip(*columns, strict=True), start=record.start)],
@@ -190,6 +235,25 @@ def _write_activation(connection: sqlite3.Connection, sitting_id: int | None, re
             raise JournalError(f"{what} {record.version}", "choose a published version")
     values = (record.version, record.why, sitting_id, now())
     _insert(connection, "activations", "version, why, sitting_id, utc", values)
+
+
+def _write_import(connection: sqlite3.Connection, sitting_id: int | None, record: Import) -> None:
+    if sitting_id is None:
+        raise JournalError("no sitting has begun", "bind the journal first")
+    values = (record.uid, record.sha256, record.format, record.name, record.rows, record.skipped, sitting_id, now())
+    _insert(connection, "imports", "uid, sha256, format, name, rows, skipped, sitting_id, utc", values)
+
+
+def _write_item(connection: sqlite3.Connection, record: ImportedItem) -> None:
+    import_id = _id(connection, "imports", "uid", record.import_uid, "import")
+    set_id = _id(connection, "sample_sets", "uid", record.set_uid, "set") if record.set_uid is not None else None
+    connection.execute("INSERT INTO import_items VALUES (?, ?, ?)", (record.sha256, import_id, set_id))
+
+
+def _insert_new(connection: sqlite3.Connection, table: str, key: str, values: tuple[object, ...]) -> None:
+    """Unless the first value is there already."""
+    if connection.execute(f"SELECT 1 FROM {table} WHERE {key} = ?", values[:1]).fetchone() is None:
+        connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
 
 
 def _insert(connection: sqlite3.Connection, table: str, columns: str, values: tuple[object, ...]) -> int:

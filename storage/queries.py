@@ -174,7 +174,9 @@ class Record:
     def base(self) -> BaseModel | None:
         """The model that the database belongs to; None before the first sitting."""
         with self._snapshot() as connection:
-            row = connection.execute("SELECT base_hash, name, quantize, parameters, layers FROM base_models").fetchone()
+            row = connection.execute("""
+                SELECT b.base_hash, b.name, b.quantize, b.parameters, b.layers, d.weights_sha256, d.tokenizer_sha256, d.template_sha256
+                FROM base_models b LEFT JOIN base_builds d ON d.id = (SELECT max(id) FROM base_builds)""").fetchone()
         return BaseModel(*row) if row else None
 
     def sample_set(self, uid: str) -> SampleSet:
@@ -189,11 +191,7 @@ class Record:
 
     def judged_prompts(self) -> set[str]:
         """Uids of the prompts that were judged, or skipped, and not taken back."""
-        return set(
-            self._values("""
-                SELECT DISTINCT p.uid FROM v_standing e JOIN event_kinds k ON k.kind = e.kind
-                JOIN sample_sets s ON s.id = e.set_id JOIN prompts p ON p.id = s.prompt_id WHERE k.undoable""")
-        )
+        return set(self._values("SELECT prompt_uid FROM judged_prompts WHERE n > 0"))
 
     # --- what was learned ---------------------------------------------------------------------------------------------
 
@@ -307,7 +305,8 @@ def _counts(connection: sqlite3.Connection) -> Counts:
     def count(of: str) -> int:
         return int(connection.execute(f"SELECT count(*) FROM {of}").fetchone()[0])
 
-    live = dict(iter(connection.execute("SELECT kind, count(*) FROM v_live GROUP BY kind")))
+    kept = dict(iter(connection.execute("SELECT name, n FROM tallies")))
+    live = {name.removeprefix("live "): n for name, n in kept.items()}
     refused = connection.execute("SELECT reason_code, count(*) FROM versions WHERE NOT published GROUP BY 1 ORDER BY 1")
     return Counts(
         rankings=live.get("ranking", 0),
@@ -317,11 +316,11 @@ def _counts(connection: sqlite3.Connection) -> Counts:
         taps=live.get("tap", 0),
         skips=live.get("skip", 0),
         peeks=live.get("peek", 0),
-        undone=count("v_undone"),
+        undone=kept.get("undone", 0),
         sittings=count("sittings"),
         sets=count("sample_sets WHERE purpose = 'judge'"),
         responses=count("responses"),
-        tokens=count("tokens"),
+        tokens=kept.get("tokens", 0),
         runs=count("runs"),
         published=count("versions WHERE published"),
         refused=tuple(Refusals(*row) for row in refused),

@@ -18,6 +18,8 @@ Policy = Literal["acting", "adapter", "base"]
 StopReason = Literal["eos", "length", "stopped"]
 CRITERIA = ("overall", "truthful", "harmless", "useful")
 BASE_VERSION = "base"
+DRAWN = "drawn"
+"""Origin of an answer that the engine drew."""
 
 
 def new_uid() -> str:
@@ -81,13 +83,16 @@ class BaseModel(Struct, frozen=True):
     quantize: str  # 'none', 'nf4' or 'int8', as it was loaded
     parameters: int = 0
     layers: int = 0
+    weights_sha256: str | None = None  # what base_hash is made of, where the engine tells it
+    tokenizer_sha256: str | None = None
+    template_sha256: str | None = None
 
 
 class Sitting(Struct, frozen=True):
     """One run of the program over a database, from start to quit."""
 
     uid: str
-    base_hash: str
+    base_hash: str  # '' for an import, for which no model is loaded
     app_version: str
     settings: str  # JSON of the options it ran with
     operator: str = "operator"  # or the path and function of a simulated one
@@ -107,25 +112,44 @@ class SampleSet(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """One finished answer, with what is needed to score it, learn from it and draw it again."""
+    """One finished answer, with what is needed to score it, learn from it and draw it again. What an imported one lacks is None or empty."""
 
     uid: str
     set_uid: str
     slot: int  # 0 is shown as 'a'
-    policy: Policy
-    version: str  # version id of the adapter, BASE_VERSION for none
-    h_epoch: int  # which fit of Ĥ biased it, 0 for none
-    beta: float  # strength of that bias
-    seed: int
-    sampling: Sampling
+    policy: Policy | None
+    version: str | None  # version id of the adapter, BASE_VERSION for none
+    h_epoch: int | None  # which fit of Ĥ biased it, 0 for none
+    beta: float | None  # strength of that bias
+    seed: int | None
+    sampling: Sampling | None
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     text: str
     logprobs: tuple[float, ...]  # per token, under the distribution it was drawn from
     unbiased_logprobs: tuple[float, ...]  # per token, under the same policy without Ĥ
     times: tuple[float, ...]  # seconds from the request to each token, engine clock
-    stop: StopReason
-    kl: float  # nats of the acting policy against the base, exact at each visited state, summed over tokens
+    stop: StopReason | None
+    kl: float | None  # nats of the acting policy against the base, exact at each visited state, summed over tokens
+    origin: str = DRAWN  # or 'shown' (made up from what was on the screen), or where an imported one came from, e.g. 'hh'
+
+    @staticmethod
+    def written_elsewhere(uid: str, set_uid: str, slot: int, text: str, origin: str) -> Response:
+        """An answer of which only the text is known."""
+        return Response(uid, set_uid, slot, None, None, None, None, None, None, (), (), text, (), (), (), None, None, origin)
+
+
+class Shown(Struct, frozen=True):
+    """Consecutive tokens of an answer as they appeared on the screen. What was shown never changes, even where the rest is drawn again."""
+
+    set_uid: str
+    response_uid: str
+    start: int  # position of the first one
+    token_ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    seconds: tuple[float, ...]  # when each appeared, on the terminal's monotonic clock
+    h_epochs: tuple[int, ...]  # the fit of Ĥ that biased each
+    betas: tuple[float, ...]  # the strength of that bias
 
 
 # --- Judgements: what the operator said. Each is one event of the log. -------------------------------------------------
@@ -138,6 +162,7 @@ class Ranking(Struct, frozen=True, tag="ranking"):
     ranks: dict[str, int]  # response uid -> rank, 1 is best, dense
     seconds: float = 0.0  # from the last answer's end to the commit
     keys: str = ""  # what was typed, e.g. 'ba=c'
+    strength: int | None = None  # how much better: 0 unsure, 1 slightly, 2 better, 3 significantly; None where it was not said
 
 
 class Rating(Struct, frozen=True, tag="rating"):
@@ -177,19 +202,6 @@ class Tap(Struct, frozen=True, tag="tap"):
     whole: bool = False  # it came too late to be about single words: it counts for the answer
 
 
-class Shown(Struct, frozen=True):
-    """Consecutive tokens of an answer as they appeared on the screen: what was shown never changes, even if the rest is drawn anew."""
-
-    set_uid: str
-    response_uid: str
-    start: int  # position of the first
-    token_ids: tuple[int, ...]
-    texts: tuple[str, ...]
-    seconds: tuple[float, ...]  # the terminal's monotonic clock, as of taps
-    h_epochs: tuple[int, ...]  # which fit of Ĥ biased each
-    betas: tuple[float, ...]
-
-
 class Calibration(Struct, frozen=True, tag="calibration"):
     """How long this operator's taps come after what they are about, as measured; later taps are credited by it."""
 
@@ -214,6 +226,58 @@ class Peek(Struct, frozen=True, tag="peek"):
     set_uid: str
 
 
+class Arm(Struct, frozen=True, tag="arm"):
+    """From here on silence counts as contentment (on), or says nothing (off)."""
+
+    set_uid: str
+    response_uid: str
+    on: bool
+    seconds: float  # the terminal's monotonic clock
+
+
+class Pace(Struct, frozen=True, tag="pace"):
+    """From here on words appear at another speed."""
+
+    set_uid: str
+    tokens_per_second: float
+    seconds: float  # the terminal's monotonic clock
+
+
+class Span(Struct, frozen=True, tag="span"):
+    """A stretch of an answer, marked."""
+
+    set_uid: str
+    response_uid: str
+    start: int  # characters
+    stop: int  # the first character after it
+    label: str
+    value: float | None = None
+
+
+class Comment(Struct, frozen=True, tag="comment"):
+    """A note on a set, or on one of its answers. Nothing is learned from it."""
+
+    set_uid: str
+    response_uid: str | None
+    text: str
+
+
+class Flag(Struct, frozen=True, tag="flag"):
+    """An answer marked as a case of something, e.g. 'refusal'. Nothing is learned from it."""
+
+    set_uid: str
+    response_uid: str
+    label: str
+
+
+class Present(Struct, frozen=True, tag="present"):
+    """Answers were put on the screen, in this order."""
+
+    set_uid: str
+    order: tuple[str, ...]  # response uids, first to last
+    seconds: float  # the terminal's monotonic clock
+
+
 class Undo(Struct, frozen=True, tag="undo"):
     """Takes an earlier judgement back."""
 
@@ -228,7 +292,7 @@ class Redo(Struct, frozen=True, tag="redo"):
 
 Teaching = Ranking | Rating | Correction | Demonstration | Tap
 """The judgements that learners learn from."""
-Judgement = Ranking | Rating | Correction | Demonstration | Tap | Calibration | Skip | Peek | Undo | Redo
+Judgement = Teaching | Skip | Peek | Span | Comment | Flag | Arm | Pace | Calibration | Present | Undo | Redo
 
 
 class Logged(Struct, frozen=True):
@@ -278,3 +342,35 @@ class Activation(Struct, frozen=True):
 
     version: str
     why: Literal["published", "rollback", "resumed"]
+
+
+class Prequential(Struct, frozen=True):
+    """What a learner thought of a judgement before it learned from it."""
+
+    seq: int
+    judge: str  # 'human_reward' for Ĥ, 'reward' for the reward model
+    log_loss: float | None  # nats
+    right: int | None = None  # compared pairs in the operator's order
+    pairs: int | None = None  # compared pairs, ties left out
+
+
+# --- Imports -------------------------------------------------------------------------------------------------------
+
+
+class Import(Struct, frozen=True):
+    """A file whose judgements were taken over. Written before its items."""
+
+    uid: str
+    sha256: str  # of the file
+    format: str
+    name: str  # of the file, without its folder
+    rows: int  # items that were used
+    skipped: int = 0  # items that were not
+
+
+class ImportedItem(Struct, frozen=True):
+    """One judged item of a file, by its content: it is not imported again, from whatever file."""
+
+    sha256: str  # of its content
+    import_uid: str
+    set_uid: str | None = None  # what it became

@@ -41,7 +41,11 @@ def sample_sets(connection: sqlite3.Connection, where: str, values: Values) -> l
     of_prompt = f"SELECT s.prompt_id FROM sample_sets s WHERE {where}"
     messages = _grouped(
         connection.execute(
-            f"SELECT prompt_id, role, content FROM messages WHERE prompt_id IN ({of_prompt}) ORDER BY prompt_id, position",
+            f"""WITH RECURSIVE up(prompt_id, node_id, height) AS (
+                  SELECT p.id, p.node_id, 0 FROM prompts p WHERE p.id IN ({of_prompt})
+                  UNION ALL SELECT u.prompt_id, n.parent_id, u.height + 1
+                  FROM up u JOIN nodes n ON n.id = u.node_id WHERE n.parent_id IS NOT NULL)
+                SELECT u.prompt_id, n.role, n.content FROM up u JOIN nodes n ON n.id = u.node_id ORDER BY u.prompt_id, u.height DESC""",
             values,
         )
     )
@@ -79,10 +83,10 @@ def responses(connection: sqlite3.Connection, where: str, values: Values) -> lis
             values,
         )
     )
-    plain = "r.slot, r.policy, r.version, r.h_epoch, r.beta, r.seed, r.text, r.stop, r.kl"
+    plain = "r.slot, r.origin, r.policy, r.version, r.h_epoch, r.beta, r.seed, r.stop, r.kl"
     rows = connection.execute(
-        f"SELECT r.uid, s.uid AS set_uid, {plain}, r.id, r.temperature, r.max_new_tokens, r.prompt_ids"
-        f" {joined} ORDER BY s.id, r.slot",
+        f"SELECT r.uid, s.uid AS set_uid, {plain}, r.id, r.temperature, r.max_new_tokens, r.prompt_ids,"
+        f" (SELECT content FROM nodes WHERE id = r.node_id) AS text {joined} ORDER BY s.id, r.slot",
         values,
     )
     return [_response(dict(row), tokens[row["id"]]) for row in rows]
@@ -114,9 +118,9 @@ def runs(connection: sqlite3.Connection) -> list[Run]:
     ]
 
 
-def _grouped(rows: sqlite3.Cursor) -> defaultdict[int, list[Any]]:
+def _grouped(rows: sqlite3.Cursor) -> defaultdict[Any, list[Any]]:
     """Rows by their first column, which is dropped."""
-    groups: defaultdict[int, list[Any]] = defaultdict(list)
+    groups: defaultdict[Any, list[Any]] = defaultdict(list)
     for key, *rest in rows:
         groups[key].append(rest)
     return groups
@@ -126,9 +130,10 @@ def _response(row: dict[str, Any], tokens: list[Any]) -> Response:
     del row["id"]
     token_ids, *measured = zip(*tokens, strict=True) if tokens else ((), (), (), ())
     logprobs, unbiased_logprobs, times = (() if column[:1] == (None,) else column for column in measured)
+    temperature, max_new_tokens = row.pop("temperature"), row.pop("max_new_tokens")
     return Response(
-        sampling=Sampling(row.pop("temperature"), row.pop("max_new_tokens")),
-        prompt_ids=tuple(json.loads(row.pop("prompt_ids"))),
+        sampling=Sampling(temperature, max_new_tokens) if temperature is not None else None,
+        prompt_ids=tuple(json.loads(row.pop("prompt_ids") or "[]")),
         token_ids=token_ids,
         logprobs=logprobs,
         unbiased_logprobs=unbiased_logprobs,

@@ -10,6 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from storage.migration import Migration, append_only
+from storage.schema_marks import m007_marks
+from storage.schema_record import m008_chain, m009_messages, m010_origins
+from storage.schema_state import m011_state
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -329,6 +332,11 @@ MIGRATIONS: tuple[Migration, ...] = (
     m004_lineage,
     m005_views,
     m006_taps,
+    m007_marks,
+    m008_chain,
+    m009_messages,
+    m010_origins,
+    m011_state,
 )
 VERSION = len(MIGRATIONS)
 """`user_version` of a database that is up to date."""

@@ -176,7 +176,8 @@ class Sitting:
             if self._notebook is None:
                 assert not isinstance(self._place, Path)
                 self._notebook = Notebook(self._place(ready.base_hash))
-            base = BaseModel(ready.base_hash, ready.model, ready.quantize, ready.parameters, ready.layers)
+            hashes = (ready.weights_sha256, ready.tokenizer_sha256, ready.template_sha256)
+            base = BaseModel(ready.base_hash, ready.model, ready.quantize, ready.parameters, ready.layers, *hashes)
             settings = json.dumps(asdict(self.settings) | {"prompts": len(self.settings.prompts)}, default=msgspec.to_builtins)
             sitting = SittingRecord(self._sitting, ready.base_hash, __version__, settings, self.settings.operator, ready.quantize)
             self._notebook.bind(base, sitting)

@@ -119,8 +119,8 @@ class CandidateView:
     @staticmethod
     def of(response: Response) -> CandidateView:
         """As it was, from the record. Texts of single tokens are not kept: the answer is one piece."""
-        view = CandidateView(response.uid, response.slot, response.policy, response.seed, [response.text])
-        view.ended, view.text, view.kl = response.stop, response.text, response.kl
+        view = CandidateView(response.uid, response.slot, response.policy or "base", response.seed or 0, [response.text])
+        view.ended, view.text, view.kl = response.stop or "eos", response.text, response.kl or 0.0  # an imported one has none
         view.token_ids, view.set_uid = list(response.token_ids), response.set_uid
         return view
 

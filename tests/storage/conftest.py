@@ -12,10 +12,44 @@ import pytest
 
 from storage.journal import Journal
 from storage.queries import Record
-from storage.records import BaseModel, Judgement, Policy, Prompt, Response, Run, SampleSet, Sampling, Sitting, Version
+from storage.records import (
+    Arm,
+    BaseModel,
+    Calibration,
+    Comment,
+    Flag,
+    Judgement,
+    Pace,
+    Policy,
+    Present,
+    Prompt,
+    Response,
+    Run,
+    SampleSet,
+    Sampling,
+    Sitting,
+    Span,
+    Tap,
+    Version,
+)
 
 BASE = BaseModel("b" * 64, "stories", "none", 260_000, 5)
 SITTING = Sitting("sitting", BASE.base_hash, "0.1", '{"k": 4}')
+
+WATCHING: tuple[Judgement, ...] = (
+    Present("s1", ("s1b", "s1a"), 0.5),
+    Arm("s1", "s1a", True, 1.0),
+    Tap("s1", "s1a", 1.0, "+", 1.25, "2026-11-24T00:00:01.250Z"),
+    Tap("s1", "s1a", -10.0, "_", 2.5, "2026-11-24T00:00:02.500Z", 3, True),
+    Pace("s1", 6.5, 3.0),
+    Calibration("uniform", 0.2, 0.8, None, None, "local", (0.3, 0.7)),
+    Calibration("gamma", 0.1, 1.5, 4.5, 0.1, "gpu-box", (0.4,)),
+    Span("s1", "s1a", 1, 3, "made up", -1.0),
+    Comment("s1", "s1a", "a note"),
+    Comment("s1", None, "on the set"),
+    Flag("s1", "s1b", "refusal"),
+)
+"""One of every kind that is said while answers appear, or beside a judgement."""
 
 
 class Desk:

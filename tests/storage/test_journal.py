@@ -72,13 +72,13 @@ def test_the_writer_goes_on_after_an_error_that_nobody_foresaw(shown: Desk) -> N
         pass
 
     def fail(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO prompts (uid) VALUES ('half')")
+        connection.execute("INSERT INTO operators VALUES ('half', 'person', '')")
         raise Unforeseen
 
     error = shown.journal._submit(fail).exception()
     assert isinstance(error, JournalError)
     assert isinstance(error.__cause__, Unforeseen)
-    shown.journal._submit(lambda connection: connection.execute("INSERT INTO prompts (uid) VALUES ('half')")).result()
+    shown.journal._submit(lambda connection: connection.execute("INSERT INTO operators VALUES ('half', 'person', '')")).result()
 
 
 def test_a_record_may_refer_to_one_that_is_still_waiting(desk: Desk) -> None:
@@ -152,7 +152,7 @@ def test_a_disk_that_fills_up_under_small_judgements_refuses_them_until_there_is
         (answer("s1", 4, stop="bored"), "the record does not fit the database: CHECK"),
         (answer("s1", 4, seed=2**64), "the record does not fit the database"),
         (answer("s1", 4, times=(0.1,)), "answer s1e has 3 tokens but [3, 3, 1] measurements"),
-        (answer("s1", 4, kl=float("nan")), "the record does not fit the database: NOT NULL"),
+        (answer("s1", 4, kl=float("nan")), "the record does not fit the database: CHECK"),
         (answer("s1", 4, text="\ud800"), "the text has characters that are not Unicode"),
         (Run("r", "sft", (1, 99), 0, 1, 0.1, "{}"), "there is no judgement 99"),
         (Run("r", "sft", (), 0, 1, 0.1, "not json"), "the settings are not JSON"),

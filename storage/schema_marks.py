@@ -1,0 +1,82 @@
+"""The migration of what is said beside judgements: marks in a text, notes, what was presented, and how taps were taken. See schema.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from storage.migration import append_only
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+
+def m007_marks(db: Database) -> None:
+    """An answer that is still being drawn has no row yet: where that may be, it is named by its uid."""
+    db.execute("""
+        INSERT INTO event_kinds VALUES
+          ('span', 0, 1, 'kept'), ('comment', 0, 1, 'kept'), ('flag', 0, 1, 'kept'),
+          ('arm', 0, 0, 'kept'), ('pace', 0, 0, 'kept'), ('present', 0, 0, 'kept')""")
+    db.execute("""
+        CREATE TABLE arms (
+          seq INTEGER PRIMARY KEY REFERENCES events(seq),
+          set_id INTEGER NOT NULL REFERENCES sample_sets(id),
+          response_uid TEXT NOT NULL,
+          armed INTEGER NOT NULL CHECK (armed IN (0, 1)),
+          seconds REAL NOT NULL
+        ) STRICT""")
+    db.execute("""
+        CREATE TABLE paces (
+          seq INTEGER PRIMARY KEY REFERENCES events(seq),
+          set_id INTEGER NOT NULL REFERENCES sample_sets(id),
+          tokens_per_second REAL NOT NULL CHECK (tokens_per_second > 0),
+          seconds REAL NOT NULL
+        ) STRICT""")
+    db.execute("""
+        CREATE TABLE presentations (
+          seq INTEGER NOT NULL REFERENCES events(seq),
+          position INTEGER NOT NULL,
+          response_uid TEXT NOT NULL,
+          seconds REAL NOT NULL,
+          PRIMARY KEY (seq, position)
+        ) STRICT, WITHOUT ROWID""")
+    db.execute("""
+        CREATE TABLE spans (
+          seq INTEGER PRIMARY KEY REFERENCES events(seq),
+          response_id INTEGER NOT NULL REFERENCES responses(id),
+          start INTEGER NOT NULL CHECK (start >= 0),  -- characters
+          stop INTEGER NOT NULL CHECK (stop > start),
+          label TEXT NOT NULL,
+          value REAL
+        ) STRICT""")
+    db.execute("""
+        CREATE TABLE comments (
+          seq INTEGER PRIMARY KEY REFERENCES events(seq),
+          set_id INTEGER NOT NULL REFERENCES sample_sets(id),
+          response_id INTEGER REFERENCES responses(id),
+          text TEXT NOT NULL
+        ) STRICT""")
+    db.execute("""
+        CREATE TABLE flags (
+          seq INTEGER PRIMARY KEY REFERENCES events(seq),
+          response_id INTEGER NOT NULL REFERENCES responses(id),
+          label TEXT NOT NULL
+        ) STRICT""")
+    db.execute("""
+        CREATE TABLE calibrations (
+          seq INTEGER PRIMARY KEY REFERENCES events(seq),
+          family TEXT NOT NULL CHECK (family IN ('uniform', 'gamma')),
+          low REAL NOT NULL CHECK (low >= 0),     -- seconds from seeing to pressing
+          high REAL NOT NULL CHECK (high > low),
+          shape REAL CHECK (shape > 0),
+          scale REAL CHECK (scale > 0),           -- seconds
+          connection TEXT NOT NULL,
+          delays TEXT NOT NULL,                   -- JSON list of seconds, as measured
+          CHECK (family = 'uniform' OR (shape IS NOT NULL AND scale IS NOT NULL))
+        ) STRICT""")
+    db.execute("CREATE INDEX calibrations_connection ON calibrations(connection, seq)")
+    db.execute("""
+        INSERT INTO calibrations
+        SELECT e.seq, p.value ->> 'family', p.value ->> 'low', p.value ->> 'high', p.value ->> 'shape', p.value ->> 'scale', p.value ->> 'connection',
+               p.value -> 'delays'
+        FROM events e JOIN (SELECT seq, payload AS value FROM events) p ON p.seq = e.seq WHERE e.kind = 'calibration'""")
+    append_only(db, "arms", "paces", "presentations", "spans", "comments", "flags", "calibrations")
