@@ -19,6 +19,7 @@ from learners.examples import Comparison, Scored, Target
 from learners.human_reward import RewardHead
 from learners.judges import HeadJudge, Judge, Prequential, better_judge, margins_of
 from learners.ppo import PPO, PPOSettings
+from learners.protocol import Foreseen
 from learners.reward import RewardModel
 from learners.rollouts import Trace, nats_on
 from learners.sft import SFT
@@ -170,7 +171,8 @@ class RewardCourse:
         for item in new:
             if isinstance(item, Comparison):
                 scores = self.model.score([item.prompt_ids] * len(item.answers), item.answers)
-                self.record.add(item.seq, margins_of(item, scores.tolist()))
+                if foreseen := self.record.add(item.seq, margins_of(item, scores.tolist())):
+                    self._shop.emit(Foreseen(item.seq, "reward", *foreseen))
 
 
 @dataclass(frozen=True)

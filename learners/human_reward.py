@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from learners.preferences import Evidence, Pairs, Problem, mentioned, solve
 
@@ -211,16 +210,6 @@ class HumanReward:
     def score(self, head: RewardHead, uid: str) -> float:
         """An answer's score under a head."""
         return float(_apply(head, self._answers[uid]))
-
-    def log_loss(self, head: RewardHead, pairs: Pairs) -> float | None:
-        """Mean Bradley-Terry log-loss of comparisons, ties left out; None without any."""
-        margins = self.margins(head, pairs)
-        return -float(logsigmoid(torch.tensor(margins)).mean()) if margins else None
-
-    def right_order(self, head: RewardHead, pairs: Pairs) -> tuple[float, int]:
-        """How many untied pairs the head orders as the operator did (equal scores are half right), and of how many."""
-        margins = self.margins(head, pairs)
-        return sum(1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in margins), len(margins)
 
     def margins(self, head: RewardHead, pairs: Pairs) -> list[float]:
         """Score differences of the untied pairs, the preferred answer's first."""

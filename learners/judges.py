@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,14 @@ class HeadJudge:
 Judge = HeadJudge | RewardModel
 
 
+class Score(NamedTuple):
+    """Of one judgement that was foreseen."""
+
+    log_loss: float  # nats, mean over pairs
+    right: float  # pairs in the operator's order, a tie being half of one
+    pairs: int
+
+
 @dataclass
 class Prequential:
     """Log-loss and pair accuracy on judgements that were not yet learned from. Recent ones weigh more: both learners improve."""
@@ -72,10 +81,10 @@ class Prequential:
     _pairs: float = 0.0
     seen: set[int] = field(default_factory=set)
 
-    def add(self, seq: int, margins: Sequence[float]) -> None:
+    def add(self, seq: int, margins: Sequence[float]) -> Score | None:
         """Score differences of untied pairs of judgement `seq`, the preferred answer's first. A judgement counts once."""
         if seq in self.seen or not margins:
-            return
+            return None
         self.seen.add(seq)
         self.judgements += 1
         loss = float(softplus(-torch.tensor(margins, dtype=torch.float64)).mean())
@@ -84,6 +93,7 @@ class Prequential:
         self._loss = self.decay * self._loss + loss
         self._right = self.decay * self._right + right
         self._pairs = self.decay * self._pairs + len(margins)
+        return Score(loss, right, len(margins))
 
     @property
     def log_loss(self) -> float:

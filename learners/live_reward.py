@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from learners.human_reward import Features, Functional, HumanReward, RewardHead
-from learners.judges import Prequential
+from learners.judges import Prequential, Score
 from learners.lessons import LessonBook, Lessons, Sample, original_name, written_name
 from learners.preferences import Evidence, Level, Pairs
 from learners.protocol import Lesson
@@ -30,7 +30,7 @@ class Fitted:
     """What one judgement did to Ĥ."""
 
     head: RewardHead
-    log_loss: float | None = None  # of this judgement, before learning from it
+    foreseen: Score | None = None  # this judgement, before learning from it
     dropped: str = ""  # what could not be used, in words
 
 
@@ -50,9 +50,9 @@ class LiveReward:
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
         samples = self._take(lesson)
-        loss = self._examine(lesson)
+        foreseen = self._examine(lesson)
         head = self.fit()
-        return Fitted(head, loss, "" if samples else _why_nothing(lesson))
+        return Fitted(head, foreseen, "" if samples else _why_nothing(lesson))
 
     def replay(self, lessons: Sequence[Lesson]) -> None:
         """Take judgements of the log; call `fit` after the last."""
@@ -104,14 +104,12 @@ class LiveReward:
         ids = torch.tensor(sample.token_ids[start:stop], dtype=torch.int64)
         self._human_reward.add(sample.name, Functional.mean_over(ids, self._human_reward.features(hidden[start:stop].cpu())))
 
-    def _examine(self, lesson: Lesson) -> float | None:
+    def _examine(self, lesson: Lesson) -> Score | None:
         """How well Ĥ foresaw a ranking."""
         pairs = _pairs(lesson, self._book.snapshot())
         if pairs is None or not isinstance(lesson.judgement, Ranking):
             return None
-        margins = self._human_reward.margins(self.head, pairs)
-        self.record.add(lesson.seq, margins)
-        return self._human_reward.log_loss(self.head, pairs)
+        return self.record.add(lesson.seq, self._human_reward.margins(self.head, pairs))
 
 
 def evidence_of(lessons: Lessons) -> list[Evidence]:

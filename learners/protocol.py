@@ -268,6 +268,16 @@ class Learned(_Line, frozen=True):
     dropped: str = ""  # what of the judgement could not be used, in words
 
 
+class Foreseen(_Line, frozen=True):
+    """How a learner would have judged, before it learned from the judgement; told once for each."""
+
+    seq: int
+    judge: Literal["human_reward", "reward"]  # Ĥ, or the reward model
+    log_loss: float  # nats, mean over pairs
+    right: float  # compared pairs in the operator's order, a tie being half of one
+    pairs: int
+
+
 class Appraisal(Struct, frozen=True):
     """What Ĥ thinks of one answer. One entry per token; '' where a token shows nothing, as the one that ends an answer."""
 
@@ -357,6 +367,7 @@ Event = (
     | Tokens
     | Ended
     | Learned
+    | Foreseen
     | Appraised
     | Metrics
     | Trained

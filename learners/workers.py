@@ -142,8 +142,10 @@ class GeneratorWorker:
         self._emit(Learned(
             seq, fitted.head.epoch, milliseconds, self._generator.beta,
             lessons.count(Ranking), lessons.count(Rating), lessons.count(Correction), lessons.count(Tap),
-            fitted.log_loss, self._reward.record.accuracy, fitted.dropped,
+            fitted.foreseen.log_loss if fitted.foreseen else None, self._reward.record.accuracy, fitted.dropped,
         ))  # fmt: skip
+        if fitted.foreseen:
+            self._emit(protocol.Foreseen(seq, "human_reward", *fitted.foreseen))
 
     def _fit_replayed(self) -> Fitted:
         fitted = Fitted(self._reward.fit())

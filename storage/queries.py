@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from msgspec import Struct
 
-from storage import blind, provenance, rows
+from storage import blind, provenance, rows, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
 from storage.records import (
@@ -34,6 +34,7 @@ from storage.records import (
     Undo,
 )
 from storage.rows import MarkedVersion
+from storage.statistics import Habits
 
 __all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "wilson"]
 
@@ -118,6 +119,10 @@ class Record:
     def log(self, after: int = 0) -> list[Logged]:
         """Everything that was said after seq `after`, undone or not, undo and redo too."""
         return self._logged("events", "e.seq > ?", after)
+
+    def last_seq(self) -> int:
+        """The number of the newest event; 0 in an empty log. No number is left out, so this is how many there are."""
+        return int(self._values("SELECT coalesce(max(seq), 0) FROM events")[0])
 
     def logged(self, seq: int) -> Logged:
         """One event of the log. Raises KeyError."""
@@ -235,6 +240,11 @@ class Record:
         """How much there is of everything."""
         with self._snapshot() as connection:
             return _counts(connection)
+
+    def habits(self) -> Habits:
+        """How the operator judges: seconds for a million events."""
+        with self._snapshot() as connection:
+            return statistics.habits(connection)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -350,7 +350,7 @@ class Prequential(Struct, frozen=True):
     seq: int
     judge: str  # 'human_reward' for Ĥ, 'reward' for the reward model
     log_loss: float | None  # nats
-    right: int | None = None  # compared pairs in the operator's order
+    right: float | None = None  # compared pairs in the operator's order, a tie being half of one
     pairs: int | None = None  # compared pairs, ties left out
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from storage.migration import Migration, append_only
 from storage.schema_marks import m007_marks
 from storage.schema_record import m008_chain, m009_messages, m010_origins
-from storage.schema_state import m011_state
+from storage.schema_state import m011_state, m012_search
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -337,6 +337,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m009_messages,
     m010_origins,
     m011_state,
+    m012_search,
 )
 VERSION = len(MIGRATIONS)
 """`user_version` of a database that is up to date."""

@@ -187,7 +187,7 @@ def m010_origins(db: Database) -> None:
           seq INTEGER NOT NULL REFERENCES events(seq),
           judge TEXT NOT NULL,
           log_loss REAL,                          -- nats
-          "right" INTEGER CHECK ("right" BETWEEN 0 AND pairs),
+          "right" REAL CHECK ("right" BETWEEN 0 AND pairs),  -- compared pairs in the operator's order, a tie being half of one
           pairs INTEGER CHECK (pairs >= 0),
           utc TEXT NOT NULL
         ) STRICT""")

@@ -39,6 +39,14 @@ def m011_state(db: Database) -> None:
     state.recount(db.conn)
 
 
+def m012_search(db: Database) -> None:
+    """Words of prompts, answers and what was written, for `tamer log --search`. It holds no text of its own, only where the words are."""
+    db.execute("CREATE VIRTUAL TABLE search USING fts5(content, content='nodes', content_rowid='id')")
+    db.execute("INSERT INTO search(search) VALUES ('rebuild')")
+    for table in ("prompts", "responses", "corrections", "demonstrations"):
+        db.execute(f"CREATE INDEX {table}_node ON {table}(node_id)")
+
+
 VIEWS = {
     "v_undone": """                               -- the last word on it is an undo
         SELECT e.* FROM events u JOIN events e ON e.seq = u.target_seq

@@ -11,11 +11,11 @@ JUDGES = "(k.teaches OR k.kind = 'skip')"
 """Of an event kind `k`: a prompt with one of these, standing, is judged."""
 
 _TALLIES = """
-    SELECT 'live ' || kind, count(*) FROM v_live GROUP BY kind
+    SELECT 'live ' || kind AS name, count(*) AS n FROM v_live GROUP BY kind
     UNION ALL SELECT 'undone', count(*) FROM v_undone
     UNION ALL SELECT 'tokens', count(*) FROM tokens"""
 _PROMPTS = f"""
-    SELECT p.uid, count(*) FROM v_standing e JOIN event_kinds k ON k.kind = e.kind
+    SELECT p.uid AS prompt_uid, count(*) AS n FROM v_standing e JOIN event_kinds k ON k.kind = e.kind
     JOIN sample_sets s ON s.id = e.set_id JOIN prompts p ON p.id = s.prompt_id WHERE {JUDGES} GROUP BY p.uid"""
 _OUTCOMES = "SELECT set_id, seq, policy, version, beta, outcome FROM v_blind"
 _TRUTH = {"tallies": _TALLIES, "judged_prompts": _PROMPTS, "blind_outcomes": _OUTCOMES}
@@ -32,8 +32,9 @@ def differences(connection: sqlite3.Connection) -> list[str]:
     """What is kept and not so; nothing where all is well. Counts of 0 may be there or not."""
     wrong = []
     for table, truth in _TRUTH.items():
-        kept = f"SELECT * FROM {table}" + ("" if table == "blind_outcomes" else " WHERE n <> 0")
-        for one, other in ((kept, truth), (truth, kept)):
+        some = "" if table == "blind_outcomes" else " WHERE n <> 0"
+        kept, counted = f"SELECT * FROM {table}{some}", f"SELECT * FROM ({truth}){some}"
+        for one, other in ((kept, counted), (counted, kept)):
             rows = connection.execute(f"SELECT * FROM ({one}) EXCEPT SELECT * FROM ({other}) LIMIT 3")
             wrong += [f"{table}: {'kept' if one is kept else 'counted'} {', '.join(map(str, row))}" for row in rows]
     return wrong

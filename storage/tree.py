@@ -23,6 +23,8 @@ def plant(connection: sqlite3.Connection, parent_id: int | None, message: Messag
     values = (address, parent_id, message.role, message.content, origin)
     cursor = connection.execute("INSERT INTO nodes (hash, parent_id, role, content, origin) VALUES (?, ?, ?, ?, ?)", values)
     assert cursor.lastrowid is not None
+    # No trigger: SQLite lets none write to a virtual table where the schema is not trusted.
+    connection.execute("INSERT INTO search(rowid, content) VALUES (?, ?)", (cursor.lastrowid, message.content))
     return cursor.lastrowid
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tamer_tui import __version__
-from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, engine_command, option, options, session_settings
+from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, option, options, session_settings
 
 if TYPE_CHECKING:
     from tamer_tui.simulate import Plan
@@ -170,7 +171,8 @@ def versions(database: Path, as_json: bool) -> None:
     """List the versions of a database, with the reasons."""
     from tamer_tui.reports import versions_report
 
-    click.echo(_report(versions_report, database, as_json))
+    with _one_line():
+        click.echo(versions_report(database, as_json))
 
 
 @main.command()
@@ -180,7 +182,49 @@ def stats(database: Path, as_json: bool) -> None:
     """Say what a database holds."""
     from tamer_tui.reports import stats_report
 
-    click.echo(_report(stats_report, database, as_json))
+    with _one_line():
+        click.echo(stats_report(database, as_json))
+
+
+@main.command()
+@DATABASE
+@options("json")
+@click.option("--since", type=Since(), help="From this number of the log, or this time, on.")
+@click.option("--kind", help="Only one kind, such as ranking.")
+@click.option("--search", default="", help="Only what has to do with texts that contain these words.")
+def log(database: Path, since: int | str | None, kind: str | None, search: str, as_json: bool) -> None:
+    """Show everything that was said, oldest first."""
+    from storage.history import Wanted
+    from tamer_tui.history import log_lines
+
+    wanted = Wanted(since if isinstance(since, int) else 0, since if isinstance(since, str) else "", kind or "", search)
+    with _one_line():
+        for line in log_lines(database, wanted, as_json):
+            click.echo(line)
+
+
+@main.command()
+@DATABASE
+@options("json")
+def verify(database: Path, as_json: bool) -> None:
+    """Check that nothing was lost or altered."""
+    from tamer_tui import upkeep
+
+    with _one_line():
+        verdict = upkeep.verify(database)
+    click.echo(upkeep.as_json(verdict) if as_json else upkeep.in_words(verdict))
+    sys.exit(1 if verdict.problems else 0)
+
+
+@main.command()
+@DATABASE
+@click.argument("copy", type=click.Path(path_type=Path, dir_okay=False))
+def backup(database: Path, copy: Path) -> None:
+    """Copy a database and its versions, also while it is in use."""
+    from tamer_tui.upkeep import copy_all
+
+    with _one_line():
+        click.echo(copy_all(database, copy))
 
 
 @main.command()
@@ -188,13 +232,10 @@ def stats(database: Path, as_json: bool) -> None:
 @click.argument("version")
 def rollback(database: Path, version: str) -> None:
     """Let the next sitting act with an earlier VERSION ('base' for none)."""
-    from tamer_tui.notebook import SessionError
     from tamer_tui.reports import roll_back
 
-    try:
+    with _one_line():
         click.echo(roll_back(database, version))
-    except SessionError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @main.command()
@@ -214,19 +255,16 @@ def doctor(model: str | None, quantize: str, as_json: bool) -> None:
 @DATABASE
 def calibrate(database: Path) -> None:
     """Measure how late your taps come, in a minute: later taps are credited by it."""
-    from tamer_tui.notebook import SessionError
     from tamer_tui.reports import keep_calibration
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.ClickException("calibrate needs a terminal")
     from tamer_tui.screens.calibrate import CalibrateApp
 
-    try:
+    with _one_line():
         keep_calibration(database, None)  # what would be refused in the end is refused before
         found = CalibrateApp().run()
         click.echo(keep_calibration(database, found) if found is not None else "nothing was changed")
-    except SessionError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @main.command()
@@ -264,11 +302,13 @@ def _progress(line: str) -> None:
         click.echo(f"\r\x1b[2K{line}", nl=False, err=True)
 
 
-def _report(report: Callable[[Path, bool], str], database: Path, as_json: bool) -> str:
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What a command cannot do is one line and exit code 1."""
     from tamer_tui.notebook import SessionError
 
     try:
-        return report(database, as_json)
+        yield
     except SessionError as error:
         raise click.ClickException(str(error)) from error
 

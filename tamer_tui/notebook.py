@@ -25,6 +25,7 @@ from storage.records import (
     Demonstration,
     Judgement,
     Message,
+    Prequential,
     Ranking,
     Rating,
     Response,
@@ -108,14 +109,14 @@ class Notebook:
             self._owed.remove(record)
         return bool(owed)
 
-    def keep(self, record: SampleSet | Response | Run, complain: Callable[[str], None]) -> None:
+    def keep(self, record: SampleSet | Response | Run | Prequential, complain: Callable[[str], None]) -> None:
         """Write without waiting; a failure is told."""
 
         def settled(future: Future[None]) -> None:
             error = future.exception()
             if error is not None:
                 problem = SessionError(error.message, error.hint) if isinstance(error, JournalError) else error
-                if not isinstance(record, Run):
+                if not isinstance(record, Run | Prequential):
                     self._owed.append(record)
                 loop.call_soon_threadsafe(complain, str(problem))
 

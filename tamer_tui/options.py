@@ -104,3 +104,20 @@ def engine_command(chosen: dict[str, Any]) -> tuple[str, ...] | None:
         return tuple(shlex.split(chosen["engine"])) if chosen.get("engine") else None
     except ValueError as error:
         raise click.UsageError(f"--engine {chosen['engine']}: {error}") from error
+
+
+class Since(click.ParamType):
+    """A number of the log, or a time such as 2026-11-24 or 2026-11-24T09:30, local unless it says otherwise; becomes an int or UTC."""
+
+    name = "SEQ|TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if isinstance(value, int) or value.isdecimal():
+            return int(value)
+        from datetime import UTC, datetime
+
+        try:
+            moment = datetime.fromisoformat(value)
+            return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is neither a number of the log nor a time such as 2026-11-24", param, ctx)

@@ -11,6 +11,7 @@ from storage.blind import BlindCount
 from storage.journal import Journal, JournalError
 from storage.queries import Counts, Record
 from storage.records import BASE_VERSION, Activation, BaseModel, Calibration, Sitting, new_uid
+from storage.statistics import Habits
 from tamer_tui import __version__
 from tamer_tui.notebook import SessionError
 
@@ -25,6 +26,7 @@ class Stats(Struct, frozen=True):
     blind_last_30: BlindCount
     blind_all: BlindCount
     blind_adapter_alone: BlindCount
+    habits: Habits
 
 
 def versions_report(database: Path, as_json: bool) -> str:
@@ -50,12 +52,13 @@ def stats_report(database: Path, as_json: bool) -> str:
         acting = record.acting_version()
         stats = Stats(
             str(database), record.base(), acting.id if acting else BASE_VERSION, record.counts(),
-            record.blind_count(30), record.blind_count(), record.blind_count(policy="adapter"),
+            record.blind_count(30), record.blind_count(), record.blind_count(policy="adapter"), record.habits(),
         )  # fmt: skip
     if as_json:
         return msgspec.json.encode(stats).decode()
     counts = stats.counts
     judged = {"ranking": counts.rankings, "rating": counts.ratings, "correction": counts.corrections, "demonstration": counts.demonstrations}
+    judged["tap"] = counts.taps
     lines = [
         f"{database}: {stats.base.name if stats.base else 'no model yet'}, acting: {stats.acting}",
         "judged: " + (", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in judged.items() if n) or "nothing yet"),
@@ -64,7 +67,26 @@ def stats_report(database: Path, as_json: bool) -> str:
     ]
     if stats.blind_adapter_alone.n:
         lines.append(f"the adapter alone: {stats.blind_adapter_alone.in_words()}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_habits_in_words(stats.habits)])
+
+
+def _habits_in_words(habits: Habits) -> list[str]:
+    """Only what there is something to say of."""
+    lines = []
+    if habits.pace.per_hour is not None:
+        lines.append(f"pace: {habits.pace.per_hour:g} judgements an hour over {habits.pace.hours:.1f} h, longer pauses left out")
+    if len(habits.places) > 1:
+        shares = ", ".join(f"{chr(ord('a') + p.slot)} {p.first:.0%} (chance {p.by_chance:.0%})" for p in habits.places)
+        lines.append(f"ranked first, by place: {shares}")
+    if habits.length.longer_won is not None:
+        lines.append(f"the longer answer won {habits.length.longer_won:.0%} of {habits.length.pairs:,} pairs of unequal length")
+    if habits.agreement.agree is not None:
+        lines.append(f"with yourself you agree in {habits.agreement.agree:.0%} of {habits.agreement.comparisons:,} repeated comparisons")
+    names = {"human_reward": "Ĥ", "reward": "the reward model"}
+    for each in habits.foresight:
+        if each.accuracy is not None:
+            lines.append(f"{names[each.judge]} foresaw {each.accuracy:.0%} of pairs before learning from them, {each.recent_accuracy:.0%} of late")
+    return lines
 
 
 def roll_back(database: Path, version: str) -> str:

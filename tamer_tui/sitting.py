@@ -18,7 +18,7 @@ from learners import protocol
 from learners.protocol import Command, Event, Idle
 from storage.blind import BlindCount
 from storage.queries import Record
-from storage.records import BASE_VERSION, BaseModel, Judgement, Message, Prompt, new_uid
+from storage.records import BASE_VERSION, BaseModel, Judgement, Message, Prequential, Prompt, new_uid
 from storage.records import Sitting as SittingRecord
 from tamer_tui import __version__
 from tamer_tui.dealing import Dealer, Split
@@ -260,6 +260,9 @@ class Sitting:
                 self._follow(event)
             case protocol.Learned() | protocol.Metrics() | protocol.Acting() | protocol.Idle():
                 self._learn(event)
+            case protocol.Foreseen(seq, judge, log_loss, right, pairs):
+                if self._notebook is not None:
+                    self._notebook.keep(Prequential(seq, judge, log_loss, right, pairs), self._say)
             case protocol.Appraised(_, appraisals):
                 self.appraisals = {appraisal.uid: appraisal for appraisal in appraisals}
                 self._tell(Change.APPRAISED)

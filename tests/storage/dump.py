@@ -57,7 +57,9 @@ def main() -> None:
         path = Path(folder) / "tamer.db"
         lived_in(path)
         with closing(sqlite3.connect(path)) as connection:
-            lines = list(connection.iterdump())
+            (search,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'search'").fetchone()
+            connection.execute("DROP TABLE search")  # a dump of it is none that can be read again
+            lines = [*connection.iterdump(), f"{search};", "INSERT INTO search(search) VALUES ('rebuild');"]
     lines += [f"PRAGMA application_id = {schema.APPLICATION_ID};", f"PRAGMA user_version = {schema.VERSION};"]
     sys.stdout.write("\n".join(line.replace("\x1b", "") for line in lines) + "\n")
 

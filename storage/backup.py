@@ -1,0 +1,43 @@
+"""A copy of a database that is whole and compact, made while the program runs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from storage.database import JournalError, explain, open_reader
+
+
+def back_up(database: Path, copy: Path) -> int:
+    """Write the database as it is at this moment to a new file, by way of a temporary one. Its size in bytes. Raises JournalError."""
+    copy = copy.expanduser().absolute()
+    if copy.exists():
+        raise JournalError(f"{copy} is there already", "give another name, or remove it")
+    made = copy.with_name(f".{copy.name}.{os.getpid()}")
+    try:
+        made.unlink(missing_ok=True)
+        with closing(open_reader(database)) as connection:
+            connection.execute("PRAGMA query_only = OFF")  # the copy is written over this connection; the file itself is open read-only
+            connection.execute("VACUUM INTO ?", (str(made),))
+        made.chmod(0o600)
+        _sync(made)
+        os.link(made, copy)  # unlike a rename it replaces nothing
+        _sync(copy.parent)
+    except FileExistsError:
+        raise JournalError(f"{copy} is there already", "give another name, or remove it") from None
+    except (sqlite3.Error, OSError) as error:
+        raise explain(error, copy if isinstance(error, OSError) else database) from error
+    finally:
+        with suppress(OSError):
+            made.unlink(missing_ok=True)
+    return copy.stat().st_size
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
