@@ -23,7 +23,6 @@ from storage.records import Message, Prompt
 MOST_OF_A_KIND = 10
 """Problems of one check that are listed; the rest of them are counted."""
 
-
 _ANSWER = {"response_uid": "(SELECT uid FROM responses WHERE id = t.response_id)"}
 _SET = {"set_uid": "(SELECT uid FROM sample_sets WHERE id = t.set_id)"}
 _TEXT = {"text": "(SELECT content FROM nodes WHERE id = t.node_id)"}
@@ -71,9 +70,9 @@ def problems(path: Path) -> Iterator[str]:
 _payload = lru_cache(maxsize=2)(msgspec.json.decode)
 
 
-def _said(payload: str, field: str) -> object:
+def _said(payload: str, field: str) -> str | int | float | None:
     """A field of an event, None where it has none. SQLite's own JSON stops at a NUL and rounds the last bit of numbers."""
-    value = _payload(payload).get(field)
+    value: str | int | float | None = _payload(payload).get(field)
     return int(value) if isinstance(value, bool) else value
 
 

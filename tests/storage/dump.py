@@ -13,9 +13,9 @@ from pathlib import Path
 
 from storage import schema
 from storage.journal import Journal
-from storage.records import Activation, Correction, Demonstration, Judgement, Peek, Ranking, Rating, Redo, Shown, Skip, Undo
+from storage.records import Activation, Correction, Demonstration, Judgement, Peek, Prompt, Ranking, Rating, Redo, SampleSet, Shown, Skip, Undo
 
-from .conftest import WATCHING, Desk, a_version
+from .conftest import SITTING, WATCHING, Desk, a_version, answer
 
 SAID: tuple[Judgement, ...] = (
     Ranking("s1", {"s1b": 1, "s1c": 2, "s1d": 2}, 4.5, "bc=d"),
@@ -37,10 +37,12 @@ def lived_in(path: Path) -> None:
     """A database with a row in every table, judgements of every kind, and a version that learned from what is undone since."""
     Journal.open(path).close()
     desk = Desk(path.with_name("lived-in.db"), path)
-    plain = {"text": "[/b] = ü; said it's", "seed": 2**40}
-    desk.show("s1", **plain)
-    desk.show("s2", k=2, **plain)
-    desk.show("s3", k=2, blind=False, **plain)
+    for uid, k in (("s1", 4), ("s2", 2), ("s3", 2)):
+        blind = (f"{uid}a", f"{uid}b") if uid != "s3" else (None, None)
+        desk.journal.write(SampleSet(uid, SITTING.uid, Prompt.of(f"prompt of {uid}"), k, "judge", *blind))
+        for slot in range(k):  # no control characters: a dump would lose them
+            text = "[/b] = ü; said it's" if slot else "[/b] = [31m"
+            desk.journal.write(answer(uid, slot, "acting" if slot else "base", text=text, seed=2**40)).result()
     for judgement in (*SAID, *WATCHING):
         desk.say(judgement)
     desk.journal.write(Shown("s1", "s1a", 0, (7, 8), ("On", "ce"), (1.0, 1.125), (2, 2), (0.25, 0.25)))
@@ -61,7 +63,7 @@ def main() -> None:
             connection.execute("DROP TABLE search")  # a dump of it is none that can be read again
             lines = [*connection.iterdump(), f"{search};", "INSERT INTO search(search) VALUES ('rebuild');"]
     lines += [f"PRAGMA application_id = {schema.APPLICATION_ID};", f"PRAGMA user_version = {schema.VERSION};"]
-    sys.stdout.write("\n".join(line.replace("\x1b", "") for line in lines) + "\n")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

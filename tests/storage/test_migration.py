@@ -14,6 +14,7 @@ from storage.journal import Journal, JournalError
 from storage.migration import migrate
 from storage.queries import Record
 from storage.records import Prompt
+from storage.verification import problems
 
 from .dump import SAID
 
@@ -51,6 +52,7 @@ def test_a_database_made_by_an_earlier_version_loses_nothing(tmp_path: Path, fix
         assert migrated.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
         assert migrated.execute("PRAGMA foreign_key_check").fetchall() == []
         assert migrated.execute("SELECT seq, kind, utc, payload FROM events ORDER BY seq").fetchall() == payloads
+    assert list(problems(path)) == []
     with Record(path) as record:
         live = {logged.seq: logged.judgement for logged in record.live()}
         assert all(live[seq] == SAID[seq - 1] for seq in (1, 3, 4, 5, 6, 7, 10))
