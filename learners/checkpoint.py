@@ -54,7 +54,7 @@ def find_checkpoint(name: str, progress: Progress) -> Path:
     """The directory of a local model, of 'pocket', or of a hub id, which is downloaded if need be."""
     if name == "pocket":
         if not (POCKET / "config.json").exists():
-            raise ModelError("the embedded model is not part of this build", "pass --model with a directory or a hub id")
+            raise ModelError(f"the embedded model is not in {POCKET}", "make it again with python -m learners.pocket.train, or pass --model")
         return POCKET
     path = Path(name).expanduser()
     if name.strip() and path.is_dir():

@@ -134,9 +134,13 @@ def _simulation(database: Path, chosen: dict[str, Any]) -> tuple[SessionSettings
     return settings, plan
 
 
+def _need_prompts(command: str, chosen: dict[str, Any]) -> None:
+    if chosen["prompts"] is None and chosen["model"] != "pocket":
+        raise click.UsageError(f"{command} needs --prompts FILE, or the model that ships")
+
+
 def _check_simulate_usage(chosen: dict[str, Any]) -> None:
-    if chosen["prompts"] is None:
-        raise click.UsageError("simulate needs --prompts FILE")
+    _need_prompts("simulate", chosen)
     if chosen["train_seconds"] is not None and chosen["train_steps"] is not None:
         raise click.UsageError("--train-seconds and --train-steps exclude each other")
     if chosen["feedback"] in ("correction", "taps") and not chosen["judge"]:
@@ -156,8 +160,7 @@ def generate(database: Path | None, version: str, n: int, as_json: bool, **chose
     """Answer prompts with the base or a version, as JSON lines."""
     from tamer_tui.generate import answers
 
-    if chosen["prompts"] is None:
-        raise click.UsageError("generate needs --prompts FILE")
+    _need_prompts("generate", chosen)
     if database is None and version not in ("base", "latest"):
         raise click.UsageError(f"--version {version} needs --db")
     for line in answers(session_settings(chosen, metered=True, autostart=False, bias=False), database, version, n, engine_command(chosen)):

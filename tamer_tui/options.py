@@ -38,7 +38,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "quantize": option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto", show_default=True),
     "device": option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
     "k": option("-k", type=click.IntRange(1, 9), default=4, show_default=True, help="Answers to each prompt."),
-    "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines."),
+    "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines. [default: a set that ships]"),
     "system": option("--system", help="A system message before every prompt."),
     "temperature": option("--temperature", type=FiniteRange(0, 10, min_open=True), default=1.0, show_default=True),
     "max_new_tokens": option(
@@ -71,7 +71,7 @@ DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=F
 def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     """What a sitting is started with. Raises click.UsageError for what no command takes."""
     from storage.records import Sampling
-    from tamer_tui.prompts import PromptError, read_prompts
+    from tamer_tui.prompts import PromptError, pocket_prompts, read_prompts
     from tamer_tui.views import SessionSettings
 
     if not chosen["model"].strip():
@@ -81,7 +81,8 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     if unknown or not stages:
         raise click.UsageError(f"--stages takes some of {', '.join(STAGES)}, not {unknown[0] if unknown else 'none'}")
     try:
-        prompts = read_prompts(chosen["prompts"], chosen["system"]) if chosen["prompts"] is not None else ()
+        system = chosen["system"]
+        prompts = read_prompts(file, system) if (file := chosen["prompts"]) else pocket_prompts(system) if chosen["model"] == "pocket" else ()
     except PromptError as error:
         raise click.UsageError(str(error)) from error
     settings = {

@@ -38,7 +38,15 @@ def read_prompts(path: Path, system: str | None = None) -> tuple[Prompt, ...]:
 
 def starter_prompts(chat: bool, system: str | None = None) -> tuple[Prompt, ...]:
     """What ships with the program: questions for chat models, story openings for models that only continue a text."""
-    name = "questions.txt" if chat else "openings.txt"
+    return _shipped("questions.txt" if chat else "openings.txt", system)
+
+
+def pocket_prompts(system: str | None = None) -> tuple[Prompt, ...]:
+    """For the embedded model: what it was made to talk about."""
+    return _shipped("pocket.txt", system)
+
+
+def _shipped(name: str, system: str | None) -> tuple[Prompt, ...]:
     text = files("tamer_tui").joinpath("starter", name).read_text(encoding="utf-8")
     return tuple(Prompt.of(line.strip(), system) for line in text.splitlines() if line.strip())
 

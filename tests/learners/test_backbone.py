@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from learners import checkpoint
 from learners.backbone import Backbone, ModelError, fit_prompt, forward
-from learners.checkpoint import POCKET
 from learners.device import choose_device, cpu_build
 from learners.protocol import Loading
 from learners.rendering import Renderer, continued, without_system
@@ -156,9 +156,10 @@ def test_a_file_is_no_directory() -> None:
     assert "is a file" in refusal(STORIES / "config.json").what
 
 
-@pytest.mark.skipif(POCKET.exists(), reason="the embedded model is there")
-def test_the_embedded_model_is_asked_for_in_vain_until_it_is_there() -> None:
-    assert "--model" in refusal("pocket").hint
+def test_an_embedded_model_that_is_missing_says_how_to_make_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "POCKET", tmp_path / "weights")
+    error = refusal("pocket")
+    assert str(tmp_path) in error.what and "python -m learners.pocket.train" in error.hint
 
 
 @needs_stories

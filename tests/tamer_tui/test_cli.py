@@ -169,8 +169,8 @@ def test_prompts_that_cannot_be_read_are_bad_usage(tmp_path: Path, operator: str
 
 
 def test_commands_that_need_prompts_say_so(tmp_path: Path, operator: str) -> None:
-    failed(tamer("generate"), 2, "--prompts FILE")
-    failed(tamer("simulate", tmp_path / "a.db", "--operator", operator), 2, "--prompts FILE")
+    failed(tamer("generate", "--model", tmp_path), 2, "--prompts FILE")
+    failed(tamer("simulate", tmp_path / "a.db", "--operator", operator, "--model", tmp_path), 2, "--prompts FILE")
     failed(tamer("generate", "--version", "v1", "--prompts", "x"), 2, "--db")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.records import Message
-from tamer_tui.prompts import LONGEST_PROMPT, PromptError, read_prompts, starter_prompts
+from learners.pocket import corpus
+from storage.records import Message, Prompt
+from tamer_tui.prompts import LONGEST_PROMPT, PromptError, pocket_prompts, read_prompts, starter_prompts
 
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp", "Zs"]), min_size=1).filter(
     lambda line: not line.startswith(("{", "\ufeff"))
@@ -101,14 +103,18 @@ def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
         read_prompts(tmp_path)
 
 
-@pytest.mark.parametrize("chat", [True, False])
-def test_starter_prompts_are_many_varied_and_fill_every_split(chat: bool) -> None:
-    prompts = starter_prompts(chat)
+@pytest.mark.parametrize("shipped", [lambda: starter_prompts(True), lambda: starter_prompts(False), pocket_prompts])
+def test_starter_prompts_are_many_varied_and_fill_every_split(shipped: Callable[[], tuple[Prompt, ...]]) -> None:
+    prompts = shipped()
     assert len(prompts) >= 60
     assert len({prompt.text.lower() for prompt in prompts}) == len(prompts)
     assert all(len(prompt.text) < 200 and prompt.text == prompt.text.strip() for prompt in prompts)
     shares = [sum(low <= prompt.fraction < high for prompt in prompts) for low, high in ((0, 0.2), (0.2, 0.3), (0.3, 1))]
     assert shares[0] and shares[2] > len(prompts) / 2
+
+
+def test_the_prompts_of_the_embedded_model_are_those_that_its_corpus_makes() -> None:
+    assert [prompt.text for prompt in pocket_prompts()] == corpus.starter_prompts()
 
 
 def test_openings_leave_a_sentence_open_and_questions_do_not() -> None:
