@@ -20,6 +20,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Protocol
 
+from storage.records import Calibration
+
 LEAST_MASS = 0.5
 """Share of a tap's window that must not lie before the answer: below, the tap was most likely about something else."""
 COMPLETE = 0.9
@@ -82,6 +84,15 @@ class Gamma:
             term *= x / n
             total += term
         return min(1.0, total * math.exp(self.shape * math.log(x) - x - math.lgamma(self.shape)))
+
+
+def window_of(calibration: Calibration | None) -> Window:
+    """Of the author, where the operator's own was not measured."""
+    if calibration is None:
+        return Uniform()
+    if calibration.family == "gamma" and calibration.shape and calibration.scale:
+        return Gamma(calibration.shape, calibration.scale)
+    return Uniform(calibration.low, calibration.high)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from learners.credit import Gamma, Uniform, Window, credit
+from learners.credit import credit, window_of
 from learners.examples import Comparison, Scored, Target
 from learners.protocol import Answer, Lesson
 from learners.sft import correction_weights
-from storage.records import Calibration, Correction, Message, Ranking, Rating, Tap
+from storage.records import Correction, Message, Ranking, Rating, Tap
 
 RATING_MIDDLE = 4.0
 RATING_HALF_RANGE = 3.0
@@ -206,15 +206,6 @@ def original_name(seq: int) -> str:
 def tap_name(seq: int, position: int) -> str:
     """Name of one token as evidence: what tap `seq` says of it."""
     return f"tap:{seq}@{position}"
-
-
-def window_of(calibration: Calibration | None) -> Window:
-    """Of the author, where the operator's own was not measured."""
-    if calibration is None:
-        return Uniform()
-    if calibration.family == "gamma" and calibration.shape and calibration.scale:
-        return Gamma(calibration.shape, calibration.scale)
-    return Uniform(calibration.low, calibration.high)
 
 
 def changed_span(before: Sequence[int], after: Sequence[int]) -> tuple[int, int]:

@@ -150,6 +150,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """A read-only connection that works while another process writes. Raises JournalError."""
+    path = path.expanduser().resolve()
     if not path.exists():
         raise JournalError(f"there is no database at {path}", "check the path")
     try:

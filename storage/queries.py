@@ -241,6 +241,14 @@ class Record:
         with self._snapshot() as connection:
             return _counts(connection)
 
+    def imported(self, sha256: str) -> bool:
+        """Whether an item with this content was imported."""
+        return bool(self._values("SELECT 1 FROM import_items WHERE sha256 = ?", sha256))
+
+    def imported_file(self, sha256: str, format: str) -> bool:
+        """Whether all of a file was imported."""
+        return bool(self._values("SELECT 1 FROM imports WHERE sha256 = ? AND format = ?", sha256, format))
+
     def habits(self) -> Habits:
         """How the operator judges: seconds for a million events."""
         with self._snapshot() as connection:

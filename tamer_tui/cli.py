@@ -232,6 +232,36 @@ def backup(database: Path, copy: Path) -> None:
 
 @main.command()
 @DATABASE
+@click.option("--format", "format", required=True, help="Such as trl-preference, trl-kto, parquet, tamer: see docs/data.md.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A file, or a folder for formats of several files.")
+@click.option("--since", type=Since(), help="Only judgements from this number of the log, or this time, on.")
+@click.option("--split-by-prompt", "test_share", type=FiniteRange(0, 1, max_open=True), default=0.0, help="Share of prompts for a test split.")
+@click.option("--redact", is_flag=True, help="Replace e-mail addresses, telephone numbers, keys and home folders.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+def export(database: Path, format: str, out: Path, since: int | str | None, test_share: float, redact: bool, force: bool) -> None:
+    """Write the judgements for a trainer, also while the program runs."""
+    from storage.exchange.exporting import Options
+    from tamer_tui.exchange import export_to
+
+    with _one_line():
+        click.echo(export_to(database, out, Options(format, since, test_share, redact), force))
+
+
+@main.command("import")
+@DATABASE
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--format", "format", required=True, help="Such as hh, oasst, prodigy, argilla, trl-preference, tamer: see docs/data.md.")
+@click.option("--skip-bad", is_flag=True, help="Leave malformed lines out instead of importing nothing.")
+def import_(database: Path, file: Path, format: str, skip_bad: bool) -> None:
+    """Take over judgements made elsewhere; they teach like your own."""
+    from tamer_tui.exchange import import_from
+
+    with _one_line():
+        click.echo(import_from(database, file, format, skip_bad))
+
+
+@main.command()
+@DATABASE
 @click.argument("version")
 def rollback(database: Path, version: str) -> None:
     """Let the next sitting act with an earlier VERSION ('base' for none)."""

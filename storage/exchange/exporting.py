@@ -1,0 +1,240 @@
+"""Exports: a snapshot of the live judgements in a trainer's format, whole or not at all, with a manifest beside it.
+
+The same database and options give the same bytes; nothing in the files tells when they were made. Everything is written to a temporary folder
+beside the target and moved into place at the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from storage.backup import back_up
+from storage.database import JournalError, explain, open_reader
+from storage.exchange import lossless
+from storage.exchange.formats import FORMATS, WHOLE, File, Format
+from storage.exchange.items import Item, Steps
+from storage.exchange.reading import Reader
+from storage.exchange.redaction import Redactor
+from storage.exchange.sinks import Lines, Parquet, Sink, sha256_of, write_json
+from storage.records import Prompt
+
+
+class Options(Struct, frozen=True):
+    """What is exported, and how. `since` is the first event (or UTC time) that counts; `test_share` of the prompts, by hash, become a test split."""
+
+    format: str
+    since: int | str | None = None
+    test_share: float = 0.0
+    redact: bool = False
+
+
+class Manifest(Struct, frozen=True):
+    """What lies beside an export."""
+
+    format: str
+    options: Options
+    last_event: int
+    chain: str  # hash of the last event: names the state of the log
+    rows: dict[str, int]  # by file
+    sha256: dict[str, str]  # by file
+    left_out: int = 0  # items that the format cannot tell
+    redacted: dict[str, int] = {}
+
+
+class Log(NamedTuple):
+    last_event: int
+    chain: str
+
+
+def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] = (), force: bool = False) -> Manifest:
+    """Write `out` and `out`.manifest.json; `steps` are the items of a stepwise format. Raises JournalError, and then leaves everything as it was."""
+    out = out.expanduser().absolute()
+    _check(options)
+    taken = [path for path in (*_targets(out, options), _manifest_of(out)) if path.exists()]
+    if taken and not force:
+        raise JournalError(f"{taken[0]} is there already", "give another --out, or --force to replace it")
+    if out == database.expanduser().absolute():
+        raise JournalError("the database itself is no place for its export", "give another --out")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            made = Path(folder) / "made"
+            made.mkdir()
+            manifest = _whole(database, made, out, options) if options.format in WHOLE else _rows(database, made, out, options, steps)
+            write_json(Path(folder) / "manifest", manifest)
+            _put_in_place(made, out, options)
+            (Path(folder) / "manifest").replace(_manifest_of(out))
+    except OSError as error:
+        raise JournalError(f"cannot write {out}: {error.strerror or error}", "choose a folder that you may write to") from error
+    except sqlite3.Error as error:
+        raise explain(error, database) from error
+    return manifest
+
+
+def _check(options: Options) -> None:
+    if options.format not in FORMATS and options.format not in WHOLE:
+        raise JournalError(f"there is no format {options.format!r}", f"use one of {', '.join((*FORMATS, *WHOLE))}")
+    if not 0 <= options.test_share < 1:
+        raise JournalError(f"a test split of {options.test_share:g} is none", "give a share below 1, such as 0.1")
+    if options.format in WHOLE and (options.since is not None or options.test_share or options.redact):
+        raise JournalError(f"{options.format} is the whole database", "leave out --since, --split-by-prompt and --redact, or choose another format")
+
+
+def _manifest_of(out: Path) -> Path:
+    return out.with_name(out.name + ".manifest.json")
+
+
+def _splits(options: Options) -> tuple[str, ...]:
+    return ("train", "test") if options.test_share else ("",)
+
+
+def _name(file: File, out: Path, options: Options, split: str) -> str:
+    """Of one file of an export, relative to its place."""
+    if options.format == "parquet":
+        return f"data/{file.name}/{split or 'train'}-00000-of-00001.parquet"
+    name = Path(file.name or out.name)
+    return f"{name.stem}.{split}{name.suffix}" if split else name.name
+
+
+def _targets(out: Path, options: Options) -> list[Path]:
+    """What the export is going to be called."""
+    chosen = FORMATS.get(options.format)
+    if chosen is None or chosen.folder:
+        return [out]
+    return [out.with_name(_name(chosen.files[0], out, options, split)) for split in _splits(options)]
+
+
+def _put_in_place(made: Path, out: Path, options: Options) -> None:
+    chosen = FORMATS.get(options.format)
+    if chosen is None or not chosen.folder:
+        for target in _targets(out, options):
+            if target.is_dir():
+                shutil.rmtree(target)
+            (made / target.name).replace(target)
+        return
+    old = made.parent / "old"
+    if out.exists():
+        out.rename(old)
+    made.rename(out)
+
+
+# --- the whole database ----------------------------------------------------------------------------------------------------
+
+
+def _whole(database: Path, made: Path, out: Path, options: Options) -> Manifest:
+    target = made / out.name
+    if options.format == "sqlite":
+        back_up(database, target)
+        with _snapshot(target) as connection:
+            log = _log(connection)
+            rows = log.last_event
+        for suffix in ("-wal", "-shm"):
+            target.with_name(target.name + suffix).unlink(missing_ok=True)
+    else:
+        with _snapshot(database) as connection, closing(Lines(target)) as sink:
+            log = _log(connection)
+            for row in lossless.dump(connection):
+                sink.add(row)
+            rows = sink.rows
+    return Manifest(options.format, options, *log, {out.name: rows}, {out.name: sha256_of(target)})
+
+
+@contextmanager
+def _snapshot(database: Path) -> Iterator[sqlite3.Connection]:
+    with closing(open_reader(database)) as connection:
+        connection.execute("BEGIN")
+        yield connection
+
+
+def _log(connection: sqlite3.Connection) -> Log:
+    row = connection.execute("SELECT seq, sha256 FROM chain ORDER BY seq DESC LIMIT 1").fetchone()
+    return Log(*row) if row else Log(0, "")
+
+
+# --- rows for trainers -----------------------------------------------------------------------------------------------------
+
+
+def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterable[Steps]) -> Manifest:
+    chosen, redactor = FORMATS[options.format], Redactor()
+    rows: dict[str, int] = {}
+    left_out = 0
+    with _snapshot(database) as connection:
+        log = _log(connection)
+        reader = Reader(connection, _first(connection, options.since))
+        for file in chosen.files:
+            items: Iterable[Item] = steps if file.source == "steps" else getattr(reader, file.source)()
+            counts = _write(file, items, made, out, options, redactor)
+            left_out += counts.pop("", 0)
+            rows |= counts
+    for name, content in _extra(chosen, options, rows).items():
+        if isinstance(content, str):
+            (made / name).write_text(content, encoding="utf-8")
+        else:
+            write_json(made / name, content)
+    hashes = {str(path.relative_to(made)): sha256_of(path) for path in sorted(made.rglob("*")) if path.is_file()}
+    return Manifest(options.format, options, *log, rows, hashes, left_out, dict(sorted(redactor.counts.items())))
+
+
+def _write(file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor) -> Counter[str]:
+    """Rows of each file; under '' what was left out."""
+    names = {split: _name(file, out, options, split) for split in _splits(options)}
+    counts: Counter[str] = Counter(dict.fromkeys(names.values(), 0))
+    sinks: dict[str, Sink] = {}
+    try:
+        for split, name in names.items():
+            sinks[split] = Parquet(made / name, file.name) if options.format == "parquet" else Lines(made / name)
+        for item in items:
+            split = "" if not options.test_share else "test" if Prompt(item.messages).fraction < options.test_share else "train"
+            row = file.row(redactor.item(item) if options.redact else item)
+            counts[names[split] if row is not None else ""] += 1
+            if row is not None:
+                sinks[split].add(row)
+    finally:
+        for sink in sinks.values():
+            sink.close()
+    return counts
+
+
+def _first(connection: sqlite3.Connection, since: int | str | None) -> int:
+    if not isinstance(since, str):
+        return since or 0
+    (seq,) = connection.execute("SELECT min(seq) FROM events WHERE utc >= ?", (since,)).fetchone()
+    return int(seq) if seq is not None else _log(connection).last_event + 1
+
+
+def _extra(chosen: Format, options: Options, rows: dict[str, int]) -> dict[str, Any]:
+    """Files of fixed content: with a split LLaMA-Factory is told of both halves, and a Parquet folder gets its card."""
+    if options.format == "parquet":
+        return {"README.md": _card(rows)}
+    extra = dict(chosen.extra)
+    if options.test_share and (info := extra.get("dataset_info.json")):
+        extra["dataset_info.json"] = {
+            f"{name}_{split}": entry | {"file_name": entry["file_name"].replace(".jsonl", f".{split}.jsonl")}
+            for name, entry in info.items() for split in ("train", "test")
+        }  # fmt: skip
+    return extra
+
+
+def _card(rows: dict[str, int]) -> str:
+    configs: dict[str, list[str]] = {}
+    for name in rows:
+        _, config, file = name.split("/")
+        configs.setdefault(config, []).append(file.split("-")[0])
+    listed = "".join(
+        f"- config_name: {config}\n  data_files:\n" + "".join(f"  - split: {split}\n    path: data/{config}/{split}-*.parquet\n" for split in splits)
+        for config, splits in configs.items()
+    )
+    counted = "".join(f"- `{name}`: {n:,} rows\n" for name, n in rows.items())
+    return (
+        f"---\nlicense: other\ntags: [human-feedback, rlhf, tamer, preference]\nconfigs:\n{listed}---\n\n# Judgements of one operator\n\n"
+        f"Exported by tamer-tui. `preference` compares answers, with a margin from 0 to 1; `kto` labels single answers; `sft` is what the operator\n"
+        f"wrote. Prompts and answers are lists of messages.\n\n{counted}"
+    )

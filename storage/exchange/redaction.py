@@ -1,0 +1,59 @@
+"""What identifies people and machines, replaced by what it was. Patterns find the usual forms; they are no guarantee."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from msgspec.structs import replace
+
+from storage.exchange.items import Comparison, Item, Labelled, Messages, Ranked, Steps, Written
+
+PATTERNS = {
+    "key": re.compile(
+        r"\b(?:sk|pk|rk|ghp|gho|ghs|github_pat|glpat|hf|xox[abprs]|AKIA|ASIA|AIza|ya29)[-_A-Za-z0-9.]{12,}"
+        r"|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+        re.DOTALL,
+    ),
+    "e-mail": re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
+    "home": re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[^\s/\\:\"']+"),
+    "phone": re.compile(r"(?<![\w.])\+?\(?\d{1,4}\)?(?:[ .-]?\(?\d{2,4}\)?){2,5}(?![\w.]*\d)"),
+}
+FEWEST_DIGITS = 8
+"""Of what counts as a telephone number."""
+
+
+class Redactor:
+    """Counts what it replaced, by kind."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def text(self, text: str) -> str:
+        for kind, pattern in PATTERNS.items():
+            text = pattern.sub(lambda match, kind=kind: self._instead(kind, match[0]), text)  # type: ignore[misc]
+        return text
+
+    def _instead(self, kind: str, found: str) -> str:
+        if kind == "phone" and sum(map(str.isdigit, found)) < FEWEST_DIGITS:
+            return found
+        self.counts[kind] += 1
+        return f"[{kind}]"
+
+    def messages(self, messages: Messages) -> Messages:
+        return tuple(replace(message, content=self.text(message.content)) for message in messages)
+
+    def item(self, item: Item) -> Item:
+        """The same with every text redacted."""
+        messages = self.messages(item.messages)
+        match item:
+            case Comparison(_, chosen, rejected, margin):
+                return Comparison(messages, self.text(chosen), self.text(rejected), margin)
+            case Labelled(_, answer, good):
+                return Labelled(messages, self.text(answer), good)
+            case Written(_, text):
+                return Written(messages, self.text(text))
+            case Steps(_, sentences, good):
+                return Steps(messages, tuple(map(self.text, sentences)), good)
+            case Ranked(_, answers, ranks):
+                return Ranked(messages, tuple(map(self.text, answers)), ranks)

@@ -1,0 +1,137 @@
+"""`tamer export` and `tamer import`, and the one kind of item that takes credit to make: answers in steps, from taps."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from learners.credit import credit, window_of
+from storage.exchange.exporting import Manifest, Options, export
+from storage.exchange.importing import Imported, import_file
+from storage.exchange.items import Messages, Steps
+from storage.journal import Journal, JournalError
+from storage.queries import Record, Taught
+from storage.records import Span, Tap
+from tamer_tui import __version__
+from tamer_tui.notebook import SessionError
+
+_SENTENCE = re.compile(r"""[^.!?\n]*[.!?\n]+["')\]]*\s*|[^.!?\n]+$""")
+
+
+def export_to(database: Path, out: Path, options: Options, force: bool) -> str:
+    """What was written, in words. Raises SessionError."""
+    try:
+        with Record(database) as record:
+            manifest = export(database, out, options, steps(record, options.since) if options.format == "trl-stepwise" else (), force)
+    except JournalError as error:
+        raise SessionError(error.message, error.hint) from error
+    return in_words(manifest, out)
+
+
+def in_words(manifest: Manifest, out: Path) -> str:
+    files = ", ".join(f"{n:,} rows in {name}" for name, n in manifest.rows.items())
+    lines = [f"{out}: {files}"]
+    if manifest.left_out:
+        lines.append(f"{manifest.left_out:,} left out: {manifest.format} cannot tell them")
+    if manifest.redacted:
+        lines.append("redacted: " + ", ".join(f"{n} {kind}" for kind, n in manifest.redacted.items()))
+    return "\n".join(lines)
+
+
+def import_from(database: Path, file: Path, format: str, skip_bad: bool) -> str:
+    """What was added, in words. Raises SessionError."""
+    try:
+        with Journal.open(database) as journal:
+            done = import_file(journal, file, format, __version__, skip_bad)
+    except JournalError as error:
+        raise SessionError(error.message, error.hint) from error
+    return imported_in_words(done)
+
+
+def imported_in_words(done: Imported) -> str:
+    lines = [f"{done.added:,} judgement{'s' if done.added != 1 else ''} added" + (f", {done.known:,} were there before" if done.known else "")]
+    if done.skipped:
+        lines.append(f"{done.skipped:,} lines left out: {'; '.join(done.complaints)}" + ("; …" if done.skipped > len(done.complaints) else ""))
+    return "\n".join(lines)
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------------
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """They make up the text."""
+    return tuple(_SENTENCE.findall(text)) or (text,)
+
+
+def steps(record: Record, since: int | str | None = None) -> Iterator[Steps]:
+    """Answers with live taps or valued spans: a sentence is fine unless their credited sum is below 0."""
+    told: defaultdict[str, list[float]] = defaultdict(list)  # by answer: what was said of each character
+    texts: dict[str, Taught] = {}
+    for taught in record.lessons():
+        tap = taught.logged.judgement
+        if not isinstance(tap, Tap) or taught.shown is None or not _counts(taught, since):
+            continue
+        text = "".join(taught.shown.texts)
+        values = told.setdefault(tap.response_uid, [0.0] * len(text))
+        texts[tap.response_uid] = taught
+        _add(values, taught, tap)
+    spans = _spans(record, since)
+    for uid, taught in texts.items():
+        assert taught.shown is not None
+        text, values = "".join(taught.shown.texts), told[uid]
+        for span in spans.pop(uid, []):
+            _mark(values, span)
+        yield _steps(taught.sample_set.prompt.messages, text, values)
+    for marked in spans.values():
+        set_uid, uid = marked[0].set_uid, marked[0].response_uid
+        text = next(answer.text for answer in record.responses(set_uid) if answer.uid == uid)
+        values = [0.0] * len(text)
+        for span in marked:
+            _mark(values, span)
+        yield _steps(record.sample_set(set_uid).prompt.messages, text, values)
+
+
+def _counts(taught: Taught, since: int | str | None) -> bool:
+    logged = taught.logged
+    return logged.utc >= since if isinstance(since, str) else logged.seq >= (since or 0)
+
+
+def _add(values: list[float], taught: Taught, tap: Tap) -> None:
+    """A tap's value on the characters of the tokens that it is credited to."""
+    assert taught.shown is not None
+    lengths = [len(text) for text in taught.shown.texts]
+    if tap.whole:
+        shares: tuple[float, ...] = tuple(1 / len(lengths) for _ in lengths)
+    else:
+        shares = credit(tap.seconds, taught.shown.seconds, window_of(taught.window)).shares
+    start = 0
+    for length, share in zip(lengths, shares, strict=True):
+        for i in range(start, start + length):
+            values[i] += tap.value * share / length
+        start += length
+
+
+def _mark(values: list[float], span: Span) -> None:
+    for i in range(span.start, min(span.stop, len(values))):
+        values[i] += (span.value or 0.0) / (span.stop - span.start)
+
+
+def _spans(record: Record, since: int | str | None) -> dict[str, list[Span]]:
+    found: dict[str, list[Span]] = {}
+    for logged in record.live():
+        span = logged.judgement
+        late = logged.utc >= since if isinstance(since, str) else logged.seq >= (since or 0)
+        if isinstance(span, Span) and span.value is not None and late:
+            found.setdefault(span.response_uid, []).append(span)
+    return found
+
+
+def _steps(messages: Messages, text: str, values: list[float]) -> Steps:
+    parts, good, start = sentences(text), [], 0
+    for part in parts:
+        good.append(math.fsum(values[start : start + len(part)]) >= -1e-9)
+        start += len(part)
+    return Steps(messages, parts, tuple(good))

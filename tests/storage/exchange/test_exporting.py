@@ -1,0 +1,272 @@
+"""Exports, read with nothing but the json module and compared with what was said."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.database import JournalError
+from storage.exchange.exporting import Manifest, Options, export
+from storage.exchange.formats import FORMATS
+from storage.exchange.items import Steps
+from storage.journal import Journal
+from storage.records import Message, Prompt, Ranking, Rating
+from storage.verification import problems
+from tests.storage.conftest import Desk
+
+from .conftest import TALK, ask
+
+CHAT = [{"role": message.role, "content": message.content} for message in TALK]
+OF = {uid: [{"role": "user", "content": f"prompt of {uid}"}] for uid in ("s2", "s3", "s4")}
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+COMPARED = [  # prompt, better, worse, margin
+    (CHAT, "one", "three", 1 / 3), (CHAT, "=cmd()", "one", 1 / 3), (CHAT, "two", "three", 1 / 3), (CHAT, "=cmd()", "two", 1 / 3),
+    (CHAT, "=cmd()", "three", 2 / 3), (OF["s2"], "good", "bad", 4 / 6), (OF["s2"], "good", "so so", 2 / 6), (OF["s2"], "so so", "bad", 2 / 6),
+    (OF["s3"], "right", "wrong", 1.0),
+]  # fmt: skip
+LABELLED = [
+    (OF["s2"], "good", True), (OF["s2"], "bad", False), (CHAT, "three", False), (CHAT, "=cmd()", True),
+    (OF["s3"], "right", True), (OF["s3"], "wrong", False), (OF["s4"], "ideal\nin two lines", True),
+]  # fmt: skip
+WRITTEN = [(OF["s4"], "ideal\nin two lines"), (OF["s3"], "right")]
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def exported(desk: Desk, tmp_path: Path, format: str, **options: Any) -> tuple[Path, Manifest]:
+    out = tmp_path / f"out-{format}{'' if FORMATS.get(format) and FORMATS[format].folder else '.jsonl'}"
+    return out, export(desk.path, out, Options(format, **options))
+
+
+def by_text(found: list[Any]) -> list[Any]:
+    return sorted(found, key=json.dumps)
+
+
+def test_preferences_are_every_pair_that_was_said_with_its_margin(judged: Desk, tmp_path: Path) -> None:
+    for format in ("trl-preference", "openrlhf"):
+        out, manifest = exported(judged, tmp_path, format)
+        expected = [{"prompt": p, "chosen": said(c), "rejected": said(r), "margin": round(m, 6)} for p, c, r, m in COMPARED]
+        assert by_text(rows(out)) == by_text(expected)
+        assert manifest.rows == {out.name: len(COMPARED)}
+
+
+def test_strength_is_the_margin_where_it_was_said(desk: Desk, tmp_path: Path) -> None:
+    ask(desk, "s1", "a", "b", "c")
+    desk.say(Ranking("s1", {"s1a": 1, "s1b": 2, "s1c": 3}, strength=2))
+    out, _ = exported(desk, tmp_path, "trl-preference")
+    assert [row["margin"] for row in rows(out)] == [0.666667] * 3
+
+
+def test_labels_and_writings(judged: Desk, tmp_path: Path) -> None:
+    out, _ = exported(judged, tmp_path, "trl-kto")
+    assert by_text(rows(out)) == by_text([{"prompt": p, "completion": said(a), "label": good} for p, a, good in LABELLED])
+    out, _ = exported(judged, tmp_path, "trl-sft")
+    assert rows(out) == [{"prompt": p, "completion": said(text)} for p, text in WRITTEN]
+
+
+def test_openai(judged: Desk, tmp_path: Path) -> None:
+    out, _ = exported(judged, tmp_path, "openai-dpo")
+    expected = [
+        {"input": {"messages": p, "tools": [], "parallel_tool_calls": True}, "preferred_output": said(c), "non_preferred_output": said(r)}
+        for p, c, r, _ in COMPARED
+    ]
+    assert by_text(rows(out)) == by_text(expected)
+    out, _ = exported(judged, tmp_path, "openai-sft")
+    assert rows(out) == [{"messages": p + said(text)} for p, text in WRITTEN]
+
+
+def test_axolotl(judged: Desk, tmp_path: Path) -> None:
+    out, _ = exported(judged, tmp_path, "axolotl")
+    assert by_text(rows(out / "dpo.jsonl")) == by_text([{"messages": p, "chosen": said(c)[0], "rejected": said(r)[0]} for p, c, r, _ in COMPARED])
+    (ranked,) = rows(out / "ranked.jsonl")
+    assert ranked["answers"] == [
+        {"answer": "one", "rank": 2}, {"answer": "two", "rank": 2}, {"answer": "three", "rank": 3}, {"answer": "=cmd()", "rank": 1}
+    ]  # fmt: skip
+    assert ranked["prompt"] == "system: Be kind.\n\nuser: Hi\n\nassistant: Hello!\n\nuser: And now?"
+    assert by_text(rows(out / "kto.jsonl"))[0].keys() == {"prompt", "completion", "label"}
+    assert rows(out / "sft.jsonl") == [{"messages": p + said(text)} for p, text in WRITTEN]
+
+
+def test_llamafactory_by_its_rules(judged: Desk, tmp_path: Path) -> None:
+    """sharegpt: turns alternate, the user's first; a comparison's conversation ends with the user; a tag is a boolean; every column is there."""
+    out, _ = exported(judged, tmp_path, "llamafactory")
+    info = json.loads((out / "dataset_info.json").read_text())
+    assert set(info) == {"tamer_preference", "tamer_kto", "tamer_sft"}
+    for name, entry in info.items():
+        found = rows(out / entry["file_name"])
+        assert found and entry["formatting"] == "sharegpt"
+        for row in found:
+            assert set(entry["columns"].values()) <= row.keys()
+            turns = row["conversations"]
+            assert [turn["from"] for turn in turns] == [("human", "gpt")[i % 2] for i in range(len(turns))]
+            assert len(turns) % 2 == (1 if name == "tamer_preference" else 0)
+            if entry.get("ranking"):
+                assert row["chosen"]["from"] == row["rejected"]["from"] == "gpt"
+            if name == "tamer_kto":
+                assert isinstance(row["kto_tag"], bool)
+    preferences = rows(out / "preference.jsonl")
+    assert sum(row["system"] == "Be kind." for row in preferences) == 5 and len(preferences) == len(COMPARED)
+
+
+def test_a_conversation_that_does_not_alternate_is_left_out_where_it_must_and_counted(desk: Desk, tmp_path: Path) -> None:
+    ask(desk, "s1", "a", "b", messages=(Message("user", "one"), Message("user", "two")))
+    desk.say(Ranking("s1", {"s1a": 1, "s1b": 2}))
+    out, manifest = exported(desk, tmp_path, "llamafactory")
+    assert (rows(out / "preference.jsonl"), manifest.left_out) == ([], 3)  # a comparison and two labels
+    assert len(rows(exported(desk, tmp_path, "trl-preference")[0])) == 1
+
+
+def test_steps_come_from_outside(judged: Desk, tmp_path: Path) -> None:
+    out = tmp_path / "steps.jsonl"
+    export(judged.path, out, Options("trl-stepwise"), [Steps(TALK[1:2], ("First. ", "Second."), (True, False))])
+    assert rows(out) == [{"prompt": "Hi", "completions": ["First. ", "Second."], "labels": [True, False]}]
+
+
+# --- manifest, splits, since, redaction -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", [*FORMATS, "tamer"])
+def test_the_same_database_and_options_give_the_same_bytes_and_the_manifest_knows_them(judged: Desk, tmp_path: Path, format: str) -> None:
+    hashes = []
+    for turn in ("a", "b"):
+        (tmp_path / turn).mkdir()
+        out = tmp_path / turn / "out.jsonl"
+        export(judged.path, out, Options(format, test_share=0.0 if format == "tamer" else 0.4))
+        files = sorted(path for path in (tmp_path / turn).rglob("*") if path.is_file())
+        hashes.append([(path.relative_to(tmp_path / turn), sha256(path.read_bytes()).hexdigest()) for path in files])
+        manifest = json.loads((tmp_path / turn / "out.jsonl.manifest.json").read_text())
+        for name, digest in manifest["sha256"].items():
+            beside = out / name if out.is_dir() else out.with_name(name)
+            assert sha256(beside.read_bytes()).hexdigest() == digest
+        assert manifest["last_event"] == judged.record.last_seq() and manifest["format"] == format
+    assert hashes[0] == hashes[1] and len(hashes[0]) > 1
+
+
+def test_a_split_never_has_a_prompt_on_both_sides(desk: Desk, tmp_path: Path) -> None:
+    for i in range(60):
+        for again in ("x", "y"):
+            uid = f"s{i}{again}"
+            ask(desk, uid, "better", "worse", messages=(Message("user", f"question {i}"),))
+            desk.say(Ranking(uid, {f"{uid}a": 1, f"{uid}b": 2}))
+    out = tmp_path / "pairs.jsonl"
+    manifest = export(desk.path, out, Options("trl-preference", test_share=0.3))
+    train, test = rows(tmp_path / "pairs.train.jsonl"), rows(tmp_path / "pairs.test.jsonl")
+    sides = [{row["prompt"][0]["content"] for row in side} for side in (train, test)]
+    assert not sides[0] & sides[1] and len(train) + len(test) == 120 and 6 <= len(sides[1]) <= 32
+    assert all(Prompt.of(text).fraction < 0.3 for text in sides[1])
+    assert manifest.rows == {"pairs.train.jsonl": len(train), "pairs.test.jsonl": len(test)} and not out.exists()
+
+
+def test_since_a_number_or_a_time(judged: Desk, tmp_path: Path) -> None:
+    correction = next(logged for logged in judged.record.log() if type(logged.judgement).__name__ == "Correction")
+    for folder, since in (("number", correction.seq), ("time", correction.utc)):
+        (tmp_path / folder).mkdir()
+        out, _ = exported(judged, tmp_path / folder, "trl-sft", since=since)
+        assert {row["completion"][0]["content"] for row in rows(out)} == {"right", "ideal\nin two lines"}
+    out, _ = exported(judged, tmp_path, "trl-preference", since=correction.seq)
+    assert [row["chosen"][0]["content"] for row in rows(out)] == ["right"]
+    late = tmp_path / "late.jsonl"
+    export(judged.path, late, Options("trl-preference", since="2999-01-01T00:00:00.000Z"))
+    assert rows(late) == []
+
+
+SECRETS = "mail jo.do+x@mail.example.org or call +49 (170) 123-4567; key sk-abcdefghijklmnop1234, token hf_abcdefghijklmnopqrst, /home/jo/notes"
+
+
+def test_redaction_replaces_what_identifies_and_counts_it(desk: Desk, tmp_path: Path) -> None:
+    ask(desk, "s1", SECRETS, "In 1999 there were 12 apples and 3.14159 pies; 2 + 2 = 4.", messages=(Message("user", "from C:\\Users\\jo\\x"),))
+    desk.say(Ranking("s1", {"s1a": 1, "s1b": 2}))
+    out, manifest = exported(desk, tmp_path, "trl-preference", redact=True)
+    (row,) = rows(out)
+    assert row["chosen"][0]["content"] == "mail [e-mail] or call [phone]; key [key], token [key], [home]/notes"
+    assert row["rejected"][0]["content"] == "In 1999 there were 12 apples and 3.14159 pies; 2 + 2 = 4."
+    assert row["prompt"][0]["content"] == "from [home]\\x"
+    assert manifest.redacted == {"e-mail": 1, "home": 2, "key": 2, "phone": 1}
+
+
+# --- what may go wrong ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_not_replaced_without_force(judged: Desk, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("precious")
+    with pytest.raises(JournalError, match="is there already"):
+        export(judged.path, out, Options("trl-preference"))
+    assert out.read_text() == "precious"
+    export(judged.path, out, Options("trl-preference"), force=True)
+    assert len(rows(out)) == len(COMPARED)
+    with pytest.raises(JournalError, match="is there already"):
+        export(judged.path, tmp_path / "out.jsonl", Options("trl-kto"))
+
+
+def test_a_folder_is_replaced_as_a_whole(judged: Desk, tmp_path: Path) -> None:
+    out = tmp_path / "folder"
+    out.mkdir()
+    (out / "old.jsonl").write_text("old")
+    export(judged.path, out, Options("axolotl"), force=True)
+    assert sorted(path.name for path in out.iterdir()) == ["dpo.jsonl", "kto.jsonl", "ranked.jsonl", "sft.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (Options("csv"), "there is no format 'csv': use one of trl-preference"),
+        (Options("trl-kto", test_share=1.5), "a test split of 1.5 is none"),
+        (Options("tamer", redact=True), "tamer is the whole database"),
+        (Options("sqlite", since=3), "sqlite is the whole database"),
+    ],
+    ids=repr,
+)
+def test_what_makes_no_sense_is_one_line_and_leaves_nothing(judged: Desk, tmp_path: Path, options: Options, line: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(JournalError) as error:
+        export(judged.path, tmp_path / "out", options)
+    assert f"{error.value.message}: {error.value.hint}".startswith(line)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_that_cannot_be_written_is_one_line(judged: Desk, tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="cannot write"):
+        export(judged.path, tmp_path / "no" / "folder" / "out.jsonl", Options("trl-kto"))
+    with pytest.raises(JournalError, match=r"is no place for its export|is there already"):
+        export(judged.path, judged.path, Options("trl-kto"), force=True)
+    assert list(problems(judged.path)) == []
+
+
+def test_a_failure_in_the_middle_leaves_nothing_of_itself(judged: Desk, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+
+    def half() -> Any:
+        yield Steps(TALK[1:2], ("One.",), (True,))
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        export(judged.path, tmp_path / "out.jsonl", Options("trl-stepwise"), half())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_clean_copy_is_a_sound_database(judged: Desk, tmp_path: Path) -> None:
+    out = tmp_path / "copy.db"
+    manifest = export(judged.path, out, Options("sqlite"))
+    assert list(problems(out)) == [] and manifest.rows == {"copy.db": judged.record.last_seq()}
+    assert not (tmp_path / "copy.db-wal").exists()
+
+
+def test_exports_work_while_the_program_writes(judged: Desk, tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="in use"):
+        Journal.open(judged.path)
+    ask(judged, "s9", "a", "b")
+    judged.say(Rating("s9", "s9a", 7))
+    out, _ = exported(judged, tmp_path, "trl-kto")
+    assert any(row["completion"] == said("a") for row in rows(out))
