@@ -100,18 +100,17 @@ def _counts(taught: Taught, since: int | str | None) -> bool:
 
 
 def _add(values: list[float], taught: Taught, tap: Tap) -> None:
-    """A tap's value on the characters of the tokens that it is credited to."""
+    """A tap's value on the letters of the tokens that it is credited to; the space before a word may belong to another sentence."""
     assert taught.shown is not None
-    lengths = [len(text) for text in taught.shown.texts]
-    if tap.whole:
-        shares: tuple[float, ...] = tuple(1 / len(lengths) for _ in lengths)
-    else:
-        shares = credit(tap.seconds, taught.shown.seconds, window_of(taught.window)).shares
+    texts = taught.shown.texts
+    whole = (1 / len(texts),) * len(texts)
+    shares = whole if tap.whole else credit(tap.seconds, taught.shown.seconds, window_of(taught.window)).shares
     start = 0
-    for length, share in zip(lengths, shares, strict=True):
-        for i in range(start, start + length):
-            values[i] += tap.value * share / length
-        start += length
+    for text, share in zip(texts, shares, strict=True):
+        letters = [i for i, character in enumerate(text, start) if not character.isspace()]
+        for i in letters:
+            values[i] += tap.value * share / len(letters)
+        start += len(text)
 
 
 def _mark(values: list[float], span: Span) -> None:

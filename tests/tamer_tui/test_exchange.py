@@ -48,10 +48,10 @@ def test_malformed_lines_are_one_line(tmp_path: Path, pairs: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("words", [("--format", "csv", "--out", "x"), ("--format", "trl-kto", "--out", "x", "--split-by-prompt", "1.5"), ("--out", "x")])
-def test_what_makes_no_sense_is_one_line(tmp_path: Path, pairs: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("words", ["--format csv --out x", "--format trl-kto --out x --split-by-prompt 1.5", "--out x"])
+def test_what_makes_no_sense_is_one_line(tmp_path: Path, pairs: Path, words: str) -> None:
     tamer("import", tmp_path / "new.db", pairs, "--format", "trl-preference")
-    found = tamer("export", tmp_path / "new.db", *words)
+    found = tamer("export", tmp_path / "new.db", *words.split())
     assert found.exit_code in (1, 2) and found.output.count("\n") == 1 and "Traceback" not in found.output
 
 
@@ -61,7 +61,8 @@ def test_what_makes_no_sense_is_one_line(tmp_path: Path, pairs: Path, words: tup
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("One. Two! Three", ("One. ", "Two! ", "Three")), ("", ("",)), ("No end", ("No end",)), ('He said "hi." Then left.', ('He said "hi." ', "Then left.")),
+        ("One. Two! Three", ("One. ", "Two! ", "Three")), ("", ("",)), ("No end", ("No end",)),
+        ('He said "hi." Then left.', ('He said "hi." ', "Then left.")),
         ("a\n\nb", ("a\n\n", "b")), ("...", ("...",)), ("Really?! Yes.", ("Really?! ", "Yes.")),
     ],
 )  # fmt: skip
@@ -96,4 +97,5 @@ def test_a_sentence_is_fine_unless_it_was_blamed(tapped: Path) -> None:
         assert [found.messages[0].content for found in steps(record, since=2)] == ["s2"]
     out = tapped.with_name("steps.jsonl")
     assert tamer("export", tapped, "--format", "trl-stepwise", "--out", out).exit_code == 0
-    assert json.loads(out.read_text().splitlines()[1]) == {"prompt": "s2", "completions": ["Fine. ", "Not fine. ", "Who knows."], "labels": [True, False, True]}
+    expected = {"prompt": "s2", "completions": ["Fine. ", "Not fine. ", "Who knows."], "labels": [True, False, True]}
+    assert json.loads(out.read_text().splitlines()[1]) == expected
