@@ -1,4 +1,5 @@
 # make run   opens the program        make test   runs the tests        make lint   checks style, types and borders
+# make test-exports   runs TRL and datasets over our exports
 # make bench runs the benchmarks      MODEL=… DB=… ARGS=… for `make run`; TORCH=keep uses the torch that is installed already
 
 PYTHON ?= python3
@@ -11,13 +12,18 @@ DB ?=
 ARGS ?=
 STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: run test lint bench clean setup
+.PHONY: run test test-exports lint bench clean setup
 
 run: $(STAMP)
 	@$(BIN)/tamer run $(DB) --model $(MODEL) $(ARGS)
 
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+# The readers of our exports, TRL and datasets, are large: they are installed by this target alone.
+test-exports: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[exports]'
+	@HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/exports $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/mypy
