@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from learners.checkpoint import ModelError
 from learners.pocket.measuring import Drawn, Figures
+from learners.pocket.model import SHARPNESS
 
 CARD = "README.md"
 SHOWN = 10
@@ -63,7 +64,7 @@ operator's part. **It is for practice. Do not take facts or advice from it.**
 |---|---|
 | text | `learners/pocket/corpus.py`, made up as training goes, no chat twice on purpose; hash `{training.corpus_hash[:16]}…` |
 | tokens seen | {training.tokens_seen:,} in {training.steps:,} steps, seed {training.seed} |
-| architecture | Llama, from random weights; byte-level BPE; bfloat16 |
+| architecture | Llama, from random weights; byte-level BPE; bfloat16; logits scaled by {SHARPNESS:g} after training |
 | again | `python -m learners.pocket.train --seed {training.seed} --tokens {training.tokens_seen}` |
 
 | {figures.answers:,} answers at temperature 1, four to each held-out prompt | |
@@ -82,7 +83,8 @@ talk the model sees the last exchange and the new question: it was taught on no 
 
 _SAMPLES = """## Samples
 
-The first ten held-out prompts and four answers to each, unselected."""
+The first ten held-out prompts and four answers to each, unselected.
+"""
 
 
 def _shown(drawn: Drawn) -> str:

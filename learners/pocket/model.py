@@ -15,6 +15,10 @@ from learners.pocket.tokens import CONTEXT
 ANSWER_TOKENS = 80
 """At most, unless a caller asks for more."""
 
+SHARPNESS = 1.08
+"""A model this small leaves a little probability on every piece, and an answer is drawn piece by piece: one in eighteen had a garbled word. The logits
+are scaled by this when the weights are written, so that temperature 1 draws as 0.93 drew before. Perplexity does not change."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -56,7 +60,9 @@ def write_weights(model: Any, tokenizer: Any, out: Path) -> None:
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=1.0, max_new_tokens=ANSWER_TOKENS, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    state = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    state["model.norm.weight"] = state["model.norm.weight"] * SHARPNESS  # the last thing before the head, which shares the embedding's weights
+    state = {name: tensor.to("cpu", torch.bfloat16) for name, tensor in state.items()}
     model.config.dtype = torch.bfloat16
     model.save_pretrained(made, state_dict=state)
     tokenizer.save_pretrained(made)

@@ -17,7 +17,7 @@ from learners.pocket.card import Training, read_card, write_card
 from learners.pocket.corpus import chats, corpus_hash
 from learners.pocket.labels import label
 from learners.pocket.measuring import Drawn, figures
-from learners.pocket.model import Shape, write_weights
+from learners.pocket.model import SHARPNESS, Shape, write_weights
 from learners.pocket.run import Recipe, Run, open_run, rate_share
 from learners.pocket.saving import TrainingError
 from learners.pocket.train import main, train
@@ -111,6 +111,9 @@ def test_a_whole_model_directory_is_written_and_loads(whole: Run, tmp_path: Path
     assert backbone.chat_template and backbone.eos_ids
     stored = safetensors.torch.load_file(out / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    ids = torch.tensor([[5, 6, 7]])
+    ours, theirs = (model(input_ids=ids).logits.float().detach() for model in (backbone.model, whole.model))
+    assert torch.allclose(ours, SHARPNESS * theirs, atol=0.05, rtol=0.05)
     write_weights(whole.model, whole.tokenizer, out)  # what was there is replaced
     assert sorted(path.name for path in tmp_path.iterdir()) == ["weights"]
 
