@@ -16,6 +16,8 @@ STAGES = ("sft", "reward", "distill", "ppo")
 HIGHEST_SEED = 2**32 - 1
 ANSWER_TOKENS = 256
 POCKET_TOKENS = 80
+NATS = 6.0
+POCKET_NATS = 12.0  # its answers are short: about four nats each
 
 
 class FiniteRange(click.FloatRange):
@@ -45,7 +47,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
         "--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"
     ),
     "nats": option(
-        "--nats", type=FiniteRange(0, 1000), default=6.0, show_default=True, help="Budget against the base, per 64 tokens."
+        "--nats", type=FiniteRange(0, 1000), help=f"Budget against the base, per 64 tokens.  [default: {NATS:g}; for 'pocket' {POCKET_NATS:g}]"
     ),
     "no_bias": option("--no-bias", is_flag=True, help="No steering by Ĥ: only adapters act."),
     "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),
@@ -86,9 +88,11 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     except PromptError as error:
         raise click.UsageError(str(error)) from error
     settings = {
-        "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", 6.0),
+        "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats"),
         "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False), **more,
     }  # fmt: skip
+    if settings["nats"] is None:
+        settings["nats"] = POCKET_NATS if chosen["model"] == "pocket" else NATS
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
     return SessionSettings(
         chosen["model"], prompts, sampling=Sampling(chosen["temperature"], tokens), quantize=chosen["quantize"],
