@@ -6,9 +6,11 @@ tokenises what lacks ids, once. A snapshot is immutable: any thread may read it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from learners.attribution import Near, attribute
 from learners.credit import credit, window_of
 from learners.examples import Comparison, Scored, Target
 from learners.protocol import Answer, Lesson
@@ -34,7 +36,8 @@ class Sample:
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     span: tuple[int, int] | None = None
-    share: float = 1.0  # of a tap: the credit of the one token in `span`
+    share: float = 1.0  # of a tap: how likely it was about the one token in `span`
+    trust: float = 1.0  # of a tap: how much this kind of token earned beside the one that earned most
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,25 @@ class LessonBook:
     def snapshot(self) -> Lessons:
         seqs = sorted(self._lessons)
         samples = {sample.name: sample for seq in seqs for sample in self._samples[seq]}
-        return Lessons(tuple(self._lessons[seq] for seq in seqs), samples)
+        return Lessons(tuple(self._lessons[seq] for seq in seqs), samples | self._attributed(seqs))
+
+    def _attributed(self, seqs: Sequence[int]) -> dict[str, Sample]:
+        """The tokens near taps, with the shares that all taps together give them."""
+        taps: list[tuple[Near, tuple[Sample, ...]]] = []
+        seen: dict[str, tuple[int, ...]] = {}  # of each tapped answer as much as was on the screen at its last tap
+        for seq in seqs:
+            lesson, samples = self._lessons[seq], self._samples[seq]
+            if not isinstance(tap := lesson.judgement, Tap) or tap.whole or not samples:
+                continue
+            seen[tap.response_uid] = max(seen.get(tap.response_uid, ()), samples[0].token_ids, key=len)
+            tokens = tuple(sample.token_ids[sample.span[0]] for sample in samples if sample.span)
+            taps.append((Near(tap.value > 0, tokens, tuple(sample.share for sample in samples)), samples))
+        found = attribute([near for near, _ in taps], Counter(token for ids in seen.values() for token in ids))
+        return {
+            sample.name: replace(sample, share=share, trust=trust)
+            for (_, samples), attributed in zip(taps, found, strict=True)
+            for sample, share, trust in zip(samples, *attributed, strict=True)
+        }
 
     def _read(self, lesson: Lesson) -> Iterator[Sample]:
         if isinstance(lesson.judgement, Tap) and not lesson.judgement.whole:

@@ -18,9 +18,8 @@ from storage.records import Correction, Ranking, Tap
 
 TAP_REWARD = 10.0
 """What a tap of 1 says a token is worth, on Ĥ's scale: one tap moves its words about as far as one ranking does."""
-TAP_WEIGHT = 0.0003
-"""Of a tap's squared error beside one comparison. Below Ĥ's ridge, so that a word must be credited often to be believed: most words that a tap was
-near are innocent (benchmarks/taps.py)."""
+TAP_WEIGHT = 0.003
+"""Of a tap's squared error beside one comparison, for the whole of its credit; chosen on simulated taps (benchmarks/taps.py)."""
 StatesBefore = Callable[[Sequence[int], Sequence[int]], Tensor]
 """Prompt ids and answer ids -> the base's hidden states (T, d) in which each answer token was chosen."""
 
@@ -118,7 +117,7 @@ def evidence_of(lessons: Lessons) -> list[Evidence]:
     found: list[Evidence] = []
     for lesson in lessons.lessons:
         if isinstance(tap := lesson.judgement, Tap):
-            found += [Level(sample.name, TAP_REWARD * tap.value, TAP_WEIGHT * sample.share) for sample in lessons.tapped(lesson)]
+            found += [Level(sample.name, TAP_REWARD * tap.value * sample.trust, TAP_WEIGHT * sample.share) for sample in lessons.tapped(lesson)]
         elif (item := _pairs(lesson, lessons) or levels.get(lesson.seq)) is not None:
             found.append(item)
     return found

@@ -16,8 +16,8 @@ ANSWER_TOKENS = 80
 """At most, unless a caller asks for more."""
 
 SHARPNESS = 1.08
-"""A model this small leaves a little probability on every piece, and an answer is drawn piece by piece: one in eighteen had a garbled word. Logits are
-scaled by this when the weights are written, so that temperature 1 draws as 0.93 drew before. Perplexity does not change."""
+"""A model this small leaves a little probability on every piece, and answers are drawn piece by piece: one in eighteen had a garbled word. The
+logits are scaled by this when the weights are written, so that temperature 1 draws as 0.93 drew before. Perplexity does not change."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 import torch
 
 from learners.adapters import lora_state
+from learners.attribution import Near, attribute
 from learners.coach import MOST_BLAME, Tapped, tapped_of
 from learners.credit import Uniform, credit
 from learners.lessons import LessonBook
@@ -37,9 +39,15 @@ def test_an_answers_advantages_are_the_credited_sums_of_its_taps() -> None:
     lessons = book(tap(1, 1.0, 1.2, 8), tap(2, 1.0, 1.5, 10), tap(3, -0.5, 1.9, 12)).snapshot()
     found = tapped_of(lessons)
     assert found is not None and found.prompts == ((1, 2),) and len(found.answers[0]) == 12
-    by_tap = [credit(t, SHOWN[:n], Uniform()).shares + (0.0,) * (12 - n) for t, n in ((1.2, 8), (1.5, 10), (1.9, 12))]
-    expected = [1.0 * a + 1.0 * b - 0.5 * c for a, b, c in zip(*by_tap, strict=True)]
-    assert found.advantages[0] == pytest.approx(expected, abs=0.021)  # shares below 0.02 are left out
+    expected, answer = [0.0] * 12, found.answers[0]
+    near = {}
+    for value, time, n in ((1.0, 1.2, 8), (1.0, 1.5, 10), (-0.5, 1.9, 12)):
+        near[value, time] = [(i, share) for i, share in enumerate(credit(time, SHOWN[:n], Uniform()).shares) if share >= 0.02]
+    taps = [Near(value > 0, tuple(answer[i] for i, _ in some), tuple(share for _, share in some)) for (value, _), some in near.items()]
+    for (value, _), some, attributed in zip(near, near.values(), attribute(taps, Counter(answer)), strict=True):
+        for (i, _), share in zip(some, attributed.shares, strict=True):
+            expected[i] += value * share
+    assert found.advantages[0] == pytest.approx(expected) and min(expected) < 0 < max(expected)
     assert math.fsum(found.advantages[0]) == pytest.approx(1.5, abs=0.1), "a tap is worth as much in a long answer as in a short one"
 
 
