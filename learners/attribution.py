@@ -1,12 +1,15 @@
 """Which of the words near a tap it was about: what time leaves open, the other taps and the words that passed untapped decide.
 
-Time alone gives a tap to several tokens (credit.py), and all but one of them are innocent. But the guilty ones are tapped nearly each time that they
+Time alone leaves several tokens to a tap (credit.py), and all but one of them are innocent. But the guilty ones are tapped nearly each time that they
 appear, the innocent ones only where they stand beside a guilty one. So taps are taken as the points of a process to which each kind of token adds
 with a rate of its own, delayed as the window says; the rates and the shares of every tap are estimated together by expectation maximisation
 (Dempster, Laird and Rubin 1977; for point processes Veen and Schoenberg 2008):
 
-    share of token i in tap j    r_ij ∝ c_ij · rate(a_i)                             sums to 1 for each tap
+    share of token i in tap j    r_ij ∝ rate(a_i), for i within the window of j      sums to 1 for each tap
     rate of a kind of token      rate(a) = (Σ r_ij over a + p·mean) / (times shown + p)
+
+Within the window all delays are taken to be alike: how the credit fades at its edges is about tokens, and people judge words, whose first tokens
+appeared before the word could be read (with the fading credit 30 simulated taps win 0.77 instead of 0.80).
 
 Praise and blame have rates of their own. The rate, beside the highest one, also says how much a word is to be believed (`trust`): it is what the word
 earned on average when it was shown, where a tap's value alone would credit an innocent neighbour in full. Words that pass untapped count in these two
@@ -27,11 +30,10 @@ ROUNDS = 20
 
 
 class Near(NamedTuple):
-    """A tap's candidates: what they are, and the credit that time alone gives them, which sums to 1."""
+    """A tap and the tokens that were displayed within its window."""
 
     praise: bool
     tokens: tuple[int, ...]
-    credits: tuple[float, ...]
 
 
 class Attributed(NamedTuple):
@@ -56,13 +58,12 @@ def _one_sign(taps: Sequence[Near], shown: Mapping[int, int]) -> list[Attributed
     lengths = [len(tap.tokens) for tap in taps]
     kinds, kind = torch.unique(torch.tensor([token for tap in taps for token in tap.tokens]), return_inverse=True)
     which = torch.repeat_interleave(torch.arange(len(taps)), torch.tensor(lengths))
-    credits = torch.tensor([credit for tap in taps for credit in tap.credits], dtype=torch.float64)
     showings = torch.tensor([shown.get(int(token), 0) for token in kinds], dtype=torch.float64) + PRIOR
     advance = PRIOR * len(taps) / max(1, sum(shown.values()))
-    shares = _normalised(credits, which, len(taps))
+    shares = _normalised(torch.ones(len(kind), dtype=torch.float64), which, len(taps))
     for _ in range(ROUNDS):
         rates = (torch.zeros(len(kinds), dtype=torch.float64).index_add_(0, kind, shares) + advance) / showings
-        shares = _normalised(credits * rates[kind], which, len(taps))
+        shares = _normalised(rates[kind], which, len(taps))
     trust = (rates / rates.max())[kind]
     return [Attributed(tuple(a.tolist()), tuple(b.tolist())) for a, b in zip(shares.split(lengths), trust.split(lengths), strict=True)]
 

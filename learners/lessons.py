@@ -163,7 +163,7 @@ class LessonBook:
                 continue
             seen[tap.response_uid] = max(seen.get(tap.response_uid, ()), samples[0].token_ids, key=len)
             tokens = tuple(sample.token_ids[sample.span[0]] for sample in samples if sample.span)
-            taps.append((Near(tap.value > 0, tokens, tuple(sample.share for sample in samples)), samples))
+            taps.append((Near(tap.value > 0, tokens), samples))
         found = attribute([near for near, _ in taps], Counter(token for ids in seen.values() for token in ids))
         return {
             sample.name: replace(sample, share=share, trust=trust)

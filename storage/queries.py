@@ -137,12 +137,13 @@ class Record:
 
     def last_redoable(self) -> int | None:
         """The judgement undone last, unless a newer one on the same subject has taken its place."""
+        # The plus keeps SQLite from the index of kinds: from the end of the log backwards the first that fits is near.
         found = self._values("""
-            SELECT e.seq FROM v_undone e JOIN event_kinds k ON k.kind = e.kind
-            WHERE k.again = 'kept' OR NOT EXISTS (
-              SELECT 1 FROM v_standing s
-              WHERE s.kind = e.kind AND s.subject = e.subject AND (k.again = 'refused' OR s.seq > e.seq))
-            ORDER BY (SELECT max(u.seq) FROM events u WHERE u.target_seq = e.seq) DESC LIMIT 1""")
+            SELECT e.seq FROM events u CROSS JOIN events e ON e.seq = u.target_seq JOIN event_kinds k ON k.kind = e.kind
+            WHERE +u.kind = 'undo' AND NOT EXISTS (SELECT 1 FROM events w WHERE w.target_seq = u.target_seq AND w.seq > u.seq)
+              AND (k.again = 'kept' OR NOT EXISTS (
+                SELECT 1 FROM v_standing s WHERE s.kind = e.kind AND s.subject = e.subject AND (k.again = 'refused' OR s.seq > e.seq)))
+            ORDER BY u.seq DESC LIMIT 1""")
         return found[0] if found else None
 
     def rating_seqs(self, response_uid: str, criterion: str = "overall") -> tuple[int, ...]:

@@ -87,7 +87,8 @@ def places(connection: sqlite3.Connection) -> tuple[Place, ...]:
         WITH ranked AS (
           SELECT e.seq, e.set_id, (SELECT count(*) FROM responses r WHERE r.set_id = e.set_id) AS k,
                  (SELECT count(*) FROM ranking_items i WHERE i.seq = e.seq AND i.rank = 1) AS firsts
-          FROM v_live e WHERE e.kind = 'ranking')
+          FROM v_live e JOIN sample_sets s ON s.id = e.set_id
+          WHERE e.kind = 'ranking' AND s.purpose = 'judge')  -- a file often names the better one first
         SELECT p.slot, count(*), avg(iif(i.rank = 1, 1.0 / r.firsts, 0)), avg(1.0 / r.k)
         FROM ranked r JOIN responses p ON p.set_id = r.set_id
         LEFT JOIN ranking_items i ON i.seq = r.seq AND i.response_id = p.id

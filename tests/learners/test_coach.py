@@ -43,7 +43,7 @@ def test_an_answers_advantages_are_the_credited_sums_of_its_taps() -> None:
     near = {}
     for value, time, n in ((1.0, 1.2, 8), (1.0, 1.5, 10), (-0.5, 1.9, 12)):
         near[value, time] = [(i, share) for i, share in enumerate(credit(time, SHOWN[:n], Uniform()).shares) if share >= 0.02]
-    taps = [Near(value > 0, tuple(answer[i] for i, _ in some), tuple(share for _, share in some)) for (value, _), some in near.items()]
+    taps = [Near(value > 0, tuple(answer[i] for i, _ in some)) for (value, _), some in near.items()]
     for (value, _), some, attributed in zip(near, near.values(), attribute(taps, Counter(answer)), strict=True):
         for (i, _), share in zip(some, attributed.shares, strict=True):
             expected[i] += value * share

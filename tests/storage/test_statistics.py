@@ -39,6 +39,14 @@ def test_a_place_is_compared_with_chance_and_ties_share_the_first(desk: Desk) ->
     assert (b.rankings, b.first, b.by_chance) == (4, 1.5 / 4, 0.5)
 
 
+def test_places_of_imported_answers_mean_nothing(desk: Desk) -> None:
+    desk.journal.write(SampleSet("s1", SITTING.uid, Prompt.of("x"), 2, "imported"))
+    for slot in range(2):
+        desk.journal.write(answer("s1", slot)).result()
+    desk.say(Ranking("s1", {"s1a": 1, "s1b": 2}))
+    assert habits(desk).places == ()
+
+
 def test_the_longer_answer_wins_or_not_and_equal_lengths_do_not_count(desk: Desk) -> None:
     ask(desk, "s1", "four", "sixsix", "also")
     desk.say(Ranking("s1", {"s1b": 1, "s1a": 2, "s1c": 3}))  # of unequal length: b > a and b > c
