@@ -6,13 +6,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= install
-SHARED_MODEL := $(wildcard ../shared/data/stories260k)
-MODEL ?= $(if $(wildcard learners/pocket/weights),pocket,$(if $(SHARED_MODEL),$(SHARED_MODEL),pocket))
+MODEL ?= pocket
 DB ?=
 ARGS ?=
 STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: run test test-exports lint bench clean setup
+.PHONY: run test test-exports pocket lint bench clean setup
 
 run: $(STAMP)
 	@$(BIN)/tamer run $(DB) --model $(MODEL) $(ARGS)
@@ -24,6 +23,10 @@ test: $(STAMP)
 test-exports: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[exports]'
 	@HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/exports $(ARGS)
+
+# Train the embedded model again: about an hour on two cores; interrupted, it goes on where it stopped.
+pocket: $(STAMP)
+	@$(BIN)/python -m learners.pocket.train $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/mypy
