@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = {"torch", "transformers", "peft", "bitsandbytes"}
-FROM_LEARNERS = {"learners", "learners.protocol", "learners.blobs", "learners.examples"}
+FROM_LEARNERS = {"learners", "learners.protocol", "learners.blobs", "learners.credit", "learners.examples"}
 
 
 def modules_of(package: str) -> list[str]:
