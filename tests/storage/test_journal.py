@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from storage.journal import Journal, JournalError
 from storage.queries import Record
 from storage.records import Activation, Prompt, Rating, Run, SampleSet, Skip
+from storage.verification import problems
 
 from .conftest import SITTING, Desk, a_version, answer
 
@@ -133,8 +135,23 @@ def test_a_disk_that_fills_up_under_small_judgements_refuses_them_until_there_is
     assert kept < 200
     assert all(isinstance(error, JournalError) and "is full" in error.message for error in results[kept:])
     assert len(shown.record.log()) == kept
+    assert list(problems(shown.path)) == []
     limit_pages(shown, spare=100)
     assert shown.say(Rating("s1", "s1a", 7)) == kept + 1
+    assert list(problems(shown.path)) == []
+
+
+def test_while_another_program_holds_the_lock_nothing_is_lost_nor_there_by_half(shown: Desk) -> None:
+    shown.journal._submit(lambda connection: connection.execute("PRAGMA busy_timeout = 50")).result()
+    assert shown.say(Rating("s1", "s1a", 1)) == 1
+    with closing(sqlite3.connect(shown.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refused = [shown.journal.append(Rating("s1", "s1b", value)).exception() for value in (2, 3)]
+        assert all(isinstance(error, JournalError) and "is locked by another program" in error.message for error in refused)
+        other.execute("ROLLBACK")
+    assert shown.say(Rating("s1", "s1b", 4)) == 2
+    assert [logged.judgement for logged in shown.record.log()] == [Rating("s1", "s1a", 1), Rating("s1", "s1b", 4)]
+    assert list(problems(shown.path)) == []
 
 
 @pytest.mark.parametrize(
