@@ -46,6 +46,11 @@ class LiveReward:
         self._epoch = 0
         self.resets = 0  # times that Ĥ turned non-finite
 
+    @property
+    def dropped_tokens(self) -> int:
+        """Of prompts that were too long for the context, so far: their beginnings."""
+        return self._book.dropped_tokens
+
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
         samples = self._take(lesson)

@@ -47,6 +47,7 @@ class GeneratorWorker:
         self._commands, self._wanted = commands, wanted
         self._later: deque[Command] = deque()  # what must wait until no answer is being drawn
         self._held = False  # after a rollback: Ĥ stays as it was
+        self._dropped_told = 0  # tokens
 
     def run(self) -> None:
         """Never returns."""
@@ -142,10 +143,15 @@ class GeneratorWorker:
         self._emit(Learned(
             seq, fitted.head.epoch, milliseconds, self._generator.beta,
             lessons.count(Ranking), lessons.count(Rating), lessons.count(Correction), lessons.count(Tap),
-            fitted.foreseen.log_loss if fitted.foreseen else None, self._reward.record.accuracy, fitted.dropped,
+            fitted.foreseen.log_loss if fitted.foreseen else None, self._reward.record.accuracy, fitted.dropped or self._newly_dropped(),
         ))  # fmt: skip
         if fitted.foreseen:
             self._emit(protocol.Foreseen(seq, "human_reward", *fitted.foreseen))
+
+    def _newly_dropped(self) -> str:
+        """In words; '' where nothing was."""
+        n, self._dropped_told = self._reward.dropped_tokens - self._dropped_told, self._reward.dropped_tokens
+        return f"the first {n:,} tokens of prompts that are longer than the context" if n else ""
 
     def _fit_replayed(self) -> Fitted:
         fitted = Fitted(self._reward.fit())

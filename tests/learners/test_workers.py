@@ -160,6 +160,17 @@ def test_after_a_replay_the_budget_is_met_from_the_first_answer_on(engine: Engin
     assert nats == pytest.approx(6.0, rel=0.35)
 
 
+def test_imported_answers_are_tokenised_here_and_what_does_not_fit_of_their_prompts_is_told_once(engine: Engine) -> None:
+    prompt = (Message("user", "One day a little dog ran. " * 200),)
+    answers = tuple(Answer(uid, prompt, text) for uid, text in (("x", "It was happy."), ("y", "It was sad.")))
+    engine.send(protocol.Replay((Lesson(9, Ranking("s", {"x": 1, "y": 2}), answers),)), protocol.Replay((), last=True))
+    learned = engine.until(Learned)
+    assert learned.rankings == 1
+    assert learned.dropped.startswith("the first ") and learned.dropped.endswith(" tokens of prompts that are longer than the context")
+    engine.send(protocol.Retract(9))
+    assert engine.until(Learned).dropped == ""
+
+
 def test_a_damaged_version_is_told_and_the_engine_goes_on(engine: Engine) -> None:
     engine.send(protocol.Blob("a" * 64, "../evil", 0, 1, b""))
     assert "evil" in engine.until(Error).what
