@@ -10,8 +10,9 @@ from torch import nn
 
 from learners.adapters import LoraSettings
 from learners.backbone import Backbone, fit_prompt
+from learners.features import Features, likeness
 from learners.generator import Generator
-from learners.human_reward import Features, RewardHead
+from learners.human_reward import RewardHead
 from learners.lessons import LessonBook
 from learners.live_reward import LiveReward
 from learners.protocol import Event, Load, Loading, Ready
@@ -51,12 +52,14 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     sampling = within(load.sampling, backbone.context)
     calibration = _calibration(backbone)
     features = Features.fit(torch.cat([trace.visited(1.0).hidden for trace in calibration])).to(backbone.device)
-    features = replace(features, basis=features.basis[:, :0]) if load.unigram else features
+    alike = likeness(backbone.model.get_output_embeddings().weight.detach())  # type: ignore[operator, union-attr]
+    if load.unigram:
+        features, alike = replace(features, basis=features.basis[:, :0]), alike[:, :0]
     head = RewardHead.empty(features)
     generator = Generator(backbone, actor, head, load.nats, load.bias, emit)
     generator.budget.calibrate([trace.visited(1.0) for trace in calibration])
     book = LessonBook(backbone.encode, lambda messages, text: encode_answer(backbone, messages, text), backbone.eos_ids, backbone.context)
-    live_reward = LiveReward(book, features, lambda p, a: states_before(backbone, backbone.model, p, a))
+    live_reward = LiveReward(book, features, lambda p, a: states_before(backbone, backbone.model, p, a), alike)
     inputs = Inputs(
         head,
         nats=load.nats,

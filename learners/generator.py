@@ -130,8 +130,8 @@ class Generator:
 
     def _appraisal(self, answer: Answer, head: RewardHead) -> Appraisal:
         prompt_ids = answer.prompt_ids or fit_prompt(self.backbone.encode(answer.messages), self.backbone.context, len(answer.token_ids))[0]
-        hidden = states_before(self.backbone, self.backbone.model, prompt_ids, answer.token_ids)
-        rewards = head.token_rewards(hidden, torch.tensor(answer.token_ids, device=hidden.device))
+        seen = states_before(self.backbone, self.backbone.model, prompt_ids, answer.token_ids)
+        rewards = head.token_rewards(seen, torch.tensor(answer.token_ids, device=self.backbone.device))
         text = TextStream(self.backbone.renderer)
         texts = [text.push(token) for token in answer.token_ids]
         texts[-1] += text.flush()

@@ -1,8 +1,14 @@
 """Ĥ, TAMER's model of the human's reward: one linear head that learns from every judgement at once and steers the next word.
 
 Every possible next token a has a reward in a state s, `r(s, a) = w_a · x(s)`, where x(s) are the standardised last hidden state of the
-frozen base (projected to a few dimensions on wide models) and a constant; only tokens of judged answers have rows, all others are zero. An
-answer's score is the mean over its tokens, linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly
+frozen base (projected on wide models) and a constant. Only tokens that were said in judged answers, or were likely there, have rows; all others
+are zero. A token is judged beside what the base would have said in its place,
+
+    A(s, a) = r(s, a) - Σ_b π_base(b | s) r(s, b)
+
+so a word that had to come earns nothing, and the credit goes to where the answer could have gone another way. An answer's score is the mean of A
+over its tokens. Words that the base takes for alike share what is learned: the prior over the rows is Gaussian with covariance I + A Aᵀ, where A are
+the tokens' `likeness` vectors. The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly
 by Newton's method in the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary.
 
 After Knox and Stone 2009 (TAMER: regress human reward, act on it myopically) and Bradley and Terry 1952 (rankings). What differs: the
@@ -12,63 +18,23 @@ that it is a pure function of the live judgements: undo and restart give the sam
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from learners.features import Features, Seen
 from learners.preferences import Evidence, Pairs, Problem, mentioned, solve
 
 
 @dataclass(frozen=True)
 class HumanRewardSettings:
-    """Constants of the fit; chosen on simulated operators of several tastes (benchmarks/human_reward.py)."""
+    """Constants of the fit; chosen on simulated operators of several tastes."""
 
-    dimensions: int = 64  # of x(s) without the constant; wider hidden states are projected to this
     ridge: float = 0.001  # penalty on the squared weights, in units of the log-likelihood of one comparison
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
     window: int = 1000  # answers that are solved exactly together; what is older becomes the prior mean
-
-
-@dataclass(frozen=True)
-class Features:
-    """x(s): how hidden states become features. Fixed once per base from its own samples, so that a score means the same for good."""
-
-    mean: Tensor  # (d,)
-    basis: Tensor  # (d, f): standardises, projects and scales so that the mean squared norm of the result is 1
-
-    @staticmethod
-    def fit(hidden: Tensor, settings: HumanRewardSettings | None = None) -> Features:
-        """From base states (N, d): standardise each dimension; beyond `dimensions`, keep the directions of most variance."""
-        settings = settings or HumanRewardSettings()
-        states = hidden.double()
-        mean = states.mean(0)
-        basis = torch.diag(1.0 / states.std(0, correction=0).clamp_min(1e-6))
-        if states.shape[1] > settings.dimensions:
-            standardised = (states - mean) @ basis
-            _, directions = torch.linalg.eigh(standardised.T @ standardised)
-            basis = basis @ directions[:, -settings.dimensions :]
-        norm = ((states - mean) @ basis).square().sum(1).mean().sqrt().clamp_min(1e-6)
-        return Features(mean.float(), (basis / norm).float())
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """(…, d) -> (…, f + 1), float32, the last of them 1."""
-        projected = (hidden.float() - self.mean) @ self.basis
-        return torch.cat([projected, projected.new_ones((*projected.shape[:-1], 1))], dim=-1)
-
-    @property
-    def width(self) -> int:
-        """f + 1."""
-        return self.basis.shape[1] + 1
-
-    def to(self, device: torch.device) -> Features:
-        return Features(self.mean.to(device), self.basis.to(device))
-
-    def digest(self) -> str:
-        """sha256 of the numbers: heads of different features cannot be compared."""
-        return hashlib.sha256(self.mean.cpu().numpy().tobytes() + self.basis.cpu().numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,17 +45,23 @@ class Functional:
     rows: Tensor  # (u, f + 1) float64
 
     @staticmethod
-    def mean_over(token_ids: Tensor, features: Tensor) -> Functional:
-        """An answer's score: token_ids (T,), features (T, f + 1) of the states before each token."""
-        weights = torch.full((len(token_ids),), 1.0 / max(1, len(token_ids)), dtype=torch.float64)
-        return Functional.weighted(token_ids, features, weights)
+    def mean_over(token_ids: Tensor, seen: Seen, features: Features) -> Functional:
+        """An answer's score: the mean of A over token_ids (T,), in the states `seen` before each token."""
+        x = features(seen.hidden).double() / max(1, len(token_ids))
+        tokens = torch.cat([token_ids, seen.likely.flatten()])
+        rows = torch.cat([x, -(seen.probabilities.double()[:, :, None] * x[:, None]).flatten(0, 1)])
+        counts = torch.cat([torch.ones_like(token_ids, dtype=torch.bool), seen.probabilities.flatten() > 0])
+        return Functional._of(tokens[counts], rows[counts])
 
     @staticmethod
-    def weighted(token_ids: Tensor, features: Tensor, weights: Tensor) -> Functional:
-        """The weighted sum of token rewards: weights (T,)."""
+    def of_token(token_id: int, hidden: Tensor, features: Features) -> Functional:
+        """The reward r of one token in a state (d,), beside nothing."""
+        return Functional._of(torch.tensor([token_id]), features(hidden[None]).double())
+
+    @staticmethod
+    def _of(token_ids: Tensor, rows: Tensor) -> Functional:
         tokens, where = torch.unique(token_ids, sorted=True, return_inverse=True)
-        rows = torch.zeros(len(tokens), features.shape[1], dtype=torch.float64)
-        return Functional(tokens, rows.index_add_(0, where, features.double() * weights[:, None].double()))
+        return Functional(tokens, rows.new_zeros(len(tokens), rows.shape[1]).index_add_(0, where, rows))
 
 
 @dataclass(frozen=True)
@@ -115,12 +87,14 @@ class RewardHead:
         """Rewards of the S known tokens in each state: (…, d) -> (…, S)."""
         return self.features(hidden) @ self.weights.T
 
-    def token_rewards(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
-        """r(s_t, a_t) of taken tokens: hidden (…, d) before each token, token_ids (…) -> (…); unknown tokens have 0."""
+    def token_rewards(self, seen: Seen, token_ids: Tensor) -> Tensor:
+        """A(s_t, a_t) of taken tokens (…), in the states `seen` before each: their rewards beside what the base would have said there."""
         if self.blank:
-            return torch.zeros(token_ids.shape, device=hidden.device)
-        slots, known = _lookup(self.tokens, token_ids)
-        return (self.features(hidden) * self.weights[slots]).sum(-1) * known
+            return torch.zeros(token_ids.shape, device=seen.hidden.device)
+        asked = torch.cat([token_ids[..., None], seen.likely], -1)
+        slots, known = _lookup(self.tokens, asked)
+        rewards = (self.weights[slots] @ self.features(seen.hidden)[..., None])[..., 0] * known
+        return rewards[..., 0] - (seen.probabilities * rewards[..., 1:]).sum(-1)
 
     def to(self, device: torch.device) -> RewardHead:
         return RewardHead(self.epoch, self.tokens.to(device), self.weights.to(device), self.features.to(device))
@@ -132,24 +106,28 @@ class RewardHead:
             "weights": self.weights.cpu().contiguous(),
             "mean": self.features.mean.cpu(),
             "basis": self.features.basis.cpu().contiguous(),
+            "constant": torch.tensor(self.features.constant, dtype=torch.float64),
             "epoch": torch.tensor(self.epoch),
         }
 
     @staticmethod
     def from_state(state: Mapping[str, Tensor]) -> RewardHead:
-        features = Features(state["mean"], state["basis"])
+        features = Features(state["mean"], state["basis"], float(state.get("constant", torch.tensor(1.0))))
         return RewardHead(int(state["epoch"]), state["tokens"], state["weights"], features)
 
 
 class _Gram:
-    """Inner products of functionals, kept per name. Each entry is computed alone and in token order, so its bits do not depend on history."""
+    """Inner products of functionals under the prior, kept per name. Each entry is computed alone and in token order, so its bits do not depend on
+    history."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, likeness: Tensor) -> None:
+        self._likeness = likeness
         self._slots: dict[str, int] = {}
-        self._rows = torch.zeros(0, width, dtype=torch.float64)  # all functionals' rows, one after another
-        self._tokens = torch.zeros(0, dtype=torch.int64)
-        self._owners = torch.zeros(0, dtype=torch.int64)  # slot of each row
-        self._products = torch.zeros(0, 0, dtype=torch.float64)
+        self._rows = _Stack(width)  # all functionals' rows, one after another
+        self._tokens = _Stack(dtype=torch.int64)
+        self._owners = _Stack(dtype=torch.int64)  # slot of each row
+        self._shared = _Stack(width * likeness.shape[1])  # of each functional: what it says of tokens that are alike
+        self.products = torch.zeros(0, 0, dtype=torch.float64)
 
     def of(self, functionals: Mapping[str, Functional], uids: Sequence[str]) -> Tensor:
         """(n, n) for these names."""
@@ -157,41 +135,67 @@ class _Gram:
             if uid not in self._slots:
                 self._append(uid, functionals[uid])
         slots = torch.tensor([self._slots[uid] for uid in uids])
-        return self._products[slots][:, slots]
+        return self.products[slots][:, slots]
 
     def _append(self, uid: str, functional: Functional) -> None:
         slot = len(self._slots)
         self._slots[uid] = slot
-        self._rows = torch.cat([self._rows, functional.rows])
-        self._tokens = torch.cat([self._tokens, functional.tokens])
-        self._owners = torch.cat([self._owners, torch.full((len(functional.tokens),), slot)])
-        partners, known = _lookup(functional.tokens, self._tokens)
-        shared = known.nonzero()[:, 0]
-        products = (self._rows[shared] * functional.rows[partners[shared]]).sum(1)
-        row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners[shared], products)
-        grown = torch.zeros(slot + 1, slot + 1, dtype=torch.float64)
-        grown[:slot, :slot] = self._products
-        grown[slot, :] = row
-        grown[:, slot] = row
-        self._products = grown
+        self._rows.push(functional.rows)
+        self._tokens.push(functional.tokens)
+        self._owners.push(torch.full((len(functional.tokens),), slot))
+        partners, known = _lookup(functional.tokens, self._tokens.all)
+        same = known.nonzero()[:, 0]
+        products = (self._rows.all[same] * functional.rows[partners[same]]).sum(1)
+        row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners.all[same], products)
+        if self._likeness.shape[1]:
+            shared = (self._likeness[functional.tokens].T @ functional.rows).flatten()
+            self._shared.push(shared[None])
+            row += (self._shared.all * shared).sum(1)
+        if slot == len(self.products):
+            grown = torch.zeros(2 * slot + 64, 2 * slot + 64, dtype=torch.float64)
+            grown[:slot, :slot] = self.products
+            self.products = grown
+        self.products[slot, : slot + 1] = self.products[: slot + 1, slot] = row
+
+
+class _Stack:
+    """Rows that grow at the end."""
+
+    def __init__(self, *shape: int, dtype: torch.dtype = torch.float64) -> None:
+        self._room = torch.zeros(64, *shape, dtype=dtype)
+        self._n = 0
+
+    @property
+    def all(self) -> Tensor:
+        return self._room[: self._n]
+
+    def push(self, rows: Tensor) -> None:
+        before, self._n = self._n, self._n + len(rows)
+        if self._n > len(self._room):
+            grown = self._room.new_zeros(2 * self._n, *self._room.shape[1:])
+            grown[:before] = self._room[:before]
+            self._room = grown
+        self._room[before : self._n] = rows
 
 
 class HumanReward:
     """Keeps the judged answers' features and fits the head. `fit` depends on the evidence and on token ids alone."""
 
-    def __init__(self, features: Features, settings: HumanRewardSettings | None = None) -> None:
+    def __init__(self, features: Features, likeness: Tensor | None = None, settings: HumanRewardSettings | None = None) -> None:
+        """`likeness` are the tokens' vectors (V, e); without them every token is on its own."""
         self.features = features.to(torch.device("cpu"))
+        self.likeness = torch.zeros(0, 0, dtype=torch.float64) if likeness is None else likeness.cpu().double()
         self.settings = settings or HumanRewardSettings()
         self._answers: dict[str, Functional] = {}
-        self._gram = _Gram(features.width)
+        self._gram = _Gram(features.width, self.likeness)
 
     def __contains__(self, uid: str) -> bool:
         return uid in self._answers
 
-    def add_answer(self, uid: str, token_ids: Sequence[int], hidden: Tensor) -> None:
-        """Remember an answer by its canonical prefill: hidden (T, d), the base's states before each of its tokens."""
+    def add_answer(self, uid: str, token_ids: Sequence[int], seen: Seen) -> None:
+        """Remember an answer (or a span of one) by its canonical prefill: the base's states before each of its T tokens."""
         ids = torch.tensor(list(token_ids), dtype=torch.int64)
-        self.add(uid, Functional.mean_over(ids, self.features(hidden.cpu())))
+        self.add(uid, Functional.mean_over(ids, seen.span(0, len(ids)), self.features))
 
     def add(self, uid: str, functional: Functional) -> None:
         """Remember any functional under a name, for evidence to speak of."""
@@ -237,7 +241,7 @@ class HumanReward:
         offset = torch.tensor(found, dtype=torch.float64)
         problem = Problem.of(evidence, index, self.settings.rating_weight)
         alpha = solve(problem, self._gram.of(self._answers, uids), offset, self.settings.ridge)
-        return _combine(prior, [self._answers[uid] for uid in uids], alpha, epoch)
+        return _combine(prior, [self._answers[uid] for uid in uids], alpha, self.likeness, epoch)
 
 
 def _lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,11 +260,13 @@ def _apply(head: RewardHead, functional: Functional) -> Tensor:
     return ((functional.rows * head.weights[slots].double()).sum(1) * known).sum()
 
 
-def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, epoch: int) -> RewardHead:
-    """The prior's weights plus the weighted sum of the functionals' rows."""
-    parts = [(prior.tokens, prior.weights.double())]
-    parts += [(f.tokens, f.rows * a) for f, a in zip(functionals, alpha, strict=True)]
-    tokens, where = torch.unique(torch.cat([t for t, _ in parts]), sorted=True, return_inverse=True)
+def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, likeness: Tensor, epoch: int) -> RewardHead:
+    """The prior's weights plus the weighted sum of the functionals' rows, of which tokens that are alike have a share: (I + A Aᵀ) Σ α f."""
+    tokens, where = torch.unique(torch.cat([prior.tokens, *(f.tokens for f in functionals)]), sorted=True, return_inverse=True)
     weights = torch.zeros(len(tokens), prior.features.width, dtype=torch.float64)
-    weights.index_add_(0, where, torch.cat([rows for _, rows in parts]))
+    weights.index_add_(0, where[len(prior.tokens) :], torch.cat([f.rows * a for f, a in zip(functionals, alpha, strict=True)]))
+    if likeness.shape[1]:
+        vectors = likeness[tokens]
+        weights += vectors @ (vectors.T @ weights)
+    weights.index_add_(0, where[: len(prior.tokens)], prior.weights.double())
     return RewardHead(epoch, tokens, weights.float(), prior.features)

@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 from learners import losses, ops
 from learners.backbone import forward
 from learners.examples import Comparison
+from learners.features import Seen
 from learners.human_reward import RewardHead
 from learners.reward import RewardModel
 
@@ -48,8 +49,8 @@ class HeadJudge:
         for start in range(0, len(prompts), MICROBATCH):
             rows = padded.rows(slice(start, start + MICROBATCH))
             with torch.no_grad():
-                hidden = forward(self.base_tree, rows.input_ids, rows.attention_mask, keep=rows.keep).hidden
-                parts.append(self.head.token_rewards(hidden[:, :-1], rows.answer_ids))
+                output = forward(self.base_tree, rows.input_ids, rows.attention_mask, keep=rows.keep)
+                parts.append(self.head.token_rewards(Seen.of(output.hidden[:, :-1], output.logits[:, :-1]), rows.answer_ids))
         lengths = padded.answer_mask.sum(1, keepdim=True).clamp_min(1)
         return self.gain * torch.cat(parts) * padded.answer_mask / lengths
 

@@ -9,7 +9,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from learners.human_reward import Features, Functional, HumanReward, RewardHead
+from learners.features import Features, Seen
+from learners.human_reward import HumanReward, RewardHead
 from learners.judges import Prequential, Score
 from learners.lessons import LessonBook, Lessons, Sample, original_name, written_name
 from learners.preferences import Evidence, Level, Pairs
@@ -20,8 +21,8 @@ TAP_REWARD = 10.0
 """What a tap of 1 says a token is worth, on Ĥ's scale: one tap moves its words about as far as one ranking does."""
 TAP_WEIGHT = 0.003
 """Of a tap's squared error beside one comparison, for the whole of its credit; chosen on simulated taps (benchmarks/taps.py)."""
-StatesBefore = Callable[[Sequence[int], Sequence[int]], Tensor]
-"""Prompt ids and answer ids -> the base's hidden states (T, d) in which each answer token was chosen."""
+StatesBefore = Callable[[Sequence[int], Sequence[int]], Seen]
+"""Prompt ids and answer ids -> the T states of the base in which each answer token was chosen."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class Fitted:
 class LiveReward:
     """Belongs to the generator's thread. `lessons` and the head it returns are immutable and may be handed to others."""
 
-    def __init__(self, book: LessonBook, features: Features, states_before: StatesBefore) -> None:
+    def __init__(self, book: LessonBook, features: Features, states_before: StatesBefore, likeness: Tensor | None = None) -> None:
         self._book = book
         self._states_before = states_before
-        self._human_reward = HumanReward(features)
+        self._human_reward = HumanReward(features, likeness)
         self.record = Prequential()
         self.head = RewardHead.empty(features)
         self.lessons = Lessons((), {})
@@ -86,7 +87,7 @@ class LiveReward:
     def _begun_anew(self) -> RewardHead:
         """Forget what was computed, look at the log again, and know nothing where that does not help."""
         self.resets += 1
-        self._human_reward = HumanReward(self._human_reward.features)
+        self._human_reward = HumanReward(self._human_reward.features, self._human_reward.likeness)
         for sample in self.lessons.samples.values():
             self._look_at(sample, self._states_before(sample.prompt_ids, sample.token_ids))
         return self._solved() or RewardHead.empty(self._human_reward.features, self._epoch)
@@ -95,18 +96,14 @@ class LiveReward:
         samples = self._book.add(lesson)
         unseen = [sample for sample in samples if sample.name not in self._human_reward]
         for (prompt_ids, token_ids), same in groupby(unseen, key=lambda sample: (sample.prompt_ids, sample.token_ids)):
-            hidden = self._states_before(prompt_ids, token_ids)
+            seen = self._states_before(prompt_ids, token_ids)
             for sample in same:
-                self._look_at(sample, hidden)
+                self._look_at(sample, seen)
         return samples
 
-    def _look_at(self, sample: Sample, hidden: Tensor) -> None:
-        if sample.span is None:
-            self._human_reward.add_answer(sample.name, sample.token_ids, hidden)
-            return
-        start, stop = sample.span
-        ids = torch.tensor(sample.token_ids[start:stop], dtype=torch.int64)
-        self._human_reward.add(sample.name, Functional.mean_over(ids, self._human_reward.features(hidden[start:stop].cpu())))
+    def _look_at(self, sample: Sample, seen: Seen) -> None:
+        start, stop = sample.span or (0, len(sample.token_ids))
+        self._human_reward.add_answer(sample.name, sample.token_ids[start:stop], seen.span(start, stop))
 
     def _examine(self, lesson: Lesson) -> Score | None:
         """How well Ĥ foresaw a ranking."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from learners.backbone import Backbone, forward
 from learners.decoding import Row, Step, decode
+from learners.features import Seen
 from learners.steering import REFERENCE_TOKENS, Steering, Visited, state_stride
 from storage.records import Sampling, StopReason
 
@@ -108,12 +109,12 @@ def draw_answers(
 _NOBODY: frozenset[str] = frozenset()
 
 
-def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> Tensor:
-    """The canonical prefill: (T, d) last hidden states in which each answer token was chosen. One sequence alone, so that the bits
-    depend on token ids only."""
+def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> Seen:
+    """The canonical prefill: the T states in which each answer token was chosen. One sequence alone, so that the bits depend on token ids only."""
     ids = torch.tensor([[*prompt_ids, *token_ids]], device=backbone.device)
     with torch.no_grad():
-        return forward(tree, ids, keep=len(token_ids) + 1).hidden[0, :-1]
+        output = forward(tree, ids, keep=len(token_ids) + 1)
+    return Seen.of(output.hidden[0, :-1], output.logits[0, :-1])
 
 
 def look_again(backbone: Backbone, tree: nn.Module, answer: Visited, temperature: float) -> Visited:

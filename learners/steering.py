@@ -57,16 +57,40 @@ class Steering:
         """Tokens (S,) and what to add to their logits, for base states (K, d): (K, S). None for nothing."""
         if not self.active:
             return None
-        tokens, weights = self._rows()
-        return tokens, self.head.features(hidden) @ weights.T
+        rewards, offset = self.parts(hidden)
+        return self.tokens, self.beta * rewards + offset
 
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        if self.absorbed is None or self.absorbed_beta == 0 or self.absorbed.blank:
-            return self.head.tokens, self.beta * self.head.weights
-        tokens = torch.cat([self.head.tokens, self.absorbed.tokens])
-        weights = torch.cat([self.beta * self.head.weights, -self.absorbed_beta * self.absorbed.weights])
-        union, where = torch.unique(tokens, sorted=True, return_inverse=True)
-        return union, torch.zeros(len(union), weights.shape[1], device=weights.device).index_add_(0, where, weights)
+    def parts(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The rewards of `tokens` in base states (K, d), and the bias that does not depend on β: (K, S) each.
+
+        The two heads may see different features: one of them may have come with a version.
+        """
+        rewards = self.head.rewards(hidden)
+        if not self._takes_back:
+            return rewards, torch.zeros_like(rewards)
+        assert self.absorbed is not None
+        new, old = hidden.new_zeros(2, len(hidden), len(self.tokens))
+        new[:, self._slots[0]] = rewards
+        old[:, self._slots[1]] = -self.absorbed_beta * self.absorbed.rewards(hidden)
+        return new, old
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """(S,) that are biased, sorted."""
+        if not self._takes_back:
+            return self.head.tokens
+        assert self.absorbed is not None
+        return torch.unique(torch.cat([self.head.tokens, self.absorbed.tokens]), sorted=True)
+
+    @cached_property
+    def _slots(self) -> tuple[Tensor, Tensor]:
+        """Of both heads' tokens among all."""
+        assert self.absorbed is not None
+        return torch.searchsorted(self.tokens, self.head.tokens), torch.searchsorted(self.tokens, self.absorbed.tokens)
+
+    @property
+    def _takes_back(self) -> bool:
+        return self.absorbed is not None and self.absorbed_beta != 0 and not self.absorbed.blank
 
 
 @dataclass(frozen=True)
@@ -139,10 +163,8 @@ class _KLCurve:
     @staticmethod
     def of(steering: Steering, answers: Sequence[Visited], temperature: float) -> _KLCurve:
         hidden = torch.cat([answer.hidden for answer in answers])
-        tokens, rewards = steering.head.tokens, steering.head.rewards(hidden)
-        offset = torch.zeros_like(rewards)
-        if steering.absorbed is not None and steering.absorbed_beta != 0:
-            tokens, rewards, offset = _on_union(steering, hidden)
+        tokens = steering.tokens
+        rewards, offset = steering.parts(hidden)
         policy = torch.cat([answer.policy_logprobs[:, tokens] for answer in answers])
         p, gap = policy.exp(), policy - torch.cat([answer.base_logprobs[:, tokens] for answer in answers])
         total = torch.cat([answer.divergence for answer in answers])
@@ -191,14 +213,3 @@ class _KLCurve:
             else:
                 high, at_high, at_low = beta, excess, at_low / 2
         return low
-
-
-def _on_union(steering: Steering, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens of either head, rewards of the new one and the bias that takes the absorbed one back."""
-    assert steering.absorbed is not None
-    union = torch.unique(torch.cat([steering.head.tokens, steering.absorbed.tokens]), sorted=True)
-    rewards = torch.zeros(len(hidden), len(union), device=hidden.device)
-    offset = torch.zeros_like(rewards)
-    rewards[:, torch.searchsorted(union, steering.head.tokens)] = steering.head.rewards(hidden)
-    offset[:, torch.searchsorted(union, steering.absorbed.tokens)] = -steering.absorbed_beta * steering.absorbed.rewards(hidden)
-    return union, rewards, offset

@@ -69,7 +69,7 @@ def test_a_clearly_worse_candidate_is_refused_with_the_reason(parts: Parts, gate
 
         scores = []
         for prompt, answer in zip(asked, answers, strict=True):
-            states = states_before(parts.backbone, parts.backbone.model, prompt, answer)
+            states = states_before(parts.backbone, parts.backbone.model, prompt, answer).hidden
             logits = parts.backbone.model.get_output_embeddings()(states)  # type: ignore[operator]
             scores.append(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).mean())
         return torch.stack(scores)

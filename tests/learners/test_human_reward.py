@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.human_reward import Features, HumanReward, HumanRewardSettings, RewardHead
+from learners.features import Features, FeatureSettings, Seen, likeness
+from learners.human_reward import HumanReward, HumanRewardSettings, RewardHead
 from learners.preferences import Level, Pairs
 
 WIDTH = 6
@@ -20,17 +21,26 @@ def features(seed: int = 0) -> Features:
     return Features.fit(torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(seed)) * 3 + 1)
 
 
-def taught(n: int, seed: int = 0, **overrides: object) -> tuple[HumanReward, dict[str, tuple[list[int], torch.Tensor]]]:
+def alike(seed: int = 0) -> torch.Tensor:
+    return likeness(torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(seed + 5)))
+
+
+def looked_at(length: int, generator: torch.Generator, width: int = WIDTH, vocabulary: int = VOCABULARY) -> Seen:
+    """States in which the base had a few next tokens in mind."""
+    return Seen.of(torch.randn(length, width, generator=generator), 2 * torch.randn(length, vocabulary, generator=generator))
+
+
+def taught(n: int, seed: int = 0, **overrides: object) -> tuple[HumanReward, dict[str, tuple[list[int], Seen]]]:
     """A HumanReward that knows n random answers, and the answers."""
     generator = torch.Generator().manual_seed(seed)
-    human_reward = HumanReward(features(), HumanRewardSettings(**overrides))  # type: ignore[arg-type]
+    human_reward = HumanReward(features(), alike(), HumanRewardSettings(**overrides))  # type: ignore[arg-type]
     answers = {}
     for i in range(n):
         length = int(torch.randint(3, 9, (1,), generator=generator))
         ids = torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
-        hidden = torch.randn(length, WIDTH, generator=generator)
-        human_reward.add_answer(f"a{i}", ids, hidden)
-        answers[f"a{i}"] = (ids, hidden)
+        seen = looked_at(length, generator)
+        human_reward.add_answer(f"a{i}", ids, seen)
+        answers[f"a{i}"] = (ids, seen)
     return human_reward, answers
 
 
@@ -38,9 +48,11 @@ def dense(human_reward: HumanReward, answers: dict, uids: list[str]) -> torch.Te
     """(n, V·(f + 1)) answer features, one long vector each: the primal form that the fit never builds."""
     x = torch.zeros(len(uids), VOCABULARY, human_reward.features.width, dtype=torch.float64)
     for row, uid in enumerate(uids):
-        ids, hidden = answers[uid]
-        for token, phi in zip(ids, human_reward.features(hidden), strict=True):
-            x[row, token] += phi.double() / len(ids)
+        ids, seen = answers[uid]
+        for token, phi, likely, probabilities in zip(ids, human_reward.features(seen.hidden).double(), seen.likely, seen.probabilities, strict=True):
+            x[row, token] += phi / len(ids)
+            for other, probability in zip(likely, probabilities, strict=True):
+                x[row, other] -= probability * phi / len(ids)
     return x.flatten(1)
 
 
@@ -61,11 +73,14 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
     x = dense(human_reward, answers, uids)
     row = {uid: x[i] for i, uid in enumerate(uids)}
     w = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
+    vectors = human_reward.likeness
+    prior = torch.linalg.inv(torch.eye(VOCABULARY, dtype=torch.float64) + vectors @ vectors.T)  # precision over tokens
     optimizer = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        total = 0.5 * human_reward.settings.ridge * w.square().sum()
+        table = w.view(VOCABULARY, -1)
+        total = 0.5 * human_reward.settings.ridge * (table * (prior @ table)).sum()
         for a, b, target, weight in [
             *[("a0", "a1", 1.0, 3 / 6), ("a0", "a2", 1.0, 3 / 6), ("a0", "a3", 1.0, 3 / 6)],
             *[("a1", "a2", 0.5, 3 / 6), ("a1", "a3", 1.0, 3 / 6), ("a2", "a3", 1.0, 3 / 6)],
@@ -87,16 +102,45 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
 def test_a_score_is_the_mean_of_the_token_rewards() -> None:
     human_reward, answers = taught(4)
     head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2, "a2": 3})], epoch=1)
-    for uid, (ids, hidden) in answers.items():
-        rewards = head.token_rewards(hidden, torch.tensor(ids))
+    for uid, (ids, seen) in answers.items():
+        rewards = head.token_rewards(seen, torch.tensor(ids))
         assert human_reward.score(head, uid) == pytest.approx(float(rewards.mean()), abs=1e-6)
 
 
 def test_tokens_that_were_never_judged_have_no_reward() -> None:
     human_reward, _ = taught(3)
     head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2})], epoch=1)
-    hidden = torch.randn(2, WIDTH)
-    assert head.token_rewards(hidden, torch.tensor([VOCABULARY + 5, VOCABULARY + 9])).abs().max() == 0
+    nothing_else = Seen(torch.randn(2, WIDTH), torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 1))
+    assert head.token_rewards(nothing_else, torch.tensor([VOCABULARY + 5, VOCABULARY + 9])).abs().max() == 0
+
+
+def test_a_token_that_had_to_come_earns_nothing() -> None:
+    generator = torch.Generator().manual_seed(3)
+    human_reward = HumanReward(features(), alike())
+    sure = torch.full((4, VOCABULARY), -50.0)
+    ids = [1, 2, 3, 4]
+    sure[range(4), ids] = 50.0
+    human_reward.add_answer("sure", ids, Seen.of(torch.randn(4, WIDTH, generator=generator), sure))
+    free = looked_at(4, generator)
+    human_reward.add_answer("free", ids, free)
+    head = human_reward.fit([Level("sure", 1.0)], 1)
+    assert float(head.weights.abs().max()) < 1e-6
+    head = human_reward.fit([Level("sure", 1.0), Level("free", 1.0)], 1)
+    assert human_reward.score(head, "free") > 0.5 and abs(human_reward.score(head, "sure")) < 1e-6
+
+
+def test_what_is_learned_of_a_token_goes_to_those_that_are_like_it() -> None:
+    vectors = torch.zeros(VOCABULARY, 2, dtype=torch.float64)
+    vectors[3], vectors[5], vectors[7] = torch.tensor([1.0, 0.0]), torch.tensor([0.8, 0.6]), torch.tensor([0.0, 1.0])
+    human_reward, state = HumanReward(features(), vectors), torch.randn(1, WIDTH)
+    for name, ids in (("said", [3]), ("alike", [5]), ("unlike", [7])):
+        human_reward.add_answer(name, ids, Seen(state, torch.tensor([[0]]), torch.tensor([[0.0]])))
+    head = human_reward.fit([Level("said", 1.0), Pairs.of_ranks({"alike": 1, "unlike": 1})], 1)
+    said, alike_, unlike = (human_reward.score(head, name) for name in ("said", "alike", "unlike"))
+    assert said > alike_ > 0.1 and unlike < alike_
+    without = HumanReward(features())
+    without.add_answer("said", [3], Seen(state, torch.tensor([[0]]), torch.tensor([[0.0]])))
+    assert without.fit([Level("said", 1.0)], 1).tokens.tolist() == [3]
 
 
 def test_undo_gives_the_bits_that_a_fresh_start_without_the_judgement_gives() -> None:
@@ -116,10 +160,9 @@ def test_undo_gives_the_bits_that_a_fresh_start_without_the_judgement_gives() ->
 def test_the_order_in_which_answers_became_known_changes_no_bit(order: list[int], seed: int) -> None:
     evidence = [Pairs.of_ranks({f"a{i}": 1 + i % 3 for i in range(9)})]
     human_reward, answers = taught(9, seed)
-    shuffled = HumanReward(features())
+    shuffled = HumanReward(features(), alike())
     for i in order:
-        ids, hidden = answers[f"a{i}"]
-        shuffled.add_answer(f"a{i}", ids, hidden)
+        shuffled.add_answer(f"a{i}", *answers[f"a{i}"])
         if random.Random(i).random() < 0.5:
             shuffled.fit([Level(f"a{i}", 1.0)], epoch=0)
     assert torch.equal(human_reward.fit(evidence, 1).weights, shuffled.fit(evidence, 1).weights)
@@ -169,21 +212,24 @@ def test_a_blank_head_prefers_nothing_and_ties_are_left_out() -> None:
 def test_wide_states_are_projected_onto_the_directions_of_most_variance() -> None:
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(300, 100, generator=generator)
-    narrow = Features.fit(hidden, HumanRewardSettings(dimensions=8))
+    narrow = Features.fit(hidden, FeatureSettings(dimensions=8))
     assert narrow(hidden).shape == (300, 9)
     assert float(narrow(hidden)[:, :-1].square().sum(1).mean()) == pytest.approx(1.0, abs=1e-4)
     assert float(narrow(hidden)[:, :-1].mean(0).abs().max()) < 1e-5
-    assert narrow.digest() == Features.fit(hidden, HumanRewardSettings(dimensions=8)).digest()
+    assert torch.equal(narrow.basis, Features.fit(hidden, FeatureSettings(dimensions=8)).basis)
 
 
 def test_a_head_of_a_large_vocabulary_and_a_wide_model_stays_small() -> None:
     generator = torch.Generator().manual_seed(2)
-    human_reward = HumanReward(Features.fit(torch.randn(256, 4096, generator=generator)))
+    vectors = torch.randn(150_000, 64, generator=generator) / 8
+    human_reward = HumanReward(Features.fit(torch.randn(256, 4096, generator=generator)), vectors)
     for i in range(8):
         ids = torch.randint(0, 150_000, (60,), generator=generator).tolist()
-        human_reward.add_answer(f"a{i}", ids, torch.randn(60, 4096, generator=generator))
+        likely = torch.randint(0, 150_000, (60, 8), generator=generator)
+        probabilities = torch.tensor([0.5, 0.2, 0.1, 0.05, 0.03, 0.0, 0.0, 0.0]).expand(60, 8)
+        human_reward.add_answer(f"a{i}", ids, Seen(torch.randn(60, 4096, generator=generator), likely, probabilities))
     head = human_reward.fit([Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})], 1)
-    assert head.weights.shape[0] <= 480 and head.weights.shape[1] == 65
+    assert head.weights.shape[0] <= 480 * 6 and head.weights.shape[1] == 257
     assert right(human_reward, head, Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})) == 28
 
 
@@ -191,6 +237,6 @@ def test_a_head_survives_its_state() -> None:
     human_reward, answers = taught(4)
     head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2})], epoch=5)
     again = RewardHead.from_state(head.state())
-    ids, hidden = answers["a0"]
+    ids, seen = answers["a0"]
     assert again.epoch == 5
-    assert torch.equal(again.token_rewards(hidden, torch.tensor(ids)), head.token_rewards(hidden, torch.tensor(ids)))
+    assert torch.equal(again.token_rewards(seen, torch.tensor(ids)), head.token_rewards(seen, torch.tensor(ids)))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from learners.human_reward import Features, RewardHead
+from learners.features import Features
+from learners.human_reward import RewardHead
 from learners.steering import REFERENCE_TOKENS, REMEMBERED_ANSWERS, STATE_BYTES, NatsBudget, Steering, Visited, state_stride
 
 WIDTH, VOCABULARY, STATES = 5, 40, 60
