@@ -31,7 +31,7 @@ from storage.queries import Record
 from storage.records import Policy, Prompt, Sampling
 from tamer_tui.headless import with_session
 from tamer_tui.operators import load_function
-from tamer_tui.options import POCKET_NATS
+from tamer_tui.options import NATS
 from tamer_tui.simulate import ANSWERS, HELD_OUT, Plan, Simulation
 from tamer_tui.tapping import TapSession
 from tamer_tui.views import CandidateView, SessionSettings
@@ -71,7 +71,7 @@ class Teaching:
         prompts = tuple(map(Prompt.of, held_out_prompts(PROMPTS, seed)))
         self.settings = SessionSettings(
             model, prompts, sampling=Sampling(1.0, 80), quantize=quantize, seed=seed, metered=True, held_out=HELD_OUT, autostart=False,
-            operator=operator, nats=POCKET_NATS,
+            operator=operator, nats=NATS,
         )  # fmt: skip
         self.plan = Plan(
             400 if taps else ROUNDS, "taps" if taps else "ranking", operator, load_function(operator), load_function(name), name,

@@ -13,13 +13,14 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from learners.adapters import load_lora, lora_state
+from learners.appraisal import appraise
 from learners.coach import tapped_of
 from learners.distill import Distill, DistillBatch
 from learners.examples import Comparison, Scored, Target
 from learners.human_reward import RewardHead
 from learners.judges import HeadJudge, Judge, Prequential, better_judge, margins_of
 from learners.ppo import PPO, PPOSettings
-from learners.protocol import Foreseen
+from learners.protocol import Answer, Appraised, Foreseen
 from learners.reward import RewardModel
 from learners.rollouts import Trace, nats_on
 from learners.sft import SFT
@@ -148,6 +149,15 @@ class RewardCourse:
         self.model.normalise([t.prompt_ids for t in probe], [tuple(t.ids) for t in probe])
         self._learned = seqs
         self.seconds += time.monotonic() - started
+
+    def appraise(self, answers: Sequence[Answer]) -> Appraised:
+        """What the reward model thinks of each token; nothing before it has learned something."""
+
+        def rewards(prompt_ids: tuple[int, ...], token_ids: tuple[int, ...]) -> list[float]:
+            return self.model.token_rewards([prompt_ids], [token_ids])[0].tolist()
+
+        found = appraise(self._shop.backbone, answers, rewards) if self._steps else ()
+        return Appraised(self._shop.inputs.head.epoch, found, "reward")
 
     def restore(self, state: Mapping[str, Tensor] | None, seqs: Sequence[int]) -> None:
         """Go on with the reward model of a version, or with a fresh one."""

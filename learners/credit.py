@@ -146,6 +146,14 @@ def used_credit(start: float, end: float, now: float, window: Uniform) -> float:
     return min(1.0, area / (rise * (rise + flat)))
 
 
+def silent(shown: Sequence[float], since: float, until: float, window: Window) -> list[int]:
+    """Which tokens, shown at these times (seconds, one clock), appeared after `since` and so long before `until` that a tap would have come."""
+    whole = window if isinstance(window, Uniform) else Uniform(0.0, window.end)
+    ends = [*shown[1:], until]
+    steps = enumerate(zip(shown, ends, strict=True))
+    return [i for i, (start, end) in steps if start >= since and used_credit(start, end, until, whole) >= COMPLETE]
+
+
 def aggregate_label(start: float, end: float, taps: Sequence[tuple[float, float]], now: float, window: Uniform) -> float:
     """The label of a step from taps (time, value) until `now`: their credited sum over the share of credit that is past."""
     label = math.fsum(value * window.mass(time - end, time - start) for time, value in taps if time <= now)

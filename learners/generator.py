@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from learners.adapters import load_lora
+from learners.appraisal import appraise
 from learners.backbone import Backbone, fit_prompt
 from learners.decoding import Row, Step, TextStream, decode
 from learners.human_reward import RewardHead
-from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, Appraisal, Appraised, Candidate, Ended, Event, Piece, Started, Tokens
+from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, Appraised, Candidate, Ended, Event, Piece, Started, Tokens
 from learners.rollouts import Trace, draw_answers, look_again, states_before
 from learners.steering import NatsBudget, Steering, state_stride
 from learners.workshop import Policy
@@ -102,7 +103,7 @@ class Generator:
         """Change the nats budget, or switch steering by Ĥ on or off; None leaves it."""
         self.budget.nats = self.budget.nats if nats is None else nats
         self.bias = self.bias if bias is None else bias
-        self._steer(self.steering)
+        self._steer(self.policy.steering(self.steering.head))
         self._emit(Acting(self.policy.version, self.beta, self.steering.head.epoch))
 
     def rehearse(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> None:
@@ -117,7 +118,7 @@ class Generator:
         if found:
             self.budget.start_over(found)
             self._temperature = sampling.temperature
-            self._steer(self.steering)
+            self._steer(self.policy.steering(self.steering.head))
             self._emit(Acting(self.policy.version, self.beta, self.steering.head.epoch))
 
     def _steer(self, steering: Steering) -> None:
@@ -125,17 +126,13 @@ class Generator:
 
     def appraise(self, answers: Sequence[Answer]) -> Appraised:
         """What Ĥ thinks of each token of these answers, from the same states of the base that it learns from."""
-        head = self.steering.head
-        return Appraised(head.epoch, tuple(self._appraisal(answer, head) for answer in answers if answer.token_ids))
+        head, backbone = self.steering.head, self.backbone
 
-    def _appraisal(self, answer: Answer, head: RewardHead) -> Appraisal:
-        prompt_ids = answer.prompt_ids or fit_prompt(self.backbone.encode(answer.messages), self.backbone.context, len(answer.token_ids))[0]
-        seen = states_before(self.backbone, self.backbone.model, prompt_ids, answer.token_ids)
-        rewards = head.token_rewards(seen, torch.tensor(answer.token_ids, device=self.backbone.device))
-        text = TextStream(self.backbone.renderer)
-        texts = [text.push(token) for token in answer.token_ids]
-        texts[-1] += text.flush()
-        return Appraisal(answer.uid, tuple(texts), tuple(rewards.tolist()))
+        def rewards(prompt_ids: tuple[int, ...], token_ids: tuple[int, ...]) -> list[float]:
+            seen = states_before(backbone, backbone.model, prompt_ids, token_ids)
+            return head.token_rewards(seen, torch.tensor(token_ids, device=backbone.device)).tolist()
+
+        return Appraised(head.epoch, appraise(backbone, answers, rewards))
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -72,6 +73,8 @@ class Learner:
         self._flush = False
         self._asked = False  # metered: somebody waits for an idle event
         self._restored: Restored | None = None
+        self._questions: deque[Sequence[protocol.Answer]] = deque()  # to the reward model
+        self._answering = False
         self._acknowledged = ""
         self._exhausted = False  # nothing to do until something changes
         self.human_reward_seconds = 0.0
@@ -115,6 +118,12 @@ class Learner:
             self._exhausted = False
             self._changed.notify_all()
 
+    def appraise(self, answers: Sequence[protocol.Answer]) -> None:
+        """Tell what the reward model thinks of these answers, as soon as the learner's thread gets to it, paused or not."""
+        with self._changed:
+            self._questions.append(answers)
+            self._changed.notify_all()
+
     def published(self, policy: Policy, beta: float) -> None:
         """The version acts from now on."""
         with self._changed:
@@ -138,6 +147,9 @@ class Learner:
         work = self._curriculum.work()
         while True:
             self._wait_until_allowed()
+            self._answer_questions()
+            if not self._allowed():
+                continue
             try:
                 work = self._step(work)
             except Abandon:
@@ -193,17 +205,31 @@ class Learner:
 
     def _wait_until_allowed(self) -> None:
         with self._changed:
-            self._changed.wait_for(self._allowed)
+            self._changed.wait_for(lambda: self._questions or self._allowed())
 
     def _pause(self) -> None:
         """Between forwards: wait while somebody waits for tokens; give up when a rollback came."""
-        if self._wanted.is_set() or self._paused:
-            started = time.monotonic()
+        if self._answering:
+            return
+        started = time.monotonic()
+        self._answer_questions()
+        while self._restored is None and (self._wanted.is_set() or self._paused):
             with self._changed:
-                self._changed.wait_for(lambda: self._restored is not None or not (self._wanted.is_set() or self._paused))
+                self._changed.wait_for(lambda: self._questions or self._restored is not None or not (self._wanted.is_set() or self._paused))
+            self._answer_questions()
             self._meter.exclude(time.monotonic() - started)
+            started = time.monotonic()
         if self._restored is not None:
             raise Abandon
+
+    def _answer_questions(self) -> None:
+        """What the operator wants to see of the reward model: a few forwards, on the thread that its tree belongs to."""
+        self._answering = True
+        try:
+            while self._questions:
+                self._emit(self._curriculum.reward.appraise(self._questions.popleft()))
+        finally:
+            self._answering = False
 
     # --- versions ----------------------------------------------------------------------------------------------------------
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from learners.attribution import Near, attribute
-from learners.credit import credit, window_of
+from learners.credit import credit, silent, window_of
 from learners.examples import Comparison, Scored, Target
 from learners.protocol import Answer, Lesson
 from learners.sft import correction_weights
-from storage.records import Correction, Message, Ranking, Rating, Tap
+from storage.records import Arm, Correction, Message, Ranking, Rating, Tap
 
 RATING_MIDDLE = 4.0
 RATING_HALF_RANGE = 3.0
@@ -86,6 +87,21 @@ class Lessons:
         if isinstance(tap, Tap) and tap.whole:
             names = [tap.response_uid]
         return [self.samples[name] for name in names if name in self.samples]
+
+    def silent(self, lesson: Lesson) -> list[Sample]:
+        """Words that a stretch of silence was about: those that no live tap was about, and of a kind that was tapped elsewhere. Of others nothing is
+        known that silence could deny."""
+        uid = lesson.answers[0].uid if lesson.answers else ""
+        places, kinds = self._tapped
+        found = [(i, self.samples.get(silence_name(lesson.seq, i))) for i in range(len(lesson.shown))]
+        return [s for i, s in found if s is not None and (uid, i) not in places and s.token_ids[i] in kinds]
+
+    @cached_property
+    def _tapped(self) -> tuple[frozenset[tuple[str, int]], frozenset[int]]:
+        """Where live taps fell, as (answer, position), and on which kinds of token."""
+        found = [(x.answers[0].uid, s) for x in self.lessons if isinstance(x.judgement, Tap) and not x.judgement.whole for s in self.tapped(x)]
+        places = [(uid, s.span[0], s.token_ids[s.span[0]]) for uid, s in found if s.span]
+        return frozenset((uid, i) for uid, i, _ in places), frozenset(token for _, _, token in places)
 
     def prompts(self) -> list[tuple[int, ...]]:
         """Distinct prompts of judged answers."""
@@ -175,6 +191,9 @@ class LessonBook:
         if isinstance(lesson.judgement, Tap) and not lesson.judgement.whole:
             yield from self._credited(lesson, lesson.judgement)
             return
+        if isinstance(lesson.judgement, Arm):
+            yield from self._untapped(lesson, lesson.judgement)
+            return
         answers = [self._sample(answer) for answer in lesson.answers if answer.uid]
         answers = [answer for answer in answers if answer.token_ids]
         yield from answers
@@ -202,6 +221,15 @@ class LessonBook:
             if share >= LEAST_SHARE:
                 yield Sample(tap_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1), share)
 
+    def _untapped(self, lesson: Lesson, arm: Arm) -> Iterator[Sample]:
+        """The tokens about which a tap would have come, had there been one."""
+        if arm.since is None or not lesson.answers:
+            return
+        sample = self._sample(lesson.answers[0])
+        for i in silent(lesson.shown, arm.since, arm.seconds, window_of(lesson.window)):
+            if i < len(sample.token_ids):
+                yield Sample(silence_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1))
+
     def _written(self, original: Answer, text: str) -> tuple[int, ...]:
         """The operator's words. Where they kept the ragged end of an answer that was cut off, its end is no ending to learn."""
         ids = self._encode_answer(original.messages, text)
@@ -227,6 +255,11 @@ def original_name(seq: int) -> str:
 def tap_name(seq: int, position: int) -> str:
     """Name of one token as evidence: what tap `seq` says of it."""
     return f"tap:{seq}@{position}"
+
+
+def silence_name(seq: int, position: int) -> str:
+    """Name of one token as evidence: that stretch `seq` passed without a word about it."""
+    return f"silence:{seq}@{position}"
 
 
 def changed_span(before: Sequence[int], after: Sequence[int]) -> tuple[int, int]:

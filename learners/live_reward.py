@@ -15,12 +15,14 @@ from learners.judges import Prequential, Score
 from learners.lessons import LessonBook, Lessons, Sample, original_name, written_name
 from learners.preferences import Evidence, Level, Pairs
 from learners.protocol import Lesson
-from storage.records import Correction, Ranking, Tap
+from storage.records import Arm, Correction, Ranking, Tap
 
 TAP_REWARD = 10.0
 """What a tap of 1 says a token is worth, on Ĥ's scale: one tap moves its words about as far as one ranking does."""
 TAP_WEIGHT = 0.003
 """Of a tap's squared error beside one comparison, for the whole of its credit; chosen on simulated taps (benchmarks/taps.py)."""
+SILENCE_WEIGHT = 0.1 * TAP_WEIGHT
+"""Of one word that passed untapped while silence counted: there are many of them to a tap."""
 StatesBefore = Callable[[Sequence[int], Sequence[int]], Seen]
 """Prompt ids and answer ids -> the T states of the base in which each answer token was chosen."""
 
@@ -114,12 +116,14 @@ class LiveReward:
 
 
 def evidence_of(lessons: Lessons) -> list[Evidence]:
-    """Rankings and corrections as pairs, ratings as centred levels, taps as a level for each token, in the order of the log."""
+    """Rankings and corrections as pairs, ratings as centred levels, taps and silence as a level for each token, in the order of the log."""
     levels = {seq: Level(name, score) for seq, name, score in lessons.levels()}
     found: list[Evidence] = []
     for lesson in lessons.lessons:
         if isinstance(tap := lesson.judgement, Tap):
             found += [Level(sample.name, TAP_REWARD * tap.value * sample.trust, TAP_WEIGHT * sample.share) for sample in lessons.tapped(lesson)]
+        elif isinstance(lesson.judgement, Arm):
+            found += [Level(sample.name, 0.0, SILENCE_WEIGHT) for sample in lessons.silent(lesson)]
         elif (item := _pairs(lesson, lessons) or levels.get(lesson.seq)) is not None:
             found.append(item)
     return found
@@ -128,6 +132,8 @@ def evidence_of(lessons: Lessons) -> list[Evidence]:
 def _why_nothing(lesson: Lesson) -> str:
     if isinstance(lesson.judgement, Tap):
         return "the tap came before the words that it could be about"
+    if isinstance(lesson.judgement, Arm):
+        return "no word was there long enough for silence to mean anything"
     return "none of its answers has any words"
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from storage.records import Calibration, Correction, Demonstration, Message, Policy, Ranking, Rating, Run, Sampling, StopReason, Tap
+from storage.records import Calibration, Message, Policy, Run, Sampling, StopReason, Teaching
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes of the longest line either side accepts."""
@@ -20,6 +20,8 @@ TOKEN_FLUSH_SECONDS = 0.04
 """Tokens cross in batches, at most this often."""
 
 Stage = Literal["sft", "reward", "distill", "ppo"]
+RewardLearner = Literal["human_reward", "reward"]
+"""Who says what an answer is worth: Ĥ, or the reward model."""
 STAGES: tuple[Stage, ...] = ("sft", "reward", "distill", "ppo")
 
 
@@ -44,11 +46,12 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 class Lesson(Struct, frozen=True, omit_defaults=True):
     """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt.
 
-    A tap carries one answer, as far as it was on the screen, with the time at which each token appeared, and the window that credits it.
+    A tap carries one answer, as far as it was on the screen, with the time at which each token appeared, and the window that credits it; so does a
+    stretch in which silence counted.
     """
 
     seq: int
-    judgement: Ranking | Rating | Correction | Demonstration | Tap
+    judgement: Teaching
     answers: tuple[Answer, ...]
     shown: tuple[float, ...] = ()  # seconds, the clock of the tap
     window: Calibration | None = None
@@ -147,9 +150,10 @@ class Rollback(_Line, frozen=True):
 
 
 class Appraise(_Line, frozen=True):
-    """Tell what Ĥ thinks of every token of these answers; those without token ids are passed over."""
+    """Tell what a learner thinks of every token of these answers; those without token ids are passed over."""
 
     answers: tuple[Answer, ...]
+    by: RewardLearner = "human_reward"
 
 
 class Blob(_Line, frozen=True):
@@ -272,25 +276,26 @@ class Foreseen(_Line, frozen=True):
     """How a learner would have judged, before it learned from the judgement; told once for each."""
 
     seq: int
-    judge: Literal["human_reward", "reward"]  # Ĥ, or the reward model
+    judge: RewardLearner
     log_loss: float  # nats, mean over pairs
     right: float  # compared pairs in the operator's order, a tie being half of one
     pairs: int
 
 
 class Appraisal(Struct, frozen=True):
-    """What Ĥ thinks of one answer. One entry per token; '' where a token shows nothing, as the one that ends an answer."""
+    """What is thought of one answer. One entry per token; '' where a token shows nothing, as the one that ends an answer."""
 
     uid: str
     texts: tuple[str, ...]
-    rewards: tuple[float, ...]  # r(s, a), 0 where Ĥ has no evidence
+    rewards: tuple[float, ...]  # of Ĥ, 0 where it has no evidence; of the reward model, its normalised value after each token
 
 
 class Appraised(_Line, frozen=True):
-    """The answers of an `appraise`, by Ĥ as it acts now."""
+    """The answers of an `appraise`, by Ĥ as it acts now or by the reward model; none where that has learned nothing yet."""
 
     h_epoch: int
     appraisals: tuple[Appraisal, ...]
+    by: RewardLearner = "human_reward"
 
 
 class Metrics(_Line, frozen=True):

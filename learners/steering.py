@@ -46,7 +46,8 @@ class Steering:
 
     @property
     def active(self) -> bool:
-        return not self._same and ((self.beta != 0 and not self.head.blank) or self.absorbed_beta != 0)
+        """Without β the adapter acts as it is; where all that was taught is undone, what it absorbed is taken back."""
+        return not self._same and (self._takes_back if self.head.blank else self.beta != 0)
 
     @property
     def _same(self) -> bool:
@@ -141,12 +142,13 @@ class NatsBudget:
         self._answers = deque(map(look, self._answers), self._answers.maxlen)
 
     def solve(self, steering: Steering, temperature: float = 1.0) -> Steering:
-        """The same steering with β at the budget; 0 when the adapter alone has spent it (or there is nothing to steer with)."""
+        """The same steering with β at the budget; 0, the adapter as it is, where no β keeps to it (or there is nothing to steer with)."""
         answers = self.answers
         if not answers or self.nats <= 0 or steering.head.blank:
             return replace(steering, beta=0.0)
         curve = _KLCurve.of(steering, answers, temperature)
-        return replace(steering, beta=curve.solve((1.0 if self._answers else CAUTION) * self.nats / REFERENCE_TOKENS))
+        nats = (1.0 if self._answers else CAUTION) * self.nats / REFERENCE_TOKENS
+        return replace(steering, beta=curve.solve(nats, steering.absorbed_beta))
 
 
 @dataclass(frozen=True)
@@ -187,12 +189,18 @@ class _KLCurve:
         moved = (weights * (bias + self.gap)).sum(1) + self.rest_gap * scale
         return float((moved / mass - mass.log() - shift[:, 0]).mean())
 
-    def solve(self, nats: float) -> float:
-        """The β whose KL is `nats`; 0 if the policy is over without any."""
-        low, at_low = 0.0, self._excess(0.0, nats)
-        if at_low >= 0:
+    def solve(self, nats: float, absorbed_beta: float) -> float:
+        """The largest β whose KL is `nats`; 0 if the policy is over with any.
+
+        Without an absorbed Ĥ the KL grows from β = 0 on. With one it falls first: near 0 all of that is taken back, which from an adapter that
+        went on by itself leads to the opposite of what was taught; so a β under the budget is looked for from twice the absorbed one downwards.
+        """
+        starts = [absorbed_beta * quarters / 4 for quarters in range(8, 0, -1)] if absorbed_beta else [0.0]
+        low = next((beta for beta in starts if self._excess(beta, nats) < 0), None)
+        if low is None:
             return 0.0
-        high = 1.0
+        at_low = self._excess(low, nats)
+        high = max(1.0, 2 * low)
         while (at_high := self._excess(high, nats)) < 0 and high < 1e6:
             low, at_low, high = high, at_high, 2 * high
         return self._root(low, at_low, high, at_high, nats)

@@ -81,6 +81,8 @@ class GeneratorWorker:
                 self._set(command)
             case protocol.Rollback(version, sha256):
                 self._roll_back(version, sha256)
+            case protocol.Appraise(answers, "reward"):
+                self._learner.appraise(answers)
             case protocol.Appraise(answers):
                 self._emit(self._generator.appraise(answers))
             case protocol.Blob():

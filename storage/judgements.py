@@ -111,7 +111,9 @@ def _check_watching(connection: sqlite3.Connection, judgement: Tap | Arm | Pace 
             if repeat < 1:
                 raise JournalError("a tap is at least one press")
             return _about_appearing(connection, uid, response_uid)
-        case Arm(set_uid=uid, response_uid=response_uid):
+        case Arm(set_uid=uid, response_uid=response_uid, seconds=seconds, since=since):
+            if since is not None and not since <= seconds:
+                raise JournalError(f"a stretch of silence from {since:g} to {seconds:g} s is none")
             return _about_appearing(connection, uid, response_uid)
         case Pace(set_uid=uid, tokens_per_second=pace):
             if pace <= 0:

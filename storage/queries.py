@@ -19,6 +19,7 @@ from storage import blind, provenance, rows, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
 from storage.records import (
+    Arm,
     BaseModel,
     Calibration,
     Correction,
@@ -47,7 +48,7 @@ class Taught(NamedTuple):
     logged: Logged
     sample_set: SampleSet
     responses: tuple[Response, ...]  # of a ranking the whole set; of a demonstration none; else the one it is about
-    shown: Shown | None = None  # of a tap: the answer as far as it had appeared
+    shown: Shown | None = None  # of a tap, or of silence: the answer as far as it had appeared
     window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured
 
 
@@ -287,8 +288,9 @@ class Record:
             answers: defaultdict[str, list[Response]] = defaultdict(list)
             for answer in rows.responses(connection, of_set, values):
                 answers[answer.set_uid].append(answer)
-            tapped = f"k.response_uid IN (SELECT t.response_uid FROM taps t JOIN v_live e ON e.seq = t.seq WHERE {where})"
-            shown = rows.shown(connection, tapped, values)
+            named = "SELECT t.response_uid FROM {} t JOIN v_live e ON e.seq = t.seq WHERE {}"
+            watched = f"k.response_uid IN ({named.format('taps', where)} UNION {named.format('arms', where)})"
+            shown = rows.shown(connection, watched, (*values, *values))
             windows = rows.logged(connection, "events", "e.kind = 'calibration'", ())
         return [_with_answers(event, sets, answers, shown, windows) for event in judged]
 
@@ -305,7 +307,7 @@ def _with_answers(
     assert not isinstance(event.judgement, Undo | Redo | Calibration)  # they teach nothing
     uid = event.judgement.set_uid
     about = tuple(_about(event, answers[uid]))
-    if not isinstance(event.judgement, Tap):
+    if not isinstance(event.judgement, Tap | Arm):
         return Taught(event, sets[uid], about)
     window = next((w.judgement for w in reversed(windows) if w.seq < event.seq and isinstance(w.judgement, Calibration)), None)
     return Taught(event, sets[uid], about, shown.get(event.judgement.response_uid), window)
@@ -315,7 +317,7 @@ def _about(logged: Logged, of_set: list[Response]) -> list[Response]:
     match logged.judgement:
         case Ranking():
             return of_set
-        case Rating(response_uid=uid) | Correction(response_uid=uid) | Tap(response_uid=uid):
+        case Rating(response_uid=uid) | Correction(response_uid=uid) | Tap(response_uid=uid) | Arm(response_uid=uid):
             return [answer for answer in of_set if answer.uid == uid]
     return []
 

@@ -227,12 +227,13 @@ class Peek(Struct, frozen=True, tag="peek"):
 
 
 class Arm(Struct, frozen=True, tag="arm"):
-    """From here on silence counts as contentment (on), or says nothing (off)."""
+    """Silence counts from here on (on), or no longer (off). Off with `since` teaches: what appeared in between and was not tapped was worth 0."""
 
     set_uid: str
     response_uid: str
     on: bool
     seconds: float  # the terminal's monotonic clock
+    since: float | None = None  # when the stretch began that ends here
 
 
 class Pace(Struct, frozen=True, tag="pace"):
@@ -290,9 +291,9 @@ class Redo(Struct, frozen=True, tag="redo"):
     target: int
 
 
-Teaching = Ranking | Rating | Correction | Demonstration | Tap
+Teaching = Ranking | Rating | Correction | Demonstration | Tap | Arm
 """The judgements that learners learn from."""
-Judgement = Teaching | Skip | Peek | Span | Comment | Flag | Arm | Pace | Calibration | Present | Undo | Redo
+Judgement = Teaching | Skip | Peek | Span | Comment | Flag | Pace | Calibration | Present | Undo | Redo
 
 
 class Logged(Struct, frozen=True):

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from storage import state
 from storage.migration import append_only
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
+
+
+def m013_silence(db: Database) -> None:
+    """A stretch in which silence counted teaches, so it can be undone."""
+    db.execute("ALTER TABLE arms ADD COLUMN since REAL")
+    (guard,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'event_kinds_no_update'").fetchone()
+    db.execute("DROP TRIGGER event_kinds_no_update")
+    db.execute("UPDATE event_kinds SET teaches = 1, undoable = 1 WHERE kind = 'arm'")
+    db.execute(guard)
+    state.recount(db.conn)
 
 
 def m007_marks(db: Database) -> None:

@@ -48,8 +48,8 @@ def insert(connection: sqlite3.Connection, seq: int, set_id: int | None, respons
         case Tap(response_uid=uid):
             tap = judgement
             add("taps", seq, uid, float(tap.value), tap.key, tap.seconds, tap.wall, tap.repeat, tap.whole)
-        case Arm(response_uid=uid, on=on, seconds=seconds):
-            add("arms", seq, set_id, uid, on, seconds)
+        case Arm(response_uid=uid, on=on, seconds=seconds, since=since):
+            add("arms", seq, set_id, uid, on, seconds, since)
         case Pace(tokens_per_second=pace, seconds=seconds):
             add("paces", seq, set_id, pace, seconds)
         case Present(order=order, seconds=seconds):

@@ -31,7 +31,7 @@ _TYPED: dict[str, tuple[str, str, dict[str, str]]] = {
     "correction": ("corrections", "", _ANSWER | _TEXT),
     "demonstration": ("demonstrations", "", _SET | _TEXT),
     "tap": ("taps", "response_uid value key seconds wall repeat whole", {}),
-    "arm": ("arms", "response_uid seconds", _SET | {"on": "t.armed"}),
+    "arm": ("arms", "response_uid seconds since", _SET | {"on": "t.armed"}),
     "pace": ("paces", "tokens_per_second seconds", _SET),
     "span": ("spans", "start stop label value", _ANSWER),
     "comment": ("comments", "text", _SET | _ANSWER),

@@ -91,6 +91,7 @@ def run(database: Path | None, **chosen: Any) -> None:
 @click.option("--train-seconds", type=FiniteRange(0), help="The learner's wall time in all; 0 trains no adapter.")
 @click.option("--train-steps", type=click.IntRange(0), help="Optimizer steps in all, instead of seconds.")
 @click.option("--taps", type=click.IntRange(1), help="With --feedback taps: go no further than this many.")
+@click.option("--silence", is_flag=True, help="With --feedback taps: words that pass untapped count as 0, as with S in the tap view.")
 @click.option("--window", type=(float, float), hidden=True)
 @click.option("--stages", default=",".join(STAGES), show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with a database that has judgements.")
@@ -126,7 +127,7 @@ def _simulation(database: Path, chosen: dict[str, Any]) -> tuple[SessionSettings
         judge = load_function(chosen["judge"]) if chosen["judge"] else operator
         plan = Plan(
             chosen["rounds"], chosen["feedback"], chosen["operator"], operator, judge, chosen["judge"] or chosen["operator"],
-            chosen["train_seconds"], chosen["train_steps"], settings.seed, chosen["taps"], chosen["window"],
+            chosen["train_seconds"], chosen["train_steps"], settings.seed, chosen["taps"], chosen["silence"], chosen["window"],
         )  # fmt: skip
         check(settings, plan, database, chosen["resume"])
     except (OperatorError, SessionError) as error:

@@ -81,8 +81,9 @@ def words(entry: Entry) -> str:
             return f"{low:.2f} to {high:.2f} s, {one_line(connection)}"
         case Pace(tokens_per_second=pace):
             return f"{pace:g} tokens a second"
-        case Arm(response_uid=uid, on=on):
-            return f"{letter(uid)}: silence {'counts' if on else 'says nothing'}"
+        case Arm(response_uid=uid, on=on, seconds=seconds, since=since):
+            counted = f"counted for {seconds - since:.1f} s" if since is not None else "counts" if on else "says nothing"
+            return f"{letter(uid)}: silence {counted}"
         case Present(order=order):
             return " ".join(map(letter, order))
         case Undo(target=target) | Redo(target=target):

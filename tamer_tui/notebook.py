@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from learners import protocol
 from learners.blobs import Assembler, BlobError, read_directory, split, write_directory
@@ -20,24 +20,22 @@ from storage.queries import Record, Taught
 from storage.records import (
     BASE_VERSION,
     Activation,
+    Arm,
     BaseModel,
-    Correction,
-    Demonstration,
     Judgement,
     Message,
     Prequential,
-    Ranking,
-    Rating,
     Response,
     Run,
     SampleSet,
     Shown,
     Sitting,
     Tap,
+    Teaching,
     Version,
 )
 
-TEACHING = (Ranking, Rating, Correction, Demonstration, Tap)
+TEACHING = get_args(Teaching)
 REPLAY_CHUNK = 32
 """Judgements in one `replay` line."""
 
@@ -213,20 +211,21 @@ def blobs_in(root: Path, sha256: str) -> list[Blob]:
 def lesson_of(taught: Taught) -> Lesson:
     """A judgement with the answers that it speaks of, complete enough for an engine that has never seen them."""
     messages, tap = taught.sample_set.prompt.messages, taught.logged.judgement
-    if isinstance(tap, Tap):
-        return _tap_lesson(taught, tap, messages)
+    if isinstance(tap, Tap | Arm):
+        return _watched_lesson(taught, tap, messages)
     answers = tuple(answer_of(response, messages) for response in taught.responses)
     return Lesson(taught.logged.seq, taught.logged.judgement, answers or (Answer("", messages, ""),))  # type: ignore[arg-type]
 
 
-def _tap_lesson(taught: Taught, tap: Tap, messages: tuple[Message, ...]) -> Lesson:
-    """A tap with the answer as it was on the screen at that moment; one on a whole answer with all that was shown of it."""
+def _watched_lesson(taught: Taught, tap: Tap | Arm, messages: tuple[Message, ...]) -> Lesson:
+    """A tap, or a stretch of silence, with the answer as it was on the screen then; a tap on a whole answer with all that was shown of it."""
     shown = taught.shown
     if shown is None:
         return Lesson(taught.logged.seq, tap, tuple(answer_of(r, messages) for r in taught.responses))
-    n = len(shown.token_ids) if tap.whole else bisect_right(shown.seconds, tap.seconds)
+    whole = isinstance(tap, Tap) and tap.whole
+    n = len(shown.token_ids) if whole else bisect_right(shown.seconds, tap.seconds)
     answer = Answer(tap.response_uid, messages, "".join(shown.texts[:n]), (), shown.token_ids[:n])  # the same while it is drawn, and after
-    return Lesson(taught.logged.seq, tap, (answer,), () if tap.whole else shown.seconds[:n], taught.window)
+    return Lesson(taught.logged.seq, tap, (answer,), () if whole else shown.seconds[:n], taught.window)
 
 
 def answer_of(response: Response, messages: tuple[Message, ...]) -> Answer:

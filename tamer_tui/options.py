@@ -17,7 +17,6 @@ HIGHEST_SEED = 2**32 - 1
 ANSWER_TOKENS = 256
 POCKET_TOKENS = 80
 NATS = 6.0
-POCKET_NATS = 12.0  # its answers are short: about four nats each
 
 
 class FiniteRange(click.FloatRange):
@@ -46,9 +45,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "max_new_tokens": option(
         "--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"
     ),
-    "nats": option(
-        "--nats", type=FiniteRange(0, 1000), help=f"Budget against the base, per 64 tokens.  [default: {NATS:g}; for 'pocket' {POCKET_NATS:g}]"
-    ),
+    "nats": option("--nats", type=FiniteRange(0, 1000), default=NATS, show_default=True, help="Budget against the base, per 64 tokens."),
     "no_bias": option("--no-bias", is_flag=True, help="No steering by Ĥ: only adapters act."),
     "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),
     "engine": option("--engine", metavar="CMD", help="How to start the engine, such as 'ssh gpu-box tamer engine'."),
@@ -88,11 +85,9 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     except PromptError as error:
         raise click.UsageError(str(error)) from error
     settings = {
-        "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats"),
+        "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", NATS),
         "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False), **more,
     }  # fmt: skip
-    if settings["nats"] is None:
-        settings["nats"] = POCKET_NATS if chosen["model"] == "pocket" else NATS
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
     return SessionSettings(
         chosen["model"], prompts, sampling=Sampling(chosen["temperature"], tokens), quantize=chosen["quantize"],

@@ -188,14 +188,14 @@ class Session(Sitting):
         """Something hidden was looked at before the commit: the set will not count."""
         return await self._append(Peek(self._set().uid))
 
-    def appraise(self) -> None:
-        """Ask what Ĥ thinks of every word of the current set: Change.APPRAISED follows. Only of what may be known: after the commit."""
+    def appraise(self, by: protocol.RewardLearner = "human_reward") -> None:
+        """Ask what a learner thinks of every word of the current set: Change.APPRAISED follows. Only of what may be known: after the commit."""
         view = self._set()
         if not view.revealed:
-            raise SessionError("Ĥ's opinion is shown after the commit", "it would not be blind before")
+            raise SessionError("opinions are shown after the commit", "it would not be blind before")
         messages, sampling = view.prompt.messages, self.settings.sampling
         found = [candidate.response(sampling) for candidate in view.candidates if candidate.ended]
-        self._send(protocol.Appraise(tuple(answer_of(response, messages) for response in found)))
+        self._send(protocol.Appraise(tuple(answer_of(response, messages) for response in found), by))
 
     async def undo(self) -> str:
         """Take the newest judgement back; its set comes back, answers intact. Says what was undone."""

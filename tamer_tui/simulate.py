@@ -43,6 +43,7 @@ class Plan:
     train_steps: int | None
     seed: int
     taps: int | None = None  # go no further than this many
+    silence: bool = False  # counts: words that pass untapped are worth 0
     window: tuple[float, float] | None = None  # for comparison: credit taps by another window than the operator's (benchmarks)
 
 
@@ -100,6 +101,7 @@ class Simulation:
             await self._session.set_paused(False)
         if plan.window is not None:
             await self._session.calibrate(Calibration(low=plan.window[0], high=plan.window[1]))
+        await self._session.arm(plan.silence)
         for i in range(plan.rounds):
             self._progress(f"round {i + 1} of {plan.rounds} · {self._session.standing.sentence}")
             await self._round()

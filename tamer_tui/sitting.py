@@ -61,11 +61,13 @@ class Sitting:
         self.notice = ""
         self.last_commit: Judgement | None = None
         self.appraisals: dict[str, protocol.Appraisal] = {}  # of the current set's answers, as they were asked for last
+        self.appraised_by: protocol.RewardLearner = "human_reward"
         self.standing = Standing(settings.bias, settings.nats)
         self.split = Split.of(settings.prompts, settings.held_out)
         self.blind = self.blind_all = self.blind_adapter = BlindCount(0, 0, 0, 0, 0.0, 1.0)
         self.judged = 0
         self.taps_dropped = 0  # that could not be about what was on the screen
+        self.silence = False  # counts, in the tap view: words that pass untapped are worth 0
         self._make_engine, self._place, self._starter = engine, database, starter
         self._engine: Engine | None = None
         self._notebook: Notebook | None = None
@@ -263,8 +265,8 @@ class Sitting:
             case protocol.Foreseen(seq, judge, log_loss, right, pairs):
                 if self._notebook is not None:
                     self._notebook.keep(Prequential(seq, judge, log_loss, right, pairs), self._say)
-            case protocol.Appraised(_, appraisals):
-                self.appraisals = {appraisal.uid: appraisal for appraisal in appraisals}
+            case protocol.Appraised(_, appraisals, by):
+                self.appraisals, self.appraised_by = {appraisal.uid: appraisal for appraisal in appraisals}, by
                 self._tell(Change.APPRAISED)
             case protocol.Trained(run):
                 self._open_notebook().keep(run, self._say)

@@ -16,7 +16,7 @@ from itertools import pairwise
 from statistics import median
 
 from learners import protocol
-from storage.records import Calibration, Shown, Tap
+from storage.records import Arm, Calibration, Shown, Tap
 from tamer_tui.calibration import connection
 from tamer_tui.session import Session, SessionError
 from tamer_tui.views import CandidateView, Change, EngineState, SetView, Span
@@ -67,6 +67,8 @@ class TapSession(Session):
 
     _drift: float | None = None  # wall clock less monotonic clock, when the last token appeared
     _recorded = 0  # tokens of the current answer whose appearance is on disk
+    _armed: float | None = None  # since when it has counted for the current answer
+    _now = 0.0  # when the screen was looked at last
 
     @property
     def tapping(self) -> CandidateView | None:
@@ -95,7 +97,9 @@ class TapSession(Session):
 
     def show(self, n: int, seconds: float, wall: float | None = None) -> None:
         """The first `n` tokens of the answer are on the screen now."""
-        answer = self.tapping
+        answer, self._now = self.tapping, seconds
+        if answer is not None and self.silence and self._armed is None:
+            self._armed = seconds
         if answer is not None and n > len(answer.shown):
             answer.shown += [seconds] * (n - len(answer.shown))
             self._drift = (time.time() if wall is None else wall) - seconds
@@ -119,6 +123,20 @@ class TapSession(Session):
             self._drawings.redraw(answer)
         self._tell(Change.COMMITTED)
         return seq
+
+    async def arm(self, on: bool) -> None:
+        """Let silence count from here on, or no longer."""
+        self.silence = on
+        if not on:
+            await self._keep_silence()
+
+    async def _keep_silence(self) -> None:
+        """Write down the stretch in which it counted, if anything was shown in it."""
+        answer, since, self._armed = self.tapping, self._armed, None
+        if answer is None or since is None or answer.kept or not any(shown >= since for shown in answer.shown):
+            return
+        await self._record_shown(answer)
+        await self._append(Arm(self._set().uid, answer.uid, False, self._now, since))
 
     def marks(self) -> list[tuple[int, float]]:
         """Of each live tap on the answer: how many of its tokens were on the screen, and its value."""
@@ -153,6 +171,7 @@ class TapSession(Session):
         if len(answer.shown) < len(answer.pieces):  # nobody saw the rest
             answer.drop_unseen()
             answer.break_off()
+        await self._keep_silence()
         await self._record_shown(answer)
         self._keep(answer)
 
@@ -163,7 +182,7 @@ class TapSession(Session):
 
     async def _leave(self) -> None:
         await self.finish()
-        self._recorded, self._drift = 0, None
+        self._recorded, self._drift, self._armed = 0, None, None
         await super()._leave()
 
     async def _end_current(self) -> None:

@@ -9,6 +9,7 @@ from tamer_tui.keys import ARENA, LETTERS
 from tamer_tui.screens.arena_tapping import TappingArena
 from tamer_tui.screens.arena_view import PACES
 from tamer_tui.screens.commands import ArenaCommands
+from tamer_tui.tint import OPINIONS, after
 from tamer_tui.views import EngineState, SetView
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.tabs import TabStrip
@@ -172,14 +173,14 @@ class ArenaScreen(TappingArena):
         view = self.session.current
         if view is None:
             return
-        self.tinting = not self.tinting
-        if not self.tinting:
+        self.tinting = after(self.tinting)
+        if self.tinting is None:
             self.plain_words()
         elif view.revealed:
             self.complete_display()
             self.tint_words()
         else:
-            self.say("The words will be tinted once you commit: enter then stays here, and a second enter goes on.")
+            self.say(f"Words are tinted by {OPINIONS[self.tinting]} once you commit: enter then stays here, and a second enter goes on.")
         self._show_todo()
 
     async def action_compare(self) -> None:

@@ -44,6 +44,12 @@ class TappingArena(WritingArena):
             return
         await self._tap(self._debounce.press(float(value), "+" if value > 0 else "-", time.monotonic()))
 
+    async def action_silence(self) -> None:
+        on = not self.session.silence
+        if await self._try(lambda: self.session.arm(on)):
+            self.say("silence counts: in the tap view a word that you let pass is worth 0" if on else "silence says nothing again")
+            self.refresh_all()
+
     def action_calibrate(self) -> None:
         if self.session.database is None:
             return

@@ -10,13 +10,14 @@ from textual.app import ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
 
+from learners.protocol import RewardLearner
 from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
 from tamer_tui.dealing import Dealer
 from tamer_tui.screens.arrangement import Arrangement, arrange
 from tamer_tui.screens.guidance import Guidance, judgeable
 from tamer_tui.session import Session, SessionError
-from tamer_tui.tint import levels
+from tamer_tui.tint import OPINIONS, levels
 from tamer_tui.views import CandidateView, Change, SetView
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.lines import KeyLine, Line, PromptBox
@@ -47,7 +48,7 @@ class ArenaView(Screen[None]):
         self.focused_slot = 0
         self.criterion = CRITERIA[0]
         self.frozen = False
-        self.tinting = False  # words are tinted as soon as that tells nothing that should be hidden
+        self.tinting: RewardLearner | None = None  # words are tinted by it as soon as that tells nothing that should be hidden
         self.pace = PACES.index(12.0)
         self.said = ""  # the line under what to do
         self._hurried = False  # a judging key was pressed: this set shows as it comes
@@ -170,7 +171,7 @@ class ArenaView(Screen[None]):
         """Ask for tints, if they are wanted and may be shown now; they come when the engine gets to it."""
         view = self.session.current
         if self.tinting and view is not None and view.revealed and all(pane.complete for pane in self._panes):
-            self.session.appraise()
+            self.session.appraise(self.tinting)
 
     def plain_words(self) -> None:
         """Without tints."""
@@ -180,7 +181,10 @@ class ArenaView(Screen[None]):
 
     def _show_tints(self) -> None:
         view, found = self.session.current, self.session.appraisals
-        if not self.tinting or view is None or not view.revealed:
+        if self.tinting != self.session.appraised_by or view is None or not view.revealed:
+            return
+        if not found:
+            self.say(f"{OPINIONS[self.tinting]} has learned nothing yet")
             return
         tints = levels({uid: appraisal.rewards for uid, appraisal in found.items()})
         for pane in self._panes:
@@ -257,7 +261,7 @@ class ArenaView(Screen[None]):
         """One line, under what to do."""
         self.said = line
         tinted = next((pane.stream for pane in self._panes if pane.stream.tinted), None)
-        self.query_one("#said", Line).show(line, legend(tinted) if tinted is not None else "")
+        self.query_one("#said", Line).show(line, legend(tinted, OPINIONS[self.tinting]) if tinted is not None and self.tinting else "")
 
 
 def _first_prompt(session: Session) -> str:

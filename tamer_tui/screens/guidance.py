@@ -59,7 +59,7 @@ class Guidance:
     def _tap_moves(self, view: SetView) -> str:
         answer = view.candidates[0]
         if answer.ended is None or len(answer.shown) < len(answer.pieces):
-            return "Tap + or - as the words appear; < > change the pace, k leaves."
+            return f"Tap + or - as the words appear; < > change the pace, k leaves.{' Silence counts.' if self.session.silence else ''}"
         return "Taps soon are about the whole answer. Enter opens the next."
 
     def _first_move(self, view: SetView) -> str:
@@ -98,8 +98,9 @@ class Guidance:
         typed = ["rank.back"] if not self.ballot.empty else []
         peel = ["screen.peel"] if typed or self.frozen or not view.ended else []
         tie = ["rank.tie"] if len(view.candidates) > 1 else []
-        return [*restart, *tie, "set.commit", *undo, "set.skip", *leave, *typed, "edit.rewrite", "edit.ideal", *peel, "tap.view", "focus.next",
-                *opening, "rank.bad", "score.clear", "score.criterion", *READING[1:], *MACHINE, "set.redo"]  # fmt: skip
+        silence = ["learn.silence"] if view.purpose == "tap" else []
+        return [*restart, *tie, "set.commit", *undo, "set.skip", *leave, *silence, *typed, "edit.rewrite", "edit.ideal", *peel, "tap.view",
+                "focus.next", *opening, "rank.bad", "score.clear", "score.criterion", *READING[1:], *MACHINE, "set.redo"]  # fmt: skip
 
 
 def judgeable(view: SetView | None) -> bool:

@@ -156,10 +156,10 @@ class StreamView(ScrollView):
         self.refresh(Region(0, max(0, top), self.size.width, max(0, len(self._lines) - self.scroll_offset.y - max(0, top))))
 
 
-def legend(stream: StreamView) -> Content:
-    """What the tints mean, each in its own look."""
+def legend(stream: StreamView, by: str) -> Content:
+    """What the tints mean, each in its own look, and whose opinion they are."""
     looks = Content("  ").join(Content.styled(NAMES[level], stream.get_visual_style(TINTS[level])) for level in TINTS)
-    return Content.assemble("Ĥ: ", looks, "   ")
+    return Content.assemble(f"{by}: ", looks, "   ")
 
 
 def along(lines: Sequence[str], text: str, values: Sequence[int]) -> list[list[int]]:

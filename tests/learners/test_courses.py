@@ -132,6 +132,12 @@ def test_the_reward_model_is_examined_on_a_ranking_before_it_learns_from_it(part
     course = RewardCourse(parts.shop, parts.reward_tree, RewardPlan(steps=4, steps_per_item=2, batch=4))
     run(course.work())
     assert course.record.judgements == 0, "nothing was foreseen by a model that had learned nothing"
+    answers = lessons[0].answers
+    appraised = course.appraise(answers)
+    assert appraised.by == "reward" and [a.uid for a in appraised.appraisals] == [a.uid for a in answers]
+    of_tokens = [a.rewards for a in appraised.appraisals]
+    alone = course.model.score([a.prompt_ids for a in answers], [a.token_ids for a in answers]).tolist()
+    assert [sum(r) / len(r) for r in of_tokens] == pytest.approx(alone, abs=1e-5)
     teach(parts, lessons[4])
     expected = parts.shop.inputs.lessons.comparisons()[-1]
     scores = course.model.score([expected.prompt_ids] * 4, expected.answers).tolist()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from learners.lessons import LessonBook, changed_span, original_name, written_name
+from learners.lessons import LessonBook, changed_span, original_name, silence_name, written_name
 from learners.live_reward import evidence_of
 from learners.preferences import Level, Pairs
 from learners.protocol import Answer, Lesson
-from storage.records import Correction, Demonstration, Message, Ranking, Rating
+from storage.records import Arm, Correction, Demonstration, Message, Ranking, Rating, Tap
 
 EOS = 0
 PROMPT = (Message("user", "hello"),)
@@ -97,3 +97,31 @@ def test_imported_answers_are_tokenised_and_long_prompts_cut_on_the_left() -> No
 )
 def test_the_changed_span_leaves_out_what_both_share(before: str, after: str, span: tuple[int, int]) -> None:
     assert changed_span([ord(c) for c in before], [ord(c) for c in after]) == span
+
+
+def watched(seq: int, judgement: Tap | Arm, text: str, pace: float = 0.25) -> Lesson:
+    """An answer of which each character was on the screen for `pace` seconds, from 0 on."""
+    return Lesson(seq, judgement, (answer(judgement.response_uid, text, "stopped"),), tuple(i * pace for i in range(len(text))))
+
+
+def test_silence_denies_what_taps_said_of_the_same_kind_of_token_elsewhere() -> None:
+    found = book()
+    found.add(watched(1, Tap("s", "a", 1.0, "+", 1.0), "uvxyz"))  # about y at 0.75 s, x at 0.5 s or v at 0.25 s
+    assert {s.token_ids[s.span[0]] for s in found.snapshot().samples.values() if s.span} >= {ord("x")}
+    found.add(watched(2, Arm("s", "b", False, 9.0, 0.0), "pxpqx"))
+    silent = [i for i in evidence_of(found.snapshot()) if isinstance(i, Level) and i.score == 0]
+    assert [level.uid for level in silent] == [silence_name(2, 1), silence_name(2, 4)], "of p and q nobody said anything"
+    assert all(0 < level.weight < 1 for level in silent)
+    found.remove(1)
+    assert evidence_of(found.snapshot()) == []
+
+
+def test_silence_is_not_about_what_was_tapped_nor_about_what_was_just_there_nor_about_what_was_there_before() -> None:
+    found = book()
+    found.add(watched(1, Tap("s", "a", 1.0, "+", 1.0), "xxxxxxxx"))
+    tapped = {s.span[0] for s in found.snapshot().samples.values() if s.span}
+    found.add(watched(2, Arm("s", "a", False, 2.0, 0.2), "xxxxxxxx"))
+    silent = {s.span[0] for s in found.snapshot().silent(found.snapshot().lessons[1]) if s.span}
+    assert 0 not in silent, "it was there before silence counted"
+    assert silent and not silent & tapped
+    assert max(silent) <= 4, "about a character that appeared at 1.5 s a tap could still come at 2.3 s"

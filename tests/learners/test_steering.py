@@ -84,6 +84,19 @@ def test_what_the_adapter_absorbed_is_not_added_again() -> None:
     assert extra is None or float(extra[1].abs().max()) < 5e-3
 
 
+def test_an_adapter_that_went_on_by_itself_is_never_steered_backwards() -> None:
+    """It absorbed Ĥ, then learned something else and spent the budget: taking Ĥ back whole would also be over it."""
+    absorbed, other, answer = head(3), head(8), visited(2)
+    trained = answer.base_logprobs.clone()
+    for learned, strength in ((absorbed, 0.2), (other, 1.0)):
+        tokens, values = Steering(learned, strength).bias(answer.hidden) or pytest.fail("no bias")
+        trained[:, tokens] += values
+    seen = Visited(answer.hidden, answer.base_logprobs, trained.log_softmax(-1))
+    assert exact_nats(Steering(absorbed, 1e-9, absorbed, 0.8), [seen]) > 6.0
+    solved = budget(6.0, [seen]).solve(Steering(absorbed, 0.0, absorbed, absorbed_beta=0.8))
+    assert solved.bias(answer.hidden) is None
+
+
 def test_a_new_head_replaces_the_absorbed_one_within_the_budget() -> None:
     old, new = head(3), head(4)
     answers = [visited(seed, adapter=0.1) for seed in range(2)]

@@ -264,3 +264,11 @@ def test_an_appraisal_gives_each_word_what_makes_up_the_answers_score(engine: En
     assert means[0] > means[1] > means[2]  # an answer's score is the mean over its tokens
     for answer, appraisal in zip(answers, appraised.appraisals, strict=True):
         assert "".join(appraisal.texts) == answer.text and len(appraisal.rewards) == len(answer.token_ids)
+
+
+def test_the_reward_model_is_asked_on_its_own_thread_even_while_learning_is_paused(engine: Engine) -> None:
+    engine.draw(*(Candidate(f"x{i}", i, PROMPTS[0]) for i in range(3)))
+    answers = tuple(engine.answer(f"x{i}", PROMPTS[0]) for i in range(3))
+    engine.send(protocol.Set(paused=True), protocol.Appraise(answers, "reward"))
+    asked = engine.until(protocol.Appraised)
+    assert asked.by == "reward" and asked.appraisals == (), "it has learned nothing yet"

@@ -84,6 +84,7 @@ def test_shown_columns_of_unequal_length_or_for_another_set_are_refused(appearin
         (Tap("s2", "s1a", 1.0, "+", 1.0, ""), "there is no answer s1a in set s2"),
         (Tap("s1", "", 1.0, "+", 1.0, ""), "there is no answer  in set s1"),
         (Arm("s2", "s1a", True, 0.0), "there is no answer s1a in set s2"),
+        (Arm("s1", "s1a", False, 1.0, 1.5), "a stretch of silence from 1.5 to 1 s is none"),
         (Pace("s1", 0.0, 1.0), "a pace is more than 0"),
         (Present("s1", ("s1a", "s1a"), 1.0), "each answer is presented once"),
         (Present("s1", (), 1.0), "each answer is presented once"),
@@ -115,11 +116,11 @@ def test_taps_of_one_answer_stand_beside_each_other_and_each_is_undone_alone(app
     assert appearing.record.taps("s1b") == []
 
 
-def test_arming_pace_presentation_and_calibration_are_neither_undone_nor_learned_from(desk: Desk) -> None:
+def test_pace_presentation_and_calibration_are_neither_undone_nor_learned_from(desk: Desk) -> None:
     desk.show("s1", k=2)
     for judgement in WATCHING:
         seq = desk.say(judgement)
-        lasting = isinstance(judgement, Arm | Pace | Present | Calibration)
+        lasting = isinstance(judgement, Pace | Present | Calibration)
         undone = desk.journal.append(Undo(seq)).exception() is None
         assert undone is not lasting
     assert desk.record.lessons() == []
@@ -150,10 +151,19 @@ def test_any_tool_reads_taps_with_their_prompt_and_answer(appearing: Desk) -> No
     assert rows == [(1, 2.0, "tell me", "Once upon"), (2, -1.0, "tell me", "finished")]
 
 
+def test_a_stretch_of_silence_teaches_with_what_appeared_and_can_be_undone(appearing: Desk) -> None:
+    appearing.journal.write(shown(0, "Once", " upon"))
+    seq = appearing.say(Arm("s1", "s1a", False, 9.0, 0.5))
+    (lesson,) = appearing.record.lessons()
+    assert lesson.logged.seq == seq and lesson.shown is not None and lesson.shown.texts == ("Once", " upon")
+    appearing.say(Undo(seq))
+    assert appearing.record.lessons() == []
+
+
 def test_a_prompt_is_judged_by_a_tap_and_not_by_a_comment(desk: Desk) -> None:
     desk.show("s1", k=2)
     for judgement in WATCHING:
-        if not isinstance(judgement, Tap):
+        if not isinstance(judgement, Tap | Arm):
             desk.say(judgement)
     assert desk.record.judged_prompts() == set()
     desk.say(tap())

@@ -90,8 +90,9 @@ class FakeEngine:
             case protocol.Rollback(version):
                 self.version = version
                 self.emit(protocol.Acting(version, 0.1, self.epoch))
-            case protocol.Appraise(answers):
-                self.emit(protocol.Appraised(self.epoch, tuple(_appraisal(answer) for answer in answers)))
+            case protocol.Appraise(answers, by):
+                found = tuple(_appraisal(answer) for answer in answers)
+                self.emit(protocol.Appraised(self.epoch, found if by == "human_reward" or self.lessons else (), by))
             case protocol.Set():
                 asked = command.train_seconds is not None or command.train_steps is not None or command.flush
                 if asked and not self.silent:

@@ -17,7 +17,7 @@ from storage.records import BASE_VERSION
 from tamer_tui import __version__
 from tamer_tui.cli import main
 from tamer_tui.config import config_file, default_database, engine_log
-from tamer_tui.options import POCKET_NATS
+from tamer_tui.options import NATS
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.test_simulate import HELD, PROMPTS, plan, simulated
 
@@ -115,7 +115,7 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(m
     tamer(TAMER_NATS="8")
     tamer("--nats", "9", TAMER_NATS="8")
     tamer("--model", "elsewhere", "--nats", "10")
-    assert seen == [POCKET_NATS, 7.0, 8.0, 9.0, 10.0]
+    assert seen == [NATS, 7.0, 8.0, 9.0, 10.0]
 
 
 @pytest.mark.parametrize(("written", "said"), [("nats = ", "config.toml"), ("natz = 4", "no option natz"), ('nats = "x"', "--nats")])

@@ -11,7 +11,7 @@ import pytest
 
 from learners import protocol
 from storage.queries import Record
-from storage.records import Calibration, Tap
+from storage.records import Arm, Calibration, Tap
 from tamer_tui.operators import OperatorError
 from tamer_tui.session import SessionError, SessionSettings
 from tamer_tui.simulated_taps import TapReader
@@ -214,6 +214,42 @@ async def test_a_tapper_that_fails_is_named(tmp_path: Path) -> None:
             await TapReader(session, lambda prompt, shown, piece: 99.0, "t.py:tap", random.Random(0)).read()
 
 
+async def test_silence_counts_only_while_it_is_armed_and_one_stretch_is_one_judgement(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with tapping(tmp_path / "a.db", engine) as session:
+        show(session, 2)
+        assert session.tapping is not None
+        uid = session.tapping.uid
+        await session.arm(True)
+        now = show(session, 3)
+        await session.tap(1.0, "+", now + 0.1, wall=now + 0.1)
+        await session.wait_set_ended()
+        now = show(session, 2)
+        await session.arm(False)
+        show(session, 1)
+        arms = [logged.judgement for logged in session.record.live() if isinstance(logged.judgement, Arm)]
+        assert arms == [Arm(session.tapping.set_uid, uid, False, now, 100.4)]
+        lesson = engine.lessons[max(engine.lessons)]
+        assert isinstance(lesson.judgement, Arm) and len(lesson.shown) == 7
+        await session.undo()
+        assert not any(isinstance(each.judgement, Arm) for each in engine.lessons.values())
+        await session.next_answer()
+    with Record(tmp_path / "a.db") as record:
+        assert not any(isinstance(logged.judgement, Arm) for logged in record.live()), "it was off when the answer was left"
+
+
+async def test_armed_silence_goes_on_from_answer_to_answer(tmp_path: Path) -> None:
+    async with tapping(tmp_path / "a.db") as session:
+        await session.arm(True)
+        show(session, 3)
+        await session.next_answer()
+        await session.wait_set_ended()
+        show(session, 2)
+    with Record(tmp_path / "a.db") as record:
+        arms = [logged.judgement for logged in record.live() if isinstance(logged.judgement, Arm)]
+    assert [(arm.since, arm.seconds) for arm in arms] == [(100.0, 100.4), (100.0, 100.2)]
+
+
 # --- on the screen ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,3 +280,11 @@ async def test_the_tap_view_shows_one_answer_and_taps_stand_in_the_gutter(tmp_pa
         assert t.session.tapping is None
         await t.press("f4")
         assert t.pilot.app.screen is not t.arena
+
+
+async def test_silence_is_switched_by_its_key_and_said(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(), size=(200, 50)) as t:
+        await t.press("k", "S")
+        assert t.session.silence and "silence counts" in t.line("said") and "Silence counts." in t.line("todo") and "S silence" in t.painted()
+        await t.press("S")
+        assert not t.session.silence and "says nothing" in t.line("said")

@@ -80,6 +80,8 @@ async def test_v_again_gives_plain_words_and_the_same_text(tmp_path: Path) -> No
         text = view.text
         assert view.tinted
         await t.press("v")
+        assert [command.by for command in asked(t)] == ["human_reward", "reward"] and view.tinted and "reward model: " in t.line("said")
+        await t.press("v")
         assert not view.tinted and view.text == text and text == t.engine.texts[1]
         assert not any(bold or under for bold, under in looks(view).values())
         await t.press("v")
@@ -90,7 +92,7 @@ async def test_what_must_stay_blind_cannot_be_asked_for(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await t.press("v", "a", "enter", "enter", "u")  # the set comes back, to be judged again
         assert t.session.current is not None and not t.session.current.committed
-        await t.press("v", "v")
+        await t.press("v", "v", "v")
         assert len(asked(t)) == 1 and not t.arena._panes[0].stream.tinted
 
 

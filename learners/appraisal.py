@@ -1,0 +1,24 @@
+"""What a learner thinks of every token of some answers, for the eyes of the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from learners.backbone import Backbone, fit_prompt
+from learners.protocol import Answer, Appraisal
+from learners.rendering import TextStream
+
+TokenIds = tuple[int, ...]
+
+
+def appraise(backbone: Backbone, answers: Sequence[Answer], rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> tuple[Appraisal, ...]:
+    """`rewards` gives one number for each token of an answer to a prompt. Answers without token ids are passed over."""
+    return tuple(_of_answer(backbone, answer, rewards) for answer in answers if answer.token_ids)
+
+
+def _of_answer(backbone: Backbone, answer: Answer, rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> Appraisal:
+    prompt_ids = answer.prompt_ids or tuple(fit_prompt(backbone.encode(answer.messages), backbone.context, len(answer.token_ids))[0])
+    text = TextStream(backbone.renderer)
+    texts = [text.push(token) for token in answer.token_ids]
+    texts[-1] += text.flush()
+    return Appraisal(answer.uid, tuple(texts), tuple(rewards(prompt_ids, answer.token_ids)))
