@@ -137,6 +137,8 @@ def used_credit(start: float, end: float, now: float, window: Uniform) -> float:
     The area so far under the trapezoid that the credit is as a function of the tap's time (the step convolved with the window).
     """
     width, step = window.high - window.low, end - start
+    if step <= 0:  # it came together with the next one
+        return window.mass(0.0, now - start)
     rise, flat = min(width, step), abs(width - step)
     t = now - (start + window.low)
     up = min(rise, max(0.0, t))

@@ -126,7 +126,7 @@ class _Gram:
         self._rows = _Stack(width)  # all functionals' rows, one after another
         self._tokens = _Stack(dtype=torch.int64)
         self._owners = _Stack(dtype=torch.int64)  # slot of each row
-        self._shared = _Stack(width * likeness.shape[1])  # of each functional: what it says of tokens that are alike
+        self._shared = _Stack(width * likeness.shape[1], dtype=torch.float32)  # of each functional: what it says of tokens that are alike
         self.products = torch.zeros(0, 0, dtype=torch.float64)
 
     def of(self, functionals: Mapping[str, Functional], uids: Sequence[str]) -> Tensor:
@@ -148,7 +148,7 @@ class _Gram:
         products = (self._rows.all[same] * functional.rows[partners[same]]).sum(1)
         row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners.all[same], products)
         if self._likeness.shape[1]:
-            shared = (self._likeness[functional.tokens].T @ functional.rows).flatten()
+            shared = (self._likeness[functional.tokens].T @ functional.rows).flatten().float()
             self._shared.push(shared[None])
             row += (self._shared.all * shared).sum(1)
         if slot == len(self.products):

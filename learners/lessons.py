@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from learners.attribution import Near, attribute
@@ -24,7 +24,9 @@ RATING_PRIOR = 2.0
 """Ratings are centred on the operator's mean, which is shrunk to the middle as if by this many ratings of it."""
 
 LEAST_SHARE = 0.02
-"""Of a tap: tokens that were credited less are left out."""
+"""Of a tap: tokens that were credited less by time alone are left out …"""
+LEAST_ATTRIBUTED = 0.05
+"""… and those to which all taps together give less than this."""
 RAGGED_END = 20
 """Characters at the end of a cut-off answer that tell whether a correction kept it."""
 
@@ -47,6 +49,7 @@ class Lessons:
 
     lessons: tuple[Lesson, ...]
     samples: Mapping[str, Sample]
+    credited: Mapping[int, Sequence[Sample]] = field(default_factory=dict)  # of each tap: the tokens that all taps together say it was about
 
     def __len__(self) -> int:
         return len(self.lessons)
@@ -81,12 +84,12 @@ class Lessons:
         means = {c: _shrunk_mean([r.value for _, r in ratings if r.criterion == c]) for _, r in ratings for c in [r.criterion]}
         return [(seq, r.response_uid, (r.value - means[r.criterion]) / RATING_HALF_RANGE) for seq, r in ratings]
 
-    def tapped(self, lesson: Lesson) -> list[Sample]:
+    def tapped(self, lesson: Lesson) -> Sequence[Sample]:
         """What a tap was about: tokens, each with its share; or the whole answer, where it came too late for that."""
-        tap, names = lesson.judgement, [tap_name(lesson.seq, i) for i in range(len(lesson.shown))]
+        tap = lesson.judgement
         if isinstance(tap, Tap) and tap.whole:
-            names = [tap.response_uid]
-        return [self.samples[name] for name in names if name in self.samples]
+            return [self.samples[tap.response_uid]] if tap.response_uid in self.samples else []
+        return self.credited.get(lesson.seq, ())
 
     def silent(self, lesson: Lesson) -> list[Sample]:
         """Words that a stretch of silence was about: those that no live tap was about, and of a kind that was tapped elsewhere. Of others nothing is
@@ -167,11 +170,11 @@ class LessonBook:
     def snapshot(self) -> Lessons:
         seqs = sorted(self._lessons)
         samples = {sample.name: sample for seq in seqs for sample in self._samples[seq]}
-        return Lessons(tuple(self._lessons[seq] for seq in seqs), samples | self._attributed(seqs))
+        return Lessons(tuple(self._lessons[seq] for seq in seqs), samples, self._attributed(seqs))
 
-    def _attributed(self, seqs: Sequence[int]) -> dict[str, Sample]:
-        """The tokens near taps, with the shares that all taps together give them."""
-        taps: list[tuple[Near, tuple[Sample, ...]]] = []
+    def _attributed(self, seqs: Sequence[int]) -> dict[int, list[Sample]]:
+        """Of each tap the tokens near it, with the shares that all taps together give them."""
+        taps: dict[int, tuple[Near, tuple[Sample, ...]]] = {}
         seen: dict[str, tuple[int, ...]] = {}  # of each tapped answer as much as was on the screen at its last tap
         for seq in seqs:
             lesson, samples = self._lessons[seq], self._samples[seq]
@@ -179,12 +182,15 @@ class LessonBook:
                 continue
             seen[tap.response_uid] = max(seen.get(tap.response_uid, ()), samples[0].token_ids, key=len)
             tokens = tuple(sample.token_ids[sample.span[0]] for sample in samples if sample.span)
-            taps.append((Near(tap.value > 0, tokens), samples))
-        found = attribute([near for near, _ in taps], Counter(token for ids in seen.values() for token in ids))
+            taps[seq] = Near(tap.value > 0, tokens), samples
+        found = attribute([near for near, _ in taps.values()], Counter(token for ids in seen.values() for token in ids))
         return {
-            sample.name: replace(sample, share=share, trust=trust)
-            for (_, samples), attributed in zip(taps, found, strict=True)
-            for sample, share, trust in zip(samples, *attributed, strict=True)
+            seq: [
+                Sample(s.name, s.prompt_ids, s.token_ids, s.span, share, trust)
+                for s, share, trust in zip(samples, *attributed, strict=True)
+                if share >= LEAST_ATTRIBUTED
+            ]
+            for (seq, (_, samples)), attributed in zip(taps.items(), found, strict=True)
         }
 
     def _read(self, lesson: Lesson) -> Iterator[Sample]:

@@ -109,10 +109,10 @@ class LiveReward:
 
     def _examine(self, lesson: Lesson) -> Score | None:
         """How well Ĥ foresaw a ranking."""
-        pairs = _pairs(lesson, self._book.snapshot())
-        if pairs is None or not isinstance(lesson.judgement, Ranking):
+        if not isinstance(lesson.judgement, Ranking):
             return None
-        return self.record.add(lesson.seq, self._human_reward.margins(self.head, pairs))
+        pairs = _pairs(lesson, self._book.snapshot())
+        return None if pairs is None else self.record.add(lesson.seq, self._human_reward.margins(self.head, pairs))
 
 
 def evidence_of(lessons: Lessons) -> list[Evidence]:

@@ -25,6 +25,8 @@ TOLERANCE = 5e-4
 REMEMBERED_ANSWERS = 32
 CAUTION = 0.5
 """Share of the budget that is solved for on states of the base: steering leads where it costs more, by about this much."""
+MOST_STATES = 512
+"""On which β is solved; neighbours within an answer tell much the same."""
 STATE_BYTES = 128e6
 """Memory for the distributions of remembered answers; at large vocabularies states are stepped over to keep to it."""
 
@@ -164,12 +166,12 @@ class _KLCurve:
 
     @staticmethod
     def of(steering: Steering, answers: Sequence[Visited], temperature: float) -> _KLCurve:
-        hidden = torch.cat([answer.hidden for answer in answers])
+        step = -(-sum(len(answer.hidden) for answer in answers) // MOST_STATES)
         tokens = steering.tokens
-        rewards, offset = steering.parts(hidden)
-        policy = torch.cat([answer.policy_logprobs[:, tokens] for answer in answers])
-        p, gap = policy.exp(), policy - torch.cat([answer.base_logprobs[:, tokens] for answer in answers])
-        total = torch.cat([answer.divergence for answer in answers])
+        rewards, offset = steering.parts(torch.cat([answer.hidden[::step] for answer in answers]))
+        policy = torch.cat([answer.policy_logprobs[::step, tokens] for answer in answers])
+        p, gap = policy.exp(), policy - torch.cat([answer.base_logprobs[::step, tokens] for answer in answers])
+        total = torch.cat([answer.divergence[::step] for answer in answers])
         return _KLCurve(
             rewards / temperature,
             offset / temperature,

@@ -124,4 +124,7 @@ def test_silence_is_not_about_what_was_tapped_nor_about_what_was_just_there_nor_
     silent = {s.span[0] for s in found.snapshot().silent(found.snapshot().lessons[1]) if s.span}
     assert 0 not in silent, "it was there before silence counted"
     assert silent and not silent & tapped
+    together = Lesson(3, Arm("s", "b", False, 2.0, 0.0), (answer("b", "xxx", "stopped"),), (0.0, 0.0, 2.0))
+    found.add(together)
+    assert {s.span for s in found.snapshot().silent(together)} == {(0, 1)}, "the second was there until just now"
     assert max(silent) <= 4, "about a character that appeared at 1.5 s a tap could still come at 2.3 s"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -222,7 +224,8 @@ def test_ctrl_c_ends_simulate_in_one_line_with_everything_judged_on_disk(stories
         sys.executable, "-m", "tamer_tui.cli", "simulate", tmp_path / "a.db", "--model", stories260k, "--operator", f"{path}:judge",
         "--prompts", prompts, "--max-new-tokens", "4", "--rounds", "500",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background of a shell ignores it
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, preexec_fn=heeded)
     assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("Error: stopped") and len(done.stderr.splitlines()) == 1
     with Record(tmp_path / "a.db") as record:
         assert record.counts().judged >= 2
