@@ -223,8 +223,8 @@ class LessonBook:
         if not found.usable or not lesson.answers:
             return
         sample = self._sample(lesson.answers[0])
-        for i, share in enumerate(found.shares[: len(sample.token_ids)]):
-            if share >= LEAST_SHARE:
+        for i, (share, token) in enumerate(zip(found.shares, sample.token_ids, strict=False)):
+            if share >= LEAST_SHARE and token not in self._eos_ids:  # nobody sees what ends an answer
                 yield Sample(tap_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1), share)
 
     def _untapped(self, lesson: Lesson, arm: Arm) -> Iterator[Sample]:
