@@ -22,9 +22,9 @@ from tastes import story_prompts
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent.parent / "shared" / "data" / "stories260k"
 RECIPES = {
-    "10": ["--taps", "10", "--nats", "2.8"],
+    "10": ["--taps", "10", "--nats", "3.1"],
     "30": ["--taps", "30", "--nats", "3.7"],
-    "100": ["--taps", "100", "--nats", "4.7"],
+    "100": ["--taps", "100", "--nats", "4.4"],
     "30-wide": ["--taps", "30", "--nats", "3.7", "--window", "0.2", "4.0"],
     "30-none": ["--taps", "30", "--nats", "3.7", "--window", "0.0", "0.001"],
 }
