@@ -13,6 +13,7 @@ from learners import protocol
 from learners.protocol import Idle
 from storage.records import (
     BASE_VERSION,
+    Arm,
     Correction,
     Demonstration,
     Judgement,
@@ -24,6 +25,7 @@ from storage.records import (
     Redo,
     SampleSet,
     Skip,
+    Tap,
     Undo,
     new_uid,
 )
@@ -364,4 +366,8 @@ def _in_words(judgement: Judgement) -> str:
             return "the ideal answer"
         case Skip():
             return "the skip"
+        case Tap(value=value):
+            return "the praise" if value > 0 else "the blame"
+        case Arm():
+            return "the stretch in which silence counted"
     return "it"
