@@ -7,7 +7,7 @@ are zero. A token is judged beside what the base would have said in its place,
     A(s, a) = r(s, a) - Σ_b π_base(b | s) r(s, b)
 
 so a word that had to come earns nothing, and the credit goes to where the answer could have gone another way. An answer's score is the mean of A
-over its tokens. Words that the base takes for alike share what is learned: the prior over the rows is Gaussian with covariance I + A Aᵀ, where A are
+over its tokens. Words that the base takes for alike share what is learned: the prior over the rows is Gaussian with covariance I + L Lᵀ, where L are
 the tokens' `likeness` vectors. The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly
 by Newton's method in the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary.
 
@@ -52,11 +52,6 @@ class Functional:
         rows = torch.cat([x, -(seen.probabilities.double()[:, :, None] * x[:, None]).flatten(0, 1)])
         counts = torch.cat([torch.ones_like(token_ids, dtype=torch.bool), seen.probabilities.flatten() > 0])
         return Functional._of(tokens[counts], rows[counts])
-
-    @staticmethod
-    def of_token(token_id: int, hidden: Tensor, features: Features) -> Functional:
-        """The reward r of one token in a state (d,), beside nothing."""
-        return Functional._of(torch.tensor([token_id]), features(hidden[None]).double())
 
     @staticmethod
     def _of(token_ids: Tensor, rows: Tensor) -> Functional:
@@ -261,7 +256,7 @@ def _apply(head: RewardHead, functional: Functional) -> Tensor:
 
 
 def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, likeness: Tensor, epoch: int) -> RewardHead:
-    """The prior's weights plus the weighted sum of the functionals' rows, of which tokens that are alike have a share: (I + A Aᵀ) Σ α f."""
+    """The prior's weights plus the weighted sum of the functionals' rows, of which tokens that are alike have a share: (I + L Lᵀ) Σ α f."""
     tokens, where = torch.unique(torch.cat([prior.tokens, *(f.tokens for f in functionals)]), sorted=True, return_inverse=True)
     weights = torch.zeros(len(tokens), prior.features.width, dtype=torch.float64)
     weights.index_add_(0, where[len(prior.tokens) :], torch.cat([f.rows * a for f, a in zip(functionals, alpha, strict=True)]))

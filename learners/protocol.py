@@ -20,8 +20,7 @@ TOKEN_FLUSH_SECONDS = 0.04
 """Tokens cross in batches, at most this often."""
 
 Stage = Literal["sft", "reward", "distill", "ppo"]
-RewardLearner = Literal["human_reward", "reward"]
-"""Who says what an answer is worth: Ĥ, or the reward model."""
+RewardLearner = Literal["human_reward", "reward"]  # Ĥ, or the reward model
 STAGES: tuple[Stage, ...] = ("sft", "reward", "distill", "ppo")
 
 
@@ -46,8 +45,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 class Lesson(Struct, frozen=True, omit_defaults=True):
     """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt.
 
-    A tap carries one answer, as far as it was on the screen, with the time at which each token appeared, and the window that credits it; so does a
-    stretch in which silence counted.
+    A tap, or a stretch of silence, carries one answer as far as it was on the screen, the time at which each token appeared, and the window for credit.
     """
 
     seq: int
