@@ -45,7 +45,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 class Lesson(Struct, frozen=True, omit_defaults=True):
     """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt.
 
-    A tap, or a stretch of silence, carries one answer as far as it was on the screen, the time at which each token appeared, and the window for credit.
+    A tap, or a stretch of silence, carries one answer as far as it was on the screen, when each token appeared, and the window for credit.
     """
 
     seq: int
