@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage.queries import Record
-from storage.records import Prompt, Sampling
+from storage.records import Arm, Prompt, Sampling
 from tamer_tui.engine_client import LOCAL_ENGINE, EngineClient
 from tamer_tui.session import EngineState, SessionError, SessionSettings
 from tamer_tui.tapping import TapSession
@@ -169,6 +169,7 @@ async def test_a_tap_bends_the_sentence_and_a_restart_gives_the_same_reward_to_e
     session, _ = session_over(stories260k, path, sampling=Sampling(1.0, 40))
     await session.start()
     await session.wait_ready()
+    await session.arm(True)  # silence counts too
     for value in (1.0, -1.0, 1.0):
         await session.next_answer()
         await session.wait_set_ended()
@@ -181,6 +182,9 @@ async def test_a_tap_bends_the_sentence_and_a_restart_gives_the_same_reward_to_e
         await session.wait_set_ended()
         assert answer.token_ids[:12] == kept and answer.token_ids[12:] != unseen and [s.start for s in answer.spans] == [0, 12]
         assert answer.spans[1].h_epoch == answer.spans[0].h_epoch + 1 and answer.spans[1].beta > 0
+        session.show(20, 4.5, wall=4.5)
+    await session.finish()
+    assert sum(isinstance(taught.logged.judgement, Arm) for taught in session.record.lessons()) == 3
     for fresh in (False, True):
         if fresh:
             await session.close()
