@@ -3,7 +3,7 @@
     python benchmarks/taps.py [--seeds 5] [--tastes cheerful,animals] [--jobs 2] [--out taps.jsonl]
 
 After 10, 30 and 100 taps, no adapter: the win rate of 4 answers against 4 of the base on held-out prompts and the nats spent; after 30 also with the
-window misplaced ([0.2, 4.0] s) and with no credit assignment (the word on the screen). Prints one JSON line of medians.
+window misplaced ([0.2, 4.0] s), with silence counted, and with no credit assignment (the word on the screen). Prints one JSON line of medians.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ RECIPES = {
     "30": ["--taps", "30", "--nats", "3.7"],
     "100": ["--taps", "100", "--nats", "4.4"],
     "30-wide": ["--taps", "30", "--nats", "3.7", "--window", "0.2", "4.0"],
+    "30-silence": ["--taps", "30", "--nats", "3.7", "--silence"],
     "30-none": ["--taps", "30", "--nats", "3.7", "--window", "0.0", "0.001"],
 }
 

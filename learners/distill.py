@@ -27,7 +27,7 @@ Teacher = Callable[[ops.Padded], Tensor]
 class DistillSettings:
     """Constants of distillation."""
 
-    learning_rate: float = 1e-4  # of the LoRA at width 2,000 (ops.rate_for_width)
+    learning_rate: float = 3e-4  # of the LoRA at width 2,000 (ops.rate_for_width)
     microbatch: int = 8  # answers in one forward; fewer when they are long
     adam: AdamSettings = field(default_factory=AdamSettings)
 
