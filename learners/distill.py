@@ -27,7 +27,8 @@ Teacher = Callable[[ops.Padded], Tensor]
 class DistillSettings:
     """Constants of distillation."""
 
-    learning_rate: float = 3e-4  # of the LoRA at width 2,000 (ops.rate_for_width)
+    learning_rate: float = 3e-4  # of the LoRA at width 2,000 (ops.rate_for_width) …
+    highest_rate: float = 1.5e-3  # … and at any width: beyond it the smallest models overshoot the budget
     microbatch: int = 8  # answers in one forward; fewer when they are long
     adam: AdamSettings = field(default_factory=AdamSettings)
 
@@ -54,7 +55,7 @@ class Distill:
         """`width` is the model's hidden size; `pause` is called between forwards, to let others compute."""
         self.tree, self.teacher = tree, teacher
         self.settings, self.pause = settings or DistillSettings(), pause
-        rate = ops.rate_for_width(self.settings.learning_rate, width)
+        rate = min(ops.rate_for_width(self.settings.learning_rate, width), self.settings.highest_rate)
         parameters = [p for p in tree.parameters() if p.requires_grad]
         self._device = parameters[0].device
         self._optimizer = Optimizer(parameters, rate, self.settings.adam)
