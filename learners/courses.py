@@ -192,7 +192,8 @@ class DistillPlan:
     batch: int = 16  # answers in one step
     pool: int = 48  # answers of the teacher kept to learn from
     redraw: int = 10  # steps between fresh draws of `batch` answers
-    share: float = 0.95  # of the nats budget that the adapter is to absorb
+    share: float = 0.95  # of the nats budget that the adapter is to absorb, at first …
+    least_share: float = 0.5  # … and at least, however often it went over the budget
 
 
 class DistillCourse:
@@ -210,6 +211,15 @@ class DistillCourse:
         if inputs.head.blank:
             return False
         return self._absorbed is None or self._absorbed[0] is not inputs.head or self._absorbed[1] != inputs.nats
+
+    def spend_less(self, nats: float) -> None:
+        """The adapter was found to spend so much, which is over the budget: its own answers lead to where it costs more than the teacher's did.
+
+        Aim as much lower, and learn again.
+        """
+        lower = max(self._plan.least_share, self._teacher.share * self._shop.inputs.nats / nats)
+        if lower < self._teacher.share:
+            self._teacher.share, self._absorbed = lower, None
 
     def work(self) -> Iterator[None]:
         shop, plan = self._shop, self._plan

@@ -147,6 +147,8 @@ class Curriculum:
     def _learn_from(self, verdict: Verdict, stage: Stage) -> None:
         """After the gate: PPO that is no better yet goes on, for a while; one that did damage is given up; the other stages mend theirs."""
         self.shop.candidate.stage = None
+        if verdict.code == "over budget" and stage == "distill" and verdict.kl is not None:
+            self._distill.spend_less(verdict.kl)
         self._fruitless = 0 if verdict.better or stage != "ppo" else self._fruitless + 1
         if not verdict.published and stage == "ppo":
             self.shop.restart_from_live()

@@ -17,7 +17,7 @@ class Teacher:
     def __init__(self, shop: Workshop, share: float) -> None:
         """`share` of the nats budget is what the teacher may spend."""
         self._shop = shop
-        self._share = share
+        self.share = share
         self._budget = NatsBudget(0.0)
         self.head = shop.inputs.head  # as it was given, wherever it lies
         self.steering = Steering(self.head)
@@ -25,7 +25,7 @@ class Teacher:
     def refresh(self) -> None:
         """Use Ĥ and the budget as they are now; β is solved on the answers drawn last."""
         inputs = self._shop.inputs
-        self._budget.nats = self._share * inputs.nats
+        self._budget.nats = self.share * inputs.nats
         self.head = inputs.head
         if not self._budget.answers:
             self._budget.calibrate([trace.visited(self._shop.sampling.temperature) for trace in self._shop.probe(16)])

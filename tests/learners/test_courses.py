@@ -93,6 +93,22 @@ def test_the_adapter_comes_close_to_the_teacher_on_answers_that_it_never_saw(par
     assert record.stage == "distill" and record.seqs == (1, 2, 3, 4) and record.steps == 30
 
 
+def test_distillation_that_went_over_the_budget_aims_lower_and_gives_up_at_last(parts: Parts) -> None:
+    teach(parts, ranking(parts, 1), ranking(parts, 2))
+    course = DistillCourse(parts.shop, DistillPlan(steps=3, again=3, batch=4))
+    run(course.work())
+    nats = parts.shop.inputs.nats
+    course.spend_less(1.2 * nats)
+    assert course.due()
+    run(course.work())
+    assert course._teacher._budget.nats == pytest.approx(0.95 * nats / 1.2) and not course.due()
+    for _ in range(9):
+        course.spend_less(1.2 * nats)
+        course._absorbed = course._absorbed or (parts.shop.inputs.head, nats)
+    course.spend_less(1.2 * nats)
+    assert not course.due(), "half of the budget is the least"
+
+
 def test_an_undone_judgement_makes_distillation_start_over(parts: Parts) -> None:
     teach(parts, ranking(parts, 1), ranking(parts, 2))
     course = DistillCourse(parts.shop, DistillPlan(steps=3, again=3, batch=4))
