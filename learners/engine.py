@@ -24,10 +24,10 @@ from typing import BinaryIO
 import msgspec
 
 from learners import protocol
-from learners.protocol import Command, Error, Event, Generate, Load, Loading, Metrics, Shutdown
+from learners.protocol import Command, Error, Event, Generate, Judge, Load, Loading, Metrics, Shutdown
 
 SWITCH_SECONDS = 0.0005
-"""How long the learner may hold the interpreter while the generator waits for it: Python's 5 ms, at each of a few hundred small operations, are felt."""
+"""How long the learner may hold the interpreter while the generator waits: Python's 5 ms at each of some hundred small operations are felt."""
 NICENESS = 10
 METRICS_BACKLOG = 64
 """Events waiting to be written beyond which metrics are dropped."""
@@ -68,7 +68,7 @@ class Engine:
     def __init__(self, emit: Callable[[Event], None], fail: Callable[[Error], None]) -> None:
         self._emit, self._fail = emit, fail
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._wanted = threading.Event()  # somebody waits for tokens
+        self._wanted = threading.Event()  # somebody waits for tokens, or for Ĥ
         self._loaded = False
 
     def take(self, command: Command) -> None:
@@ -79,7 +79,7 @@ class Engine:
             self._loaded = True
             self._start("generator", lambda: self._work(command))
         else:
-            if isinstance(command, Generate):
+            if isinstance(command, Generate | Judge):  # the learner waits at its next forward
                 self._wanted.set()
             self._commands.put(command)
 

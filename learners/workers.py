@@ -67,6 +67,8 @@ class GeneratorWorker:
                 self._draw(command)
             case protocol.Judge(lesson):
                 self._learned(lesson.seq, lambda: self._reward.learn(lesson))
+                if not self._generator.drawing:
+                    self._let_learn()
             case protocol.Retract(seq):
                 self._learned(seq, lambda: self._reward.retract(seq))
             case protocol.Replay(lessons, last):
@@ -99,10 +101,19 @@ class GeneratorWorker:
                 while not self._commands.empty():
                     self._serve_between_tokens(self._commands.get())
         finally:
-            if not any(isinstance(waiting, protocol.Generate) for waiting in self._later):
+            if not self._asked():
                 self._generator.forget_stops()
-                self._wanted.clear()
-                self._learner.wake()
+                self._let_learn()
+
+    def _asked(self) -> bool:
+        """Whether answers wait to be drawn."""
+        return any(isinstance(waiting, protocol.Generate) for waiting in self._later)
+
+    def _let_learn(self) -> None:
+        """Nobody waits any more, unless for what has not been begun."""
+        if not self._asked():
+            self._wanted.clear()
+            self._learner.wake()
 
     def _asked_for(self) -> list[str]:
         """Answers that are being drawn, and those that wait for it."""
