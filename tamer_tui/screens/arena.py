@@ -174,12 +174,11 @@ class ArenaScreen(TappingArena):
         if view is None:
             return
         self.tinting = after(self.tinting)
-        if self.tinting is None:
-            self.plain_words()
-        elif view.revealed:
+        self.plain_words()  # until the next opinion is there: the legend names whose it is
+        if self.tinting is not None and view.revealed:
             self.complete_display()
             self.tint_words()
-        else:
+        elif self.tinting is not None:
             self.say(f"Words are tinted by {OPINIONS[self.tinting]} once you commit: enter then stays here, and a second enter goes on.")
         self._show_todo()
 

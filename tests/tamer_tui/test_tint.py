@@ -88,6 +88,15 @@ async def test_v_again_gives_plain_words_and_the_same_text(tmp_path: Path) -> No
         assert view.tinted
 
 
+async def test_a_reward_model_that_has_learned_nothing_leaves_no_tints_under_its_name(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("o", "v")
+        assert t.arena._panes[0].stream.tinted
+        await t.press("v")
+        assert not t.arena._panes[0].stream.tinted
+        assert "the reward model has learned nothing yet" in t.line("said") and "liked" not in t.line("said")
+
+
 async def test_what_must_stay_blind_cannot_be_asked_for(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await t.press("v", "a", "enter", "enter", "u")  # the set comes back, to be judged again
