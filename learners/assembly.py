@@ -51,7 +51,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     base = backbone.tree()  # the learner's own; the generator has backbone.model
     sampling = within(load.sampling, backbone.context)
     calibration = _calibration(backbone)
-    features = Features.fit(torch.cat([trace.visited(1.0).hidden for trace in calibration])).to(backbone.device)
+    features = Features.fit(torch.cat([trace.visited(1.0).seen.hidden for trace in calibration])).to(backbone.device)
     alike = likeness(backbone.model.get_output_embeddings().weight.detach())  # type: ignore[operator, union-attr]
     if load.unigram:
         features, alike = replace(features, basis=features.basis[:, :0]), alike[:, :0]

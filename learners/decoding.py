@@ -24,8 +24,8 @@ from storage.records import Sampling, StopReason
 class SteeringBias(Protocol):
     """What biases the next logits. It is asked anew at every step: it may learn between tokens."""
 
-    def bias(self, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Base states (K, d) -> distinct token ids (S,) and values (K, S) to add to their logits, or None for nothing."""
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
+        """States (K, d) and logits (K, V) of the base -> what to add to the logits (K, V), or None for nothing."""
         ...
 
 
@@ -108,8 +108,8 @@ def _draw(batch: _Batch, steer: SteeringBias | None, ended: dict[str, StopReason
     """The forward of one step and a token for each row."""
     logits, hidden = batch.forward()
     policy, base, state = batch.split(logits, hidden)
-    bias = steer.bias(state) if steer is not None and batch.any_steered else None
-    acting = policy if bias is None else policy.index_add(1, bias[0], (bias[1] * batch.steered).to(policy.dtype))
+    bias = steer.bias(state, base) if steer is not None and batch.any_steered else None
+    acting = policy if bias is None else policy + (bias * batch.steered).to(policy.dtype)
     logprobs = (acting / batch.temperature).log_softmax(-1)
     unbiased = logprobs if acting is policy else (policy / batch.temperature).log_softmax(-1)
     at_base = unbiased if base is policy else (base / batch.temperature).log_softmax(-1)

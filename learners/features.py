@@ -1,4 +1,5 @@
-"""What Ĥ sees: features of the base's states, which next tokens the base thought likely there, and which tokens it takes for alike.
+"""What Ĥ sees: features of the base's states, which next tokens the base thought likely there and how sure it was, and which tokens it takes for
+alike.
 
 All of it is fixed once per base, from samples of its own, so that a score means the same for good.
 """
@@ -20,8 +21,14 @@ class FeatureSettings:
     constant: float = 0.25  # the last entry of x(s), beside a mean norm of 1 of the others: what a token is worth wherever it stands
     likeness: int = 64  # dimensions of the vectors that say which tokens are alike
     kinship: float = 1.0  # mean squared norm of these vectors, beside 1 for the token itself
-    likely: int = 8  # next tokens that the base is asked for in each state …
-    least: float = 0.02  # … as far as they have this probability
+
+
+LIKELY = 8
+"""Next tokens that the base is asked for in each state …"""
+LEAST = 0.02
+"""… as far as they have this probability."""
+NAT = 0.3
+"""What a nat of sureness counts, beside a mean norm of 1 of the state's features."""
 
 
 class Seen(NamedTuple):
@@ -29,14 +36,18 @@ class Seen(NamedTuple):
 
     hidden: Tensor  # (…, d)
     likely: Tensor  # (…, m) token ids
-    probabilities: Tensor  # (…, m) 0 where too small to count
+    probabilities: Tensor  # (…, m) at temperature 1; 0 where too small to count
 
     @staticmethod
-    def of(hidden: Tensor, logits: Tensor, settings: FeatureSettings | None = None) -> Seen:
+    def of(hidden: Tensor, logits: Tensor) -> Seen:
         """From the last hidden states (…, d) and the next-token logits (…, V) there."""
-        settings = settings or FeatureSettings()
-        probabilities, likely = logits.float().softmax(-1).topk(min(settings.likely, logits.shape[-1]), -1)
-        return Seen(hidden, likely, torch.where(probabilities >= settings.least, probabilities, 0.0))
+        probabilities, likely = logits.float().softmax(-1).topk(min(LIKELY, logits.shape[-1]), -1)
+        return Seen(hidden, likely, torch.where(probabilities >= LEAST, probabilities, 0.0))
+
+    @property
+    def sureness(self) -> Tensor:
+        """(…, m) how much more likely than the least that counts each of the likely tokens is, in units of 1 / NAT nats; 0 for all others."""
+        return NAT * (self.probabilities / LEAST).clamp_min(1.0).log()
 
     def span(self, start: int, stop: int) -> Seen:
         """These positions of one answer."""

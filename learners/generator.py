@@ -237,6 +237,6 @@ class _Latest:
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
 
-    def bias(self, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
         """See Steering.bias."""
-        return self._generator.steering.bias(hidden) if self._generator.bias else None
+        return self._generator.steering.bias(hidden, base_logits) if self._generator.bias else None

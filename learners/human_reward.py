@@ -1,8 +1,13 @@
 """Ĥ, TAMER's model of the human's reward: one linear head that learns from every judgement at once and steers the next word.
 
-Every possible next token a has a reward in a state s, `r(s, a) = w_a · x(s)`, where x(s) are the standardised last hidden state of the
-frozen base (projected on wide models) and a constant. Only tokens that were said in judged answers, or were likely there, have rows; all others
-are zero. A token is judged beside what the base would have said in its place,
+Every possible next token a has a reward in a state s,
+
+    r(s, a) = w_a · x(s) + u · sureness(a | s)
+
+where x(s) are the standardised last hidden state of the frozen base (projected on wide models) and a constant. Only tokens that were said in judged
+answers, or were likely there, have rows; all others are zero. The one number u says what it is worth that the base itself is sure of a token
+(features.py): what it says most often is true more often than what it says seldom, and judgements that reward the truth teach that first.
+A token is judged beside what the base would have said in its place,
 
     A(s, a) = r(s, a) - Σ_b π_base(b | s) r(s, b)
 
@@ -19,7 +24,8 @@ that it is a pure function of the live judgements: undo and restart give the sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,6 +49,7 @@ class Functional:
 
     tokens: Tensor  # (u,) int64
     rows: Tensor  # (u, f + 1) float64
+    sureness: float = 0.0
 
     @staticmethod
     def mean_over(token_ids: Tensor, seen: Seen, features: Features) -> Functional:
@@ -51,12 +58,9 @@ class Functional:
         tokens = torch.cat([token_ids, seen.likely.flatten()])
         rows = torch.cat([x, -(seen.probabilities.double()[:, :, None] * x[:, None]).flatten(0, 1)])
         counts = torch.cat([torch.ones_like(token_ids, dtype=torch.bool), seen.probabilities.flatten() > 0])
-        return Functional._of(tokens[counts], rows[counts])
-
-    @staticmethod
-    def _of(token_ids: Tensor, rows: Tensor) -> Functional:
-        tokens, where = torch.unique(token_ids, sorted=True, return_inverse=True)
-        return Functional(tokens, rows.new_zeros(len(tokens), rows.shape[1]).index_add_(0, where, rows))
+        tokens, where = torch.unique(tokens[counts], sorted=True, return_inverse=True)
+        rows = rows.new_zeros(len(tokens), rows.shape[1]).index_add_(0, where, rows[counts])
+        return Functional(tokens, rows, float(_surer(token_ids, seen).double().sum()) / max(1, len(token_ids)))
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class RewardHead:
     tokens: Tensor  # (S,) int64, sorted
     weights: Tensor  # (S, f + 1) float32
     features: Features
+    sureness: float = 0.0  # u
 
     @staticmethod
     def empty(features: Features, epoch: int = 0) -> RewardHead:
@@ -79,20 +84,28 @@ class RewardHead:
         return len(self.tokens) == 0
 
     def rewards(self, hidden: Tensor) -> Tensor:
-        """Rewards of the S known tokens in each state: (…, d) -> (…, S)."""
-        return self.features(hidden) @ self.weights.T
+        """w · x(s) of the S known tokens in each state: (…, d) -> (…, S)."""
+        rows, constant = self._of_hidden
+        return hidden.float() @ rows + constant
+
+    @cached_property
+    def _of_hidden(self) -> tuple[Tensor, Tensor]:
+        """w · x as a function of the hidden state itself: (d, S) and (S,)."""
+        rows = self.features.basis @ self.weights[:, :-1].T
+        return rows, self.features.constant * self.weights[:, -1] - self.features.mean @ rows
 
     def token_rewards(self, seen: Seen, token_ids: Tensor) -> Tensor:
         """A(s_t, a_t) of taken tokens (…), in the states `seen` before each: their rewards beside what the base would have said there."""
         if self.blank:
             return torch.zeros(token_ids.shape, device=seen.hidden.device)
         asked = torch.cat([token_ids[..., None], seen.likely], -1)
-        slots, known = _lookup(self.tokens, asked)
+        slots, known = lookup(self.tokens, asked)
         rewards = (self.weights[slots] @ self.features(seen.hidden)[..., None])[..., 0] * known
-        return rewards[..., 0] - (seen.probabilities * rewards[..., 1:]).sum(-1)
+        beside = rewards[..., 0] - (seen.probabilities * rewards[..., 1:]).sum(-1)
+        return beside + self.sureness * _surer(token_ids, seen)
 
     def to(self, device: torch.device) -> RewardHead:
-        return RewardHead(self.epoch, self.tokens.to(device), self.weights.to(device), self.features.to(device))
+        return replace(self, tokens=self.tokens.to(device), weights=self.weights.to(device), features=self.features.to(device))
 
     def state(self) -> dict[str, Tensor]:
         """For safetensors: rows, tokens and the features they belong to."""
@@ -102,13 +115,15 @@ class RewardHead:
             "mean": self.features.mean.cpu(),
             "basis": self.features.basis.cpu().contiguous(),
             "constant": torch.tensor(self.features.constant, dtype=torch.float64),
+            "sureness": torch.tensor(self.sureness, dtype=torch.float64),
             "epoch": torch.tensor(self.epoch),
         }
 
     @staticmethod
     def from_state(state: Mapping[str, Tensor]) -> RewardHead:
         features = Features(state["mean"], state["basis"], float(state.get("constant", torch.tensor(1.0))))
-        return RewardHead(int(state["epoch"]), state["tokens"], state["weights"], features)
+        sureness = float(state.get("sureness", torch.tensor(0.0)))
+        return RewardHead(int(state["epoch"]), state["tokens"], state["weights"], features, sureness)
 
 
 class _Gram:
@@ -122,6 +137,7 @@ class _Gram:
         self._tokens = _Stack(dtype=torch.int64)
         self._owners = _Stack(dtype=torch.int64)  # slot of each row
         self._shared = _Stack(width * likeness.shape[1], dtype=torch.float32)  # of each functional: what it says of tokens that are alike
+        self._sureness = _Stack()
         self.products = torch.zeros(0, 0, dtype=torch.float64)
 
     def of(self, functionals: Mapping[str, Functional], uids: Sequence[str]) -> Tensor:
@@ -138,7 +154,7 @@ class _Gram:
         self._rows.push(functional.rows)
         self._tokens.push(functional.tokens)
         self._owners.push(torch.full((len(functional.tokens),), slot))
-        partners, known = _lookup(functional.tokens, self._tokens.all)
+        partners, known = lookup(functional.tokens, self._tokens.all)
         same = known.nonzero()[:, 0]
         products = (self._rows.all[same] * functional.rows[partners[same]]).sum(1)
         row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners.all[same], products)
@@ -146,6 +162,8 @@ class _Gram:
             shared = (self._likeness[functional.tokens].T @ functional.rows).flatten().float()
             self._shared.push(shared[None])
             row += (self._shared.all * shared).sum(1)
+        self._sureness.push(torch.tensor([functional.sureness], dtype=torch.float64))
+        row += self._sureness.all * functional.sureness
         if slot == len(self.products):
             grown = torch.zeros(2 * slot + 64, 2 * slot + 64, dtype=torch.float64)
             grown[:slot, :slot] = self.products
@@ -187,10 +205,15 @@ class HumanReward:
     def __contains__(self, uid: str) -> bool:
         return uid in self._answers
 
-    def add_answer(self, uid: str, token_ids: Sequence[int], seen: Seen) -> None:
-        """Remember an answer (or a span of one) by its canonical prefill: the base's states before each of its T tokens."""
-        ids = torch.tensor(list(token_ids), dtype=torch.int64)
-        self.add(uid, Functional.mean_over(ids, seen.span(0, len(ids)), self.features))
+    def add_answer(self, uid: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int] | None = None) -> None:
+        """Remember an answer, or a span of one, by its canonical prefill: the base's states before each of its T tokens.
+
+        A span says nothing of what sureness is worth: it is a word that was tapped, or one that a person wrote, of which the base is never sure.
+        """
+        start, stop = span or (0, len(token_ids))
+        ids = torch.tensor(token_ids[start:stop], dtype=torch.int64)
+        functional = Functional.mean_over(ids, seen.span(start, stop), self.features)
+        self.add(uid, replace(functional, sureness=0.0) if span else functional)
 
     def add(self, uid: str, functional: Functional) -> None:
         """Remember any functional under a name, for evidence to speak of."""
@@ -239,7 +262,7 @@ class HumanReward:
         return _combine(prior, [self._answers[uid] for uid in uids], alpha, self.likeness, epoch)
 
 
-def _lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Where each of `tokens` stands in the sorted `known`, and whether it does."""
     if len(known) == 0:
         return torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
@@ -251,8 +274,14 @@ def _apply(head: RewardHead, functional: Functional) -> Tensor:
     """The functional's value at the head's weights."""
     if head.blank:
         return torch.zeros((), dtype=torch.float64)
-    slots, known = _lookup(head.tokens, functional.tokens)
-    return ((functional.rows * head.weights[slots].double()).sum(1) * known).sum()
+    slots, known = lookup(head.tokens, functional.tokens)
+    return ((functional.rows * head.weights[slots].double()).sum(1) * known).sum() + head.sureness * functional.sureness
+
+
+def _surer(token_ids: Tensor, seen: Seen) -> Tensor:
+    """How much surer the base was of these tokens (…) than of what it would have said there, in nats."""
+    sureness = seen.sureness
+    return (((token_ids[..., None] == seen.likely).float() - seen.probabilities) * sureness).sum(-1)
 
 
 def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, likeness: Tensor, epoch: int) -> RewardHead:
@@ -264,4 +293,5 @@ def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor
         vectors = likeness[tokens]
         weights += vectors @ (vectors.T @ weights)
     weights.index_add_(0, where[: len(prior.tokens)], prior.weights.double())
-    return RewardHead(epoch, tokens, weights.float(), prior.features)
+    sureness = prior.sureness + sum(float(a) * f.sureness for f, a in zip(functionals, alpha, strict=True))
+    return RewardHead(epoch, tokens, weights.float(), prior.features, sureness)

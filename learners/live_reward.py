@@ -104,8 +104,7 @@ class LiveReward:
         return samples
 
     def _look_at(self, sample: Sample, seen: Seen) -> None:
-        start, stop = sample.span or (0, len(sample.token_ids))
-        self._human_reward.add_answer(sample.name, sample.token_ids[start:stop], seen.span(start, stop))
+        self._human_reward.add_answer(sample.name, sample.token_ids, seen, sample.span)
 
     def _examine(self, lesson: Lesson) -> Score | None:
         """How well Ĥ foresaw a ranking."""

@@ -72,7 +72,8 @@ class Trace:
     def visited(self, temperature: float) -> Visited:
         """Its states, for solving β."""
         base, policy = (torch.stack(rows).div(temperature).log_softmax(-1) for rows in (self._base, self._policy))
-        return Visited(torch.stack(self._hidden), base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions))
+        seen = Seen.of(torch.stack(self._hidden), torch.stack(self._base))
+        return Visited(seen, base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions))
 
 
 def draw_answers(

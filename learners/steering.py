@@ -16,7 +16,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from learners.human_reward import RewardHead
+from learners.features import Seen
+from learners.human_reward import RewardHead, lookup
 
 REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
@@ -56,15 +57,18 @@ class Steering:
         """Whether the adapter has absorbed exactly this."""
         return self.absorbed is not None and self.beta == self.absorbed_beta and self.head is self.absorbed
 
-    def bias(self, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Tokens (S,) and what to add to their logits, for base states (K, d): (K, S). None for nothing."""
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
+        """What to add to the logits (…, V), for states (…, d) and logits (…, V) of the base. None for nothing."""
         if not self.active:
             return None
         rewards, offset = self.parts(hidden)
-        return self.tokens, self.beta * rewards + offset
+        surer, already_surer = self.sureness
+        seen = Seen.of(hidden, base_logits)
+        values = torch.zeros_like(base_logits, dtype=torch.float32).index_add_(-1, self.tokens, self.beta * rewards + offset)
+        return values.scatter_add_(-1, seen.likely, (self.beta * surer + already_surer) * seen.sureness)
 
     def parts(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """The rewards of `tokens` in base states (K, d), and the bias that does not depend on β: (K, S) each.
+        """w · x of `tokens` in base states (…, d), and the bias that does not depend on β: (…, S) each.
 
         The two heads may see different features: one of them may have come with a version.
         """
@@ -72,10 +76,15 @@ class Steering:
         if not self._takes_back:
             return rewards, torch.zeros_like(rewards)
         assert self.absorbed is not None
-        new, old = hidden.new_zeros(2, len(hidden), len(self.tokens))
-        new[:, self._slots[0]] = rewards
-        old[:, self._slots[1]] = -self.absorbed_beta * self.absorbed.rewards(hidden)
+        new, old = hidden.new_zeros(2, *hidden.shape[:-1], len(self.tokens))
+        new[..., self._slots[0]] = rewards
+        old[..., self._slots[1]] = -self.absorbed_beta * self.absorbed.rewards(hidden)
         return new, old
+
+    @property
+    def sureness(self) -> tuple[float, float]:
+        """Of each unit of it: the reward, and the bias that does not depend on β."""
+        return self.head.sureness, -self.absorbed_beta * self.absorbed.sureness if self.absorbed else 0.0
 
     @cached_property
     def tokens(self) -> Tensor:
@@ -100,7 +109,7 @@ class Steering:
 class Visited:
     """States of one acting answer, with both next-token distributions there (temperature applied, Ĥ left out)."""
 
-    hidden: Tensor  # (n, d) of the base
+    seen: Seen  # n of the base
     base_logprobs: Tensor  # (n, V)
     policy_logprobs: Tensor  # (n, V)
     sequence: tuple[int, ...] = ()  # prompt and answer ids, to look again with another adapter
@@ -166,12 +175,28 @@ class _KLCurve:
 
     @staticmethod
     def of(steering: Steering, answers: Sequence[Visited], temperature: float) -> _KLCurve:
-        step = -(-sum(len(answer.hidden) for answer in answers) // MOST_STATES)
+        step = -(-sum(len(answer.divergence) for answer in answers) // MOST_STATES)
         tokens = steering.tokens
-        rewards, offset = steering.parts(torch.cat([answer.hidden[::step] for answer in answers]))
-        policy = torch.cat([answer.policy_logprobs[::step, tokens] for answer in answers])
-        p, gap = policy.exp(), policy - torch.cat([answer.base_logprobs[::step, tokens] for answer in answers])
-        total = torch.cat([answer.divergence[::step] for answer in answers])
+
+        def gathered(of: Callable[[Visited, slice], Tensor]) -> Tensor:
+            """Each answer from another place on: answers to one prompt are alike, and every third word of all of them may cost nothing."""
+            return torch.cat([of(answer, slice(i % step, None, step)) for i, answer in enumerate(answers)])
+
+        def columns(logprobs: Tensor, likely: Tensor) -> Tensor:
+            return torch.cat([logprobs[:, tokens], logprobs.gather(1, likely)], 1)
+
+        sureness = gathered(lambda answer, part: answer.seen.sureness[part])
+        slots, known = lookup(tokens, gathered(lambda answer, part: answer.seen.likely[part]))  # a likely token without rows has a column of its own
+        parts = steering.parts(gathered(lambda answer, part: answer.seen.hidden[part]))
+        rewards, offset = (
+            torch.cat([of_rows.scatter_add(1, slots, each * sureness * known), each * sureness], 1)
+            for of_rows, each in zip(parts, steering.sureness, strict=True)
+        )
+        policy = gathered(lambda answer, part: columns(answer.policy_logprobs[part], answer.seen.likely[part]))
+        base = gathered(lambda answer, part: columns(answer.base_logprobs[part], answer.seen.likely[part]))
+        p, gap = policy.exp(), policy - base
+        p[:, len(tokens) :] *= ~known
+        total = gathered(lambda answer, part: answer.divergence[part])
         return _KLCurve(
             rewards / temperature,
             offset / temperature,

@@ -44,11 +44,10 @@ class Teacher:
     def __call__(self, batch: ops.Padded) -> Tensor:
         """(B, R, V) logits before each answer token."""
         reference = forward(self._shop.reference, batch.input_ids, batch.attention_mask, keep=batch.keep)
-        logits, hidden = reference.logits[:, :-1], reference.hidden[:, :-1]
-        if self._shop.imitates:
-            hidden = forward(self._shop.base, batch.input_ids, batch.attention_mask, keep=batch.keep).hidden[:, :-1]
-        biased = self.steering.bias(hidden)
-        return logits if biased is None else logits.index_add(-1, biased[0], biased[1])
+        base = forward(self._shop.base, batch.input_ids, batch.attention_mask, keep=batch.keep) if self._shop.imitates else reference
+        bias = self.steering.bias(base.hidden[:, :-1], base.logits[:, :-1])
+        logits = reference.logits[:, :-1]
+        return logits if bias is None else logits + bias
 
     def _remember(self, traces: list[Trace]) -> None:
         for trace in traces:

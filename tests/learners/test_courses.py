@@ -75,10 +75,9 @@ def test_the_adapter_comes_close_to_the_teacher_on_answers_that_it_never_saw(par
             with torch.no_grad():
                 base = forward(parts.shop.base, ids, keep=len(trace.ids) + 1)
                 mine = forward(parts.shop.policy, ids, keep=len(trace.ids) + 1).logits[0, :-1].log_softmax(-1)
-            wanted = base.logits[0, :-1].clone()
-            chosen, values = teacher.steering.bias(base.hidden[0, :-1]) or pytest.fail("the teacher is not steered")
-            wanted[:, chosen] += values
-            wanted = wanted.log_softmax(-1)
+            bias = teacher.steering.bias(base.hidden[0, :-1], base.logits[0, :-1])
+            assert bias is not None, "the teacher is steered"
+            wanted = (base.logits[0, :-1] + bias).log_softmax(-1)
             total += float((wanted.exp() * (wanted - mine)).sum())
             tokens += len(trace.ids)
         return total / tokens

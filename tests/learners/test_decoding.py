@@ -187,9 +187,11 @@ class Push:
         self.token, self.strength = token, strength
         self.states: list[Tensor] = []
 
-    def bias(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor:
         self.states.append(hidden)
-        return torch.tensor([self.token, 7]), torch.stack([torch.full((len(hidden),), self.strength), hidden[:, 0] * 0.1], 1)
+        found = torch.zeros_like(base_logits)
+        found[:, self.token], found[:, 7] = self.strength, hidden[:, 0] * 0.1
+        return found
 
 
 @needs_stories

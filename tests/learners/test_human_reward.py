@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.features import Features, FeatureSettings, Seen, likeness
+from learners.features import LEAST, NAT, Features, FeatureSettings, Seen, likeness
 from learners.human_reward import HumanReward, HumanRewardSettings, RewardHead
 from learners.preferences import Level, Pairs
 
@@ -45,15 +46,18 @@ def taught(n: int, seed: int = 0, **overrides: object) -> tuple[HumanReward, dic
 
 
 def dense(human_reward: HumanReward, answers: dict, uids: list[str]) -> torch.Tensor:
-    """(n, V·(f + 1)) answer features, one long vector each: the primal form that the fit never builds."""
+    """(n, V·(f + 1) + 1) answer features, one long vector each: the primal form that the fit never builds."""
     x = torch.zeros(len(uids), VOCABULARY, human_reward.features.width, dtype=torch.float64)
+    surer = torch.zeros(len(uids), 1, dtype=torch.float64)
     for row, uid in enumerate(uids):
         ids, seen = answers[uid]
         for token, phi, likely, probabilities in zip(ids, human_reward.features(seen.hidden).double(), seen.likely, seen.probabilities, strict=True):
             x[row, token] += phi / len(ids)
             for other, probability in zip(likely, probabilities, strict=True):
                 x[row, other] -= probability * phi / len(ids)
-    return x.flatten(1)
+                nats = NAT * max(0.0, math.log(float(probability) / LEAST)) if probability > 0 else 0.0
+                surer[row] += (float(other == token) - float(probability)) * nats / len(ids)
+    return torch.cat([x.flatten(1), surer], 1)
 
 
 def right(human_reward: HumanReward, head: RewardHead, pairs: Pairs) -> int:
@@ -79,8 +83,8 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        table = w.view(VOCABULARY, -1)
-        total = 0.5 * human_reward.settings.ridge * (table * (prior @ table)).sum()
+        table = w[:-1].view(VOCABULARY, -1)
+        total = 0.5 * human_reward.settings.ridge * ((table * (prior @ table)).sum() + w[-1] ** 2)
         for a, b, target, weight in [
             *[("a0", "a1", 1.0, 3 / 6), ("a0", "a2", 1.0, 3 / 6), ("a0", "a3", 1.0, 3 / 6)],
             *[("a1", "a2", 0.5, 3 / 6), ("a1", "a3", 1.0, 3 / 6), ("a2", "a3", 1.0, 3 / 6)],
@@ -96,7 +100,9 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
     head = human_reward.fit(evidence, epoch=1)
     found = torch.zeros(VOCABULARY, human_reward.features.width, dtype=torch.float64)
     found[head.tokens] = head.weights.double()
-    torch.testing.assert_close(found.flatten(), w.detach(), atol=2e-5, rtol=1e-4)
+    found = torch.cat([found.flatten(), torch.tensor([head.sureness], dtype=torch.float64)])
+    torch.testing.assert_close(found, w.detach(), atol=2e-5, rtol=1e-4)
+    assert abs(head.sureness) > 0.1
 
 
 def test_a_score_is_the_mean_of_the_token_rewards() -> None:
@@ -104,7 +110,7 @@ def test_a_score_is_the_mean_of_the_token_rewards() -> None:
     head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2, "a2": 3})], epoch=1)
     for uid, (ids, seen) in answers.items():
         rewards = head.token_rewards(seen, torch.tensor(ids))
-        assert human_reward.score(head, uid) == pytest.approx(float(rewards.mean()), abs=1e-6)
+        assert human_reward.score(head, uid) == pytest.approx(float(rewards.mean()), rel=1e-6, abs=1e-6)
 
 
 def test_tokens_that_were_never_judged_have_no_reward() -> None:
@@ -127,6 +133,22 @@ def test_a_token_that_had_to_come_earns_nothing() -> None:
     assert float(head.weights.abs().max()) < 1e-6
     head = human_reward.fit([Level("sure", 1.0), Level("free", 1.0)], 1)
     assert human_reward.score(head, "free") > 0.5 and abs(human_reward.score(head, "sure")) < 1e-6
+
+
+def test_who_prefers_what_the_base_says_most_often_is_understood_on_words_never_judged() -> None:
+    human_reward, generator = HumanReward(features()), torch.Generator().manual_seed(4)
+
+    def look(name: str, first: int, chosen: int) -> None:
+        """An answer of one token: the likelier or the less likely of two that appear nowhere else."""
+        seen = Seen(torch.randn(1, WIDTH, generator=generator), torch.tensor([[first, first + 1]]), torch.tensor([[0.6, 0.3]]))
+        human_reward.add_answer(name, [first + chosen], seen)
+
+    for i in range(6):
+        look(f"sure{i}", 100 + 2 * i, 0), look(f"unsure{i}", 100 + 2 * i, 1)
+    margins = Pairs.of_ranks({"sure5": 1, "unsure5": 2})
+    for sign in (1, -1):
+        head = human_reward.fit([Pairs.of_ranks({f"sure{i}": 1, f"unsure{i}": 1 + sign}) for i in range(5)], 1)
+        assert sign * head.sureness > 0 and sign * human_reward.margins(head, margins)[0] > 0.5
 
 
 def test_what_is_learned_of_a_token_goes_to_those_that_are_like_it() -> None:
@@ -152,7 +174,7 @@ def test_undo_gives_the_bits_that_a_fresh_start_without_the_judgement_gives() ->
     fresh, _ = taught(8)
     after_undo, from_scratch = long_lived.fit(kept, epoch=3), fresh.fit(kept, epoch=1)
     assert torch.equal(after_undo.tokens, from_scratch.tokens)
-    assert torch.equal(after_undo.weights, from_scratch.weights)
+    assert torch.equal(after_undo.weights, from_scratch.weights) and after_undo.sureness == from_scratch.sureness
 
 
 @given(order=st.permutations(range(9)), seed=st.integers(0, 1000))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from learners.features import Features
+from learners.features import LEAST, NAT, Features, Seen
 from learners.human_reward import RewardHead
-from learners.steering import REFERENCE_TOKENS, REMEMBERED_ANSWERS, STATE_BYTES, NatsBudget, Steering, Visited, state_stride
+from learners.steering import MOST_STATES, REFERENCE_TOKENS, REMEMBERED_ANSWERS, STATE_BYTES, NatsBudget, Steering, Visited, state_stride
 
 WIDTH, VOCABULARY, STATES = 5, 40, 60
 
@@ -17,7 +19,8 @@ def head(seed: int, tokens: int = 12) -> RewardHead:
     generator = torch.Generator().manual_seed(seed)
     features = Features.fit(torch.randn(100, WIDTH, generator=torch.Generator().manual_seed(9)))
     chosen = torch.randperm(VOCABULARY, generator=generator)[:tokens].sort().values
-    return RewardHead(1, chosen, torch.randn(tokens, WIDTH + 1, generator=generator), features)
+    weights = torch.randn(tokens, WIDTH + 1, generator=generator)
+    return RewardHead(1, chosen, weights, features, sureness=float(torch.randn((), generator=generator)))
 
 
 def visited(seed: int, adapter: float = 0.0) -> Visited:
@@ -25,19 +28,28 @@ def visited(seed: int, adapter: float = 0.0) -> Visited:
     hidden = torch.randn(STATES, WIDTH, generator=generator)
     base = torch.randn(STATES, VOCABULARY, generator=generator) * 2
     policy = base + adapter * torch.randn(STATES, VOCABULARY, generator=generator)
-    return Visited(hidden, base.log_softmax(-1), policy.log_softmax(-1))
+    return Visited(Seen.of(hidden, base), base.log_softmax(-1), policy.log_softmax(-1))
+
+
+def bias(steering: Steering, answer: Visited) -> Tensor:
+    """(n, V), token by token, from what a reward is: the oracle."""
+    found = torch.zeros(STATES, VOCABULARY)
+    for head, beta in ((steering.head, steering.beta), (steering.absorbed, -steering.absorbed_beta)):
+        if head is None:
+            continue
+        found[:, head.tokens] += beta * head.features(answer.seen.hidden) @ head.weights.T
+        surer = NAT * (answer.seen.probabilities / LEAST).log()
+        for state in range(STATES):
+            for token, nats in zip(answer.seen.likely[state].tolist(), surer[state].tolist(), strict=True):
+                found[state, token] += beta * head.sureness * max(0.0, nats)
+    return found
 
 
 def exact_nats(steering: Steering, answers: list[Visited], temperature: float = 1.0) -> float:
     """KL(acting || base) per 64 tokens over whole distributions: the oracle."""
     total: list[Tensor] = []
     for answer in answers:
-        logits = answer.policy_logprobs.clone()
-        biased = steering.bias(answer.hidden)
-        if biased is not None:
-            tokens, values = biased
-            logits[:, tokens] += values / temperature
-        acting = logits.log_softmax(-1)
+        acting = (answer.policy_logprobs + bias(steering, answer) / temperature).log_softmax(-1)
         total.append((acting.exp() * (acting - answer.base_logprobs)).sum(-1))
     return float(torch.cat(total).mean()) * REFERENCE_TOKENS
 
@@ -49,12 +61,30 @@ def budget(nats: float, answers: list[Visited]) -> NatsBudget:
     return found
 
 
+def test_the_bias_is_the_reward_of_every_token_less_what_was_absorbed() -> None:
+    answer, steering = visited(5), Steering(head(0), 0.7, head(1), 0.4)
+    found = steering.bias(answer.seen.hidden, answer.base_logprobs)
+    assert found is not None
+    torch.testing.assert_close(found, bias(steering, answer), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("nats", [0.5, 6.0, 30.0])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_the_acting_policy_spends_exactly_the_budget(nats: float, temperature: float) -> None:
     answers = [visited(seed) for seed in range(3)]
     steering = budget(nats, answers).solve(Steering(head(0)), temperature)
     assert exact_nats(steering, answers, temperature) == pytest.approx(nats, rel=1e-3)
+
+
+def test_words_that_cost_more_are_not_stepped_over() -> None:
+    """Many answers that are alike: every fourth state of each costs much, the others nothing."""
+    assert -(-REMEMBERED_ANSWERS * STATES // MOST_STATES) == 4
+    steering, answers = Steering(head(0)), [visited(1) for _ in range(REMEMBERED_ANSWERS)]
+    quiet = steering.head.features.mean.expand(STATES, -1)  # where only the constant is left
+    for first in range(4):
+        costly = (torch.arange(STATES) % 4 == first)[:, None]
+        alike = [replace(answer, seen=answer.seen._replace(hidden=torch.where(costly, 9 * answer.seen.hidden, quiet))) for answer in answers]
+        assert exact_nats(budget(6.0, alike).solve(steering), alike) == pytest.approx(6.0, rel=0.05)
 
 
 def test_an_adapter_leaves_less_of_the_budget_to_the_bias() -> None:
@@ -73,15 +103,12 @@ def test_what_the_adapter_absorbed_is_not_added_again() -> None:
     absorbed = head(3)
     steering = Steering(absorbed, 0.0, absorbed, absorbed_beta=0.8)
     answer = visited(2)
-    tokens, values = Steering(absorbed, 0.8).bias(answer.hidden) or pytest.fail("no bias")
-    distilled = answer.base_logprobs.clone()
-    distilled[:, tokens] += values
-    exactly_absorbed = Visited(answer.hidden, answer.base_logprobs, distilled.log_softmax(-1))
+    distilled = answer.base_logprobs + bias(Steering(absorbed, 0.8), answer)
+    exactly_absorbed = replace(answer, policy_logprobs=distilled.log_softmax(-1))
     nats = exact_nats(Steering(absorbed, 0.8), [answer])
     solved = budget(nats, [exactly_absorbed]).solve(steering)
     assert solved.beta == pytest.approx(0.8, rel=1e-3)
-    extra = solved.bias(answer.hidden)
-    assert extra is None or float(extra[1].abs().max()) < 5e-3
+    assert float(bias(solved, answer).abs().max()) < 5e-3
 
 
 def test_an_adapter_that_went_on_by_itself_is_never_steered_backwards() -> None:
@@ -89,12 +116,11 @@ def test_an_adapter_that_went_on_by_itself_is_never_steered_backwards() -> None:
     absorbed, other, answer = head(3), head(8), visited(2)
     trained = answer.base_logprobs.clone()
     for learned, strength in ((absorbed, 0.2), (other, 1.0)):
-        tokens, values = Steering(learned, strength).bias(answer.hidden) or pytest.fail("no bias")
-        trained[:, tokens] += values
-    seen = Visited(answer.hidden, answer.base_logprobs, trained.log_softmax(-1))
+        trained += bias(Steering(learned, strength), answer)
+    seen = replace(answer, policy_logprobs=trained.log_softmax(-1))
     assert exact_nats(Steering(absorbed, 1e-9, absorbed, 0.8), [seen]) > 6.0
     solved = budget(6.0, [seen]).solve(Steering(absorbed, 0.0, absorbed, absorbed_beta=0.8))
-    assert solved.bias(answer.hidden) is None
+    assert solved.bias(answer.seen.hidden, answer.base_logprobs) is None
 
 
 def test_a_new_head_replaces_the_absorbed_one_within_the_budget() -> None:
@@ -107,12 +133,12 @@ def test_a_new_head_replaces_the_absorbed_one_within_the_budget() -> None:
 def test_nothing_learned_means_no_bias() -> None:
     blank = RewardHead.empty(head(0).features)
     solved = budget(6.0, [visited(0)]).solve(Steering(blank))
-    assert solved.beta == 0 and solved.bias(torch.zeros(1, WIDTH)) is None
+    assert solved.beta == 0 and solved.bias(torch.zeros(1, WIDTH), torch.zeros(1, VOCABULARY)) is None
 
 
 def test_extreme_rewards_do_not_overflow() -> None:
     steep = head(0)
-    steep = RewardHead(1, steep.tokens, steep.weights * 1e4, steep.features)
+    steep = replace(steep, weights=steep.weights * 1e4)
     answers = [visited(0)]
     steering = budget(6.0, answers).solve(Steering(steep))
     assert exact_nats(steering, answers) == pytest.approx(6.0, rel=0.02)
