@@ -73,7 +73,7 @@ class Trace:
         """Its states, for solving β."""
         base, policy = (torch.stack(rows).div(temperature).log_softmax(-1) for rows in (self._base, self._policy))
         seen = Seen.of(torch.stack(self._hidden), torch.stack(self._base))
-        return Visited(seen, base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions))
+        return Visited(seen, base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions), self.kl / max(1, len(self.ids)))
 
 
 def draw_answers(

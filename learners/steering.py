@@ -23,9 +23,10 @@ REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
 TOLERANCE = 5e-4
 """Relative, of the root of the KL at the solution."""
-REMEMBERED_ANSWERS = 32
+REMEMBERED_ANSWERS = 12
 CAUTION = 0.5
-"""Share of the budget that is solved for on states of the base: steering leads where it costs more, by about this much."""
+"""Share of the budget that is solved for on states of the base: steering leads where it costs more, by about this much. On states of answers that
+spent some of the budget it is more, up to all of it where they spent as much."""
 MOST_STATES = 512
 """On which β is solved; neighbours within an answer tell much the same."""
 STATE_BYTES = 128e6
@@ -114,6 +115,7 @@ class Visited:
     policy_logprobs: Tensor  # (n, V)
     sequence: tuple[int, ...] = ()  # prompt and answer ids, to look again with another adapter
     positions: tuple[int, ...] = ()  # where in the sequence these states are: the token read last
+    spent: float = 0.0  # nats per token of the policy that drew it, Ĥ included, against the base
 
     @cached_property
     def divergence(self) -> Tensor:
@@ -158,7 +160,9 @@ class NatsBudget:
         if not answers or self.nats <= 0 or steering.head.blank:
             return replace(steering, beta=0.0)
         curve = _KLCurve.of(steering, answers, temperature)
-        nats = (1.0 if self._answers else CAUTION) * self.nats / REFERENCE_TOKENS
+        budget = self.nats / REFERENCE_TOKENS
+        spent = sum(answer.spent for answer in answers) / len(answers)
+        nats = budget * (CAUTION + (1 - CAUTION) * min(1.0, spent / budget))
         return replace(steering, beta=curve.solve(nats, steering.absorbed_beta))
 
 

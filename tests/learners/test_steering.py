@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from learners.features import LEAST, NAT, Features, Seen
 from learners.human_reward import RewardHead
-from learners.steering import MOST_STATES, REFERENCE_TOKENS, REMEMBERED_ANSWERS, STATE_BYTES, NatsBudget, Steering, Visited, state_stride
+from learners.steering import CAUTION, MOST_STATES, REFERENCE_TOKENS, REMEMBERED_ANSWERS, STATE_BYTES, NatsBudget, Steering, Visited, state_stride
 
 WIDTH, VOCABULARY, STATES = 5, 40, 60
 
@@ -28,7 +29,7 @@ def visited(seed: int, adapter: float = 0.0) -> Visited:
     hidden = torch.randn(STATES, WIDTH, generator=generator)
     base = torch.randn(STATES, VOCABULARY, generator=generator) * 2
     policy = base + adapter * torch.randn(STATES, VOCABULARY, generator=generator)
-    return Visited(Seen.of(hidden, base), base.log_softmax(-1), policy.log_softmax(-1))
+    return Visited(Seen.of(hidden, base), base.log_softmax(-1), policy.log_softmax(-1), spent=math.inf)
 
 
 def bias(steering: Steering, answer: Visited) -> Tensor:
@@ -76,13 +77,20 @@ def test_the_acting_policy_spends_exactly_the_budget(nats: float, temperature: f
     assert exact_nats(steering, answers, temperature) == pytest.approx(nats, rel=1e-3)
 
 
+def test_of_answers_that_spent_less_the_less_is_believed() -> None:
+    """Steering leads where it costs more: half of the budget on states of the base, all of it on those of answers that spent it."""
+    for spent, share in ((0.0, CAUTION), (3.0, (1 + CAUTION) / 2), (6.0, 1.0), (9.0, 1.0)):
+        answers = [replace(visited(1), spent=spent / REFERENCE_TOKENS)]
+        assert exact_nats(budget(6.0, answers).solve(Steering(head(0))), answers) == pytest.approx(6.0 * share, rel=1e-3)
+
+
 def test_words_that_cost_more_are_not_stepped_over() -> None:
-    """Many answers that are alike: every fourth state of each costs much, the others nothing."""
-    assert -(-REMEMBERED_ANSWERS * STATES // MOST_STATES) == 4
+    """Many answers that are alike: every second state of each costs much, the others nothing."""
+    assert -(-REMEMBERED_ANSWERS * STATES // MOST_STATES) == 2
     steering, answers = Steering(head(0)), [visited(1) for _ in range(REMEMBERED_ANSWERS)]
     quiet = steering.head.features.mean.expand(STATES, -1)  # where only the constant is left
-    for first in range(4):
-        costly = (torch.arange(STATES) % 4 == first)[:, None]
+    for first in range(2):
+        costly = (torch.arange(STATES) % 2 == first)[:, None]
         alike = [replace(answer, seen=answer.seen._replace(hidden=torch.where(costly, 9 * answer.seen.hidden, quiet))) for answer in answers]
         assert exact_nats(budget(6.0, alike).solve(steering), alike) == pytest.approx(6.0, rel=0.05)
 
