@@ -32,9 +32,9 @@ class Biased:
     def __call__(self, batch: ops.Padded) -> Tensor:
         return forward(self.tree, batch.input_ids, batch.attention_mask, keep=batch.keep).logits[:, :-1] + self.bias_of
 
-    def bias(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor:
         """For the sampler."""
-        return torch.arange(len(self.bias_of)), self.bias_of.expand(len(hidden), -1)
+        return self.bias_of.expand(len(hidden), -1)
 
 
 def drawn(backbone: Backbone, teacher: Biased, seed: int, tokens: int = 24) -> DistillBatch:
