@@ -50,17 +50,24 @@ class Functional:
     tokens: Tensor  # (u,) int64
     rows: Tensor  # (u, f + 1) float64
     sureness: float = 0.0
+    state: Tensor | None = None  # (f + 1,) where all rows are multiples of it: of a single token
+    coefficients: Tensor | None = None  # (u,) then: how many times it each row is
 
     @staticmethod
     def mean_over(token_ids: Tensor, seen: Seen, features: Features) -> Functional:
         """An answer's score: the mean of A over token_ids (T,), in the states `seen` before each token."""
         x = features(seen.hidden).double() / max(1, len(token_ids))
-        tokens = torch.cat([token_ids, seen.likely.flatten()])
-        rows = torch.cat([x, -(seen.probabilities.double()[:, :, None] * x[:, None]).flatten(0, 1)])
-        counts = torch.cat([torch.ones_like(token_ids, dtype=torch.bool), seen.probabilities.flatten() > 0])
+        tokens = torch.cat([token_ids[:, None], seen.likely], 1)
+        coefficients = torch.cat([torch.ones(len(token_ids), 1, dtype=torch.float64), -seen.probabilities.double()], 1)
+        counts = coefficients != 0
+        which = torch.arange(len(token_ids))[:, None].expand_as(tokens)[counts]  # state of each
         tokens, where = torch.unique(tokens[counts], sorted=True, return_inverse=True)
-        rows = rows.new_zeros(len(tokens), rows.shape[1]).index_add_(0, where, rows[counts])
-        return Functional(tokens, rows, float(_surer(token_ids, seen).double().sum()) / max(1, len(token_ids)))
+        sureness = float(_surer(token_ids, seen).double().sum()) / max(1, len(token_ids))
+        if len(x) == 1:
+            of_one = torch.zeros(len(tokens), dtype=torch.float64).index_add_(0, where, coefficients[counts])
+            return Functional(tokens, of_one[:, None] * x, sureness, x[0], of_one)
+        rows = x.new_zeros(len(tokens), x.shape[1]).index_add_(0, where, coefficients[counts][:, None] * x[which])
+        return Functional(tokens, rows, sureness)
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,12 @@ class RewardHead:
 
 
 class _Gram:
-    """Inner products of functionals under the prior, kept per name. Each entry is computed alone and in token order, so its bits do not depend on
-    history."""
+    """Inner products of functionals under the prior I + L Lᵀ, kept per name. Each entry is computed alone and in token order, so its bits do not
+    depend on history.
+
+    What a functional says of tokens that are alike, Lᵀ rows, is (e, f + 1) numbers. Of a single token, which is what taps are about, these are the
+    outer product of two vectors, and only those are kept.
+    """
 
     def __init__(self, width: int, likeness: Tensor) -> None:
         self._likeness = likeness
@@ -136,7 +147,9 @@ class _Gram:
         self._rows = _Stack(width)  # all functionals' rows, one after another
         self._tokens = _Stack(dtype=torch.int64)
         self._owners = _Stack(dtype=torch.int64)  # slot of each row
-        self._shared = _Stack(width * likeness.shape[1], dtype=torch.float32)  # of each functional: what it says of tokens that are alike
+        self._many, self._one = _Stack(dtype=torch.int64), _Stack(dtype=torch.int64)  # slots of functionals of many tokens, and of one
+        self._shared = _Stack(likeness.shape[1] * width, dtype=torch.float32)  # Lᵀ rows, of those of many
+        self._alike, self._states = _Stack(likeness.shape[1]), _Stack(width)  # its two factors, of those of one
         self._sureness = _Stack()
         self.products = torch.zeros(0, 0, dtype=torch.float64)
 
@@ -159,9 +172,7 @@ class _Gram:
         products = (self._rows.all[same] * functional.rows[partners[same]]).sum(1)
         row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners.all[same], products)
         if self._likeness.shape[1]:
-            shared = (self._likeness[functional.tokens].T @ functional.rows).flatten().float()
-            self._shared.push(shared[None])
-            row += (self._shared.all * shared).sum(1)
+            self._share(row, slot, functional)
         self._sureness.push(torch.tensor([functional.sureness], dtype=torch.float64))
         row += self._sureness.all * functional.sureness
         if slot == len(self.products):
@@ -169,6 +180,24 @@ class _Gram:
             grown[:slot, :slot] = self.products
             self.products = grown
         self.products[slot, : slot + 1] = self.products[: slot + 1, slot] = row
+
+    def _share(self, row: Tensor, slot: int, functional: Functional) -> None:
+        """Add what L Lᵀ adds to the products with all others."""
+        vectors, x = self._likeness[functional.tokens], functional.state
+        if x is None or functional.coefficients is None:
+            shared = (vectors.T @ functional.rows).flatten().float()
+            self._many.push(torch.tensor([slot]))
+            self._shared.push(shared[None])
+            for slots, alike, states in zip(*(stack.all.split(64) for stack in (self._one, self._alike, self._states)), strict=True):
+                row[slots] += ((alike[:, :, None] * states[:, None]).flatten(1).float() * shared).sum(1)
+        else:
+            z = (vectors * functional.coefficients[:, None]).sum(0)
+            self._one.push(torch.tensor([slot]))
+            self._alike.push(z[None])
+            self._states.push(x[None])
+            row[self._one.all] += (self._alike.all * z).sum(1) * (self._states.all * x).sum(1)
+            shared = (z[:, None] * x).flatten().float()
+        row[self._many.all] += (self._shared.all * shared).sum(1)
 
 
 class _Stack:

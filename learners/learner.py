@@ -17,6 +17,7 @@ from learners.assembly import Parts, encode_prompts
 from learners.curriculum import Curriculum, Proposal
 from learners.protocol import Event, Idle, Judged, Load
 from learners.shelf import Shelf
+from learners.trees import between_layers
 from learners.workshop import Policy, Restored, TokenIds
 from storage.records import Sampling
 
@@ -66,6 +67,8 @@ class Learner:
         self._shop = parts.shop
         self._emit, self._shelf, self._wanted = emit, shelf, wanted
         self._shop.pause_with(self._pause)
+        for tree in (parts.shop.base, parts.shop.policy, parts.shop.reference, parts.reward_tree):
+            between_layers(tree, self._breathe)
         self._curriculum = Curriculum(self._shop, parts.reward_tree, load.stages, self._propose, load.frozen_ppo)
         self._meter = Meter(load.metered)
         self._changed = threading.Condition()
@@ -221,6 +224,15 @@ class Learner:
             started = time.monotonic()
         if self._restored is not None:
             raise Abandon
+
+    def _breathe(self) -> None:
+        """Within a forward or backward: wait while somebody waits for tokens or Ĥ. What else may come has to wait for the end of it."""
+        if not self._wanted.is_set() or self._answering:
+            return
+        started = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: self._questions or self._restored is not None or not self._wanted.is_set())
+        self._meter.exclude(time.monotonic() - started)
 
     def _answer_questions(self) -> None:
         """What the operator wants to see of the reward model: a few forwards, on the thread that its tree belongs to."""

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
 TOLERANCE = 5e-4
 """Relative, of the root of the KL at the solution."""
+MOST_BETA = 1e6
 REMEMBERED_ANSWERS = 12
 CAUTION = 0.5
 """Share of the budget that is solved for on states of the base: steering leads where it costs more, by about this much. On states of answers that
@@ -117,11 +119,6 @@ class Visited:
     positions: tuple[int, ...] = ()  # where in the sequence these states are: the token read last
     spent: float = 0.0  # nats per token of the policy that drew it, Ĥ included, against the base
 
-    @cached_property
-    def divergence(self) -> Tensor:
-        """(n,) KL(policy || base), nats."""
-        return (self.policy_logprobs.exp() * (self.policy_logprobs - self.base_logprobs)).sum(1)
-
 
 class NatsBudget:
     """Remembers where acting answers went and solves β for a budget there."""
@@ -130,19 +127,22 @@ class NatsBudget:
         self.nats = nats
         self._answers: deque[Visited] = deque(maxlen=REMEMBERED_ANSWERS)
         self._calibration: tuple[Visited, ...] = ()
+        self._states: _States | None = None  # of `answers`: taps come oftener than answers
 
     def calibrate(self, answers: Sequence[Visited]) -> None:
         """Answers of the base: where β is solved, cautiously, until an acting answer was seen."""
-        self._calibration = tuple(answers)
+        self._calibration, self._states = tuple(answers), None
 
     def visited(self, answer: Visited) -> None:
         """Remember where an acting answer went."""
         self._answers.append(answer)
+        self._states = None
 
     def start_over(self, answers: Sequence[Visited]) -> None:
         """Remember these alone."""
         self._answers.clear()
         self._answers.extend(answers)
+        self._states = None
 
     @property
     def answers(self) -> tuple[Visited, ...]:
@@ -153,17 +153,48 @@ class NatsBudget:
         """After another adapter was published: the same answers, seen with it."""
         self._calibration = tuple(map(look, self._calibration))
         self._answers = deque(map(look, self._answers), self._answers.maxlen)
+        self._states = None
 
     def solve(self, steering: Steering, temperature: float = 1.0) -> Steering:
         """The same steering with β at the budget; 0, the adapter as it is, where no β keeps to it (or there is nothing to steer with)."""
         answers = self.answers
         if not answers or self.nats <= 0 or steering.head.blank:
             return replace(steering, beta=0.0)
-        curve = _KLCurve.of(steering, answers, temperature)
+        self._states = self._states or _States.of(answers)
+        curve = _KLCurve.of(steering, self._states, temperature)
         budget = self.nats / REFERENCE_TOKENS
         spent = sum(answer.spent for answer in answers) / len(answers)
         nats = budget * (CAUTION + (1 - CAUTION) * min(1.0, spent / budget))
         return replace(steering, beta=curve.solve(nats, steering.absorbed_beta))
+
+
+class _States(NamedTuple):
+    """Some states of all answers, n of them; see Visited."""
+
+    hidden: Tensor  # (n, d)
+    likely: Tensor  # (n, m)
+    sureness: Tensor  # (n, m)
+    base: Tensor  # (n, V) log-probabilities
+    policy: Tensor  # (n, V)
+    divergence: Tensor  # (n,)
+
+    @staticmethod
+    def of(answers: Sequence[Visited]) -> _States:
+        step = -(-sum(len(answer.policy_logprobs) for answer in answers) // MOST_STATES)
+
+        def gathered(of: Callable[[Visited], Tensor]) -> Tensor:
+            """Each answer from another place on: answers to one prompt are alike, and every third word of all of them may cost nothing."""
+            return torch.cat([of(answer)[i % step :: step] for i, answer in enumerate(answers)])
+
+        base, policy = gathered(lambda answer: answer.base_logprobs), gathered(lambda answer: answer.policy_logprobs)
+        return _States(
+            gathered(lambda answer: answer.seen.hidden),
+            gathered(lambda answer: answer.seen.likely),
+            gathered(lambda answer: answer.seen.sureness),
+            base,
+            policy,
+            (policy.exp() * (policy - base)).sum(1),
+        )
 
 
 @dataclass(frozen=True)
@@ -178,36 +209,23 @@ class _KLCurve:
     rest_gap: Tensor  # (n,) their part of KL(policy || base)
 
     @staticmethod
-    def of(steering: Steering, answers: Sequence[Visited], temperature: float) -> _KLCurve:
-        step = -(-sum(len(answer.divergence) for answer in answers) // MOST_STATES)
+    def of(steering: Steering, states: _States, temperature: float) -> _KLCurve:
         tokens = steering.tokens
-
-        def gathered(of: Callable[[Visited, slice], Tensor]) -> Tensor:
-            """Each answer from another place on: answers to one prompt are alike, and every third word of all of them may cost nothing."""
-            return torch.cat([of(answer, slice(i % step, None, step)) for i, answer in enumerate(answers)])
-
-        def columns(logprobs: Tensor, likely: Tensor) -> Tensor:
-            return torch.cat([logprobs[:, tokens], logprobs.gather(1, likely)], 1)
-
-        sureness = gathered(lambda answer, part: answer.seen.sureness[part])
-        slots, known = lookup(tokens, gathered(lambda answer, part: answer.seen.likely[part]))  # a likely token without rows has a column of its own
-        parts = steering.parts(gathered(lambda answer, part: answer.seen.hidden[part]))
+        slots, known = lookup(tokens, states.likely)  # a likely token without rows has a column of its own
         rewards, offset = (
-            torch.cat([of_rows.scatter_add(1, slots, each * sureness * known), each * sureness], 1)
-            for of_rows, each in zip(parts, steering.sureness, strict=True)
+            torch.cat([of_rows.scatter_add(1, slots, each * states.sureness * known), each * states.sureness], 1)
+            for of_rows, each in zip(steering.parts(states.hidden), steering.sureness, strict=True)
         )
-        policy = gathered(lambda answer, part: columns(answer.policy_logprobs[part], answer.seen.likely[part]))
-        base = gathered(lambda answer, part: columns(answer.base_logprobs[part], answer.seen.likely[part]))
+        policy, base = (torch.cat([logprobs[:, tokens], logprobs.gather(1, states.likely)], 1) for logprobs in (states.policy, states.base))
         p, gap = policy.exp(), policy - base
         p[:, len(tokens) :] *= ~known
-        total = gathered(lambda answer, part: answer.divergence[part])
         return _KLCurve(
             rewards / temperature,
             offset / temperature,
             p,
             gap,
             (1 - p.sum(1)).clamp_min(0),
-            total - (p * gap).sum(1),
+            states.divergence - (p * gap).sum(1),
         )
 
     def __call__(self, beta: float) -> float:
@@ -227,28 +245,25 @@ class _KLCurve:
         went on by itself leads to the opposite of what was taught; so a β under the budget is looked for from twice the absorbed one downwards.
         """
         starts = [absorbed_beta * quarters / 4 for quarters in range(8, 0, -1)] if absorbed_beta else [0.0]
-        low = next((beta for beta in starts if self._excess(beta, nats) < 0), None)
-        if low is None:
-            return 0.0
-        at_low = self._excess(low, nats)
-        high = max(1.0, 2 * low)
-        while (at_high := self._excess(high, nats)) < 0 and high < 1e6:
-            low, at_low, high = high, at_high, 2 * high
-        return self._root(low, at_low, high, at_high, nats)
+        for low in starts:
+            if (excess := self._excess(low, nats)) < 0:
+                return self._root(low, excess, nats)
+        return 0.0
 
     def _excess(self, beta: float, nats: float) -> float:
         """The root of the KL less that of the target: nearly linear in β, as the KL is nearly quadratic."""
         return math.sqrt(max(0.0, self(beta))) - math.sqrt(nats)
 
-    def _root(self, low: float, at_low: float, high: float, at_high: float, nats: float) -> float:
-        """False position (the Illinois variant) between a β under the budget and one over it; returns one under it."""
-        for _ in range(40):
-            beta = high - at_high * (high - low) / (at_high - at_low) if at_high > 0 else high
+    def _root(self, low: float, at_low: float, nats: float) -> float:
+        """From a β under the budget on: secants, kept between the nearest β known to be under the budget and the nearest over it."""
+        before, at_before, beta, high = low, at_low, max(0.5, 1.25 * low), math.inf
+        for _ in range(60):
             excess = self._excess(beta, nats)
-            if abs(excess) < TOLERANCE * math.sqrt(nats):
+            if abs(excess) < TOLERANCE * math.sqrt(nats) or (excess < 0 and beta >= MOST_BETA):
                 return beta
-            if excess < 0:
-                low, at_low, at_high = beta, excess, at_high / 2
-            else:
-                high, at_high, at_low = beta, excess, at_low / 2
+            low, high = (beta, high) if excess < 0 else (low, beta)
+            secant = beta - excess * (beta - before) / (excess - at_before) if excess != at_before else math.inf
+            middle = (low + high) / 2 if high < math.inf else 2 * beta
+            before, at_before = beta, excess
+            beta = min(secant if low < secant < high and secant <= 4 * beta else middle, MOST_BETA)
         return low

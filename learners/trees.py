@@ -7,7 +7,7 @@ costs Python objects only, because the copy's memo maps every parameter, buffer 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -137,3 +137,18 @@ def _weight_only_class() -> type:
 
 
 _WeightOnly: type | None = None
+
+
+def between_layers(tree: nn.Module, call: Callable[[], None]) -> None:
+    """Have `call` called before each layer of every forward of the tree, and before the backward of each."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    def called(layer: nn.Module, args: Any, output: Any) -> None:
+        call()
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.requires_grad:
+            hidden.register_hook(lambda _: call())
+
+    for module in tree.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.register_forward_hook(called)
