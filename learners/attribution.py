@@ -45,27 +45,25 @@ class Attributed(NamedTuple):
 
 def attribute(taps: Sequence[Near], shown: Mapping[int, int]) -> list[Attributed]:
     """`shown` tells how often each token appeared in all answers that were tapped."""
-    found: dict[int, Attributed] = {}
-    for side in (True, False):
-        of_side = [i for i, tap in enumerate(taps) if tap.praise is side and tap.tokens]
-        found |= dict(zip(of_side, _one_sign([taps[i] for i in of_side], shown), strict=True))
-    return [found.get(i, Attributed((), ())) for i in range(len(taps))]
-
-
-def _one_sign(taps: Sequence[Near], shown: Mapping[int, int]) -> list[Attributed]:
-    if not taps:
-        return []
-    lengths = [len(tap.tokens) for tap in taps]
-    kinds, kind = torch.unique(torch.tensor([token for tap in taps for token in tap.tokens]), return_inverse=True)
-    which = torch.repeat_interleave(torch.arange(len(taps)), torch.tensor(lengths))
-    showings = torch.tensor([shown.get(int(token), 0) for token in kinds], dtype=torch.float64) + PRIOR
-    advance = PRIOR * len(taps) / max(1, sum(shown.values()))
-    shares = _normalised(torch.ones(len(kind), dtype=torch.float64), which, len(taps))
+    near = [tap for tap in taps if tap.tokens]
+    if not near:
+        return [Attributed((), ())] * len(taps)
+    lengths = [len(tap.tokens) for tap in near]
+    which = torch.repeat_interleave(torch.tensor(lengths))  # tap of each candidate
+    praise = torch.tensor([tap.praise for tap in near], dtype=torch.int64)
+    tokens = torch.tensor([token for tap in near for token in tap.tokens])
+    kinds, kind = torch.unique(2 * tokens + praise[which], return_inverse=True)  # a token that is praised, or one that is blamed
+    side = kinds % 2
+    showings = torch.tensor([shown.get(token, 0) for token in (kinds // 2).tolist()], dtype=torch.float64) + PRIOR
+    advance = (PRIOR * torch.bincount(praise, minlength=2) / max(1, sum(shown.values())))[side]
+    shares = _normalised(torch.ones(len(kind), dtype=torch.float64), which, len(near))
     for _ in range(ROUNDS):
-        rates = (torch.zeros(len(kinds), dtype=torch.float64).index_add_(0, kind, shares) + advance) / showings
-        shares = _normalised(rates[kind], which, len(taps))
-    trust = (rates / rates.max())[kind]
-    return [Attributed(tuple(a.tolist()), tuple(b.tolist())) for a, b in zip(shares.split(lengths), trust.split(lengths), strict=True)]
+        rates = (torch.zeros(len(side), dtype=torch.float64).index_add_(0, kind, shares) + advance) / showings
+        shares = _normalised(rates[kind], which, len(near))
+    highest = torch.stack([torch.where(side == each, rates, 0.0).amax() for each in (0, 1)])
+    trust = (rates / highest[side])[kind]
+    found = (Attributed(tuple(a.tolist()), tuple(b.tolist())) for a, b in zip(shares.split(lengths), trust.split(lengths), strict=True))
+    return [next(found) if tap.tokens else Attributed((), ()) for tap in taps]
 
 
 def _normalised(values: Tensor, which: Tensor, taps: int) -> Tensor:

@@ -317,10 +317,11 @@ def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor
     """The prior's weights plus the weighted sum of the functionals' rows, of which tokens that are alike have a share: (I + L Lᵀ) Σ α f."""
     tokens, where = torch.unique(torch.cat([prior.tokens, *(f.tokens for f in functionals)]), sorted=True, return_inverse=True)
     weights = torch.zeros(len(tokens), prior.features.width, dtype=torch.float64)
-    weights.index_add_(0, where[len(prior.tokens) :], torch.cat([f.rows * a for f, a in zip(functionals, alpha, strict=True)]))
+    owners = torch.repeat_interleave(torch.tensor([len(f.tokens) for f in functionals]))
+    weights.index_add_(0, where[len(prior.tokens) :], torch.cat([f.rows for f in functionals]) * alpha[owners, None])
     if likeness.shape[1]:
         vectors = likeness[tokens]
         weights += vectors @ (vectors.T @ weights)
     weights.index_add_(0, where[: len(prior.tokens)], prior.weights.double())
-    sureness = prior.sureness + sum(float(a) * f.sureness for f, a in zip(functionals, alpha, strict=True))
+    sureness = prior.sureness + float((alpha * torch.tensor([f.sureness for f in functionals], dtype=torch.float64)).sum())
     return RewardHead(epoch, tokens, weights.float(), prior.features, sureness)

@@ -113,6 +113,8 @@ def solve(problem: Problem, gram: Tensor, offset: Tensor, ridge: float, iteratio
     the objective falls; it stops when that is by less than `tolerance` nats.
     """
     identity = torch.eye(len(offset), dtype=torch.float64)
+    if not len(problem.first):
+        return _least_squares(problem, gram, offset, ridge * identity)
     alpha = torch.zeros(len(offset), dtype=torch.float64)
     value = problem.loss(offset)
     for _ in range(iterations):
@@ -120,8 +122,6 @@ def solve(problem: Problem, gram: Tensor, offset: Tensor, ridge: float, iteratio
         gradient, hessian = problem.derivatives(scores)
         target = torch.linalg.solve(hessian @ gram + ridge * identity, hessian @ (scores - offset) - gradient)
         step, before = target - alpha, value
-        if not len(problem.first):  # a sum of squares: this is its minimum
-            return target
         for halving in range(30):
             trial = alpha + step * 0.5**halving
             pull = gram @ trial
@@ -132,3 +132,13 @@ def solve(problem: Problem, gram: Tensor, offset: Tensor, ridge: float, iteratio
         if not before - value > tolerance:
             break
     return alpha
+
+
+def _least_squares(problem: Problem, gram: Tensor, offset: Tensor, ridge: Tensor) -> Tensor:
+    """Without comparisons H is diagonal and one step is all: α = √H β, where (√H K √H + λ I) β = -g / √H."""
+    nothing = torch.zeros_like(offset)
+    root = nothing.index_add(0, problem.rated, problem.level_weight).sqrt()
+    slope = nothing.index_add(0, problem.rated, problem.level_weight * (offset[problem.rated] - problem.level))
+    target = torch.where(root > 0, -slope / root, 0.0)
+    factor = torch.linalg.cholesky(root[:, None] * gram * root + ridge)
+    return root * torch.cholesky_solve(target[:, None], factor)[:, 0]
