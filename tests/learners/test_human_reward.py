@@ -37,7 +37,7 @@ def taught(n: int, seed: int = 0, **overrides: object) -> tuple[HumanReward, dic
     human_reward = HumanReward(features(), alike(), HumanRewardSettings(**overrides))  # type: ignore[arg-type]
     answers = {}
     for i in range(n):
-        length = int(torch.randint(3, 9, (1,), generator=generator))
+        length = 1 if i % 3 == 2 else int(torch.randint(3, 9, (1,), generator=generator))  # some are of one token, as those of taps are
         ids = torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
         seen = looked_at(length, generator)
         human_reward.add_answer(f"a{i}", ids, seen)
@@ -103,6 +103,22 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
     found = torch.cat([found.flatten(), torch.tensor([head.sureness], dtype=torch.float64)])
     torch.testing.assert_close(found, w.detach(), atol=2e-5, rtol=1e-4)
     assert abs(head.sureness) > 0.1
+
+
+def test_levels_alone_give_the_solution_of_their_normal_equations() -> None:
+    human_reward, answers = taught(9)
+    levels = [Level("a2", 0.6, 0.3), Level("a0", -0.2), Level("a5", 1.0, 0.5), Level("a2", 0.1), Level("a8", -1.0, 0.0)]
+    head = human_reward.fit(levels, epoch=1)
+    x = dense(human_reward, answers, [level.uid for level in levels])
+    vectors, width = human_reward.likeness, human_reward.features.width
+    precision = torch.linalg.inv(torch.eye(VOCABULARY, dtype=torch.float64) + vectors @ vectors.T)
+    prior = torch.block_diag(torch.kron(precision.contiguous(), torch.eye(width, dtype=torch.float64)), torch.eye(1, dtype=torch.float64))
+    weights = torch.diag(torch.tensor([level.weight for level in levels], dtype=torch.float64))
+    wanted = x.T @ weights @ torch.tensor([level.score for level in levels], dtype=torch.float64)
+    w = torch.linalg.solve(x.T @ weights @ x + human_reward.settings.ridge * prior, wanted)
+    found = torch.zeros(VOCABULARY, width, dtype=torch.float64)
+    found[head.tokens] = head.weights.double()
+    torch.testing.assert_close(torch.cat([found.flatten(), torch.tensor([head.sureness], dtype=torch.float64)]), w, atol=2e-5, rtol=1e-4)
 
 
 def test_a_score_is_the_mean_of_the_token_rewards() -> None:

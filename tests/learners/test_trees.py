@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from learners.adapters import LoraSettings, copy_lora, load_lora, lora_parameters, lora_state, set_row_scaling
 from learners.backbone import Backbone, forward
 from learners.decoding import Row, decode
-from learners.trees import distinct_bytes, replicate
+from learners.trees import between_layers, distinct_bytes, replicate
 from storage.records import Sampling
 from tests.learners.models import QUANTIZED, needs_gpt2, needs_stories, prompt, random_gpt2, stirred, stories
 
@@ -221,3 +221,17 @@ def test_four_bit_layers_never_repack_their_weights() -> None:
     trees = (stories("nf4").model, stories("nf4").tree(), stories("nf4").adapter_tree())
     flags = [m.support_avx512bf16_for_cpu for tree in trees for m in tree.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
     assert len(flags) == 3 * 35 and not any(flags)
+
+
+@needs_stories
+def test_others_get_their_turn_between_layers_forward_and_backward_and_nothing_is_computed_otherwise() -> None:
+    backbone, calls = stories(), []
+    tree, plain = backbone.adapter_tree(seed=3), backbone.adapter_tree(seed=3)
+    between_layers(tree, lambda: calls.append(torch.is_grad_enabled()))
+    with torch.no_grad():
+        forward(tree, torch.tensor([prompt(backbone)]))
+    assert calls == [False] * backbone.layers
+    calls.clear()
+    found, wanted = gradients(backbone, tree), gradients(backbone, plain)
+    assert len(calls) >= 2 * backbone.layers - 1
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
