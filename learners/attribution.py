@@ -55,7 +55,7 @@ def attribute(taps: Sequence[Near], shown: Mapping[int, int]) -> list[Attributed
     kinds, kind = torch.unique(2 * tokens + praise[which], return_inverse=True)  # a token that is praised, or one that is blamed
     side = kinds % 2
     showings = torch.tensor([shown.get(token, 0) for token in (kinds // 2).tolist()], dtype=torch.float64) + PRIOR
-    advance = (PRIOR * torch.bincount(praise, minlength=2) / max(1, sum(shown.values())))[side]
+    advance = (PRIOR * torch.bincount(praise, minlength=2).double() / max(1, sum(shown.values())))[side]
     shares = _normalised(torch.ones(len(kind), dtype=torch.float64), which, len(near))
     for _ in range(ROUNDS):
         rates = (torch.zeros(len(side), dtype=torch.float64).index_add_(0, kind, shares) + advance) / showings
