@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from learners.backbone import Backbone, fit_prompt
 from learners.protocol import Answer, Appraisal
-from learners.rendering import TextStream
+from learners.rendering import pieces_of
 
 TokenIds = tuple[int, ...]
 
@@ -18,7 +18,4 @@ def appraise(backbone: Backbone, answers: Sequence[Answer], rewards: Callable[[T
 
 def _of_answer(backbone: Backbone, answer: Answer, rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> Appraisal:
     prompt_ids = answer.prompt_ids or tuple(fit_prompt(backbone.encode(answer.messages), backbone.context, len(answer.token_ids))[0])
-    text = TextStream(backbone.renderer)
-    texts = [text.push(token) for token in answer.token_ids]
-    texts[-1] += text.flush()
-    return Appraisal(answer.uid, tuple(texts), tuple(rewards(prompt_ids, answer.token_ids)))
+    return Appraisal(answer.uid, tuple(pieces_of(backbone.renderer, answer.token_ids)), tuple(rewards(prompt_ids, answer.token_ids)))

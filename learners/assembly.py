@@ -16,7 +16,7 @@ from learners.human_reward import RewardHead
 from learners.lessons import LessonBook
 from learners.live_reward import LiveReward
 from learners.protocol import Event, Load, Loading, Ready
-from learners.rendering import continued
+from learners.rendering import continued, pieces_of
 from learners.rollouts import Trace, draw_answers, states_before
 from learners.trees import distinct_bytes
 from learners.workshop import Inputs, TokenIds, Workshop
@@ -58,7 +58,13 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     head = RewardHead.empty(features)
     generator = Generator(backbone, actor, head, load.nats, load.bias, emit)
     generator.budget.calibrate([trace.visited(1.0) for trace in calibration])
-    book = LessonBook(backbone.encode, lambda messages, text: encode_answer(backbone, messages, text), backbone.eos_ids, backbone.context)
+    book = LessonBook(
+        backbone.encode,
+        lambda messages, text: encode_answer(backbone, messages, text),
+        lambda ids: pieces_of(backbone.renderer, ids),
+        backbone.eos_ids,
+        backbone.context,
+    )
     live_reward = LiveReward(book, features, lambda p, a: states_before(backbone, backbone.model, p, a), alike)
     inputs = Inputs(
         head,

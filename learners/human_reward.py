@@ -220,6 +220,37 @@ class _Stack:
         self._room[before : self._n] = rows
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """n sums of p functionals."""
+
+    parts: tuple[str, ...]  # p names
+    places: Tensor  # (m, n) of each sum's parts; p where it has fewer than m
+
+    @staticmethod
+    def of(sums: Sequence[tuple[str, ...]]) -> _Sums:
+        parts = {name: i for i, name in enumerate(dict.fromkeys(part for names in sums for part in names))}
+        most = max(map(len, sums))
+        places = [[parts[part] for part in names] + [len(parts)] * (most - len(names)) for names in sums]
+        return _Sums(tuple(parts), torch.tensor(places).T.contiguous())
+
+    def products(self, gram: Tensor) -> Tensor:
+        """Inner products of the sums (n, n), from those of the parts (p, p)."""
+        if len(self.places) == 1:
+            return gram  # each is its own part
+        return self._added(self._added(gram).T)
+
+    def shared_out(self, alpha: Tensor) -> Tensor:
+        """Coefficients of the sums (n,) as ones of the parts (p,)."""
+        everywhere = alpha.expand(self.places.shape).flatten()
+        return alpha.new_zeros(len(self.parts) + 1).index_add_(0, self.places.flatten(), everywhere)[:-1]
+
+    def _added(self, rows: Tensor) -> Tensor:
+        """(p, k) -> (n, k)."""
+        padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        return sum((padded[places] for places in self.places[1:]), padded[self.places[0]])
+
+
 class HumanReward:
     """Keeps the judged answers' features and fits the head. `fit` depends on the evidence and on token ids alone."""
 
@@ -229,10 +260,11 @@ class HumanReward:
         self.likeness = torch.zeros(0, 0, dtype=torch.float64) if likeness is None else likeness.cpu().double()
         self.settings = settings or HumanRewardSettings()
         self._answers: dict[str, Functional] = {}
+        self._sums: dict[str, tuple[str, ...]] = {}
         self._gram = _Gram(features.width, self.likeness)
 
     def __contains__(self, uid: str) -> bool:
-        return uid in self._answers
+        return uid in self._answers or uid in self._sums
 
     def add_answer(self, uid: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int] | None = None) -> None:
         """Remember an answer, or a span of one, by its canonical prefill: the base's states before each of its T tokens.
@@ -248,6 +280,10 @@ class HumanReward:
         """Remember any functional under a name, for evidence to speak of."""
         self._answers[uid] = functional
 
+    def add_sum(self, uid: str, parts: Sequence[str]) -> None:
+        """Remember the sum of functionals that are known by name; each counts once, however many sums it is in."""
+        self._sums[uid] = tuple(parts)
+
     def fit(self, evidence: Sequence[Evidence], epoch: int) -> RewardHead:
         """The penalised maximum-likelihood head of this evidence, which may only speak of known answers.
 
@@ -260,7 +296,7 @@ class HumanReward:
 
     def score(self, head: RewardHead, uid: str) -> float:
         """An answer's score under a head."""
-        return float(_apply(head, self._answers[uid]))
+        return sum(float(_apply(head, self._answers[part])) for part in self._parts(uid))
 
     def margins(self, head: RewardHead, pairs: Pairs) -> list[float]:
         """Score differences of the untied pairs, the preferred answer's first."""
@@ -284,11 +320,15 @@ class HumanReward:
         if not uids:
             return prior
         index = {uid: i for i, uid in enumerate(uids)}
-        found = [0.0 if prior.blank else float(_apply(prior, self._answers[uid])) for uid in uids]
+        found = [0.0 if prior.blank else self.score(prior, uid) for uid in uids]
         offset = torch.tensor(found, dtype=torch.float64)
         problem = Problem.of(evidence, index, self.settings.rating_weight)
-        alpha = solve(problem, self._gram.of(self._answers, uids), offset, self.settings.ridge)
-        return _combine(prior, [self._answers[uid] for uid in uids], alpha, self.likeness, epoch)
+        sums = _Sums.of([self._parts(uid) for uid in uids])
+        alpha = solve(problem, sums.products(self._gram.of(self._answers, sums.parts)), offset, self.settings.ridge)
+        return _combine(prior, [self._answers[part] for part in sums.parts], sums.shared_out(alpha), self.likeness, epoch)
+
+    def _parts(self, uid: str) -> tuple[str, ...]:
+        return self._sums.get(uid, (uid,))
 
 
 def lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

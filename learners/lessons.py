@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from learners.attribution import Near, attribute
 from learners.credit import credit, silent, window_of
 from learners.examples import Comparison, Scored, Target
 from learners.protocol import Answer, Lesson
+from learners.rendering import word_starts
 from learners.sft import correction_weights
 from storage.records import Arm, Correction, Message, Ranking, Rating, Tap
 
@@ -41,6 +42,7 @@ class Sample:
     span: tuple[int, int] | None = None
     share: float = 1.0  # of a tap: how likely it was about the one token in `span`
     trust: float = 1.0  # of a tap: how much this kind of token earned beside the one that earned most
+    led: int = 0  # of a tap: how many tokens before the one in `span` began its word and are judged with it
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,11 @@ class Lessons:
 
     @cached_property
     def _tapped(self) -> tuple[frozenset[tuple[str, int]], frozenset[int]]:
-        """Where live taps fell, as (answer, position), and on which kinds of token."""
-        found = [(x.answers[0].uid, s) for x in self.lessons if isinstance(x.judgement, Tap) and not x.judgement.whole for s in self.tapped(x)]
-        places = [(uid, s.span[0], s.token_ids[s.span[0]]) for uid, s in found if s.span]
-        return frozenset((uid, i) for uid, i, _ in places), frozenset(token for _, _, token in places)
+        """Where live taps fell, as (answer, position), words as a whole, and on which kinds of token."""
+        taps = [lesson for lesson in self.lessons if isinstance(tap := lesson.judgement, Tap) and not tap.whole]
+        found = [(lesson.answers[0].uid, s, *s.span) for lesson in taps for s in self.tapped(lesson) if s.span]
+        places = frozenset((uid, i) for uid, s, start, stop in found for i in range(start - s.led, stop))
+        return places, frozenset(s.token_ids[start] for _, s, start, _ in found)
 
     def prompts(self) -> list[tuple[int, ...]]:
         """Distinct prompts of judged answers."""
@@ -145,11 +148,13 @@ class LessonBook:
         self,
         encode_prompt: Callable[[Sequence[Message]], list[int]],
         encode_answer: Callable[[Sequence[Message], str], list[int]],
+        pieces_of: Callable[[Sequence[int]], list[str]],
         eos_ids: frozenset[int],
         context: int,
     ) -> None:
         self._encode_prompt = encode_prompt
         self._encode_answer = encode_answer
+        self._pieces_of = pieces_of  # an answer's text by tokens
         self._eos_ids = eos_ids
         self._context = context
         self._lessons: dict[int, Lesson] = {}
@@ -186,7 +191,7 @@ class LessonBook:
         found = attribute([near for near, _ in taps.values()], Counter(token for ids in seen.values() for token in ids))
         return {
             seq: [
-                Sample(s.name, s.prompt_ids, s.token_ids, s.span, share, trust)
+                replace(s, share=share, trust=trust)
                 for s, share, trust in zip(samples, *attributed, strict=True)
                 if share >= LEAST_ATTRIBUTED
             ]
@@ -223,9 +228,10 @@ class LessonBook:
         if not found.usable or not lesson.answers:
             return
         sample = self._sample(lesson.answers[0])
-        for i, (share, token) in enumerate(zip(found.shares, sample.token_ids, strict=False)):
+        words = word_starts(self._pieces_of(sample.token_ids))
+        for i, (share, token, start) in enumerate(zip(found.shares, sample.token_ids, words, strict=False)):
             if share >= LEAST_SHARE and token not in self._eos_ids:  # nobody sees what ends an answer
-                yield Sample(tap_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1), share)
+                yield Sample(tap_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1), share, led=i - start)
 
     def _untapped(self, lesson: Lesson, arm: Arm) -> Iterator[Sample]:
         """The tokens about which a tap would have come, had there been one."""
@@ -261,6 +267,11 @@ def original_name(seq: int) -> str:
 def tap_name(seq: int, position: int) -> str:
     """Name of one token as evidence: what tap `seq` says of it."""
     return f"tap:{seq}@{position}"
+
+
+def step_name(tap: str, position: int) -> str:
+    """Name of one token on the way to a tap, which is named as above: the same for all tokens that the tap may be about."""
+    return f"{tap.partition('@')[0]}>{position}"
 
 
 def silence_name(seq: int, position: int) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from learners.features import Features, Seen
 from learners.human_reward import HumanReward, RewardHead
 from learners.judges import Prequential, Score
-from learners.lessons import LessonBook, Lessons, Sample, original_name, written_name
+from learners.lessons import LessonBook, Lessons, Sample, original_name, step_name, written_name
 from learners.preferences import Evidence, Level, Pairs
 from learners.protocol import Lesson
 from storage.records import Arm, Correction, Ranking, Tap
@@ -104,7 +104,15 @@ class LiveReward:
         return samples
 
     def _look_at(self, sample: Sample, seen: Seen) -> None:
-        self._human_reward.add_answer(sample.name, sample.token_ids, seen, sample.span)
+        if not sample.led or sample.span is None:
+            self._human_reward.add_answer(sample.name, sample.token_ids, seen, sample.span)
+            return
+        last = sample.span[0]
+        steps = {step_name(sample.name, i): i for i in range(last - sample.led, last + 1)}
+        for name, i in steps.items():
+            if name not in self._human_reward:
+                self._human_reward.add_answer(name, sample.token_ids, seen, (i, i + 1))
+        self._human_reward.add_sum(sample.name, tuple(steps))
 
     def _examine(self, lesson: Lesson) -> Score | None:
         """How well Ĥ foresaw a ranking."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -207,3 +208,30 @@ class TextStream:
     def _pending(self) -> str:
         decode = self._renderer.decode_raw
         return decode(self._ids[self._start :])[len(decode(self._ids[self._start : self._read])) :]
+
+
+def pieces_of(renderer: Any, ids: Sequence[int]) -> list[str]:
+    """The text that each token of an answer completes, '' where it completes none; they concatenate to `decode` of all ids."""
+    text = TextStream(renderer)
+    pieces = [text.push(token) for token in ids]
+    if pieces:
+        pieces[-1] += text.flush()
+    return pieces
+
+
+def word_starts(pieces: Sequence[str]) -> list[int]:
+    """Of each token of an answer, by the pieces of its text, the index of the one with which its word begins.
+
+    Letters, digits and apostrophes that touch are a word. All else stands alone, and so does each token of a script that leaves no space
+    between its words.
+    """
+    starts: list[int] = []
+    before = ""
+    for i, piece in enumerate(pieces):
+        starts.append(starts[-1] if i and (not piece or _in_word(piece[0]) and _in_word(before)) else i)
+        before = piece[-1:] or before
+    return starts
+
+
+def _in_word(character: str) -> bool:
+    return character in ("'", "’") or character.isalnum() and unicodedata.category(character) != "Lo"

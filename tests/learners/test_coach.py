@@ -24,7 +24,7 @@ PROMPT = (Message("user", "p"),)
 
 
 def book(*lessons: Lesson) -> LessonBook:
-    made = LessonBook(lambda messages: [1, 2], lambda messages, text: [0], frozenset(), 512)
+    made = LessonBook(lambda messages: [1, 2], lambda messages, text: [0], lambda ids: ["."] * len(ids), frozenset(), 512)
     for lesson in lessons:
         made.add(lesson)
     return made

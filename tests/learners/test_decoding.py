@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from learners.backbone import Backbone, forward
 from learners.decoding import Row, Step, TextStream, decode
+from learners.rendering import word_starts
 from storage.records import Sampling
 from tests.learners.models import needs_gpt2, needs_stories, prompt, random_experts, random_gpt2, random_llama, stirred, stories
 
@@ -343,3 +344,17 @@ def test_end_tokens_have_no_text() -> None:
     (end,) = backbone.eos_ids
     assert backbone.decode([300, end]) == backbone.decode([300])
     assert streamed(backbone, [300, end])[1:] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "starts"),
+    [
+        ([" ha", "pp", "y", ".", " The", "y", " did", "n", "'", "t", "!"], [0, 0, 0, 3, 4, 4, 6, 6, 6, 6, 10]),
+        (["\"", "H", "i", "\""], [0, 1, 1, 3]),
+        (["caf", "", "é", " ", "A", "1"], [0, 0, 0, 3, 4, 4]),
+        (["\u72d7", "\u732b", " ok"], [0, 1, 2]),
+        ([], []),
+    ],
+)
+def test_a_word_begins_where_letters_begin_to_touch(pieces: list[str], starts: list[int]) -> None:
+    assert word_starts(pieces) == starts

@@ -105,6 +105,27 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
     assert abs(head.sureness) > 0.1
 
 
+def test_a_sum_of_functionals_is_fitted_as_their_rows_added_up_by_hand() -> None:
+    human_reward, answers = taught(9)
+    sums = {"s": ("a2", "a0"), "t": ("a2", "a5", "a8")}
+    evidence = [Level("s", 0.6, 0.3), Level("t", -0.4), Level("a5", 1.0, 0.5)]
+    for uid, parts in sums.items():
+        human_reward.add_sum(uid, parts)
+    head = human_reward.fit(evidence, epoch=1)
+    x = dense(human_reward, answers, ["a2", "a0", "a5", "a8"])
+    rows = torch.stack([x[0] + x[1], x[0] + x[2] + x[3], x[2]])
+    vectors = human_reward.likeness
+    shared = torch.eye(VOCABULARY, dtype=torch.float64) + vectors @ vectors.T
+    prior = torch.block_diag(torch.kron(shared, torch.eye(human_reward.features.width, dtype=torch.float64)), torch.ones(1, 1))
+    weights = torch.diag(torch.tensor([0.3, 1.0, 0.5], dtype=torch.float64))
+    inner = rows @ prior @ rows.T
+    target = torch.tensor([0.6, -0.4, 1.0], dtype=torch.float64)
+    scores = inner @ torch.linalg.solve(weights @ inner + human_reward.settings.ridge * torch.eye(3, dtype=torch.float64), weights @ target)
+    found = [human_reward.score(head, uid) for uid in ("s", "t", "a5")]
+    assert found == pytest.approx(scores.tolist(), abs=1e-5)
+    assert "s" in human_reward and "u" not in human_reward
+
+
 def test_levels_alone_give_the_solution_of_their_normal_equations() -> None:
     human_reward, answers = taught(9)
     levels = [Level("a2", 0.6, 0.3), Level("a0", -0.2), Level("a5", 1.0, 0.5), Level("a2", 0.1), Level("a8", -1.0, 0.0)]

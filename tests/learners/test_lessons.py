@@ -17,7 +17,11 @@ PROMPT = (Message("user", "hello"),)
 def book(context: int = 100) -> LessonBook:
     """One token a character."""
     return LessonBook(
-        lambda messages: [ord(c) for c in messages[-1].content], lambda messages, text: [*(ord(c) for c in text), EOS], frozenset({EOS}), context
+        lambda messages: [ord(c) for c in messages[-1].content],
+        lambda messages, text: [*(ord(c) for c in text), EOS],
+        lambda ids: ["" if i == EOS else chr(i) for i in ids],
+        frozenset({EOS}),
+        context,
     )
 
 

@@ -11,6 +11,7 @@ from learners.assembly import Parts, assemble
 from learners.credit import Uniform, credit
 from learners.features import Seen
 from learners.protocol import Answer, Candidate, Ended, Event, Lesson, Load
+from learners.rendering import pieces_of
 from learners.rollouts import draw_answers
 from learners.steering import REFERENCE_TOKENS
 from storage.records import Correction, Message, Ranking, Rating, Sampling, Tap
@@ -57,7 +58,7 @@ def tap(parts: Parts, seq: int, value: float, seconds: float, n: int = 16) -> Le
     return Lesson(seq, Tap("s", "t", value, "+", seconds), (answer,), tuple(i / 6 for i in range(n)))
 
 
-def test_a_tap_teaches_the_tokens_that_it_was_credited_to_beside_what_was_likely_there(load_parts: Parts) -> None:
+def test_a_tap_teaches_the_words_that_it_was_credited_to_beside_what_was_likely_there(load_parts: Parts) -> None:
     live = load_parts.live_reward
     lesson = tap(load_parts, 20, 1.0, 2.3)
     head = live.learn(lesson).head
@@ -66,8 +67,11 @@ def test_a_tap_teaches_the_tokens_that_it_was_credited_to_beside_what_was_likely
     seen = backbone_states(load_parts, lesson.answers[0].prompt_ids, token_ids)
     rewards = head.token_rewards(seen, torch.tensor(token_ids)).tolist()
     credited = [i for i, share in enumerate(shares) if share >= 0.02]
-    likely = {int(t) for i in credited for t, p in zip(seen.likely[i], seen.probabilities[i], strict=True) if p > 0}
-    assert set(head.tokens.tolist()) == {token_ids[i] for i in credited} | likely
+    pieces = pieces_of(load_parts.backbone.renderer, token_ids)
+    learned = {i for last in credited for i in range(last + 1) if "".join(pieces[i : last + 1]).strip(" ").isalpha() or i == last}
+    assert learned > set(credited), "a word of several tokens is among them"
+    likely = {int(t) for i in learned for t, p in zip(seen.likely[i], seen.probabilities[i], strict=True) if p > 0}
+    assert set(head.tokens.tolist()) == {token_ids[i] for i in learned} | likely
     best = max(range(len(token_ids)), key=lambda i: shares[i])
     assert rewards[best] > 0
     blamed = live.learn(tap(load_parts, 21, -1.0, 2.3)).head
