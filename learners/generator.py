@@ -26,7 +26,7 @@ from learners.workshop import Policy
 from storage.records import BASE_VERSION, Sampling, StopReason
 
 SHORTEST_ANSWER = 8
-"""Tokens; β is solved on acting answers of at least this length."""
+"""Tokens; β is solved on acting answers, or rests that were drawn anew, of at least this length."""
 REHEARSED_ANSWERS = 12
 REHEARSAL_SEED = 2
 REMEMBERED_DRAWINGS = 64
@@ -227,7 +227,7 @@ class Generator:
         self._finished.append(drawing)
         seconds = time.monotonic() - drawing.started
         self._emit(Ended(uid, reason, "".join(drawing.texts), len(trace.ids), trace.kl, seconds))
-        if drawing.candidate.policy == "acting" and len(trace.ids) >= SHORTEST_ANSWER and not drawing.candidate.prefix_ids:
+        if drawing.candidate.policy == "acting" and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
             self.budget.visited(trace.visited(self._temperature))
 
 

@@ -33,6 +33,7 @@ class Trace:
     unbiased: list[float] = field(default_factory=list)
     kls: list[float] = field(default_factory=list)  # nats against the base
     stop: StopReason | None = None
+    kept: int = 0  # tokens that were fixed when it began
     _positions: list[int] = field(default_factory=list)
     _hidden: list[Tensor] = field(default_factory=list)
     _base: list[Tensor] = field(default_factory=list)
@@ -40,7 +41,7 @@ class Trace:
 
     def add(self, step: Step, row: int) -> None:
         """Take row `row` of a decode step."""
-        if self.stride and len(self.ids) % self.stride == 0:
+        if self.stride and (len(self.ids) - self.kept) % self.stride == 0:
             self._positions.append(len(self.prompt_ids) + len(self.ids) - 1)
             self._hidden.append(step.hidden[row])
             self._base.append(step.base_logits[row])
@@ -52,7 +53,7 @@ class Trace:
 
     def keep(self, token: int, drawn: Trace | None = None) -> None:
         """A token that is fixed, with what it cost when it was `drawn`; free where that is not known."""
-        i = len(self.ids)
+        i, self.kept = len(self.ids), self.kept + 1
         known = drawn is not None and i < len(drawn.ids) and drawn.ids[i] == token
         self.ids.append(token)
         self.logprobs.append(drawn.logprobs[i] if drawn and known else 0.0)
@@ -70,10 +71,11 @@ class Trace:
         return self.kl * REFERENCE_TOKENS / max(1, len(self.ids))
 
     def visited(self, temperature: float) -> Visited:
-        """Its states, for solving β."""
+        """The states in which its tokens were drawn, for solving β."""
         base, policy = (torch.stack(rows).div(temperature).log_softmax(-1) for rows in (self._base, self._policy))
         seen = Seen.of(torch.stack(self._hidden), torch.stack(self._base))
-        return Visited(seen, base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions), self.kl / max(1, len(self.ids)))
+        spent = math.fsum(self.kls[self.kept :]) / max(1, len(self.ids) - self.kept)
+        return Visited(seen, base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions), spent)
 
 
 def draw_answers(
