@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from learners.lessons import Lessons, Sample
+from learners.lessons import Credited, Lessons
 from storage.records import Tap
 
 MOST_BLAME = 1.0
@@ -31,20 +31,20 @@ class Tapped:
 
 def tapped_of(lessons: Lessons) -> Tapped | None:
     """Credited taps of the answers that were tapped last; None where there are none."""
-    found: dict[str, list[tuple[float, Sample]]] = {}
+    found: dict[str, list[tuple[float, Credited]]] = {}
     for lesson in lessons.lessons:
         if isinstance(tap := lesson.judgement, Tap) and not tap.whole:
-            for sample in lessons.tapped(lesson):
-                found.setdefault(tap.response_uid, []).append((tap.value, sample))
+            for credited in lessons.tapped(lesson):
+                found.setdefault(tap.response_uid, []).append((tap.value, credited))
     answers = [_answer(credited) for credited in list(found.values())[-REMEMBERED:]]
     return Tapped(*zip(*answers, strict=True)) if answers else None
 
 
-def _answer(credited: Sequence[tuple[float, Sample]]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
+def _answer(credited: Sequence[tuple[float, Credited]]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
     """Prompt, answer as far as it was on the screen at the last tap, and the advantages of its tokens."""
-    longest = max((sample for _, sample in credited), key=lambda sample: len(sample.token_ids))
+    longest = max((each.sample for _, each in credited), key=lambda sample: len(sample.token_ids))
     advantages = [0.0] * len(longest.token_ids)
-    for value, sample in credited:
+    for value, (sample, share, _) in credited:
         assert sample.span is not None
-        advantages[sample.span[0]] += value * sample.share
+        advantages[sample.span[1] - 1] += value * share
     return longest.prompt_ids, longest.token_ids, tuple(max(-MOST_BLAME, advantage) for advantage in advantages)

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from learners.features import Features, Seen
+from learners.functionals import Functional, Gram, lookup, surer_than_likely
 from learners.preferences import Evidence, Pairs, Problem, mentioned, solve
 
 
@@ -41,33 +42,6 @@ class HumanRewardSettings:
     ridge: float = 0.001  # penalty on the squared weights, in units of the log-likelihood of one comparison
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
     window: int = 1000  # answers that are solved exactly together; what is older becomes the prior mean
-
-
-@dataclass(frozen=True)
-class Functional:
-    """A linear functional of the head's weights, such as an answer's score: rows for its distinct tokens only, sorted by token."""
-
-    tokens: Tensor  # (u,) int64
-    rows: Tensor  # (u, f + 1) float64
-    sureness: float = 0.0
-    state: Tensor | None = None  # (f + 1,) where all rows are multiples of it: of a single token
-    coefficients: Tensor | None = None  # (u,) then: how many times it each row is
-
-    @staticmethod
-    def mean_over(token_ids: Tensor, seen: Seen, features: Features) -> Functional:
-        """An answer's score: the mean of A over token_ids (T,), in the states `seen` before each token."""
-        x = features(seen.hidden).double() / max(1, len(token_ids))
-        tokens = torch.cat([token_ids[:, None], seen.likely], 1)
-        coefficients = torch.cat([torch.ones(len(token_ids), 1, dtype=torch.float64), -seen.probabilities.double()], 1)
-        counts = coefficients != 0
-        which = torch.arange(len(token_ids))[:, None].expand_as(tokens)[counts]  # state of each
-        tokens, where = torch.unique(tokens[counts], sorted=True, return_inverse=True)
-        sureness = float(_surer(token_ids, seen).double().sum()) / max(1, len(token_ids))
-        if len(x) == 1:
-            of_one = torch.zeros(len(tokens), dtype=torch.float64).index_add_(0, where, coefficients[counts])
-            return Functional(tokens, of_one[:, None] * x, sureness, x[0], of_one)
-        rows = x.new_zeros(len(tokens), x.shape[1]).index_add_(0, where, coefficients[counts][:, None] * x[which])
-        return Functional(tokens, rows, sureness)
 
 
 @dataclass(frozen=True)
@@ -109,7 +83,7 @@ class RewardHead:
         slots, known = lookup(self.tokens, asked)
         rewards = (self.weights[slots] @ self.features(seen.hidden)[..., None])[..., 0] * known
         beside = rewards[..., 0] - (seen.probabilities * rewards[..., 1:]).sum(-1)
-        return beside + self.sureness * _surer(token_ids, seen)
+        return beside + self.sureness * surer_than_likely(token_ids, seen)
 
     def to(self, device: torch.device) -> RewardHead:
         return replace(self, tokens=self.tokens.to(device), weights=self.weights.to(device), features=self.features.to(device))
@@ -133,124 +107,6 @@ class RewardHead:
         return RewardHead(int(state["epoch"]), state["tokens"], state["weights"], features, sureness)
 
 
-class _Gram:
-    """Inner products of functionals under the prior I + L Lᵀ, kept per name. Each entry is computed alone and in token order, so its bits do not
-    depend on history.
-
-    What a functional says of tokens that are alike, Lᵀ rows, is (e, f + 1) numbers. Of a single token, which is what taps are about, these are the
-    outer product of two vectors, and only those are kept.
-    """
-
-    def __init__(self, width: int, likeness: Tensor) -> None:
-        self._likeness = likeness
-        self._slots: dict[str, int] = {}
-        self._rows = _Stack(width)  # all functionals' rows, one after another
-        self._tokens = _Stack(dtype=torch.int64)
-        self._owners = _Stack(dtype=torch.int64)  # slot of each row
-        self._many, self._one = _Stack(dtype=torch.int64), _Stack(dtype=torch.int64)  # slots of functionals of many tokens, and of one
-        self._shared = _Stack(likeness.shape[1] * width, dtype=torch.float32)  # Lᵀ rows, of those of many
-        self._alike, self._states = _Stack(likeness.shape[1]), _Stack(width)  # its two factors, of those of one
-        self._sureness = _Stack()
-        self.products = torch.zeros(0, 0, dtype=torch.float64)
-
-    def of(self, functionals: Mapping[str, Functional], uids: Sequence[str]) -> Tensor:
-        """(n, n) for these names."""
-        for uid in uids:
-            if uid not in self._slots:
-                self._append(uid, functionals[uid])
-        slots = torch.tensor([self._slots[uid] for uid in uids])
-        return self.products[slots][:, slots]
-
-    def _append(self, uid: str, functional: Functional) -> None:
-        slot = len(self._slots)
-        self._slots[uid] = slot
-        self._rows.push(functional.rows)
-        self._tokens.push(functional.tokens)
-        self._owners.push(torch.full((len(functional.tokens),), slot))
-        partners, known = lookup(functional.tokens, self._tokens.all)
-        same = known.nonzero()[:, 0]
-        products = (self._rows.all[same] * functional.rows[partners[same]]).sum(1)
-        row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners.all[same], products)
-        if self._likeness.shape[1]:
-            self._share(row, slot, functional)
-        self._sureness.push(torch.tensor([functional.sureness], dtype=torch.float64))
-        row += self._sureness.all * functional.sureness
-        if slot == len(self.products):
-            grown = torch.zeros(2 * slot + 64, 2 * slot + 64, dtype=torch.float64)
-            grown[:slot, :slot] = self.products
-            self.products = grown
-        self.products[slot, : slot + 1] = self.products[: slot + 1, slot] = row
-
-    def _share(self, row: Tensor, slot: int, functional: Functional) -> None:
-        """Add what L Lᵀ adds to the products with all others."""
-        vectors, x = self._likeness[functional.tokens], functional.state
-        if x is None or functional.coefficients is None:
-            shared = (vectors.T @ functional.rows).flatten().float()
-            self._many.push(torch.tensor([slot]))
-            self._shared.push(shared[None])
-            for slots, alike, states in zip(*(stack.all.split(64) for stack in (self._one, self._alike, self._states)), strict=True):
-                row[slots] += ((alike[:, :, None] * states[:, None]).flatten(1).float() * shared).sum(1)
-        else:
-            z = (vectors * functional.coefficients[:, None]).sum(0)
-            self._one.push(torch.tensor([slot]))
-            self._alike.push(z[None])
-            self._states.push(x[None])
-            row[self._one.all] += (self._alike.all * z).sum(1) * (self._states.all * x).sum(1)
-            shared = (z[:, None] * x).flatten().float()
-        row[self._many.all] += (self._shared.all * shared).sum(1)
-
-
-class _Stack:
-    """Rows that grow at the end."""
-
-    def __init__(self, *shape: int, dtype: torch.dtype = torch.float64) -> None:
-        self._room = torch.zeros(64, *shape, dtype=dtype)
-        self._n = 0
-
-    @property
-    def all(self) -> Tensor:
-        return self._room[: self._n]
-
-    def push(self, rows: Tensor) -> None:
-        before, self._n = self._n, self._n + len(rows)
-        if self._n > len(self._room):
-            grown = self._room.new_zeros(2 * self._n, *self._room.shape[1:])
-            grown[:before] = self._room[:before]
-            self._room = grown
-        self._room[before : self._n] = rows
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """n sums of p functionals."""
-
-    parts: tuple[str, ...]  # p names
-    places: Tensor  # (m, n) of each sum's parts; p where it has fewer than m
-
-    @staticmethod
-    def of(sums: Sequence[tuple[str, ...]]) -> _Sums:
-        parts = {name: i for i, name in enumerate(dict.fromkeys(part for names in sums for part in names))}
-        most = max(map(len, sums))
-        places = [[parts[part] for part in names] + [len(parts)] * (most - len(names)) for names in sums]
-        return _Sums(tuple(parts), torch.tensor(places).T.contiguous())
-
-    def products(self, gram: Tensor) -> Tensor:
-        """Inner products of the sums (n, n), from those of the parts (p, p)."""
-        if len(self.places) == 1:
-            return gram  # each is its own part
-        return self._added(self._added(gram).T)
-
-    def shared_out(self, alpha: Tensor) -> Tensor:
-        """Coefficients of the sums (n,) as ones of the parts (p,)."""
-        everywhere = alpha.expand(self.places.shape).flatten()
-        return alpha.new_zeros(len(self.parts) + 1).index_add_(0, self.places.flatten(), everywhere)[:-1]
-
-    def _added(self, rows: Tensor) -> Tensor:
-        """(p, k) -> (n, k)."""
-        padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        return sum((padded[places] for places in self.places[1:]), padded[self.places[0]])
-
-
 class HumanReward:
     """Keeps the judged answers' features and fits the head. `fit` depends on the evidence and on token ids alone."""
 
@@ -259,30 +115,24 @@ class HumanReward:
         self.features = features.to(torch.device("cpu"))
         self.likeness = torch.zeros(0, 0, dtype=torch.float64) if likeness is None else likeness.cpu().double()
         self.settings = settings or HumanRewardSettings()
-        self._answers: dict[str, Functional] = {}
-        self._sums: dict[str, tuple[str, ...]] = {}
-        self._gram = _Gram(features.width, self.likeness)
+        self._known: dict[str, Functional] = {}
+        self._gram = Gram(features.width, self.likeness)
 
     def __contains__(self, uid: str) -> bool:
-        return uid in self._answers or uid in self._sums
+        return uid in self._known
 
     def add_answer(self, uid: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int] | None = None) -> None:
         """Remember an answer, or a span of one, by its canonical prefill: the base's states before each of its T tokens.
 
-        A span says nothing of what sureness is worth: it is a word that was tapped, or one that a person wrote, of which the base is never sure.
+        A span says nothing of what sureness is worth: the base is never sure of what a person wrote.
         """
         start, stop = span or (0, len(token_ids))
-        ids = torch.tensor(token_ids[start:stop], dtype=torch.int64)
-        functional = Functional.mean_over(ids, seen.span(start, stop), self.features)
-        self.add(uid, replace(functional, sureness=0.0) if span else functional)
+        functional = Functional.of_answer(torch.tensor(token_ids[start:stop]), seen.span(start, stop), self.features)
+        self._known[uid] = replace(functional, sureness=0.0) if span else functional
 
-    def add(self, uid: str, functional: Functional) -> None:
-        """Remember any functional under a name, for evidence to speak of."""
-        self._answers[uid] = functional
-
-    def add_sum(self, uid: str, parts: Sequence[str]) -> None:
-        """Remember the sum of functionals that are known by name; each counts once, however many sums it is in."""
-        self._sums[uid] = tuple(parts)
+    def add_word(self, uid: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int]) -> None:
+        """Remember a word of an answer, [start, stop) of its tokens: the sum of what they are worth."""
+        self._known[uid] = Functional.of_word(torch.tensor(token_ids[slice(*span)]), seen.span(*span), self.features)
 
     def fit(self, evidence: Sequence[Evidence], epoch: int) -> RewardHead:
         """The penalised maximum-likelihood head of this evidence, which may only speak of known answers.
@@ -295,8 +145,8 @@ class HumanReward:
         return prior
 
     def score(self, head: RewardHead, uid: str) -> float:
-        """An answer's score under a head."""
-        return sum(float(_apply(head, self._answers[part])) for part in self._parts(uid))
+        """An answer's score, or a word's, under a head."""
+        return float(_apply(head, self._known[uid]))
 
     def margins(self, head: RewardHead, pairs: Pairs) -> list[float]:
         """Score differences of the untied pairs, the preferred answer's first."""
@@ -323,20 +173,8 @@ class HumanReward:
         found = [0.0 if prior.blank else self.score(prior, uid) for uid in uids]
         offset = torch.tensor(found, dtype=torch.float64)
         problem = Problem.of(evidence, index, self.settings.rating_weight)
-        sums = _Sums.of([self._parts(uid) for uid in uids])
-        alpha = solve(problem, sums.products(self._gram.of(self._answers, sums.parts)), offset, self.settings.ridge)
-        return _combine(prior, [self._answers[part] for part in sums.parts], sums.shared_out(alpha), self.likeness, epoch)
-
-    def _parts(self, uid: str) -> tuple[str, ...]:
-        return self._sums.get(uid, (uid,))
-
-
-def lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each of `tokens` stands in the sorted `known`, and whether it does."""
-    if len(known) == 0:
-        return torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
-    slots = torch.searchsorted(known, tokens.contiguous()).clamp_max(len(known) - 1)
-    return slots, known[slots] == tokens
+        alpha = solve(problem, self._gram.of(self._known, uids), offset, self.settings.ridge)
+        return _combine(prior, [self._known[uid] for uid in uids], alpha, self.likeness, epoch)
 
 
 def _apply(head: RewardHead, functional: Functional) -> Tensor:
@@ -345,12 +183,6 @@ def _apply(head: RewardHead, functional: Functional) -> Tensor:
         return torch.zeros((), dtype=torch.float64)
     slots, known = lookup(head.tokens, functional.tokens)
     return ((functional.rows * head.weights[slots].double()).sum(1) * known).sum() + head.sureness * functional.sureness
-
-
-def _surer(token_ids: Tensor, seen: Seen) -> Tensor:
-    """How much surer the base was of these tokens (…) than of what it would have said there, in nats."""
-    sureness = seen.sureness
-    return (((token_ids[..., None] == seen.likely).float() - seen.probabilities) * sureness).sum(-1)
 
 
 def _combine(prior: RewardHead, functionals: Sequence[Functional], alpha: Tensor, likeness: Tensor, epoch: int) -> RewardHead:

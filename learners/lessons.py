@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from learners.attribution import Near, attribute
 from learners.credit import credit, silent, window_of
@@ -34,15 +35,21 @@ RAGGED_END = 20
 
 @dataclass(frozen=True)
 class Sample:
-    """A judged or written answer in tokens. `span`: only these are judged, [start, stop): what a correction changed, or what a tap was about."""
+    """A judged or written answer in tokens. `span`: only these are judged, [start, stop): what a correction changed, or a word."""
 
     name: str
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     span: tuple[int, int] | None = None
-    share: float = 1.0  # of a tap: how likely it was about the one token in `span`
-    trust: float = 1.0  # of a tap: how much this kind of token earned beside the one that earned most
-    led: int = 0  # of a tap: how many tokens before the one in `span` began its word and are judged with it
+    word: bool = False  # of a tap or of silence: the word that ends, so far, with the token that it is about
+
+
+class Credited(NamedTuple):
+    """What a tap was about: a word, of which the last token is the one that was credited, or a whole answer."""
+
+    sample: Sample
+    share: float = 1.0  # how likely it was about this one
+    trust: float = 1.0  # how much this kind of token earned beside the one that earned most
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Lessons:
 
     lessons: tuple[Lesson, ...]
     samples: Mapping[str, Sample]
-    credited: Mapping[int, Sequence[Sample]] = field(default_factory=dict)  # of each tap: the tokens that all taps together say it was about
+    credited: Mapping[int, Sequence[Credited]] = field(default_factory=dict)  # of each tap: the words that all taps together say it was about
 
     def __len__(self) -> int:
         return len(self.lessons)
@@ -86,11 +93,11 @@ class Lessons:
         means = {c: _shrunk_mean([r.value for _, r in ratings if r.criterion == c]) for _, r in ratings for c in [r.criterion]}
         return [(seq, r.response_uid, (r.value - means[r.criterion]) / RATING_HALF_RANGE) for seq, r in ratings]
 
-    def tapped(self, lesson: Lesson) -> Sequence[Sample]:
-        """What a tap was about: tokens, each with its share; or the whole answer, where it came too late for that."""
+    def tapped(self, lesson: Lesson) -> Sequence[Credited]:
+        """What a tap was about: words, each with its share; or the whole answer, where it came too late for that."""
         tap = lesson.judgement
         if isinstance(tap, Tap) and tap.whole:
-            return [self.samples[tap.response_uid]] if tap.response_uid in self.samples else []
+            return [Credited(self.samples[tap.response_uid])] if tap.response_uid in self.samples else []
         return self.credited.get(lesson.seq, ())
 
     def silent(self, lesson: Lesson) -> list[Sample]:
@@ -105,9 +112,9 @@ class Lessons:
     def _tapped(self) -> tuple[frozenset[tuple[str, int]], frozenset[int]]:
         """Where live taps fell, as (answer, position), words as a whole, and on which kinds of token."""
         taps = [lesson for lesson in self.lessons if isinstance(tap := lesson.judgement, Tap) and not tap.whole]
-        found = [(lesson.answers[0].uid, s, *s.span) for lesson in taps for s in self.tapped(lesson) if s.span]
-        places = frozenset((uid, i) for uid, s, start, stop in found for i in range(start - s.led, stop))
-        return places, frozenset(s.token_ids[start] for _, s, start, _ in found)
+        found = [(lesson.answers[0].uid, sample.token_ids, sample.span) for lesson in taps for sample, *_ in self.tapped(lesson) if sample.span]
+        places = frozenset((uid, i) for uid, _, span in found for i in range(*span))
+        return places, frozenset(token_ids[stop - 1] for _, token_ids, (_, stop) in found)
 
     def prompts(self) -> list[tuple[int, ...]]:
         """Distinct prompts of judged answers."""
@@ -177,8 +184,8 @@ class LessonBook:
         samples = {sample.name: sample for seq in seqs for sample in self._samples[seq]}
         return Lessons(tuple(self._lessons[seq] for seq in seqs), samples, self._attributed(seqs))
 
-    def _attributed(self, seqs: Sequence[int]) -> dict[int, list[Sample]]:
-        """Of each tap the tokens near it, with the shares that all taps together give them."""
+    def _attributed(self, seqs: Sequence[int]) -> dict[int, list[Credited]]:
+        """Of each tap the words near it, with the shares that all taps together give them."""
         taps: dict[int, tuple[Near, tuple[Sample, ...]]] = {}
         seen: dict[str, tuple[int, ...]] = {}  # of each tapped answer as much as was on the screen at its last tap
         for seq in seqs:
@@ -186,13 +193,13 @@ class LessonBook:
             if not isinstance(tap := lesson.judgement, Tap) or tap.whole or not samples:
                 continue
             seen[tap.response_uid] = max(seen.get(tap.response_uid, ()), samples[0].token_ids, key=len)
-            tokens = tuple(sample.token_ids[sample.span[0]] for sample in samples if sample.span)
+            tokens = tuple(sample.token_ids[sample.span[1] - 1] for sample in samples if sample.span)
             taps[seq] = Near(tap.value > 0, tokens), samples
         found = attribute([near for near, _ in taps.values()], Counter(token for ids in seen.values() for token in ids))
         return {
             seq: [
-                replace(s, share=share, trust=trust)
-                for s, share, trust in zip(samples, *attributed, strict=True)
+                Credited(sample, share, trust)
+                for sample, share, trust in zip(samples, *attributed, strict=True)
                 if share >= LEAST_ATTRIBUTED
             ]
             for (seq, (_, samples)), attributed in zip(taps.items(), found, strict=True)
@@ -223,7 +230,8 @@ class LessonBook:
             yield Sample(written_name(lesson.seq), prompt_ids, ids)
 
     def _credited(self, lesson: Lesson, tap: Tap) -> Iterator[Sample]:
-        """The tokens that a tap was about, of the answer as it was on the screen then. None where its window lies mostly before the answer."""
+        """The words that a tap may be about, one for each token in its window, of the answer as it was on the screen then. None where the window lies
+        mostly before the answer."""
         found = credit(tap.seconds, lesson.shown, window_of(lesson.window))
         if not found.usable or not lesson.answers:
             return
@@ -231,7 +239,7 @@ class LessonBook:
         words = word_starts(self._pieces_of(sample.token_ids))
         for i, (share, token, start) in enumerate(zip(found.shares, sample.token_ids, words, strict=False)):
             if share >= LEAST_SHARE and token not in self._eos_ids:  # nobody sees what ends an answer
-                yield Sample(tap_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1), share, led=i - start)
+                yield Sample(tap_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (start, i + 1), word=True)
 
     def _untapped(self, lesson: Lesson, arm: Arm) -> Iterator[Sample]:
         """The tokens about which a tap would have come, had there been one."""
@@ -240,7 +248,7 @@ class LessonBook:
         sample = self._sample(lesson.answers[0])
         for i in silent(lesson.shown, arm.since, arm.seconds, window_of(lesson.window)):
             if i < len(sample.token_ids):
-                yield Sample(silence_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1))
+                yield Sample(silence_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1), word=True)
 
     def _written(self, original: Answer, text: str) -> tuple[int, ...]:
         """The operator's words. Where they kept the ragged end of an answer that was cut off, its end is no ending to learn."""
@@ -265,13 +273,8 @@ def original_name(seq: int) -> str:
 
 
 def tap_name(seq: int, position: int) -> str:
-    """Name of one token as evidence: what tap `seq` says of it."""
+    """Name of a word as evidence: what tap `seq` says of the one that the token at `position` ends, so far."""
     return f"tap:{seq}@{position}"
-
-
-def step_name(tap: str, position: int) -> str:
-    """Name of one token on the way to a tap, which is named as above: the same for all tokens that the tap may be about."""
-    return f"{tap.partition('@')[0]}>{position}"
 
 
 def silence_name(seq: int, position: int) -> str:

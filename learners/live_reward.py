@@ -12,7 +12,7 @@ from torch import Tensor
 from learners.features import Features, Seen
 from learners.human_reward import HumanReward, RewardHead
 from learners.judges import Prequential, Score
-from learners.lessons import LessonBook, Lessons, Sample, original_name, step_name, written_name
+from learners.lessons import LessonBook, Lessons, Sample, original_name, written_name
 from learners.preferences import Evidence, Level, Pairs
 from learners.protocol import Lesson
 from storage.records import Arm, Correction, Ranking, Tap
@@ -104,15 +104,10 @@ class LiveReward:
         return samples
 
     def _look_at(self, sample: Sample, seen: Seen) -> None:
-        if not sample.led or sample.span is None:
+        if sample.word and sample.span:
+            self._human_reward.add_word(sample.name, sample.token_ids, seen, sample.span)
+        else:
             self._human_reward.add_answer(sample.name, sample.token_ids, seen, sample.span)
-            return
-        last = sample.span[0]
-        steps = {step_name(sample.name, i): i for i in range(last - sample.led, last + 1)}
-        for name, i in steps.items():
-            if name not in self._human_reward:
-                self._human_reward.add_answer(name, sample.token_ids, seen, (i, i + 1))
-        self._human_reward.add_sum(sample.name, tuple(steps))
 
     def _examine(self, lesson: Lesson) -> Score | None:
         """How well Ĥ foresaw a ranking."""
@@ -128,7 +123,7 @@ def evidence_of(lessons: Lessons) -> list[Evidence]:
     found: list[Evidence] = []
     for lesson in lessons.lessons:
         if isinstance(tap := lesson.judgement, Tap):
-            found += [Level(sample.name, TAP_REWARD * tap.value * sample.trust, TAP_WEIGHT * sample.share) for sample in lessons.tapped(lesson)]
+            found += [Level(sample.name, TAP_REWARD * tap.value * trust, TAP_WEIGHT * share) for sample, share, trust in lessons.tapped(lesson)]
         elif isinstance(lesson.judgement, Arm):
             found += [Level(sample.name, 0.0, SILENCE_WEIGHT) for sample in lessons.silent(lesson)]
         elif (item := _pairs(lesson, lessons) or levels.get(lesson.seq)) is not None:

@@ -228,10 +228,10 @@ def word_starts(pieces: Sequence[str]) -> list[int]:
     starts: list[int] = []
     before = ""
     for i, piece in enumerate(pieces):
-        starts.append(starts[-1] if i and (not piece or _in_word(piece[0]) and _in_word(before)) else i)
+        starts.append(starts[-1] if i and (not piece or (_in_word(piece[0]) and _in_word(before))) else i)
         before = piece[-1:] or before
     return starts
 
 
 def _in_word(character: str) -> bool:
-    return character in ("'", "’") or character.isalnum() and unicodedata.category(character) != "Lo"
+    return character in ("'", "’") or (character.isalnum() and unicodedata.category(character) != "Lo")

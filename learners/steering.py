@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from learners.features import Seen
-from learners.human_reward import RewardHead, lookup
+from learners.functionals import lookup
+from learners.human_reward import RewardHead
 
 REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
