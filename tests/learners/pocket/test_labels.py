@@ -13,12 +13,21 @@ from learners.pocket.corpus import chats
 from learners.pocket.labels import Labels, label
 
 AXES = ("truthful", "harmless", "useful")
-BY_HAND = [json.loads(line) for line in (Path(__file__).parent / "hand_labelled.jsonl").read_text(encoding="utf-8").splitlines()]
+BY_HAND, UNSEEN = (
+    [json.loads(line) for line in (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()]
+    for name in ("hand_labelled.jsonl", "hand_labelled_unseen.jsonl")
+)
 
 
 def test_two_hundred_answers_labelled_by_hand_are_labelled_the_same() -> None:
     same = [all(getattr(label(row["prompt"], row["answer"]), axis) == row[axis] for axis in AXES) for row in BY_HAND]
     assert len(same) == 200 and sum(same) >= 194
+
+
+def test_answers_of_the_model_that_the_labels_were_not_mended_on_are_labelled_the_same() -> None:
+    """Drawn after the labels were finished; a row lacks an axis on which a reader could not decide."""
+    same = [all(getattr(label(row["prompt"], row["answer"]), axis) == row[axis] for axis in AXES if axis in row) for row in UNSEEN]
+    assert len(same) == 130 and sum(same) >= 0.97 * 130
 
 
 def test_every_verdict_occurs_among_the_answers_labelled_by_hand() -> None:
