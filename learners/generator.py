@@ -150,7 +150,7 @@ class Generator:
         self._stops.clear()
 
     def draw(self, candidates: Sequence[Candidate], sampling: Sampling) -> Iterator[None]:
-        """Draw answers in one batch; yields after every token."""
+        """Draw answers in one batch; yields after every token. What acting answers spent corrects β before the next ones."""
         sampling = Sampling(sampling.temperature, min(sampling.max_new_tokens, self.backbone.context - 1))
         self._live = {candidate.uid: self._start(candidate, sampling) for candidate in candidates}
         self._temperature = sampling.temperature
@@ -170,6 +170,8 @@ class Generator:
             for uid, reason in step.ended.items():
                 self._end(uid, reason)
             yield
+        if any(candidate.policy == "acting" for candidate in candidates):
+            self._steer(self.steering)
 
     def resume(self, uid: str, n_tokens: int) -> tuple[Candidate, Sampling] | None:
         """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
