@@ -1,19 +1,18 @@
 """Which of the words near a tap it was about: what time leaves open, the other taps and the words that passed untapped decide.
 
-Time alone leaves several tokens to a tap (credit.py), and all but one of them are innocent. But the guilty ones are tapped nearly each time that they
-appear, the innocent ones only where they stand beside a guilty one. So taps are taken as the points of a process to which each kind of token adds
-with a rate of its own, delayed as the window says; the rates and the shares of every tap are estimated together by expectation maximisation
+Time alone leaves several words to a tap (credit.py), and all but one of them are innocent. But the guilty ones are tapped nearly each time that they
+appear, the innocent ones only where they stand beside a guilty one. So taps are taken as the points of a process to which each token of a word adds
+with a rate of its kind, delayed as the window says; the rates and the shares of every tap are estimated together by expectation maximisation
 (Dempster, Laird and Rubin 1977; for point processes Veen and Schoenberg 2008):
 
-    share of token i in tap j    r_ij ∝ rate(a_i), for i within the window of j      sums to 1 for each tap
-    rate of a kind of token      rate(a) = (Σ r_ij over a + p·mean) / (times shown + p)
+    share of a token i in tap j    r_ij ∝ rate(a_i), for i in a word within the window of j      sums to 1 for each tap, and over a word to its share
+    rate of a kind of token        rate(a) = (Σ r_ij over a + p·mean) / (times shown + p)
 
-Within the window all delays are taken to be alike: how the credit fades at its edges is about tokens, and people judge words, whose first tokens
-appeared before the word could be read (with the fading credit 30 simulated taps win 0.77 instead of 0.80).
+Tokens have the rates, not words, so that "friend", "friends" and "friendly" tell of each other. Within the window all delays are taken to be alike.
 
 Praise and blame have rates of their own. The rate, beside the highest one, also says how much a word is to be believed (`trust`): it is what the word
 earned on average when it was shown, where a tap's value alone would credit an innocent neighbour in full. Words that pass untapped count in these two
-only: silence is never evidence that a token is worth nothing. A pure function of the live taps: undo is exact, a restart gives the same bits.
+only: silence is never evidence that a word is worth nothing. A pure function of the live taps: undo is exact, a restart gives the same bits.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ ROUNDS = 20
 
 
 class Near(NamedTuple):
-    """A tap and the tokens that were displayed within its window."""
+    """A tap and the words that may have caused it, each by its tokens."""
 
     praise: bool
-    tokens: tuple[int, ...]
+    words: tuple[tuple[int, ...], ...]
 
 
 class Attributed(NamedTuple):
-    """Of each candidate of one tap."""
+    """Of each word near one tap."""
 
     shares: tuple[float, ...]  # sum to 1
     trust: tuple[float, ...]  # 0 to 1
@@ -45,13 +44,15 @@ class Attributed(NamedTuple):
 
 def attribute(taps: Sequence[Near], shown: Mapping[int, int]) -> list[Attributed]:
     """`shown` tells how often each token appeared in all answers that were tapped."""
-    near = [tap for tap in taps if tap.tokens]
+    near = [tap for tap in taps if tap.words]
     if not near:
         return [Attributed((), ())] * len(taps)
-    lengths = [len(tap.tokens) for tap in near]
-    which = torch.repeat_interleave(torch.tensor(lengths))  # tap of each candidate
+    lengths = [len(tap.words) for tap in near]
+    words = [word for tap in near for word in tap.words]
+    word = torch.repeat_interleave(torch.tensor([len(tokens) for tokens in words]))  # of each token
+    which = torch.repeat_interleave(torch.tensor(lengths))[word]  # its tap
     praise = torch.tensor([tap.praise for tap in near], dtype=torch.int64)
-    tokens = torch.tensor([token for tap in near for token in tap.tokens])
+    tokens = torch.tensor([token for tokens in words for token in tokens])
     kinds, kind = torch.unique(2 * tokens + praise[which], return_inverse=True)  # a token that is praised, or one that is blamed
     side = kinds % 2
     showings = torch.tensor([shown.get(token, 0) for token in (kinds // 2).tolist()], dtype=torch.float64) + PRIOR
@@ -61,9 +62,10 @@ def attribute(taps: Sequence[Near], shown: Mapping[int, int]) -> list[Attributed
         rates = (torch.zeros(len(side), dtype=torch.float64).index_add_(0, kind, shares) + advance) / showings
         shares = _normalised(rates[kind], which, len(near))
     highest = torch.stack([torch.where(side == each, rates, 0.0).amax() for each in (0, 1)])
-    trust = (rates / highest[side])[kind]
-    found = (Attributed(tuple(a.tolist()), tuple(b.tolist())) for a, b in zip(shares.split(lengths), trust.split(lengths), strict=True))
-    return [next(found) if tap.tokens else Attributed((), ()) for tap in taps]
+    nothing = torch.zeros(len(words), dtype=torch.float64)
+    of_words = nothing.index_add(0, word, shares), nothing.scatter_reduce(0, word, (rates / highest[side])[kind], "amax")
+    found = (Attributed(tuple(a.tolist()), tuple(b.tolist())) for a, b in zip(*(each.split(lengths) for each in of_words), strict=True))
+    return [next(found) if tap.words else Attributed((), ()) for tap in taps]
 
 
 def _normalised(values: Tensor, which: Tensor, taps: int) -> Tensor:

@@ -46,5 +46,7 @@ def _answer(credited: Sequence[tuple[float, Credited]]) -> tuple[tuple[int, ...]
     advantages = [0.0] * len(longest.token_ids)
     for value, (sample, share, _) in credited:
         assert sample.span is not None
-        advantages[sample.span[1] - 1] += value * share
+        start, stop = sample.span
+        for i in range(start, stop):  # what is chosen is the word
+            advantages[i] += value * share / (stop - start)
     return longest.prompt_ids, longest.token_ids, tuple(max(-MOST_BLAME, advantage) for advantage in advantages)

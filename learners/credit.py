@@ -124,6 +124,15 @@ def credit(tap: float, shown: Sequence[float], window: Window) -> Credit:
     return Credit((*shares, *(0.0,) * (len(shown) - len(starts))), mass, window.mass(tap - starts[0], math.inf))
 
 
+def read_after(shown: Sequence[float], words: Sequence[tuple[int, int]]) -> list[float]:
+    """When each word, a span [start, stop) of the tokens that appeared at these times, was known to be complete: as what follows it appeared.
+
+    These are the times from which a person can judge it: until then "play" may still become "playing". The last one is complete as long after its
+    last token as is typical for the answer.
+    """
+    return [shown[stop] if stop < len(shown) else _last_end(shown, shown, math.inf) for _, stop in words]
+
+
 def _last_end(starts: Sequence[float], shown: Sequence[float], tap: float) -> float:
     if len(shown) > len(starts):
         return min(tap, shown[len(starts)])

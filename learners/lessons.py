@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import NamedTuple
 
 from learners.attribution import Near, attribute
-from learners.credit import credit, silent, window_of
+from learners.credit import credit, read_after, silent, window_of
 from learners.examples import Comparison, Scored, Target
 from learners.protocol import Answer, Lesson
-from learners.rendering import word_starts
+from learners.rendering import words_of
 from learners.sft import correction_weights
 from storage.records import Arm, Correction, Message, Ranking, Rating, Tap
 
@@ -26,7 +27,7 @@ RATING_PRIOR = 2.0
 """Ratings are centred on the operator's mean, which is shrunk to the middle as if by this many ratings of it."""
 
 LEAST_SHARE = 0.02
-"""Of a tap: tokens that were credited less by time alone are left out …"""
+"""Of a tap: words that were credited less by time alone are left out …"""
 LEAST_ATTRIBUTED = 0.05
 """… and those to which all taps together give less than this."""
 RAGGED_END = 20
@@ -41,15 +42,15 @@ class Sample:
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     span: tuple[int, int] | None = None
-    word: bool = False  # of a tap or of silence: the word that ends, so far, with the token that it is about
+    word: bool = False  # `span` is a word, of a tap or of silence
 
 
 class Credited(NamedTuple):
-    """What a tap was about: a word, of which the last token is the one that was credited, or a whole answer."""
+    """What a tap was about: a word, or a whole answer."""
 
     sample: Sample
     share: float = 1.0  # how likely it was about this one
-    trust: float = 1.0  # how much this kind of token earned beside the one that earned most
+    trust: float = 1.0  # how much such words earned beside the one that earned most
 
 
 @dataclass(frozen=True)
@@ -101,20 +102,19 @@ class Lessons:
         return self.credited.get(lesson.seq, ())
 
     def silent(self, lesson: Lesson) -> list[Sample]:
-        """Words that a stretch of silence was about: those that no live tap was about, and of a kind that was tapped elsewhere. Of others nothing is
-        known that silence could deny."""
+        """Words that a stretch of silence was about: those that no live tap was about, and that were tapped elsewhere. Of others nothing is known
+        that silence could deny."""
         uid = lesson.answers[0].uid if lesson.answers else ""
-        places, kinds = self._tapped
-        found = [(i, self.samples.get(silence_name(lesson.seq, i))) for i in range(len(lesson.shown))]
-        return [s for i, s in found if s is not None and (uid, i) not in places and s.token_ids[i] in kinds]
+        places, words = self._tapped
+        found = [self.samples.get(silence_name(lesson.seq, i)) for i in range(len(lesson.shown))]
+        return [s for s in found if s is not None and s.span and (uid, s.span[0]) not in places and s.token_ids[slice(*s.span)] in words]
 
     @cached_property
-    def _tapped(self) -> tuple[frozenset[tuple[str, int]], frozenset[int]]:
-        """Where live taps fell, as (answer, position), words as a whole, and on which kinds of token."""
+    def _tapped(self) -> tuple[frozenset[tuple[str, int]], frozenset[tuple[int, ...]]]:
+        """Where live taps fell, as (answer, position of the word), and on which words, in tokens."""
         taps = [lesson for lesson in self.lessons if isinstance(tap := lesson.judgement, Tap) and not tap.whole]
         found = [(lesson.answers[0].uid, sample.token_ids, sample.span) for lesson in taps for sample, *_ in self.tapped(lesson) if sample.span]
-        places = frozenset((uid, i) for uid, _, span in found for i in range(*span))
-        return places, frozenset(token_ids[stop - 1] for _, token_ids, (_, stop) in found)
+        return frozenset((uid, span[0]) for uid, _, span in found), frozenset(token_ids[slice(*span)] for _, token_ids, span in found)
 
     def prompts(self) -> list[tuple[int, ...]]:
         """Distinct prompts of judged answers."""
@@ -193,8 +193,8 @@ class LessonBook:
             if not isinstance(tap := lesson.judgement, Tap) or tap.whole or not samples:
                 continue
             seen[tap.response_uid] = max(seen.get(tap.response_uid, ()), samples[0].token_ids, key=len)
-            tokens = tuple(sample.token_ids[sample.span[1] - 1] for sample in samples if sample.span)
-            taps[seq] = Near(tap.value > 0, tokens), samples
+            words = tuple(sample.token_ids[slice(*sample.span)] for sample in samples if sample.span)
+            taps[seq] = Near(tap.value > 0, words), samples
         found = attribute([near for near, _ in taps.values()], Counter(token for ids in seen.values() for token in ids))
         return {
             seq: [
@@ -230,25 +230,30 @@ class LessonBook:
             yield Sample(written_name(lesson.seq), prompt_ids, ids)
 
     def _credited(self, lesson: Lesson, tap: Tap) -> Iterator[Sample]:
-        """The words that a tap may be about, one for each token in its window, of the answer as it was on the screen then. None where the window lies
-        mostly before the answer."""
-        found = credit(tap.seconds, lesson.shown, window_of(lesson.window))
-        if not found.usable or not lesson.answers:
+        """The words that a tap may be about, of the answer as it was on the screen then. None where its window lies mostly before the answer."""
+        if not lesson.answers:
             return
-        sample = self._sample(lesson.answers[0])
-        words = word_starts(self._pieces_of(sample.token_ids))
-        for i, (share, token, start) in enumerate(zip(found.shares, sample.token_ids, words, strict=False)):
-            if share >= LEAST_SHARE and token not in self._eos_ids:  # nobody sees what ends an answer
-                yield Sample(tap_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (start, i + 1), word=True)
+        sample, words = self._words(lesson)
+        found = credit(tap.seconds, read_after(lesson.shown, words), window_of(lesson.window))
+        for share, span in zip(found.shares, words, strict=True):
+            if found.usable and share >= LEAST_SHARE:
+                yield replace(sample, name=tap_name(lesson.seq, span[0]), span=span, word=True)
 
     def _untapped(self, lesson: Lesson, arm: Arm) -> Iterator[Sample]:
-        """The tokens about which a tap would have come, had there been one."""
+        """The words about which a tap would have come, had there been one."""
         if arm.since is None or not lesson.answers:
             return
+        sample, words = self._words(lesson)
+        for i in silent(read_after(lesson.shown, words), arm.since, arm.seconds, window_of(lesson.window)):
+            if lesson.shown[words[i][0]] < arm.since:
+                continue  # it had begun to appear before silence counted
+            yield replace(sample, name=silence_name(lesson.seq, words[i][0]), span=words[i], word=True)
+
+    def _words(self, lesson: Lesson) -> tuple[Sample, list[tuple[int, int]]]:
+        """The answer as far as it was on the screen, and its words. Nobody sees what ends an answer."""
         sample = self._sample(lesson.answers[0])
-        for i in silent(lesson.shown, arm.since, arm.seconds, window_of(lesson.window)):
-            if i < len(sample.token_ids):
-                yield Sample(silence_name(lesson.seq, i), sample.prompt_ids, sample.token_ids, (i, i + 1), word=True)
+        seen = list(takewhile(lambda token: token not in self._eos_ids, sample.token_ids[: len(lesson.shown)]))
+        return sample, words_of(self._pieces_of(seen))
 
     def _written(self, original: Answer, text: str) -> tuple[int, ...]:
         """The operator's words. Where they kept the ragged end of an answer that was cut off, its end is no ending to learn."""
@@ -273,12 +278,12 @@ def original_name(seq: int) -> str:
 
 
 def tap_name(seq: int, position: int) -> str:
-    """Name of a word as evidence: what tap `seq` says of the one that the token at `position` ends, so far."""
+    """Name of a word as evidence: what tap `seq` says of the one that begins at `position`."""
     return f"tap:{seq}@{position}"
 
 
 def silence_name(seq: int, position: int) -> str:
-    """Name of one token as evidence: that stretch `seq` passed without a word about it."""
+    """Name of a word as evidence: that stretch `seq` passed without a tap about the one that begins at `position`."""
     return f"silence:{seq}@{position}"
 
 

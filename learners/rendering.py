@@ -10,6 +10,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from storage.records import Message
@@ -219,18 +220,19 @@ def pieces_of(renderer: Any, ids: Sequence[int]) -> list[str]:
     return pieces
 
 
-def word_starts(pieces: Sequence[str]) -> list[int]:
-    """Of each token of an answer, by the pieces of its text, the index of the one with which its word begins.
+def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
+    """The words of an answer as spans [start, stop) of its tokens, by the text that each token completes.
 
-    Letters, digits and apostrophes that touch are a word. All else stands alone, and so does each token of a script that leaves no space
-    between its words.
+    Letters, digits and apostrophes that touch are a word, with the space that opens it. All else stands alone, and so does each token of a script
+    that leaves no space between its words.
     """
     starts: list[int] = []
     before = ""
     for i, piece in enumerate(pieces):
-        starts.append(starts[-1] if i and (not piece or (_in_word(piece[0]) and _in_word(before))) else i)
+        if not i or (piece and not before.isspace() and not (_in_word(piece[0]) and _in_word(before))):
+            starts.append(i)
         before = piece[-1:] or before
-    return starts
+    return list(pairwise([*starts, len(pieces)]))
 
 
 def _in_word(character: str) -> bool:

@@ -42,8 +42,9 @@ def test_an_answers_advantages_are_the_credited_sums_of_its_taps() -> None:
     expected, answer = [0.0] * 12, found.answers[0]
     near = {}
     for value, time, n in ((1.0, 1.2, 8), (1.0, 1.5, 10), (-0.5, 1.9, 12)):
-        near[value, time] = [(i, share) for i, share in enumerate(credit(time, SHOWN[:n], Uniform()).shares) if share >= 0.02]
-    taps = [Near(value > 0, tuple(answer[i] for i, _ in some)) for (value, _), some in near.items()]
+        complete = [*SHOWN[1:n], SHOWN[n - 1] + 1 / 6]  # each token is a word, which is known when the next one appears
+        near[value, time] = [(i, share) for i, share in enumerate(credit(time, complete, Uniform()).shares) if share >= 0.02]
+    taps = [Near(value > 0, tuple((answer[i],) for i, _ in some)) for (value, _), some in near.items()]
     for (value, _), some, attributed in zip(near, near.values(), attribute(taps, Counter(answer)), strict=True):
         for (i, _), share in zip(some, attributed.shares, strict=True):
             expected[i] += value * share

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from learners.backbone import Backbone, forward
 from learners.decoding import Row, Step, TextStream, decode
-from learners.rendering import word_starts
+from learners.rendering import words_of
 from storage.records import Sampling
 from tests.learners.models import needs_gpt2, needs_stories, prompt, random_experts, random_gpt2, random_llama, stirred, stories
 
@@ -347,14 +347,17 @@ def test_end_tokens_have_no_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "starts"),
+    ("pieces", "words"),
     [
-        ([" ha", "pp", "y", ".", " The", "y", " did", "n", "'", "t", "!"], [0, 0, 0, 3, 4, 4, 6, 6, 6, 6, 10]),
-        (["\"", "H", "i", "\""], [0, 1, 1, 3]),
-        (["caf", "", "é", " ", "A", "1"], [0, 0, 0, 3, 4, 4]),
-        (["\u72d7", "\u732b", " ok"], [0, 1, 2]),
+        ([" ha", "pp", "y", ".", " The", "y", " did", "n", "'", "t", "!"], [" happy", ".", " They", " didn't", "!"]),
+        (['"', "H", "i", '"'], ['"', "Hi", '"']),
+        (["caf", "", "é", " ", "A", "1"], ["café", " A1"]),
+        (["\n", " The", "y"], ["\n They"]),
+        (["狗", "猫", " ok"], ["狗", "猫", " ok"]),
         ([], []),
     ],
 )
-def test_a_word_begins_where_letters_begin_to_touch(pieces: list[str], starts: list[int]) -> None:
-    assert word_starts(pieces) == starts
+def test_a_word_is_letters_that_touch_with_the_space_before_them(pieces: list[str], words: list[str]) -> None:
+    spans = words_of(pieces)
+    assert ["".join(pieces[start:stop]) for start, stop in spans] == words
+    assert [start for start, _ in spans] == [0, *(stop for _, stop in spans)][: len(spans)]

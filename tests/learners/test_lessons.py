@@ -15,11 +15,11 @@ PROMPT = (Message("user", "hello"),)
 
 
 def book(context: int = 100) -> LessonBook:
-    """One token a character."""
+    """One token a character, each a word of its own."""
     return LessonBook(
         lambda messages: [ord(c) for c in messages[-1].content],
         lambda messages, text: [*(ord(c) for c in text), EOS],
-        lambda ids: ["" if i == EOS else chr(i) for i in ids],
+        lambda ids: [f" {chr(i)}" for i in ids],
         frozenset({EOS}),
         context,
     )
@@ -111,7 +111,7 @@ def watched(seq: int, judgement: Tap | Arm, text: str, pace: float = 0.25) -> Le
 def test_silence_denies_what_taps_said_of_the_same_kind_of_token_elsewhere() -> None:
     found = book()
     found.add(watched(1, Tap("s", "a", 1.0, "+", 1.0), "uvxyz"))  # about y at 0.75 s, x at 0.5 s or v at 0.25 s
-    assert {s.token_ids[s.span[1] - 1] for s in found.snapshot().samples.values() if s.span} >= {ord("x")}
+    assert {s.token_ids[s.span[0]] for s in found.snapshot().samples.values() if s.span} >= {ord("x")}
     found.add(watched(2, Arm("s", "b", False, 9.0, 0.0), "pxpqx"))
     silent = [i for i in evidence_of(found.snapshot()) if isinstance(i, Level) and i.score == 0]
     assert [level.uid for level in silent] == [silence_name(2, 1), silence_name(2, 4)], "of p and q nobody said anything"
@@ -123,12 +123,12 @@ def test_silence_denies_what_taps_said_of_the_same_kind_of_token_elsewhere() -> 
 def test_silence_is_not_about_what_was_tapped_nor_about_what_was_just_there_nor_about_what_was_there_before() -> None:
     found = book()
     found.add(watched(1, Tap("s", "a", 1.0, "+", 1.0), "xxxxxxxx"))
-    tapped = {s.span[1] - 1 for s in found.snapshot().samples.values() if s.span}
+    tapped = {s.span[0] for s in found.snapshot().samples.values() if s.span}
     found.add(watched(2, Arm("s", "a", False, 2.0, 0.2), "xxxxxxxx"))
     silent = {s.span[0] for s in found.snapshot().silent(found.snapshot().lessons[1]) if s.span}
     assert 0 not in silent, "it was there before silence counted"
     assert silent and not silent & tapped
-    together = Lesson(3, Arm("s", "b", False, 2.0, 0.0), (answer("b", "xxx", "stopped"),), (0.0, 0.0, 2.0))
+    together = Lesson(3, Arm("s", "b", False, 2.0, 0.0), (answer("b", "xxxx", "stopped"),), (0.0, 0.0, 0.0, 2.0))
     found.add(together)
     assert {s.span for s in found.snapshot().silent(together)} == {(0, 1)}, "the second was there until just now"
     assert max(silent) <= 4, "about a character that appeared at 1.5 s a tap could still come at 2.3 s"

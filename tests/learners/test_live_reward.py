@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -62,18 +63,19 @@ def test_a_tap_teaches_the_words_that_it_was_credited_to_beside_what_was_likely_
     live = load_parts.live_reward
     lesson = tap(load_parts, 20, 1.0, 2.3)
     head = live.learn(lesson).head
-    shares = credit(2.3, lesson.shown, Uniform()).shares
     token_ids = lesson.answers[0].token_ids
     seen = backbone_states(load_parts, lesson.answers[0].prompt_ids, token_ids)
     rewards = head.token_rewards(seen, torch.tensor(token_ids)).tolist()
-    credited = [i for i, share in enumerate(shares) if share >= 0.02]
     pieces = pieces_of(load_parts.backbone.renderer, token_ids)
-    learned = {i for last in credited for i in range(last + 1) if "".join(pieces[i : last + 1]).strip(" ").isalpha() or i == last}
-    assert learned > set(credited), "a word of several tokens is among them"
+    first = [i for i, piece in enumerate(pieces) if i == 0 or not (piece[:1].isalpha() and pieces[i - 1][-1:].isalpha())]  # of each word
+    words = list(itertools.pairwise([*first, len(pieces)]))
+    shares = credit(2.3, [*(lesson.shown[stop] for _, stop in words[:-1]), lesson.shown[-1] + 1 / 6], Uniform()).shares
+    learned = {i for span, share in zip(words, shares, strict=True) if share >= 0.02 for i in range(*span)}
     likely = {int(t) for i in learned for t, p in zip(seen.likely[i], seen.probabilities[i], strict=True) if p > 0}
     assert set(head.tokens.tolist()) == {token_ids[i] for i in learned} | likely
-    best = max(range(len(token_ids)), key=lambda i: shares[i])
-    assert rewards[best] > 0
+    assert max(stop - start for start, stop in words if start in learned) > 1, "a word of several tokens is among them"
+    best = max(range(len(words)), key=lambda i: shares[i])
+    assert sum(rewards[slice(*words[best])]) > 0
     blamed = live.learn(tap(load_parts, 21, -1.0, 2.3)).head
     assert float(blamed.weights.abs().max()) < 0.1 * float(head.weights.abs().max()), "as much praise as blame is nothing"
     live.retract(21), live.retract(20)
