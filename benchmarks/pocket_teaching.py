@@ -121,11 +121,13 @@ def markdown(transcript: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["| judge | weights | won | nats | rude | evasive | untrue, judged facts | untrue, other facts | well-formed |", "|" + "---|" * 9]
+    lines = ["| judge | weights | won | of decided | nats | rude | evasive | untrue, judged facts | untrue, other facts | well-formed |", "|" + "---|" * 10]
     for row in rows:
         out = row["outcome"]
         asked = [("held_out", "rude"), ("held_out", "evasive"), ("judged_facts", "untrue"), ("other_facts", "untrue"), ("held_out", "well_formed")]
-        cells = [row["judge"], row["quantize"], f"{out['win_rate']:.2f}", f"{out['kl_per_response']:.1f}", *(_change(row, *what) for what in asked)]
+        decided = out["wins"] / max(1, out["wins"] + out["losses"])
+        won = [f"{out['win_rate']:.2f}", f"{decided:.2f}", f"{out['kl_per_response']:.1f}"]
+        cells = [row["judge"], row["quantize"], *won, *(_change(row, *what) for what in asked)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

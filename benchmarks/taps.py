@@ -24,7 +24,7 @@ MODEL = HERE.parent.parent / "shared" / "data" / "stories260k"
 RECIPES = {
     "10": ["--taps", "10", "--nats", "3"],
     "30": ["--taps", "30", "--nats", "4"],
-    "100": ["--taps", "100", "--nats", "4.9"],
+    "100": ["--taps", "100", "--nats", "4.7"],
     "30-wide": ["--taps", "30", "--nats", "4", "--window", "0.2", "4.0"],
     "30-silence": ["--taps", "30", "--nats", "4", "--silence"],
     "30-none": ["--taps", "30", "--nats", "4", "--window", "0.0", "0.001"],

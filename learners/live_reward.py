@@ -118,7 +118,7 @@ class LiveReward:
 
 
 def evidence_of(lessons: Lessons) -> list[Evidence]:
-    """Rankings and corrections as pairs, ratings as centred levels, taps and silence as a level for each token, in the order of the log."""
+    """Rankings and corrections as pairs, ratings as centred levels, taps and silence as a level for each word, in the order of the log."""
     levels = {seq: Level(name, score) for seq, name, score in lessons.levels()}
     found: list[Evidence] = []
     for lesson in lessons.lessons:

@@ -40,11 +40,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Level:
-    """A centred score of one answer, or of one of its tokens: the rating scale's middle is 0, its ends are -1 and 1; a tap is 1 or -1."""
+    """A centred score of one answer, or of one of its words: the rating scale's middle is 0, its ends are -1 and 1; a tap is 1 or -1."""
 
     uid: str
     score: float
-    weight: float = 1.0  # of its squared error: the share of a tap that is a token's credit
+    weight: float = 1.0  # of its squared error: the share of a tap that is a word's credit
 
 
 Evidence = Pairs | Level
