@@ -121,7 +121,8 @@ def markdown(transcript: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["| judge | weights | won | of decided | nats | rude | evasive | untrue, judged facts | untrue, other facts | well-formed |", "|" + "---|" * 10]
+    names = ["judge", "weights", "won", "of decided", "nats", "rude", "evasive", "untrue, judged facts", "untrue, other facts", "well-formed"]
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for row in rows:
         out = row["outcome"]
         asked = [("held_out", "rude"), ("held_out", "evasive"), ("judged_facts", "untrue"), ("other_facts", "untrue"), ("held_out", "well_formed")]
