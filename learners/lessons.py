@@ -244,9 +244,8 @@ class LessonBook:
         if arm.since is None or not lesson.answers:
             return
         sample, words = self._words(lesson)
+        words = [span for span in words if lesson.shown[span[0]] >= arm.since]  # none that had begun to appear before silence counted
         for i in silent(read_after(lesson.shown, words), arm.since, arm.seconds, window_of(lesson.window)):
-            if lesson.shown[words[i][0]] < arm.since:
-                continue  # it had begun to appear before silence counted
             yield replace(sample, name=silence_name(lesson.seq, words[i][0]), span=words[i], word=True)
 
     def _words(self, lesson: Lesson) -> tuple[Sample, list[tuple[int, int]]]:

@@ -227,11 +227,13 @@ def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
     that leaves no space between its words.
     """
     starts: list[int] = []
-    before = ""
+    before, begun = "", 0  # the last character, and the first token of the text that comes next: a character may take several
     for i, piece in enumerate(pieces):
-        if not i or (piece and not before.isspace() and not (_in_word(piece[0]) and _in_word(before))):
-            starts.append(i)
-        before = piece[-1:] or before
+        if not piece:
+            continue
+        if not starts or not (before.isspace() or (_in_word(before) and _in_word(piece[0]))):
+            starts.append(begun)
+        before, begun = piece[-1], i + 1
     return list(pairwise([*starts, len(pieces)]))
 
 

@@ -23,8 +23,11 @@ SHOWN = tuple(i / 6 for i in range(12))
 PROMPT = (Message("user", "p"),)
 
 
-def book(*lessons: Lesson) -> LessonBook:
-    made = LessonBook(lambda messages: [1, 2], lambda messages, text: [0], lambda ids: ["."] * len(ids), frozenset(), 512)
+def book(*lessons: Lesson, words_of: int = 1) -> LessonBook:
+    """Every word has so many tokens."""
+    made = LessonBook(
+        lambda messages: [1, 2], lambda messages, text: [0], lambda ids: ["a" if i % words_of else " a" for i in range(len(ids))], frozenset(), 512
+    )
     for lesson in lessons:
         made.add(lesson)
     return made
@@ -50,6 +53,13 @@ def test_an_answers_advantages_are_the_credited_sums_of_its_taps() -> None:
             expected[i] += value * share
     assert found.advantages[0] == pytest.approx(expected) and min(expected) < 0 < max(expected)
     assert math.fsum(found.advantages[0]) == pytest.approx(1.5, abs=0.1), "a tap is worth as much in a long answer as in a short one"
+
+
+def test_the_tokens_of_a_word_have_equal_parts_of_its_credit() -> None:
+    found = tapped_of(book(tap(1, 1.0, 1.2, 8), words_of=2).snapshot())
+    assert found is not None
+    firsts, seconds = found.advantages[0][::2], found.advantages[0][1::2]
+    assert firsts == seconds and sum(firsts) == pytest.approx(0.5) and max(firsts) < 0.5
 
 
 def test_blame_is_capped_and_praise_is_not() -> None:

@@ -355,9 +355,14 @@ def test_end_tokens_have_no_text() -> None:
         (["\n", " The", "y"], ["\n They"]),
         (["狗", "猫", " ok"], ["狗", "猫", " ok"]),
         ([], []),
+        (["", ""], []),
     ],
 )
 def test_a_word_is_letters_that_touch_with_the_space_before_them(pieces: list[str], words: list[str]) -> None:
     spans = words_of(pieces)
     assert ["".join(pieces[start:stop]) for start, stop in spans] == words
     assert [start for start, _ in spans] == [0, *(stop for _, stop in spans)][: len(spans)]
+
+
+def test_tokens_of_an_unfinished_character_belong_to_the_word_that_it_opens() -> None:
+    assert words_of([" ok", "", "", "🙂", "", "ñ", "u"]) == [(0, 1), (1, 4), (4, 7)]
