@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from learners.adapters import lora_parameters
-from learners.backbone import Backbone
-from learners.trees import distinct_bytes
+from learners.model.loading import load_backbone
+from learners.model.lora import lora_parameters
+from learners.model.replicas import distinct_bytes
 
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260k"
 ROLES = ("actor", "policy", "reference", "reward")
 
 
 def measure(quantize: str) -> dict[str, float]:
-    backbone = Backbone.load(str(MODEL), quantize)
+    backbone = load_backbone(str(MODEL), quantize)
     trees = [backbone.adapter_tree(seed=i) for i, _ in enumerate(ROLES)]
     base, together = distinct_bytes(backbone.model), distinct_bytes(backbone.model, backbone.tree(), *trees)
     adapters = sum(p.numel() * p.element_size() for tree in trees for p in lora_parameters(tree).values())

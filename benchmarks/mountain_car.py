@@ -16,7 +16,7 @@ import math
 import random
 from statistics import fmean
 
-from learners.credit import Uniform, credit
+from learners.feedback.tap_credit import Uniform, credit
 
 STEP_SECONDS = 0.05
 EPISODES = 5

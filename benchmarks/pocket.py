@@ -20,8 +20,8 @@ from pathlib import Path
 
 import transformers  # noqa: F401  what is imported before the clock starts
 
-from learners.backbone import Backbone
-from learners.checkpoint import POCKET
+from learners.model.checkpoint import POCKET
+from learners.model.loading import load_backbone
 from learners.pocket.card import read_card
 from learners.pocket.corpus import corpus_hash
 from learners.pocket.measuring import PROMPTS, Figures, measure
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=POCKET, metavar="DIR")
     chosen = parser.parse_args()
     began = time.monotonic()
-    Backbone.load(str(chosen.model), "none", "cpu")
+    load_backbone(str(chosen.model), "none", "cpu")
     load_seconds = round(time.monotonic() - began, 2)
     training, card = read_card(chosen.model)
     found = measure(chosen.model, chosen.prompts)[0]

@@ -18,8 +18,8 @@ import torch
 from tastes import CHEERFUL, story_prompts, words
 from torch import Tensor
 
-from learners.backbone import Backbone
-from learners.ppo import PPO, PPOSettings, Rollouts
+from learners.model.loading import load_backbone
+from learners.rlhf.ppo import PPO, PPOSettings, Rollouts
 from storage.records import Message, Sampling
 
 TokenIds = tuple[int, ...]
@@ -60,7 +60,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.backbone = Backbone.load(options.model, options.quantize)
+        self.backbone = load_backbone(options.model, options.quantize)
         prompts = [tuple(self.backbone.encode((Message("user", text),))) for text in story_prompts()]
         random.Random(options.seed).shuffle(prompts)
         self.held_out, self.train = prompts[:12], prompts[12:]

@@ -4,11 +4,11 @@ import sys
 
 import torch
 
-from learners.backbone import Backbone
-from learners.ppo import PPO
+from learners.model.loading import load_backbone
+from learners.rlhf.ppo import PPO
 from storage.records import Message, Sampling
 
-backbone = Backbone.load(sys.argv[1])
+backbone = load_backbone(sys.argv[1])
 openings = ("a little dog", "a brave girl", "an old king", "a shy mouse")
 prompts = [tuple(backbone.encode((Message("user", f"Once upon a time, there was {x}"),))) for x in openings]
 

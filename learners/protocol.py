@@ -24,14 +24,14 @@ RewardLearner = Literal["human_reward", "reward"]  # Ĥ, or the reward model
 STAGES: tuple[Stage, ...] = ("sft", "reward", "distill", "ppo")
 
 
-class _Line(Struct, frozen=True, tag=str.lower, tag_field="type", omit_defaults=True):
+class _Line(Struct, frozen=True, kw_only=True, tag=str.lower, tag_field="type", omit_defaults=True):
     pass
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
-class Answer(Struct, frozen=True, omit_defaults=True):
+class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A judged answer, complete enough to learn from in an engine that has never seen it."""
 
     uid: str
@@ -42,7 +42,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     stop: StopReason | None = None
 
 
-class Lesson(Struct, frozen=True, omit_defaults=True):
+class Lesson(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt.
 
     A tap, or a stretch of silence, carries one answer as far as it was on the screen, when each token appeared, and the window for credit.
@@ -55,7 +55,7 @@ class Lesson(Struct, frozen=True, omit_defaults=True):
     window: Calibration | None = None
 
 
-class Load(_Line, frozen=True):
+class Load(_Line, frozen=True, kw_only=True):
     """Load a base model and build its trees. Blobs of `adapter` must have been sent before."""
 
     model: str  # directory, hub id or 'pocket'
@@ -77,26 +77,26 @@ class Load(_Line, frozen=True):
     frozen_ppo: bool = False  # for comparison: PPO runs with its policy loss weighted 0 (benchmarks)
 
 
-class Replay(_Line, frozen=True):
+class Replay(_Line, frozen=True, kw_only=True):
     """Live judgements of the log, in order, in chunks; `last` ends them and Ĥ is fitted once."""
 
     lessons: tuple[Lesson, ...]
     last: bool = False
 
 
-class Judge(_Line, frozen=True):
+class AddJudgement(_Line, frozen=True, kw_only=True):
     """A new judgement, already on disk."""
 
     lesson: Lesson
 
 
-class Retract(_Line, frozen=True):
+class Retract(_Line, frozen=True, kw_only=True):
     """The judgement `seq` was undone. (A redo is a `judge` with the old seq.)"""
 
     seq: int
 
 
-class Candidate(Struct, frozen=True, omit_defaults=True):
+class AnswerRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer to draw. `prefix_ids` are tokens already fixed (resume)."""
 
     uid: str
@@ -106,27 +106,27 @@ class Candidate(Struct, frozen=True, omit_defaults=True):
     prefix_ids: tuple[int, ...] = ()
 
 
-class Generate(_Line, frozen=True):
+class Generate(_Line, frozen=True, kw_only=True):
     """Draw answers, all in one batch; prompts may differ."""
 
-    candidates: tuple[Candidate, ...]
+    requests: tuple[AnswerRequest, ...]
     sampling: Sampling
 
 
-class Stop(_Line, frozen=True):
+class Stop(_Line, frozen=True, kw_only=True):
     """End these answers now with reason `stopped`; empty means all."""
 
     uids: tuple[str, ...] = ()
 
 
-class ResumeFrom(_Line, frozen=True):
+class ResumeFrom(_Line, frozen=True, kw_only=True):
     """Drop an answer's tokens from index `n_tokens` on and draw them again with Ĥ as it is now."""
 
     uid: str
     n_tokens: int
 
 
-class Set(_Line, frozen=True):
+class Set(_Line, frozen=True, kw_only=True):
     """Change how the engine works; None leaves a setting as it is."""
 
     nats: float | None = None
@@ -140,21 +140,21 @@ class Set(_Line, frozen=True):
     gate_prompts: tuple[tuple[Message, ...], ...] | None = None
 
 
-class Rollback(_Line, frozen=True):
+class Rollback(_Line, frozen=True, kw_only=True):
     """Act with this version and with the Ĥ that it was published with; hold learning until `set paused=False`."""
 
     version: str  # 'base' for none
     sha256: str | None = None
 
 
-class Appraise(_Line, frozen=True):
+class Appraise(_Line, frozen=True, kw_only=True):
     """Tell what a learner thinks of every token of these answers; those without token ids are passed over."""
 
     answers: tuple[Answer, ...]
     by: RewardLearner = "human_reward"
 
 
-class Blob(_Line, frozen=True):
+class Blob(_Line, frozen=True, kw_only=True):
     """A piece of one file of a version's directory. Both a command (what the engine lacks) and an event (what it publishes)."""
 
     sha256: str  # of the version
@@ -164,26 +164,24 @@ class Blob(_Line, frozen=True):
     data: bytes
 
 
-class PublishAck(_Line, frozen=True):
+class PublishAck(_Line, frozen=True, kw_only=True):
     """The version is on disk and recorded under this id: act with it."""
 
     sha256: str
     version: str
 
 
-class Shutdown(_Line, frozen=True):
+class Shutdown(_Line, frozen=True, kw_only=True):
     """Finish and exit."""
 
 
-Command = (
-    Load | Replay | Judge | Retract | Generate | Stop | ResumeFrom | Set | Rollback | Appraise | Blob | PublishAck | Shutdown
-)
+Command = Load | Replay | AddJudgement | Retract | Generate | Stop | ResumeFrom | Set | Rollback | Appraise | Blob | PublishAck | Shutdown
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-class Loading(_Line, frozen=True):
+class Loading(_Line, frozen=True, kw_only=True):
     """Progress of `load`, in bytes where known."""
 
     what: str  # 'libraries', 'download', 'weights', 'quantize', 'trees'
@@ -192,7 +190,7 @@ class Loading(_Line, frozen=True):
     seconds_left: float | None = None
 
 
-class Ready(_Line, frozen=True):
+class Ready(_Line, frozen=True, kw_only=True):
     """The model is loaded and answers can be asked for."""
 
     base_hash: str
@@ -213,7 +211,7 @@ class Ready(_Line, frozen=True):
     template_sha256: str | None = None
 
 
-class Started(_Line, frozen=True):
+class Started(_Line, frozen=True, kw_only=True):
     """An answer is being drawn: under which policy."""
 
     uid: str
@@ -225,7 +223,7 @@ class Started(_Line, frozen=True):
     truncated: int = 0  # prompt tokens dropped on the left to fit the context
 
 
-class Piece(Struct, frozen=True, omit_defaults=True):
+class Piece(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Consecutive new tokens of one answer. Concatenated texts of an answer are its text."""
 
     uid: str
@@ -237,13 +235,13 @@ class Piece(Struct, frozen=True, omit_defaults=True):
     times: tuple[float, ...]
 
 
-class Tokens(_Line, frozen=True):
+class Tokens(_Line, frozen=True, kw_only=True):
     """New tokens of any number of answers."""
 
     pieces: tuple[Piece, ...]
 
 
-class Ended(_Line, frozen=True):
+class Ended(_Line, frozen=True, kw_only=True):
     """An answer is complete."""
 
     uid: str
@@ -254,7 +252,7 @@ class Ended(_Line, frozen=True):
     seconds: float
 
 
-class Learned(_Line, frozen=True):
+class Learned(_Line, frozen=True, kw_only=True):
     """Ĥ was refitted on the live judgements; the next answer is drawn with it."""
 
     seq: int  # of the judgement that caused it, 0 after a replay
@@ -270,7 +268,7 @@ class Learned(_Line, frozen=True):
     dropped: str = ""  # what of the judgement could not be used, in words
 
 
-class Foreseen(_Line, frozen=True):
+class Foreseen(_Line, frozen=True, kw_only=True):
     """How a learner would have judged, before it learned from the judgement; told once for each."""
 
     seq: int
@@ -280,7 +278,7 @@ class Foreseen(_Line, frozen=True):
     pairs: int
 
 
-class Appraisal(Struct, frozen=True):
+class Appraisal(Struct, frozen=True, kw_only=True):
     """What is thought of one answer. One entry per token; '' where a token shows nothing, as the one that ends an answer."""
 
     uid: str
@@ -288,7 +286,7 @@ class Appraisal(Struct, frozen=True):
     rewards: tuple[float, ...]  # of Ĥ, 0 where it has no evidence; of the reward model, its normalised value after each token
 
 
-class Appraised(_Line, frozen=True):
+class Appraised(_Line, frozen=True, kw_only=True):
     """The answers of an `appraise`, by Ĥ as it acts now or by the reward model; none where that has learned nothing yet."""
 
     h_epoch: int
@@ -296,7 +294,7 @@ class Appraised(_Line, frozen=True):
     by: RewardLearner = "human_reward"
 
 
-class Metrics(_Line, frozen=True):
+class Metrics(_Line, frozen=True, kw_only=True):
     """How a stage is doing. Dropped under pressure."""
 
     stage: str  # a Stage, 'gate' or 'idle'
@@ -315,13 +313,13 @@ class Metrics(_Line, frozen=True):
     note: str = ""
 
 
-class Trained(_Line, frozen=True):
+class Trained(_Line, frozen=True, kw_only=True):
     """A run ended: the exact judgements it trained on, for the record."""
 
     run: Run
 
 
-class Judged(_Line, frozen=True):
+class Gated(_Line, frozen=True, kw_only=True):
     """The gate's verdict on a candidate version; its blobs, if published, came before."""
 
     sha256: str  # empty when refused
@@ -337,7 +335,7 @@ class Judged(_Line, frozen=True):
     h_epoch: int = 0
 
 
-class Acting(_Line, frozen=True):
+class Acting(_Line, frozen=True, kw_only=True):
     """Which version acts from here on, with how much bias."""
 
     version: str
@@ -345,7 +343,7 @@ class Acting(_Line, frozen=True):
     h_epoch: int
 
 
-class Idle(_Line, frozen=True):
+class Idle(_Line, frozen=True, kw_only=True):
     """Metered training: the grant is used up, or there is nothing to learn."""
 
     trained_seconds: float  # in all, since `load`
@@ -354,7 +352,7 @@ class Idle(_Line, frozen=True):
     human_reward_seconds: float = 0.0  # Ĥ's fits, not part of trained_seconds
 
 
-class Error(_Line, frozen=True):
+class Error(_Line, frozen=True, kw_only=True):
     """Something went wrong: what, and what to do. After a fatal one the engine exits."""
 
     what: str
@@ -363,23 +361,7 @@ class Error(_Line, frozen=True):
     uid: str = ""  # of the answer it concerns
 
 
-Event = (
-    Loading
-    | Ready
-    | Started
-    | Tokens
-    | Ended
-    | Learned
-    | Foreseen
-    | Appraised
-    | Metrics
-    | Trained
-    | Blob
-    | Judged
-    | Acting
-    | Idle
-    | Error
-)
+Event = Loading | Ready | Started | Tokens | Ended | Learned | Foreseen | Appraised | Metrics | Trained | Blob | Gated | Acting | Idle | Error
 
 _encoder = msgspec.json.Encoder()
 _command_decoder = msgspec.json.Decoder(Command)

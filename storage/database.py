@@ -184,9 +184,7 @@ def _remove(path: Path) -> None:
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     # The threads that share a connection take turns: the opening one hands it over once. SQLite itself is in serialized mode.
-    return sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}", uri=True, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False
-    )
+    return sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -213,9 +211,7 @@ def _checked_reader(path: Path, mode: str) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         version = _identify(connection, path)
         if version < schema.VERSION:
-            raise JournalError(
-                f"{path} was made by an older version", "open it once with `tamer` to bring it up to date"
-            )
+            raise JournalError(f"{path} was made by an older version", "open it once with `tamer` to bring it up to date")
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     except BaseException:
         connection.close()
@@ -231,9 +227,7 @@ def _identify(connection: sqlite3.Connection, path: Path) -> int:
     if application != schema.APPLICATION_ID and (application or tables):
         raise JournalError(f"{path} is the database of another program", "give the path of a tamer database")
     if version > schema.VERSION:
-        raise JournalError(
-            f"{path} was made by a newer version (schema {version}, this one knows {schema.VERSION})", "update tamer"
-        )
+        raise JournalError(f"{path} was made by a newer version (schema {version}, this one knows {schema.VERSION})", "update tamer")
     return int(version)
 
 

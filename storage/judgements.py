@@ -52,8 +52,7 @@ def append(connection: sqlite3.Connection, sitting_id: int | None, judgement: Ju
     if event.subject is not None:
         _refuse_second(connection, str(kind), event.subject)
     cursor = connection.execute(
-        "INSERT INTO events (uid, kind, sitting_id, set_id, response_id, subject, target_seq, utc, payload)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO events (uid, kind, sitting_id, set_id, response_id, subject, target_seq, utc, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (new_uid(), kind, sitting_id, *msgspec.structs.astuple(event), now(), _encode(judgement).decode()),
     )
     seq = cursor.lastrowid
@@ -165,9 +164,7 @@ def _check_ranks(ranks: dict[str, int]) -> None:
         raise JournalError("the ranking names no answer")
     values = set(ranks.values())
     if any(type(rank) is not int for rank in values) or values != set(range(1, len(values) + 1)):
-        raise JournalError(
-            f"the ranks {sorted(ranks.values())} leave gaps", "number them 1, 2, 3 with ties sharing one"
-        )
+        raise JournalError(f"the ranks {sorted(ranks.values())} leave gaps", "number them 1, 2, 3 with ties sharing one")
 
 
 def _check_text(text: str) -> None:
@@ -215,9 +212,7 @@ def _check_undo(connection: sqlite3.Connection, target: int) -> None:
     if row is None:
         raise JournalError(f"there is no judgement {target} to undo")
     if row != (1, 1):
-        raise JournalError(
-            f"judgement {target} cannot be undone" if not row[0] else f"judgement {target} is undone already"
-        )
+        raise JournalError(f"judgement {target} cannot be undone" if not row[0] else f"judgement {target} is undone already")
 
 
 def _check_redo(connection: sqlite3.Connection, target: int) -> None:

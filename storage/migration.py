@@ -50,8 +50,7 @@ def append_only(db: Database, *tables: str) -> None:
         db.execute(f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} {refusal}")
         # REPLACE deletes without a DELETE trigger where recursive_triggers is off, as it is in most other tools.
         same = " OR ".join(
-            f"EXISTS (SELECT 1 FROM {table} WHERE " + " AND ".join(f"{c} = NEW.{c}" for c in key) + ")"
-            for key in _unique_keys(db, table)
+            f"EXISTS (SELECT 1 FROM {table} WHERE " + " AND ".join(f"{c} = NEW.{c}" for c in key) + ")" for key in _unique_keys(db, table)
         )
         db.execute(f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} WHEN {same} {known}")
 

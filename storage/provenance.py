@@ -47,8 +47,7 @@ def bind(connection: sqlite3.Connection, base: BaseModel | None, sitting: Sittin
 def _build_id(connection: sqlite3.Connection, base: BaseModel, quantize: str) -> int:
     values = (_bind_base(connection, base), base.weights_sha256, base.tokenizer_sha256, base.template_sha256, quantize)
     known = connection.execute(
-        "SELECT id FROM base_builds WHERE base_id = ? AND weights_sha256 IS ? AND tokenizer_sha256 IS ? AND template_sha256 IS ?"
-        " AND quantize = ?",
+        "SELECT id FROM base_builds WHERE base_id = ? AND weights_sha256 IS ? AND tokenizer_sha256 IS ? AND template_sha256 IS ? AND quantize = ?",
         values,
     ).fetchone()
     if known is not None:
@@ -152,10 +151,7 @@ def _write_response(connection: sqlite3.Connection, record: Response) -> None:
         record.kl,
         now(),
     )
-    columns = (
-        "uid, set_id, slot, node_id, origin, policy, version, h_epoch, beta, seed, temperature, max_new_tokens,"
-        " prompt_ids, stop, kl, utc"
-    )
+    columns = "uid, set_id, slot, node_id, origin, policy, version, h_epoch, beta, seed, temperature, max_new_tokens, prompt_ids, stop, kl, utc"
     response_id = _insert(connection, "responses", columns, values)
     _write_tokens(connection, response_id, record)
     state.follow_answer(connection, set_id, len(record.token_ids))
@@ -165,9 +161,7 @@ def _write_tokens(connection: sqlite3.Connection, response_id: int, record: Resp
     n = len(record.token_ids)
     measured = (record.logprobs, record.unbiased_logprobs, record.times)
     if any(len(column) not in (0, n) for column in measured):  # none at all where it was not measured
-        raise JournalError(
-            f"answer {record.uid} has {n} tokens but {[len(column) for column in measured]} measurements"
-        )
+        raise JournalError(f"answer {record.uid} has {n} tokens but {[len(column) for column in measured]} measurements")
     columns = [column or (None,) * n for column in measured]
     connection.executemany(
         "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
@@ -180,9 +174,7 @@ def _write_shown(connection: sqlite3.Connection, record: Shown) -> None:
     if len({len(column) for column in columns}) > 1:
         raise JournalError(f"what was shown of answer {record.response_uid} has unequal columns")
     set_id = _id(connection, "sample_sets", "uid", record.set_uid, "set")
-    known = connection.execute(
-        "SELECT count(*), min(set_id) FROM shown_tokens WHERE response_uid = ?", (record.response_uid,)
-    ).fetchone()
+    known = connection.execute("SELECT count(*), min(set_id) FROM shown_tokens WHERE response_uid = ?", (record.response_uid,)).fetchone()
     if known[0] != record.start or known[1] not in (None, set_id):
         raise JournalError(f"{known[0]} tokens of answer {record.response_uid} were shown: it does not go on at {record.start}")
     connection.executemany(
@@ -218,9 +210,7 @@ def _write_version(connection: sqlite3.Connection, sitting_id: int | None, recor
         record.h_epoch,
         record.utc or now(),
     )
-    columns = (
-        "version, sitting_id, sha256, parent, stage, published, reason, reason_code, seed, kl, win_rate, h_epoch, utc"
-    )
+    columns = "version, sitting_id, sha256, parent, stage, published, reason, reason_code, seed, kl, win_rate, h_epoch, utc"
     version_id = _insert(connection, "versions", columns, values)
     for i, run_uid in enumerate(record.runs):
         run_id = _id(connection, "runs", "uid", run_uid, "run")

@@ -104,9 +104,7 @@ class Record:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     # --- the log ------------------------------------------------------------------------------------------------------
@@ -131,9 +129,7 @@ class Record:
 
     def last_undoable(self) -> int | None:
         """The newest judgement that an Undo may target."""
-        found = self._values(
-            "SELECT e.seq FROM v_standing e JOIN event_kinds k ON k.kind = e.kind WHERE k.undoable ORDER BY e.seq DESC LIMIT 1"
-        )
+        found = self._values("SELECT e.seq FROM v_standing e JOIN event_kinds k ON k.kind = e.kind WHERE k.undoable ORDER BY e.seq DESC LIMIT 1")
         return found[0] if found else None
 
     def last_redoable(self) -> int | None:

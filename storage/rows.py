@@ -29,8 +29,7 @@ class MarkedVersion(Version, frozen=True):
 def logged(connection: sqlite3.Connection, table: str, where: str, values: Values) -> list[Logged]:
     """Events `e` of a table or view of events, by seq."""
     rows = connection.execute(
-        f"SELECT e.seq, e.payload, e.utc, i.uid FROM {table} e JOIN sittings i ON i.id = e.sitting_id"
-        f" WHERE {where} ORDER BY e.seq",
+        f"SELECT e.seq, e.payload, e.utc, i.uid FROM {table} e JOIN sittings i ON i.id = e.sitting_id WHERE {where} ORDER BY e.seq",
         values,
     )
     return [Logged(seq, _decode(payload), utc, sitting_uid) for seq, payload, utc, sitting_uid in rows]
@@ -95,10 +94,7 @@ def responses(connection: sqlite3.Connection, where: str, values: Values) -> lis
 def versions(connection: sqlite3.Connection, where: str, values: Values) -> list[MarkedVersion]:
     """Versions `v`, newest first."""
     runs_of = _grouped(
-        connection.execute(
-            "SELECT vr.version_id, r.uid FROM version_runs vr JOIN runs r ON r.id = vr.run_id"
-            " ORDER BY vr.version_id, vr.position"
-        )
+        connection.execute("SELECT vr.version_id, r.uid FROM version_runs vr JOIN runs r ON r.id = vr.run_id ORDER BY vr.version_id, vr.position")
     )
     rows = connection.execute(
         "SELECT v.version AS id, v.sha256, v.parent, v.stage, v.reason, v.reason_code, v.seed, v.kl, v.win_rate, v.h_epoch,"

@@ -47,8 +47,7 @@ def follow(connection: sqlite3.Connection, seq: int) -> None:
         _add(connection, "undone", 1 if kind == "undo" else -1)
     change = -1 if kind == "undo" else 1
     kind, subject, set_id, judges, replaces = connection.execute(
-        f"SELECT e.kind, e.subject, e.set_id, {JUDGES}, k.again = 'replaces' FROM events e JOIN event_kinds k ON k.kind = e.kind"
-        " WHERE e.seq = ?",
+        f"SELECT e.kind, e.subject, e.set_id, {JUDGES}, k.again = 'replaces' FROM events e JOIN event_kinds k ON k.kind = e.kind WHERE e.seq = ?",
         (target or seq,),
     ).fetchone()
     if not (replaces and _has_company(connection, kind, subject, target or seq)):

@@ -117,7 +117,6 @@ def _types(connection: sqlite3.Connection) -> Iterator[str]:
         for seq, missing in rows:
             yield f"event {seq} ({kind}) has no row in {table}" if missing else f"event {seq} ({kind}) and its row in {table} disagree"
 
-
     rows = connection.execute("""
         SELECT e.seq, e.kind FROM (SELECT seq, kind, set_id, payload AS p FROM events) e LEFT JOIN sample_sets s ON s.id = e.set_id
         WHERE said(p, 'set_uid') IS NOT s.uid ORDER BY e.seq""")
@@ -178,4 +177,3 @@ def _counts(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"what is counted along is wrong: {difference}"
     for (number,) in connection.execute("SELECT id FROM nodes WHERE id NOT IN (SELECT id FROM search_docsize)"):
         yield f"message {number} cannot be found by its words"
-

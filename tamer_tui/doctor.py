@@ -20,7 +20,7 @@ FEWEST_COLUMNS, FEWEST_ROWS = 80, 24
 
 
 class ModelSize(Struct, frozen=True):
-    """See learners/survey.py."""
+    """See learners/model/inspection.py."""
 
     name: str
     parameters: int
@@ -32,7 +32,7 @@ class ModelSize(Struct, frozen=True):
 
 
 class Findings(Struct, frozen=True):
-    """See learners/survey.py."""
+    """See learners/model/inspection.py."""
 
     torch: str = ""
     device: str = ""
@@ -101,12 +101,12 @@ def _terminal() -> tuple[str, tuple[str, ...]]:
 
 
 def _survey(model: str | None, quantize: str) -> Findings:
-    command = [sys.executable, "-m", "learners.survey", *([model, quantize] if model else [])]
+    command = [sys.executable, "-m", "learners.model.inspection", *([model, quantize] if model else [])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SURVEY_SECONDS, check=False)
         return msgspec.json.decode(done.stdout.strip().splitlines()[-1], type=Findings)
     except (subprocess.TimeoutExpired, IndexError, msgspec.DecodeError):
-        return Findings(problems=("the learners cannot be asked: python -m learners.survey says why",))
+        return Findings(problems=("the learners cannot be asked: python -m learners.model.inspection says why",))
 
 
 def _installed(name: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from learners import protocol
-from learners.protocol import Candidate, Command
+from learners.protocol import AnswerRequest, Command
 from storage.records import Message, Sampling
 from tamer_tui.views import CandidateView
 
@@ -29,8 +29,8 @@ class Drawings:
             self._growing[view.uid] = view
             self._ends[view.uid] = loop.create_future()
         pairs = zip(views, conversations, strict=True)
-        candidates = tuple(Candidate(view.uid, view.seed, messages, view.policy) for view, messages in pairs)
-        self._send(protocol.Generate(candidates, self._sampling))
+        candidates = tuple(AnswerRequest(uid=view.uid, seed=view.seed, messages=messages, policy=view.policy) for view, messages in pairs)
+        self._send(protocol.Generate(requests=candidates, sampling=self._sampling))
 
     def redraw(self, view: CandidateView) -> None:
         """Draw the rest of an answer anew, from what is on the screen. Until that begins, what comes still belongs to the old rest."""
@@ -39,12 +39,12 @@ class Drawings:
         if view.uid not in self._growing:
             self._growing[view.uid] = view
             self._ends[view.uid] = asyncio.get_running_loop().create_future()
-        self._send(protocol.ResumeFrom(view.uid, len(view.shown)))
+        self._send(protocol.ResumeFrom(uid=view.uid, n_tokens=len(view.shown)))
 
     def stop(self, uids: Iterable[str] = ()) -> None:
         """End these where they are, or all."""
         if self._growing:
-            self._send(protocol.Stop(tuple(uids)))
+            self._send(protocol.Stop(uids=tuple(uids)))
 
     async def wait(self, uids: Iterable[str]) -> None:
         """Until these are complete; those that are not being drawn are."""

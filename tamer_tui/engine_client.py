@@ -110,7 +110,7 @@ class EngineClient:
                 self.malformed += 1
                 if not self._heard:  # what ssh or a login shell says first is no concern
                     continue
-                event = Error(f"{self.malformed} lines of the engine could not be read", "it must be of the terminal's version")
+                event = Error(what=f"{self.malformed} lines of the engine could not be read", hint="it must be of the terminal's version")
             self._heard = True
             on_event(event)
 

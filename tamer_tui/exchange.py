@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from learners.credit import credit, window_of
+from learners.feedback.tap_credit import credit, window_of
 from storage.exchange.exporting import Manifest, Options, export
 from storage.exchange.importing import Imported, import_file
 from storage.exchange.items import Messages, Steps

@@ -31,9 +31,7 @@ class Generated(Struct, frozen=True):
     stop: StopReason
 
 
-def answers(
-    settings: SessionSettings, database: Path | None, version: str, n: int, command: tuple[str, ...] | None
-) -> Iterator[str]:
+def answers(settings: SessionSettings, database: Path | None, version: str, n: int, command: tuple[str, ...] | None) -> Iterator[str]:
     """JSON lines. Raises click.ClickException with one line. The database is only read: a program may have it open."""
     try:
         found = _find(database, version)
@@ -89,8 +87,7 @@ async def _draw(
         rng = random.Random(settings.seed)
         views = await session.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
         return [
-            Generated(p.text, v.text, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped")
-            for p, v in zip(asked, views, strict=True)
+            Generated(p.text, v.text, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped") for p, v in zip(asked, views, strict=True)
         ]
 
     return await with_session(settings, scratch, command, work)

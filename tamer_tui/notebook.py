@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from learners import protocol
-from learners.blobs import Assembler, BlobError, read_directory, split, write_directory
-from learners.protocol import Answer, Blob, Command, Judged, Lesson
+from learners.protocol import Answer, Blob, Command, Gated, Lesson
+from learners.versions.blobs import Assembler, BlobError, read_directory, split, write_directory
 from storage.journal import Journal, JournalError
 from storage.queries import Record, Taught
 from storage.records import (
@@ -144,9 +144,9 @@ class Notebook:
         for taught in lessons:
             self._sent.setdefault(taught.sample_set.uid, set()).add(taught.logged.seq)
         for start in range(0, len(lessons), REPLAY_CHUNK):
-            yield protocol.Replay(tuple(lesson_of(taught) for taught in lessons[start : start + REPLAY_CHUNK]))
+            yield protocol.Replay(lessons=tuple(lesson_of(taught) for taught in lessons[start : start + REPLAY_CHUNK]))
         if lessons:
-            yield protocol.Replay((), last=True)
+            yield protocol.Replay(lessons=(), last=True)
 
     def changes(self, set_uid: str) -> Iterator[Command]:
         """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
@@ -154,9 +154,9 @@ class Notebook:
         live = {logged.seq for logged in self.record.live(set_uid) if isinstance(logged.judgement, TEACHING)}
         self._sent[set_uid] = live
         for seq in sorted(sent - live):
-            yield protocol.Retract(seq)
+            yield protocol.Retract(seq=seq)
         for seq in sorted(live - sent):
-            yield protocol.Judge(lesson_of(self.record.lesson(seq)))
+            yield protocol.AddJudgement(lesson=lesson_of(self.record.lesson(seq)))
 
     # --- versions --------------------------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Notebook:
         except BlobError as error:
             raise SessionError(str(error)) from error
 
-    async def keep_version(self, judged: Judged) -> str:
+    async def keep_version(self, judged: Gated) -> str:
         """Write a verdict down: a published version's files first, then its row. Returns its id; ids follow the order of the verdicts."""
         async with self._numbering:
             if judged.published:
@@ -214,21 +214,23 @@ def lesson_of(taught: Taught) -> Lesson:
     if isinstance(tap, Tap | Arm):
         return _watched_lesson(taught, tap, messages)
     answers = tuple(answer_of(response, messages) for response in taught.responses)
-    return Lesson(taught.logged.seq, taught.logged.judgement, answers or (Answer("", messages, ""),))  # type: ignore[arg-type]
+    return Lesson(seq=taught.logged.seq, judgement=taught.logged.judgement, answers=answers or (Answer(uid="", messages=messages, text=""),))  # type: ignore[arg-type]
 
 
 def _watched_lesson(taught: Taught, tap: Tap | Arm, messages: tuple[Message, ...]) -> Lesson:
     """A tap, or a stretch of silence, with the answer as it was on the screen then; a tap on a whole answer with all that was shown of it."""
     shown = taught.shown
     if shown is None:
-        return Lesson(taught.logged.seq, tap, tuple(answer_of(r, messages) for r in taught.responses))
+        return Lesson(seq=taught.logged.seq, judgement=tap, answers=tuple(answer_of(r, messages) for r in taught.responses))
     whole = isinstance(tap, Tap) and tap.whole
     n = len(shown.token_ids) if whole else bisect_right(shown.seconds, tap.seconds)
-    answer = Answer(tap.response_uid, messages, "".join(shown.texts[:n]), (), shown.token_ids[:n])  # the same while it is drawn, and after
-    return Lesson(taught.logged.seq, tap, (answer,), () if whole else shown.seconds[:n], taught.window)
+    answer = Answer(
+        uid=tap.response_uid, messages=messages, text="".join(shown.texts[:n]), prompt_ids=(), token_ids=shown.token_ids[:n]
+    )  # the same while it is drawn, and after
+    return Lesson(seq=taught.logged.seq, judgement=tap, answers=(answer,), shown=() if whole else shown.seconds[:n], window=taught.window)
 
 
 def answer_of(response: Response, messages: tuple[Message, ...]) -> Answer:
     """A recorded answer as the engine reads it."""
     r = response
-    return Answer(r.uid, messages, r.text, r.prompt_ids, r.token_ids, r.stop)
+    return Answer(uid=r.uid, messages=messages, text=r.text, prompt_ids=r.prompt_ids, token_ids=r.token_ids, stop=r.stop)

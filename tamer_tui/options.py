@@ -42,9 +42,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines. [default: a set that ships]"),
     "system": option("--system", help="A system message before every prompt."),
     "temperature": option("--temperature", type=FiniteRange(0, 10, min_open=True), default=1.0, show_default=True),
-    "max_new_tokens": option(
-        "--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"
-    ),
+    "max_new_tokens": option("--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"),
     "nats": option("--nats", type=FiniteRange(0, 1000), default=NATS, show_default=True, help="Budget against the base, per 64 tokens."),
     "no_bias": option("--no-bias", is_flag=True, help="No steering by Ĥ: only adapters act."),
     "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),

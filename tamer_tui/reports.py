@@ -16,7 +16,7 @@ from tamer_tui import __version__
 from tamer_tui.notebook import SessionError
 
 
-class Stats(Struct, frozen=True):
+class StatsReport(Struct, frozen=True):
     """What `tamer stats --json` prints."""
 
     database: str
@@ -50,7 +50,7 @@ def stats_report(database: Path, as_json: bool) -> str:
     """Counts and the blind count. Raises SessionError."""
     with _reading(database) as record:
         acting = record.acting_version()
-        stats = Stats(
+        stats = StatsReport(
             str(database), record.base(), acting.id if acting else BASE_VERSION, record.counts(),
             record.blind_count(30), record.blind_count(), record.blind_count(policy="adapter"), record.habits(),
         )  # fmt: skip
@@ -125,4 +125,3 @@ def _reading(database: Path) -> Record:
         return Record(database)
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
-

@@ -197,7 +197,7 @@ class Session(Sitting):
             raise SessionError("opinions are shown after the commit", "it would not be blind before")
         messages, sampling = view.prompt.messages, self.settings.sampling
         found = [candidate.response(sampling) for candidate in view.candidates if candidate.ended]
-        self._send(protocol.Appraise(tuple(answer_of(response, messages) for response in found), by))
+        self._send(protocol.Appraise(answers=tuple(answer_of(response, messages) for response in found), by=by))
 
     async def undo(self) -> str:
         """Take the newest judgement back; its set comes back, answers intact. Says what was undone."""
@@ -315,7 +315,7 @@ class Session(Sitting):
         await notebook.activate(version, "rollback")
         for blob in blobs:
             self._send(blob)
-        self._send(protocol.Rollback(version, found.sha256 if found is not None else None))
+        self._send(protocol.Rollback(version=version, sha256=found.sha256 if found is not None else None))
         self.standing.held = self.standing.paused = True
         self._tell(Change.VERSION)
 
@@ -323,7 +323,7 @@ class Session(Sitting):
         """Act with a version of another database, whose versions lie under `root`; nothing is recorded."""
         for blob in blobs_in(root, sha256):
             self._send(blob)
-        self._send(protocol.Rollback(version, sha256))
+        self._send(protocol.Rollback(version=version, sha256=sha256))
 
     def versions(self) -> list[MarkedVersion]:
         """Newest first."""

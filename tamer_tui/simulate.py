@@ -91,7 +91,7 @@ class Simulation:
         self._random = random.Random(plan.seed)
         self._generating = self._judging = 0.0
         self._fitting = 0.0
-        self._idle = Idle(0.0)
+        self._idle = Idle(trained_seconds=0.0)
         session.observe(self._notice)
 
     async def run(self) -> Outcome:

@@ -150,10 +150,27 @@ class Sitting:
         held = self._notebook is not None and self._notebook.record.held()
         version, adapter = (BASE_VERSION, None) if held else self._send_acting_version()
         s, standing = self.settings, self.standing
-        self._send(protocol.Load(
-            s.model, s.quantize, s.device, adapter, version, s.seed, standing.nats, standing.bias, s.stages, standing.paused, s.metered,
-            s.sampling, _messages(self.split.train), _messages(self.split.gate), s.trust_remote_code, s.unigram, s.frozen_ppo,
-        ))  # fmt: skip
+        self._send(
+            protocol.Load(
+                model=s.model,
+                quantize=s.quantize,
+                device=s.device,
+                adapter=adapter,
+                version=version,
+                seed=s.seed,
+                nats=standing.nats,
+                bias=standing.bias,
+                stages=s.stages,
+                paused=standing.paused,
+                metered=s.metered,
+                sampling=s.sampling,
+                train_prompts=_messages(self.split.train),
+                gate_prompts=_messages(self.split.gate),
+                trust_remote_code=s.trust_remote_code,
+                unigram=s.unigram,
+                frozen_ppo=s.frozen_ppo,
+            )
+        )
         self._tell(Change.ENGINE)
 
     def _send_acting_version(self) -> tuple[str, str | None]:
@@ -209,7 +226,7 @@ class Sitting:
         database only became known after the model was loaded."""
         version, sha256 = self._send_acting_version()
         if held or sha256 is not None:
-            self._send(protocol.Rollback(version, sha256))
+            self._send(protocol.Rollback(version=version, sha256=sha256))
         if held:
             self.standing.held = self.standing.paused = True
         elif sha256 is not None:
@@ -262,17 +279,17 @@ class Sitting:
                 self._follow(event)
             case protocol.Learned() | protocol.Metrics() | protocol.Acting() | protocol.Idle():
                 self._learn(event)
-            case protocol.Foreseen(seq, judge, log_loss, right, pairs):
+            case protocol.Foreseen(seq=seq, judge=judge, log_loss=log_loss, right=right, pairs=pairs):
                 if self._notebook is not None:
                     self._notebook.keep(Prequential(seq, judge, log_loss, right, pairs), self._say)
-            case protocol.Appraised(_, appraisals, by):
+            case protocol.Appraised(h_epoch=_, appraisals=appraisals, by=by):
                 self.appraisals, self.appraised_by = {appraisal.uid: appraisal for appraisal in appraisals}, by
                 self._tell(Change.APPRAISED)
-            case protocol.Trained(run):
+            case protocol.Trained(run=run):
                 self._open_notebook().keep(run, self._say)
             case protocol.Blob():
                 self._receive(event)
-            case protocol.Judged():
+            case protocol.Gated():
                 self._spawn(self._publish(event))
             case protocol.Error():
                 self._complain(event)
@@ -318,7 +335,7 @@ class Sitting:
         except SessionError as error:
             self._say(str(error))
 
-    async def _publish(self, judged: protocol.Judged) -> None:
+    async def _publish(self, judged: protocol.Gated) -> None:
         """A verdict of the gate: on disk first, then the engine may act with it."""
         try:
             version = await self._open_notebook().keep_version(judged)
@@ -327,7 +344,7 @@ class Sitting:
             return
         self.standing.refused = "" if judged.published else f"{version} refused: {judged.reason}"
         if judged.published:
-            self._send(protocol.PublishAck(judged.sha256, version))
+            self._send(protocol.PublishAck(sha256=judged.sha256, version=version))
         self._tell(Change.VERSION)
 
     def _complain(self, error: protocol.Error) -> None:

@@ -64,7 +64,7 @@ class Standing:
                 self.learned = event
                 self.acting = (self.acting[0], event.beta, event.h_epoch)
                 self._changed = time.monotonic()
-            case protocol.Acting(version, beta, epoch):
+            case protocol.Acting(version=version, beta=beta, h_epoch=epoch):
                 self.acting, self._changed = (version, beta, epoch), time.monotonic()
             case protocol.Metrics():
                 if event.stage != "idle":

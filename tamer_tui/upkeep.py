@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from learners.blobs import BlobError, read_directory, write_directory
+from learners.versions.blobs import BlobError, read_directory, write_directory
 from storage.backup import back_up
 from storage.journal import JournalError
 from storage.queries import Record
@@ -15,7 +15,7 @@ from storage.verification import problems
 from tamer_tui.notebook import Notebook, SessionError
 
 
-class Verdict(Struct, frozen=True):
+class Verification(Struct, frozen=True):
     """What `tamer verify --json` prints."""
 
     database: str
@@ -24,7 +24,7 @@ class Verdict(Struct, frozen=True):
     problems: tuple[str, ...]
 
 
-def verify(database: Path) -> Verdict:
+def verify(database: Path) -> Verification:
     """Look at all that can be checked. Raises SessionError where the database cannot be read at all."""
     try:
         found = list(problems(database))
@@ -34,17 +34,17 @@ def verify(database: Path) -> Verdict:
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
     found += [line for version in published if (line := _damage(database, version.id, version.sha256))]
-    return Verdict(str(database), events, len(published), tuple(found))
+    return Verification(str(database), events, len(published), tuple(found))
 
 
-def in_words(verdict: Verdict) -> str:
+def in_words(verdict: Verification) -> str:
     if verdict.problems:
         return "\n".join([f"{verdict.database} is not as it was written:", *(f"  {line}" for line in verdict.problems)])
     versions = f"{verdict.versions} version{'s' if verdict.versions != 1 else ''}"
     return f"{verdict.database}: {verdict.events:,} events and {versions}, all as they were written"
 
 
-def as_json(verdict: Verdict) -> str:
+def as_json(verdict: Verification) -> str:
     return msgspec.json.encode(verdict).decode()
 
 

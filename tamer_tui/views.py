@@ -109,7 +109,7 @@ class CandidateView:
 
     def response(self, sampling: Sampling) -> Response:
         """For the record."""
-        started = self.started or Started(self.uid, (), BASE_VERSION, 0, 0.0, self.policy)
+        started = self.started or Started(uid=self.uid, prompt_ids=(), version=BASE_VERSION, h_epoch=0, beta=0.0, policy=self.policy)
         return Response(
             self.uid, self.set_uid, self.slot, self.policy, started.version, started.h_epoch, started.beta, self.seed, sampling,
             started.prompt_ids, tuple(self.token_ids), self.text, tuple(self.logprobs), tuple(self.unbiased_logprobs),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from learners.checkpoint import ModelError
+from learners.model.checkpoint import ModelError
 from learners.pocket.measuring import Drawn, Figures
 from learners.pocket.model import SHARPNESS
 

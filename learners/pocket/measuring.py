@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from learners.backbone import Backbone, forward
-from learners.decoding import Row, decode
+from learners.model.base import Backbone
+from learners.model.forward import forward
+from learners.model.loading import load_backbone
+from learners.model.sampling import Row, decode
 from learners.pocket.corpus import held_out_asks, held_out_prompts, reply
 from learners.pocket.labels import Labels, label
 from learners.pocket.model import ANSWER_TOKENS
@@ -54,7 +56,7 @@ class Drawn:
 
 def measure(directory: Path, prompts: int = PROMPTS) -> tuple[Figures, list[Drawn]]:
     """Figures of the model in `directory`, and the sets of answers that they are taken from. Raises ModelError."""
-    backbone = Backbone.load(str(directory), "none", "cpu")
+    backbone = load_backbone(str(directory), "none", "cpu")
     sets = draw(backbone, held_out_prompts(prompts, SEED))
     return figures(sets, perplexity(backbone)), sets
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from learners.checkpoint import POCKET, ModelError
-from learners.device import choose_device
+from learners.model.checkpoint import POCKET, ModelError
+from learners.model.device import choose_device
 from learners.pocket.card import Training, read_card, write_card
 from learners.pocket.corpus import corpus_hash
 from learners.pocket.measuring import measure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from storage.exchange.items import Comparison, Labelled, Messages, Ranked, Steps, Written
+from storage.exchange.items import Labelled, Messages, PreferencePair, Ranked, Steps, Written
 
 Row = dict[str, Any]
 Source = Literal["comparisons", "labelled", "written", "ranked", "steps"]
@@ -39,7 +39,7 @@ def answer(text: str) -> list[Row]:
 # --- TRL, OpenRLHF --------------------------------------------------------------------------------------------------------
 
 
-def trl_preference(item: Comparison) -> Row:
+def trl_preference(item: PreferencePair) -> Row:
     return {"prompt": chat(item.messages), "chosen": answer(item.chosen), "rejected": answer(item.rejected), "margin": item.margin}
 
 
@@ -67,7 +67,7 @@ def transcript(messages: Messages) -> str:
 # --- OpenAI ----------------------------------------------------------------------------------------------------------------
 
 
-def openai_dpo(item: Comparison) -> Row:
+def openai_dpo(item: PreferencePair) -> Row:
     asked = {"messages": chat(item.messages), "tools": [], "parallel_tool_calls": True}
     return {"input": asked, "preferred_output": answer(item.chosen), "non_preferred_output": answer(item.rejected)}
 
@@ -91,7 +91,7 @@ def _sharegpt(messages: Messages) -> tuple[str, list[Row]] | None:
     return system, [{"from": _FROM[message.role], "value": message.content} for message in turns]
 
 
-def factory_preference(item: Comparison) -> Row | None:
+def factory_preference(item: PreferencePair) -> Row | None:
     if (found := _sharegpt(item.messages)) is None:
         return None
     sides = {"chosen": {"from": "gpt", "value": item.chosen}, "rejected": {"from": "gpt", "value": item.rejected}}
@@ -124,7 +124,7 @@ _DATASET_INFO = {
 # --- Axolotl ---------------------------------------------------------------------------------------------------------------
 
 
-def axolotl_dpo(item: Comparison) -> Row:
+def axolotl_dpo(item: PreferencePair) -> Row:
     return {"messages": chat(item.messages), "chosen": answer(item.chosen)[0], "rejected": answer(item.rejected)[0]}
 
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from storage.database import JournalError
 from storage.exchange import lossless
-from storage.exchange.items import Comparison, Item, Labelled, Ranked, Steps, Written
+from storage.exchange.items import Item, Labelled, PreferencePair, Ranked, Steps, Written
 from storage.exchange.parsing import PARSERS, BadRow, Row
 from storage.journal import Journal
 from storage.provenance import Record as Writable
@@ -232,7 +232,7 @@ def _set(item: Item, uid: str, sitting: str, format: str) -> Iterator[Judgement 
     """A set with its answers, and what was said of them."""
     texts: tuple[str, ...]
     match item:
-        case Comparison(_, chosen, rejected, _):
+        case PreferencePair(_, chosen, rejected, _):
             texts = (chosen, rejected)
         case Ranked(_, answers, _):
             texts = answers
@@ -247,7 +247,7 @@ def _set(item: Item, uid: str, sitting: str, format: str) -> Iterator[Judgement 
     for slot, (answer, text) in enumerate(zip(answers, texts, strict=True)):
         yield Response.written_elsewhere(answer, uid, slot, text, format)
     match item:
-        case Comparison():
+        case PreferencePair():
             yield Ranking(uid, {answers[0]: 1, answers[1]: 2})
         case Ranked(_, _, ranks):
             yield Ranking(uid, {answer: rank for answer, rank in zip(answers, ranks, strict=True) if rank is not None})

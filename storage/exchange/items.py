@@ -10,7 +10,7 @@ Messages = tuple[Message, ...]
 """A prompt: ends with the user's turn."""
 
 
-class Comparison(NamedTuple):
+class PreferencePair(NamedTuple):
     """One answer that beat another."""
 
     messages: Messages
@@ -50,4 +50,4 @@ class Ranked(NamedTuple):
     ranks: tuple[int | None, ...]
 
 
-Item = Comparison | Labelled | Written | Steps | Ranked
+Item = PreferencePair | Labelled | Written | Steps | Ranked

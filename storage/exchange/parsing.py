@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from storage.exchange.items import Comparison, Item, Labelled, Messages, Ranked, Steps, Written
+from storage.exchange.items import Item, Labelled, Messages, PreferencePair, Ranked, Steps, Written
 from storage.records import Message
 
 Row = dict[str, Any]
@@ -103,10 +103,10 @@ def dense(ranks: Sequence[int], what: str = "the ranks") -> tuple[int, ...]:
     return tuple(ranks)
 
 
-def comparison(messages: Messages, chosen: str, rejected: str, margin: object = None) -> Comparison:
+def comparison(messages: Messages, chosen: str, rejected: str, margin: object = None) -> PreferencePair:
     if chosen == rejected:
         raise BadRow("chosen and rejected are the same")
-    return Comparison(prompt_of(messages), chosen, rejected, 1.0 if margin is None else number_of(margin, "margin"))
+    return PreferencePair(prompt_of(messages), chosen, rejected, 1.0 if margin is None else number_of(margin, "margin"))
 
 
 def ranked(messages: Messages, answers: Sequence[tuple[str, int]]) -> Ranked:
@@ -150,7 +150,7 @@ def trainer_row(row: Row) -> Iterator[Item]:
         raise BadRow(f"neither a comparison, a label nor an answer: it has {', '.join(sorted(map(str, row))[:5]) or 'nothing'}")
 
 
-def _preference(row: Row) -> Comparison:
+def _preference(row: Row) -> PreferencePair:
     margin = row.get("margin")
     if "prompt" in row:
         messages = messages_of(row["prompt"], "prompt")
@@ -163,7 +163,7 @@ def _preference(row: Row) -> Comparison:
     return comparison(messages, reply_of(row.get("chosen"), "chosen"), reply_of(row.get("rejected"), "rejected"), margin)
 
 
-def _implicit(chosen: Messages, rejected: Messages, margin: object = None) -> Comparison:
+def _implicit(chosen: Messages, rejected: Messages, margin: object = None) -> PreferencePair:
     """Two conversations that part at their last message."""
     if chosen[:-1] != rejected[:-1]:
         raise BadRow("chosen and rejected are answers to different conversations")

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import combinations, groupby
 from typing import NamedTuple
 
-from storage.exchange.items import Comparison, Labelled, Messages, Ranked, Written
+from storage.exchange.items import Labelled, Messages, PreferencePair, Ranked, Written
 from storage.records import Message
 
 GOOD, BAD = 5, 3
@@ -48,7 +48,7 @@ class Reader:
     def _messages(self, node_id: int) -> Messages:
         return tuple(Message(role, content) for role, content in self._connection.execute(_PROMPT, (node_id,)))
 
-    def comparisons(self) -> Iterator[Comparison]:
+    def comparisons(self) -> Iterator[PreferencePair]:
         """From rankings, then from ratings, then from corrections."""
         for found in self._rankings():
             yield from _of_ranks(found)
@@ -56,7 +56,7 @@ class Reader:
             yield from _of_ratings(found)
         for messages, original, text in self._corrections():
             if original.strip() and original != text:
-                yield Comparison(messages, text, original, 1.0)
+                yield PreferencePair(messages, text, original, 1.0)
 
     def labelled(self) -> Iterator[Labelled]:
         """From ratings, rankings without ratings, corrections and demonstrations."""
@@ -130,7 +130,7 @@ class Reader:
             yield self.messages(node_id), text
 
 
-def _of_ranks(found: Set) -> Iterator[Comparison]:
+def _of_ranks(found: Set) -> Iterator[PreferencePair]:
     last = max((rank for rank in found.values if rank is not None), default=0) + 1  # where those without a rank stand
     places = [(last if rank is None else rank, answer) for rank, answer in zip(found.values, found.answers, strict=True)]
     most = max(1, len(places) - 1)
@@ -138,14 +138,14 @@ def _of_ranks(found: Set) -> Iterator[Comparison]:
         if one == other or not first.strip() or not second.strip() or first == second:
             continue
         margin = abs(one - other) / most if found.strength is None else found.strength / 3
-        yield Comparison(found.messages, *((first, second) if one < other else (second, first)), round(margin, 6))
+        yield PreferencePair(found.messages, *((first, second) if one < other else (second, first)), round(margin, 6))
 
 
-def _of_ratings(found: Set) -> Iterator[Comparison]:
+def _of_ratings(found: Set) -> Iterator[PreferencePair]:
     for (one, first), (other, second) in combinations(zip(found.values, found.answers, strict=True), 2):
         if one is None or other is None or one == other or not first.strip() or not second.strip() or first == second:
             continue
-        yield Comparison(found.messages, *((first, second) if one > other else (second, first)), round(abs(one - other) / 6, 6))
+        yield PreferencePair(found.messages, *((first, second) if one > other else (second, first)), round(abs(one - other) / 6, 6))
 
 
 def _ends(found: Set) -> Iterator[Labelled]:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from msgspec.structs import replace
 
-from storage.exchange.items import Comparison, Item, Labelled, Messages, Ranked, Steps, Written
+from storage.exchange.items import Item, Labelled, Messages, PreferencePair, Ranked, Steps, Written
 
 PATTERNS = {
     "key": re.compile(
@@ -47,8 +47,8 @@ class Redactor:
         """The same with every text redacted."""
         messages = self.messages(item.messages)
         match item:
-            case Comparison(_, chosen, rejected, margin):
-                return Comparison(messages, self.text(chosen), self.text(rejected), margin)
+            case PreferencePair(_, chosen, rejected, margin):
+                return PreferencePair(messages, self.text(chosen), self.text(rejected), margin)
             case Labelled(_, answer, good):
                 return Labelled(messages, self.text(answer), good)
             case Written(_, text):

@@ -90,9 +90,7 @@ class WritingArena(ArenaView):
         now = f"{self.session.standing.nats:g}"
         self._edit(NumberScreen, "budget in nats per 64 tokens, 0 to 1000", "nats", now, "", change, "the budget is set")
 
-    def _edit(
-        self, screen: type[EditorScreen], title: str, name: str, text: str, above: str, use: Callable[[str], object], done: str
-    ) -> None:
+    def _edit(self, screen: type[EditorScreen], title: str, name: str, text: str, above: str, use: Callable[[str], object], done: str) -> None:
         async def written(result: Written | None) -> None:
             if result is None:
                 return

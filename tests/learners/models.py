@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from learners.adapters import lora_parameters
-from learners.backbone import Backbone
+from learners.model.base import Backbone
+from learners.model.loading import load_backbone
+from learners.model.lora import lora_parameters
 from storage.records import Message
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -27,7 +28,7 @@ QUANTIZED = ("none", "nf4", "int8")
 @functools.cache
 def stories(quantize: str = "none") -> Backbone:
     """stories260k, loaded once in a test run."""
-    return Backbone.load(str(STORIES), quantize, "cpu")
+    return load_backbone(str(STORIES), quantize, "cpu")
 
 
 @functools.cache
@@ -39,7 +40,7 @@ def random_llama() -> Backbone:
         vocab_size=50257, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=128, bos_token_id=None, eos_token_id=50256, pad_token_id=None,
     )  # fmt: skip
-    return Backbone.load(str(saved(LlamaForCausalLM, config)), "none", "cpu")
+    return load_backbone(str(saved(LlamaForCausalLM, config)), "none", "cpu")
 
 
 @functools.cache
@@ -48,7 +49,7 @@ def random_gpt2() -> Backbone:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(vocab_size=50257, n_embd=32, n_layer=2, n_head=2, n_positions=64)
-    return Backbone.load(str(saved(GPT2LMHeadModel, config)), "none", "cpu")
+    return load_backbone(str(saved(GPT2LMHeadModel, config)), "none", "cpu")
 
 
 @functools.cache
@@ -61,7 +62,7 @@ def random_experts() -> Backbone:
         num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=24, max_position_embeddings=128,
         bos_token_id=None, eos_token_id=50256, pad_token_id=None,
     )  # fmt: skip
-    return Backbone.load(str(saved(Qwen2MoeForCausalLM, config)), "none", "cpu")
+    return load_backbone(str(saved(Qwen2MoeForCausalLM, config)), "none", "cpu")
 
 
 def saved(kind: type, config: object, seed: int = 0) -> Path:

@@ -72,9 +72,7 @@ class Desk:
     ) -> None:
         """Writes a set and its answers. `fields` are those of the acting answers."""
         blind_slots = (f"{uid}a", f"{uid}b") if blind else (None, None)
-        written = [
-            self.journal.write(SampleSet(uid, SITTING.uid, Prompt.of(f"prompt of {uid}"), k, purpose, *blind_slots))
-        ]
+        written = [self.journal.write(SampleSet(uid, SITTING.uid, Prompt.of(f"prompt of {uid}"), k, purpose, *blind_slots))]
         for slot in range(k):
             policy: Policy = "base" if slot == 0 else acting
             written.append(self.journal.write(answer(uid, slot, policy, **(fields if slot else {}))))

@@ -80,8 +80,7 @@ def test_a_row_cannot_be_changed(other_program: sqlite3.Connection, table: str, 
 def test_a_row_cannot_be_replaced_by_one_that_shares_only_its_uid(other_program: sqlite3.Connection) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="events is append-only and has this row already"):
         other_program.execute(
-            "INSERT OR REPLACE INTO events (uid, kind, sitting_id, utc, payload)"
-            " SELECT uid, 'skip', sitting_id, utc, '{}' FROM events LIMIT 1"
+            "INSERT OR REPLACE INTO events (uid, kind, sitting_id, utc, payload) SELECT uid, 'skip', sitting_id, utc, '{}' FROM events LIMIT 1"
         )
 
 

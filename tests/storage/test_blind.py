@@ -52,9 +52,7 @@ WIN, TIE, LOSS, NOT_COUNTED = (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)
         ([Ranking("s1", {"s1b": 1}), Undo(1)], NOT_COUNTED),
     ],
 )
-def test_one_set_counts_as_a_person_would_count_it(
-    desk: Desk, judgements: list[Judgement], counted: tuple[int, int, int]
-) -> None:
+def test_one_set_counts_as_a_person_would_count_it(desk: Desk, judgements: list[Judgement], counted: tuple[int, int, int]) -> None:
     desk.show("s1")
     for judgement in judgements:
         desk.say(judgement)

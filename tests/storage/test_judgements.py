@@ -73,9 +73,7 @@ def test_live_judgements_can_be_read_for_one_set(shown: Desk) -> None:
     ],
     ids=repr,
 )
-def test_a_judgement_that_does_not_fit_is_refused_in_one_clear_line(
-    shown: Desk, judgement: Judgement, line: str
-) -> None:
+def test_a_judgement_that_does_not_fit_is_refused_in_one_clear_line(shown: Desk, judgement: Judgement, line: str) -> None:
     refusal = shown.refusal(judgement)
     assert refusal.startswith(line)
     assert "\n" not in refusal
@@ -106,9 +104,7 @@ def test_a_second_ranking_of_a_set_waits_until_the_first_is_undone(shown: Desk) 
     ],
     ids=["rating", "correction", "demonstration"],
 )
-def test_the_newest_counts_and_undoing_it_brings_the_earlier_back(
-    shown: Desk, first: Judgement, second: Judgement, third: Judgement
-) -> None:
+def test_the_newest_counts_and_undoing_it_brings_the_earlier_back(shown: Desk, first: Judgement, second: Judgement, third: Judgement) -> None:
     for judgement in (first, second, third):
         shown.say(judgement)
     assert live_seqs(shown) == [3]

@@ -51,9 +51,7 @@ def test_answers_come_back_to_the_last_bit_in_the_order_of_their_slots(desk: Des
     desk.journal.write(SampleSet("s1", SITTING.uid, Prompt.of("hello"), 3))
     written = [
         answer("s1", 0, "base"),
-        answer(
-            "s1", 1, "adapter", version="v7", stop="stopped", token_ids=(), logprobs=(), unbiased_logprobs=(), times=()
-        ),
+        answer("s1", 1, "adapter", version="v7", stop="stopped", token_ids=(), logprobs=(), unbiased_logprobs=(), times=()),
         answer("s1", 2, logprobs=(), unbiased_logprobs=(), times=(0.0, 0.1, 1e300), prompt_ids=(), text=""),
     ]
     for response in reversed(written):
@@ -65,9 +63,7 @@ def test_answers_come_back_to_the_last_bit_in_the_order_of_their_slots(desk: Des
 def test_tokens_can_be_read_by_any_tool(desk: Desk) -> None:
     desk.show("s1", k=1)
     with closing(sqlite3.connect(desk.path)) as other:
-        rows = other.execute(
-            "SELECT token_id, logprob, unbiased_logprob, seconds FROM tokens ORDER BY position"
-        ).fetchall()
+        rows = other.execute("SELECT token_id, logprob, unbiased_logprob, seconds FROM tokens ORDER BY position").fetchall()
     assert rows[1] == (8, -2.5, -2.25, 0.2)
 
 
@@ -89,9 +85,7 @@ def test_a_lesson_carries_the_answers_that_its_judgement_speaks_of(desk: Desk) -
     s1, s2, s3 = (desk.record.responses(uid) for uid in ("s1", "s2", "s3"))
     assert len(s2) == 1
     assert [list(lesson.responses) for lesson in lessons] == [s1, [s1[1]], [s3[0]], []]
-    assert [lesson.sample_set for lesson in lessons] == [
-        desk.record.sample_set(uid) for uid in ("s1", "s1", "s3", "s2")
-    ]
+    assert [lesson.sample_set for lesson in lessons] == [desk.record.sample_set(uid) for uid in ("s1", "s1", "s3", "s2")]
 
 
 def test_only_what_is_live_is_taught(desk: Desk) -> None:

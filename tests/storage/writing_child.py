@@ -28,9 +28,7 @@ def teach(journal: Journal) -> None:
         uid = new_uid()
         journal.write(SampleSet(uid, SITTING.uid, Prompt.of(f"prompt {n % 7}"), 3))
         for slot in range(3):
-            acknowledge(
-                journal, answer(uid, slot, token_ids=tuple(range(40)), logprobs=(), unbiased_logprobs=(), times=())
-            )
+            acknowledge(journal, answer(uid, slot, token_ids=tuple(range(40)), logprobs=(), unbiased_logprobs=(), times=()))
         judgements: list[Judgement] = [
             Ranking(uid, {f"{uid}a": 1, f"{uid}b": 2, f"{uid}c": 2}),
             Rating(uid, f"{uid}a", 1 + n % 7),

@@ -1,6 +1,6 @@
 """The Arena to look at, without a model: stories from a script, a version now and then.
 
-    python -m tests.tamer_tui.demo [-k 4] [--slow] [--broken]
+python -m tests.tamer_tui.demo [-k 4] [--slow] [--broken]
 """
 
 from __future__ import annotations
@@ -32,26 +32,41 @@ class Storyteller(FakeEngine):
             asyncio.get_running_loop().create_task(self._load_slowly(command))
             return
         super().send(command)
-        if isinstance(command, protocol.Judge):
+        if isinstance(command, protocol.AddJudgement):
             asyncio.get_running_loop().create_task(self._train(len(self.lessons)))
 
     async def _load_slowly(self, command: protocol.Load) -> None:
         for step in range(20):
             left = (20 - step) * self.loading_seconds / 20
-            self.emit(protocol.Loading("libraries") if step < 4 else protocol.Loading("weights", step * 5e7, 1e9, left))
+            self.emit(
+                protocol.Loading(what="libraries") if step < 4 else protocol.Loading(what="weights", done=step * 5e7, total=1e9, seconds_left=left)
+            )
             await asyncio.sleep(self.loading_seconds / 20)
         super().send(command)
 
     async def _train(self, lessons: int) -> None:
         for step in range(1, 31):
-            self.emit(protocol.Metrics("reward", step, 30, (30 - step) * 0.1, loss=0.7 / (1 + step / 10), accuracy=0.5 + 0.3 * step / (step + 5)))
+            self.emit(
+                protocol.Metrics(
+                    stage="reward",
+                    step=step,
+                    of=30,
+                    seconds_left=(30 - step) * 0.1,
+                    loss=0.7 / (1 + step / 10),
+                    accuracy=0.5 + 0.3 * step / (step + 5),
+                )
+            )
             await asyncio.sleep(0.02)
         for step in range(1, 61):
             kl, loss = 6 * step / (step + 10), 0.3 / (1 + step / 8)
-            self.emit(protocol.Metrics("distill", step, 60, (60 - step) * 0.1, loss=loss, kl=kl))
+            self.emit(protocol.Metrics(stage="distill", step=step, of=60, seconds_left=(60 - step) * 0.1, loss=loss, kl=kl))
             await asyncio.sleep(0.03)
         for step in range(1, 41):
-            self.emit(protocol.Metrics("ppo", step, 40, (40 - step) * 0.2, reward=0.1 * step**0.5, kl=5 + step / 40, loss=float("nan")))
+            self.emit(
+                protocol.Metrics(
+                    stage="ppo", step=step, of=40, seconds_left=(40 - step) * 0.2, reward=0.1 * step**0.5, kl=5 + step / 40, loss=float("nan")
+                )
+            )
             await asyncio.sleep(0.03)
         self.publish("worse on 12 prompts (38% won)" if lessons % 3 == 2 else "better on 12 prompts (71% won)", lessons % 3 != 2)
 
@@ -59,6 +74,7 @@ class Storyteller(FakeEngine):
 async def show(k: int, slow: bool, broken: bool) -> None:
     """Until the operator leaves."""
     with tempfile.TemporaryDirectory() as folder:
+
         def engine() -> Storyteller:
             made = Storyteller([" ".join([story] * 3) for story in STORIES], token_seconds=0.03, ready=not broken)
             made.loading_seconds = 6.0 if slow else 0.0

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from learners import protocol
-from learners.blobs import digest, split
 from learners.protocol import Command, Event, Piece
+from learners.versions.blobs import digest, split
 from storage.records import BASE_VERSION, Run, new_uid
 
 STORIES = (
     "Lily went to the park and saw a big red ball. She was so happy that she laughed and ran to play with her friend Tom.",
-    "The dog was sad. It had no home. Then a kind girl came and said, \"You can live with me!\" The dog wagged its tail.",
+    'The dog was sad. It had no home. Then a kind girl came and said, "You can live with me!" The dog wagged its tail.',
     "One day it rained and rained. The bird hid under a leaf [/b] and waited. It was cold and it was long.",
     "He took the toy and did not share. His mom was not pleased. The end.",
     "The little frog jumped over the log, and over the stone, and over the pond, and never once looked back at all.",
@@ -64,74 +64,111 @@ class FakeEngine:
         match command:
             case protocol.Load():
                 self._load(command)
-            case protocol.Replay(lessons, last):
+            case protocol.Replay(lessons=lessons, last=last):
                 self.lessons |= {lesson.seq: lesson for lesson in lessons}
                 if last:
                     self._learn(0)
-            case protocol.Judge(lesson):
+            case protocol.AddJudgement(lesson=lesson):
                 self.lessons[lesson.seq] = lesson
                 self._learn(lesson.seq)
                 if len(self.lessons) == self.publish_after:
                     self.publish()
-            case protocol.Retract(seq):
+            case protocol.Retract(seq=seq):
                 self.lessons.pop(seq, None)
                 self._learn(seq)
-            case protocol.Generate(candidates):
+            case protocol.Generate(requests=candidates):
                 for slot, candidate in enumerate(candidates):
                     self._draw(candidate, self.texts[slot % len(self.texts)])
-            case protocol.ResumeFrom(uid, n_tokens):
+            case protocol.ResumeFrom(uid=uid, n_tokens=n_tokens):
                 self._redraw(uid, n_tokens)
-            case protocol.Stop(uids):
+            case protocol.Stop(uids=uids):
                 for uid in uids or tuple(self._open):
                     self._end(uid, "stopped")
-            case protocol.PublishAck(_, version):
+            case protocol.PublishAck(sha256=_, version=version):
                 self.version = version
-                self.emit(protocol.Acting(version, 0.1, self.epoch))
-            case protocol.Rollback(version):
+                self.emit(protocol.Acting(version=version, beta=0.1, h_epoch=self.epoch))
+            case protocol.Rollback(version=version):
                 self.version = version
-                self.emit(protocol.Acting(version, 0.1, self.epoch))
-            case protocol.Appraise(answers, by):
+                self.emit(protocol.Acting(version=version, beta=0.1, h_epoch=self.epoch))
+            case protocol.Appraise(answers=answers, by=by):
                 found = tuple(_appraisal(answer) for answer in answers)
-                self.emit(protocol.Appraised(self.epoch, found if by == "human_reward" or self.lessons else (), by))
+                self.emit(protocol.Appraised(h_epoch=self.epoch, appraisals=found if by == "human_reward" or self.lessons else (), by=by))
             case protocol.Set():
                 asked = command.train_seconds is not None or command.train_steps is not None or command.flush
                 if asked and not self.silent:
-                    self.emit(protocol.Idle(command.train_seconds or 0.0, "the grant is used up"))
+                    self.emit(protocol.Idle(trained_seconds=command.train_seconds or 0.0, reason="the grant is used up"))
 
     def publish(self, reason: str = "better on 12 prompts (71% won)", published: bool = True) -> None:
         """Train a little, pass the gate, publish (or be refused)."""
         run = Run(new_uid(), "distill", tuple(sorted(self.lessons)), 0, 60, 6.0, "{}")
         for step in (20, 40, 60):
-            self.emit(protocol.Metrics("distill", step, 60, (60 - step) * 0.1, loss=1.0 / step, kl=5.8))
-        self.emit(protocol.Metrics("reward", 10, 10, 0.0, loss=0.4, accuracy=0.83))
-        self.emit(protocol.Trained(run))
+            self.emit(protocol.Metrics(stage="distill", step=step, of=60, seconds_left=(60 - step) * 0.1, loss=1.0 / step, kl=5.8))
+        self.emit(protocol.Metrics(stage="reward", step=10, of=10, seconds_left=0.0, loss=0.4, accuracy=0.83))
+        self.emit(protocol.Trained(run=run))
         files = {"adapter_config.json": b"{}", "adapter_model.safetensors": self.version.encode(), "manifest.json": new_uid().encode()}
         if published:
             for blob in split(files):
                 self.emit(blob)
         sha256 = digest(files) if published else ""
         code = "published" if published else "worse"
-        self.emit(protocol.Judged(sha256, self.version, "distill", published, reason, code, (run.uid,), 0, 5.8, 0.71, self.epoch))
+        self.emit(
+            protocol.Gated(
+                sha256=sha256,
+                parent=self.version,
+                stage="distill",
+                published=published,
+                reason=reason,
+                reason_code=code,
+                runs=(run.uid,),
+                seed=0,
+                kl=5.8,
+                win_rate=0.71,
+                h_epoch=self.epoch,
+            )
+        )
 
     def _load(self, load: protocol.Load) -> None:
-        self.emit(protocol.Loading("libraries"))
-        self.emit(protocol.Loading("weights", 5e5, 1e6, 2.0))
+        self.emit(protocol.Loading(what="libraries"))
+        self.emit(protocol.Loading(what="weights", done=5e5, total=1e6, seconds_left=2.0))
         if self.loads:
-            self.emit(protocol.Ready(
-                self.base_hash, load.model, 5, 260032, 512, 64, "cpu", "none", 2_500_000, 1_040_000, 512, self.chat_template, load.version
-            ))  # fmt: skip
+            self.emit(
+                protocol.Ready(
+                    base_hash=self.base_hash,
+                    model=load.model,
+                    layers=5,
+                    parameters=260032,
+                    vocabulary=512,
+                    width=64,
+                    device="cpu",
+                    quantize="none",
+                    memory_bytes=2_500_000,
+                    base_bytes=1_040_000,
+                    context=512,
+                    chat_template=self.chat_template,
+                    version=load.version,
+                )
+            )
 
     def _learn(self, seq: int) -> None:
         self.epoch += 1
         kinds = [type(lesson.judgement).__name__ for lesson in self.lessons.values()]
-        counts = (kinds.count("Ranking"), kinds.count("Rating"), kinds.count("Correction"))
-        self.emit(protocol.Learned(seq, self.epoch, 12.0, 0.1, *counts, log_loss=0.5, accuracy=0.8))
+        counts = {"rankings": kinds.count("Ranking"), "ratings": kinds.count("Rating"), "corrections": kinds.count("Correction")}
+        self.emit(protocol.Learned(seq=seq, h_epoch=self.epoch, milliseconds=12.0, beta=0.1, **counts, log_loss=0.5, accuracy=0.8))
 
-    def _draw(self, candidate: protocol.Candidate, text: str) -> None:
+    def _draw(self, candidate: protocol.AnswerRequest, text: str) -> None:
         uid = candidate.uid
         steered = candidate.policy == "acting" and bool(self.lessons)
         version = BASE_VERSION if candidate.policy == "base" else self.version
-        self.emit(protocol.Started(uid, (1, 2, 3), version, self.epoch if steered else 0, 0.1 if steered else 0.0, candidate.policy))
+        self.emit(
+            protocol.Started(
+                uid=uid,
+                prompt_ids=(1, 2, 3),
+                version=version,
+                h_epoch=self.epoch if steered else 0,
+                beta=0.1 if steered else 0.0,
+                policy=candidate.policy,
+            )
+        )
         self._said[uid] = 0
         self._texts[uid] = text
         self._open[uid] = asyncio.get_running_loop().create_task(self._speak(uid, text))
@@ -142,13 +179,17 @@ class FakeEngine:
             task.cancel()
         words = self._texts[uid].split(" ")
         self._texts[uid] = text = " ".join([*words[:n_tokens], *(word.upper() for word in words[n_tokens:])])
-        self.emit(protocol.Started(uid, (1, 2, 3), self.version, self.epoch, 0.1, "acting"))
+        self.emit(protocol.Started(uid=uid, prompt_ids=(1, 2, 3), version=self.version, h_epoch=self.epoch, beta=0.1, policy="acting"))
         self._open[uid] = asyncio.get_running_loop().create_task(self._speak(uid, text, n_tokens))
 
     async def _speak(self, uid: str, text: str, start: int = 0) -> None:
         words = [word if i == 0 else " " + word for i, word in enumerate(text.split(" "))]
         for i, word in list(enumerate(words))[start:]:
-            self.emit(protocol.Tokens((Piece(uid, i, (i,), (word,), (-1.0,), (-1.1,), (i * 0.01,)),)))
+            self.emit(
+                protocol.Tokens(
+                    pieces=(Piece(uid=uid, start=i, ids=(i,), texts=(word,), logprobs=(-1.0,), unbiased_logprobs=(-1.1,), times=(i * 0.01,)),)
+                )
+            )
             self._said[uid] += len(word)
             if self.token_seconds:
                 await asyncio.sleep(self.token_seconds)
@@ -163,10 +204,12 @@ class FakeEngine:
             task.cancel()
             slot = int(uid[-1]) if uid[-1].isdigit() else 0
             text = self.texts[slot % len(self.texts)][: self._said[uid]]
-        self.emit(protocol.Ended(uid, reason, text, len(text.split()), 2.0, 0.5))  # type: ignore[arg-type]
+        self.emit(protocol.Ended(uid=uid, reason=reason, text=text, n_tokens=len(text.split()), kl=2.0, seconds=0.5))  # type: ignore[arg-type]
 
 
 def _appraisal(answer: protocol.Answer) -> protocol.Appraisal:
     """Likes words with an `h` in them, and dislikes very short ones."""
     words = tuple(word if i == 0 else " " + word for i, word in enumerate(answer.text.split(" ")))
-    return protocol.Appraisal(answer.uid, words, tuple(1.0 if "h" in word else -1.0 if len(word.strip()) < 4 else 0.0 for word in words))
+    return protocol.Appraisal(
+        uid=answer.uid, texts=words, rewards=tuple(1.0 if "h" in word else -1.0 if len(word.strip()) < 4 else 0.0 for word in words)
+    )

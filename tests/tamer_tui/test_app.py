@@ -28,7 +28,7 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_screen_with_one_line_and
 ) -> None:
     engine = FakeEngine(ready=False)
     session = session_over(engine, tmp_path / "a.db")
-    asyncio.get_running_loop().call_soon(lambda: engine.emit(Error("no config.json in fake", "pass a directory", fatal=True)))
+    asyncio.get_running_loop().call_soon(lambda: engine.emit(Error(what="no config.json in fake", hint="pass a directory", fatal=True)))
     assert await asyncio.wait_for(_run(session, headless=True), 20) == 1
     assert capsys.readouterr().err == "Error: no config.json in fake: pass a directory\n"
     assert not (tmp_path / "a.db").exists()

@@ -13,7 +13,7 @@ from tamer_tui.engine_client import LONGEST_LOG, EngineClient
 
 SAYS = "import sys; sys.stdout.write({!r}); sys.stdout.flush()"
 READS = "import sys\nfor line in sys.stdin: pass\n"
-LOADING = protocol.encode(Loading("weights", 1.0, 2.0)).decode()
+LOADING = protocol.encode(Loading(what="weights", done=1.0, total=2.0)).decode()
 
 
 class Ear:
@@ -41,7 +41,7 @@ async def listen(script: str, log: Path | None = None, on_event: Callable[[Event
 async def test_lines_that_are_no_events_are_counted_and_told_and_the_rest_is_heard() -> None:
     client, ear = await listen(SAYS.format("Last login: Monday\n" + LOADING + '{"type":"nonsense"}\n\xff\n' + LOADING))
     await ear.ended()
-    assert ear.events.count(Loading("weights", 1.0, 2.0)) == 2
+    assert ear.events.count(Loading(what="weights", done=1.0, total=2.0)) == 2
     told = [event for event in ear.events if isinstance(event, Error)]
     assert client.malformed == 3 and len(told) == 2, "what a login shell says before the engine speaks is passed over"
     assert not any(error.fatal for error in told) and told[-1].what.startswith("3 lines")
@@ -51,7 +51,7 @@ async def test_a_line_beyond_the_limit_is_passed_over() -> None:
     script = f"import sys; sys.stdout.write('x' * {protocol.MAX_LINE + 10} + '\\n' + {LOADING!r})"
     client, ear = await listen(script)
     await ear.ended()
-    assert client.malformed >= 1 and Loading("weights", 1.0, 2.0) in ear.events
+    assert client.malformed >= 1 and Loading(what="weights", done=1.0, total=2.0) in ear.events
 
 
 async def test_death_is_told_with_the_signal_and_the_last_line_of_this_engine_s_log(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_an_engine_outlives_neither_the_pipe_nor_a_flood(tmp_path: Path) -
     script = "import sys\nfor line in sys.stdin:\n    sys.stdout.write(" + repr(LOADING) + " * 20)\nsys.stdout.flush()\n"
     client, ear = await listen(script)
     for _ in range(2000):
-        client.send(protocol.Stop(("u" * 40,)))
+        client.send(protocol.Stop(uids=("u" * 40,)))
     assert client._process is not None and client._process.stdin is not None
     client._process.stdin.close()
     await ear.ended()

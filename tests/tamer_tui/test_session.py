@@ -60,7 +60,7 @@ async def test_a_ranking_is_on_disk_before_the_engine_hears_of_it(tmp_path: Path
             (logged,) = record.live()
         assert logged.seq == seq and isinstance(logged.judgement, Ranking)
         assert logged.judgement.ranks == {b: 1, d: 2, a: 2, c: 3}, "ranks are dense"
-        (judge,) = [c for c in engine.received if isinstance(c, protocol.Judge)]
+        (judge,) = [c for c in engine.received if isinstance(c, protocol.AddJudgement)]
         assert judge.lesson.seq == seq and len(judge.lesson.answers) == 4
         assert all(answer.token_ids for answer in judge.lesson.answers)
 
@@ -91,10 +91,10 @@ async def test_undo_brings_the_set_back_with_its_answers_and_redo_restores_the_r
         assert await session.undo() == "undone: the ranking"
         assert session.current.uid == first.uid and not session.current.committed
         assert [c.text for c in session.current.candidates] == texts
-        assert protocol.Retract(seq) in engine.received
+        assert protocol.Retract(seq=seq) in engine.received
         assert await session.redo() == "redone: the ranking"
         assert session.current.committed and session.current.ranks == ranks
-        assert [c.lesson.seq for c in engine.received if isinstance(c, protocol.Judge)] == [seq, seq]
+        assert [c.lesson.seq for c in engine.received if isinstance(c, protocol.AddJudgement)] == [seq, seq]
 
 
 async def test_a_newer_score_replaces_the_older_one_and_clearing_takes_it_back(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_a_newer_score_replaces_the_older_one_and_clearing_takes_it_back(t
         uid = uids(session)[0]
         first = await session.rate(uid, 3)
         second = await session.rate(uid, 6)
-        assert set(engine.lessons) == {second} and protocol.Retract(first) in engine.received
+        assert set(engine.lessons) == {second} and protocol.Retract(seq=first) in engine.received
         await session.undo()
         assert set(engine.lessons) == {first} and session.current.candidate(uid).ratings == {"overall": 3}
         await session.clear_rating(uid)
@@ -268,7 +268,7 @@ async def test_what_a_dying_engine_said_is_the_reason_that_is_given(tmp_path: Pa
         engine.silent = True
         waiting = asyncio.ensure_future(session.grant(seconds=1.0))
         await asyncio.sleep(0)
-        engine.emit(protocol.Error("out of memory", "try --quantize nf4", fatal=True))
+        engine.emit(protocol.Error(what="out of memory", hint="try --quantize nf4", fatal=True))
         await until(session, lambda: session.engine_state is EngineState.DEAD)
         engine.die()
         with pytest.raises(SessionError, match="out of memory: try --quantize nf4"):
@@ -279,7 +279,7 @@ async def test_an_error_before_the_model_is_there_ends_the_waiting(tmp_path: Pat
     engine = FakeEngine(ready=False)
     session = TapSession(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
     await session.start()
-    engine.emit(protocol.Error("not a command: nonsense", "the terminal and the engine must be of one version"))
+    engine.emit(protocol.Error(what="not a command: nonsense", hint="the terminal and the engine must be of one version"))
     with pytest.raises(SessionError, match="of one version"):
         await session.wait_ready()
     await session.close()
@@ -307,9 +307,7 @@ async def test_verdicts_that_come_together_get_ids_of_their_own(tmp_path: Path) 
         for i in range(4):
             engine.publish(f"number {i}", published=i == 1)
         await until(session, lambda: len(session.versions()) == 4)
-        assert [(v.id, v.reason, v.published) for v in reversed(session.versions())] == [
-            (f"v{i + 1}", f"number {i}", i == 1) for i in range(4)
-        ]
+        assert [(v.id, v.reason, v.published) for v in reversed(session.versions())] == [(f"v{i + 1}", f"number {i}", i == 1) for i in range(4)]
 
 
 async def test_nothing_is_asked_of_an_engine_that_is_dead(tmp_path: Path) -> None:
@@ -343,7 +341,7 @@ async def test_a_database_that_was_made_for_nothing_is_not_left_behind(tmp_path:
     engine = FakeEngine(ready=False)
     session = TapSession(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "new" / "a.db")
     await session.start()
-    engine.emit(protocol.Error("no config.json in fake", "pass a directory", fatal=True))
+    engine.emit(protocol.Error(what="no config.json in fake", hint="pass a directory", fatal=True))
     with pytest.raises(SessionError, match="no config"):
         await session.wait_ready()
     assert session.refused == "no config.json in fake: pass a directory"

@@ -27,7 +27,7 @@ class ScriptedEngine(FakeEngine):
 
     says = {"base": "dull", "acting": "good", "adapter": "fair"}
 
-    def _draw(self, candidate: protocol.Candidate, text: str) -> None:
+    def _draw(self, candidate: protocol.AnswerRequest, text: str) -> None:
         super()._draw(candidate, self.says[candidate.policy])
 
 
@@ -62,8 +62,8 @@ async def simulated(path: Path, plan: Plan, engine: FakeEngine | None = None, **
         await session.close()
 
 
-def asked(engine: FakeEngine) -> list[list[protocol.Candidate]]:
-    return [list(command.candidates) for command in engine.received if isinstance(command, protocol.Generate)]
+def asked(engine: FakeEngine) -> list[list[protocol.AnswerRequest]]:
+    return [list(command.requests) for command in engine.received if isinstance(command, protocol.Generate)]
 
 
 def granted(engine: FakeEngine) -> list[tuple[float | None, int | None, bool]]:
@@ -254,7 +254,7 @@ async def test_an_operator_that_fails_ends_it_and_what_was_judged_stays(tmp_path
 
 async def test_broken_off_answers_of_a_dead_engine_are_not_judged(tmp_path: Path) -> None:
     class Dies(FakeEngine):
-        def _draw(self, candidate: protocol.Candidate, text: str) -> None:
+        def _draw(self, candidate: protocol.AnswerRequest, text: str) -> None:
             super()._draw(candidate, text)
             if len(asked(self)) == 2 and self.running:
                 self.die()

@@ -9,7 +9,7 @@ from tamer_tui.standing import Standing
 
 
 def learned(rankings: int = 0, ratings: int = 0, corrections: int = 0, epoch: int = 1, beta: float = 0.2) -> Learned:
-    return Learned(1, epoch, 10.0, beta, rankings, ratings, corrections)
+    return Learned(seq=1, h_epoch=epoch, milliseconds=10.0, beta=beta, rankings=rankings, ratings=ratings, corrections=corrections)
 
 
 def test_before_anything_is_learned_the_base_answers() -> None:
@@ -36,7 +36,7 @@ def test_the_sentence_counts_what_was_learned_from(event: Learned, said: str) ->
 def test_the_sentence_says_who_answers_what_was_refused_and_what_is_held() -> None:
     standing = Standing(True, 6.0)
     standing.take(learned(7))
-    standing.take(Acting("v2", 0.1, 3))
+    standing.take(Acting(version="v2", beta=0.1, h_epoch=3))
     standing.refused = "v3 refused: worse on 12 prompts"
     assert standing.sentence == "learned from 7 rankings · answering now: v2 + Ĥ · v3 refused: worse on 12 prompts"
     standing.bias, standing.refused, standing.held = False, "", True
@@ -45,7 +45,7 @@ def test_the_sentence_says_who_answers_what_was_refused_and_what_is_held() -> No
 
 def test_a_new_fit_keeps_the_version_and_a_new_version_is_a_change_of_policy() -> None:
     standing = Standing(True, 6.0)
-    standing.take(Acting("v2", 0.1, 3))
+    standing.take(Acting(version="v2", beta=0.1, h_epoch=3))
     standing.take(learned(1, epoch=4, beta=0.3))
     assert standing.acting == ("v2", 0.3, 4) and standing.adapted
     assert standing.seconds_since_change is not None and standing.seconds_since_change >= 0
@@ -53,22 +53,22 @@ def test_a_new_fit_keeps_the_version_and_a_new_version_is_a_change_of_policy() -
 
 def test_figures_that_a_line_lacks_stay_and_only_the_stage_at_work_is_marked() -> None:
     standing = Standing(True, 6.0)
-    standing.take(Metrics("reward", 3, 10, 2.0, loss=0.5, accuracy=0.8, note="warm"))
-    standing.take(Metrics("reward", 4, 10, 1.5, loss=0.4))
-    standing.take(Metrics("ppo", 1, 8, reward=0.1))
+    standing.take(Metrics(stage="reward", step=3, of=10, seconds_left=2.0, loss=0.5, accuracy=0.8, note="warm"))
+    standing.take(Metrics(stage="reward", step=4, of=10, seconds_left=1.5, loss=0.4))
+    standing.take(Metrics(stage="ppo", step=1, of=8, reward=0.1))
     reward, ppo = standing.learning["reward"], standing.learning["ppo"]
     assert (reward.step, reward.of, reward.seconds_left, reward.loss, reward.accuracy, reward.note) == (4, 10, 1.5, 0.4, 0.8, "warm")
     assert ppo.active and not reward.active
-    standing.take(Metrics("idle"))
+    standing.take(Metrics(stage="idle"))
     assert not ppo.active and "idle" not in standing.learning
 
 
 def test_an_idle_learner_and_a_lost_engine_mark_no_stage() -> None:
     standing = Standing(True, 6.0)
-    standing.take(Metrics("sft", 1, 2))
-    standing.take(Idle(3.0))
-    assert not standing.learning["sft"].active and standing.trained == Idle(3.0)
-    standing.take(Metrics("sft", 2, 2))
+    standing.take(Metrics(stage="sft", step=1, of=2))
+    standing.take(Idle(trained_seconds=3.0))
+    assert not standing.learning["sft"].active and standing.trained == Idle(trained_seconds=3.0)
+    standing.take(Metrics(stage="sft", step=2, of=2))
     standing.take(learned(4))
     standing.forget()
     assert not standing.learning["sft"].active and standing.sentence == "nothing learned yet · answering now: base"

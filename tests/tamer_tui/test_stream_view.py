@@ -93,9 +93,13 @@ async def test_after_a_clear_nothing_is_left() -> None:
 def candidate(words: int, ended: bool = False) -> CandidateView:
     view = CandidateView("u0", 0, "acting", 1)
     texts = tuple(f" w{i}" for i in range(words))
-    view.grow(Piece("u0", 0, tuple(range(words)), texts, (0.0,) * words, (0.0,) * words, (0.0,) * words))
+    view.grow(
+        Piece(
+            uid="u0", start=0, ids=tuple(range(words)), texts=texts, logprobs=(0.0,) * words, unbiased_logprobs=(0.0,) * words, times=(0.0,) * words
+        )
+    )
     if ended:
-        view.end(Ended("u0", "eos", "".join(texts), words, 0.0, 1.0))
+        view.end(Ended(uid="u0", reason="eos", text="".join(texts), n_tokens=words, kl=0.0, seconds=1.0))
     return view
 
 
@@ -122,7 +126,7 @@ async def test_waiting_for_the_engine_earns_nothing() -> None:
     async with pane_of(view) as pane:
         for _ in range(1000):
             pane.reveal(1.0)
-        view.grow(Piece("u0", 1, (1,) * 50, (" x",) * 50, (0.0,) * 50, (0.0,) * 50, (0.0,) * 50))
+        view.grow(Piece(uid="u0", start=1, ids=(1,) * 50, texts=(" x",) * 50, logprobs=(0.0,) * 50, unbiased_logprobs=(0.0,) * 50, times=(0.0,) * 50))
         pane.reveal(1.0)
         assert pane.stream.text.count("x") <= 2
 
@@ -152,7 +156,17 @@ async def test_a_judging_key_completes_the_display_also_of_what_is_still_to_come
         assert len(view.pieces) > 8 and t.arena._panes[3].stream.text != "".join(view.pieces)
         await t.press("a")
         assert all(pane.stream.text == "".join(pane.view.pieces).lstrip() for pane in t.arena._panes)
-        view.grow(Piece(view.uid, len(view.pieces), (1,) * 30, (" more",) * 30, (0.0,) * 30, (0.0,) * 30, (0.0,) * 30))
+        view.grow(
+            Piece(
+                uid=view.uid,
+                start=len(view.pieces),
+                ids=(1,) * 30,
+                texts=(" more",) * 30,
+                logprobs=(0.0,) * 30,
+                unbiased_logprobs=(0.0,) * 30,
+                times=(0.0,) * 30,
+            )
+        )
         t.arena._frame()
         assert t.arena._panes[3].stream.text.count(" more") == 30
 

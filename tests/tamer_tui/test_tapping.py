@@ -59,9 +59,9 @@ async def test_a_tap_is_on_disk_with_what_was_on_the_screen_and_the_rest_is_draw
         assert shown is not None and "".join(shown.texts) == " ".join(WORDS[:5]) and shown.seconds[-1] == now
         await session.wait_set_ended()
         assert "".join(session.tapping.pieces) == " ".join([*WORDS[:5], *(word.upper() for word in WORDS[5:])])
-        sent = [type(c) for c in engine.received if isinstance(c, protocol.Judge | protocol.ResumeFrom)]
-        assert sent == [protocol.Judge, protocol.ResumeFrom], "the rest is drawn by what was learned"
-        lesson = next(c.lesson for c in engine.received if isinstance(c, protocol.Judge))
+        sent = [type(c) for c in engine.received if isinstance(c, protocol.AddJudgement | protocol.ResumeFrom)]
+        assert sent == [protocol.AddJudgement, protocol.ResumeFrom], "the rest is drawn by what was learned"
+        lesson = next(c.lesson for c in engine.received if isinstance(c, protocol.AddJudgement))
         assert lesson.answers[0].text == " ".join(WORDS[:5]) and len(lesson.shown) == len(lesson.answers[0].token_ids) == 5
 
 
@@ -103,7 +103,7 @@ async def test_after_the_grace_a_tap_is_about_the_whole_answer(tmp_path: Path) -
         taps = [tap for _, tap in session.record.taps(session.tapping.uid)]
         assert [tap.whole for tap in taps] == [False, True]
         assert not any(isinstance(c, protocol.ResumeFrom) for c in engine.received), "there is no rest to draw anew"
-        lessons = [c.lesson for c in engine.received if isinstance(c, protocol.Judge)]
+        lessons = [c.lesson for c in engine.received if isinstance(c, protocol.AddJudgement)]
         assert len(lessons[0].shown) == len(WORDS) and lessons[1].shown == ()
 
 

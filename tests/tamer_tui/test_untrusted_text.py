@@ -73,9 +73,9 @@ async def test_brackets_are_seen_as_they_are(tmp_path: Path, size: tuple[int, in
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 async def test_hostile_words_of_the_engine_are_plain_text(tmp_path: Path, text: str, size: tuple[int, int]) -> None:
     async with table(tmp_path, FakeEngine(), size) as t:
-        t.engine.emit(protocol.Error(text, text))
-        t.engine.emit(protocol.Metrics(text, 1, 2, note=text))
-        t.engine.emit(protocol.Metrics("ppo", 1, 2, note=text))
+        t.engine.emit(protocol.Error(what=text, hint=text))
+        t.engine.emit(protocol.Metrics(stage=text, step=1, of=2, note=text))
+        t.engine.emit(protocol.Metrics(stage="ppo", step=1, of=2, note=text))
         t.engine.publish(text, published=False)
         t.engine.publish(text)
         await t.pilot.pause(0.1)
@@ -97,7 +97,7 @@ async def test_a_hostile_name_of_a_model_is_plain_text_while_it_loads_and_when_i
     session = TapSession(SessionSettings(text, (Prompt.of(text),)), lambda: engine, tmp_path / "[b]a.db")
     await session.start()
     async with TamerApp(session).run_test(size=(80, 24)) as pilot:
-        engine.emit(protocol.Loading(text, 1.0, 2.0, float("inf")))
+        engine.emit(protocol.Loading(what=text, done=1.0, total=2.0, seconds_left=float("inf")))
         await pilot.pause()
         assert_plain(Table(pilot, session, engine, tmp_path))
         engine.die(text)
@@ -112,7 +112,7 @@ async def test_figures_that_are_no_numbers_are_crosses(tmp_path: Path) -> None:
     async with table(tmp_path, size=(200, 50)) as t:
         for stage in ("sft", "reward", "distill", "ppo", "gate"):
             for step, value in enumerate(bad * 3):
-                t.engine.emit(protocol.Metrics(stage, step, 12, value, value, value, value, value))
+                t.engine.emit(protocol.Metrics(stage=stage, step=step, of=12, seconds_left=value, loss=value, accuracy=value, reward=value, kl=value))
                 await t.pilot.pause()
                 t.arena._show_rail()
         assert "×" in t.shown()

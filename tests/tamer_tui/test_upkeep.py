@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from learners.blobs import write_directory
+from learners.versions.blobs import write_directory
 from storage.journal import Journal
 from storage.records import BaseModel, Comment, Prompt, Ranking, Response, SampleSet, Sampling, Sitting, Version
 from tamer_tui.cli import main

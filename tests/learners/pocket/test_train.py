@@ -11,8 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from learners.backbone import Backbone
-from learners.checkpoint import ModelError
+from learners.model.checkpoint import ModelError
+from learners.model.loading import load_backbone
 from learners.pocket.card import Training, read_card, write_card
 from learners.pocket.corpus import chats, corpus_hash
 from learners.pocket.labels import label
@@ -107,7 +107,7 @@ def test_the_rate_rises_stays_and_descends() -> None:
 def test_a_whole_model_directory_is_written_and_loads(whole: Run, tmp_path: Path) -> None:
     out = tmp_path / "weights"
     write_weights(whole.model, whole.tokenizer, out)
-    backbone = Backbone.load(str(out), "none", "cpu")
+    backbone = load_backbone(str(out), "none", "cpu")
     assert backbone.chat_template and backbone.eos_ids
     stored = safetensors.torch.load_file(out / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}

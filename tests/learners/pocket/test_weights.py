@@ -9,14 +9,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from learners.backbone import Backbone
-from learners.checkpoint import POCKET
-from learners.decoding import Row, decode
+from learners.model.base import Backbone
+from learners.model.chat_format import fit_prompt
+from learners.model.checkpoint import POCKET
+from learners.model.loading import load_backbone
+from learners.model.sampling import Row, decode
 from learners.pocket.card import read_card
 from learners.pocket.corpus import corpus_hash, held_out_prompts
 from learners.pocket.measuring import draw, figures, perplexity
 from learners.pocket.model import ANSWER_TOKENS
-from learners.rendering import fit_prompt
 from storage.records import Message, Sampling
 
 MOST_BYTES = 10 * 2**20
@@ -27,7 +28,7 @@ def pocket() -> Backbone:
     """By name, with every connection forbidden."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", lambda *of: pytest.fail("the embedded model asked the network"))
-        return Backbone.load("pocket", "none", "cpu")
+        return load_backbone("pocket", "none", "cpu")
 
 
 def test_the_card_belongs_to_these_weights_and_to_this_corpus() -> None:

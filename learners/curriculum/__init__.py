@@ -1,0 +1,1 @@
+"""What is trained when, on which weights, and what is published."""

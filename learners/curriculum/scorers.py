@@ -1,0 +1,70 @@
+"""Who scores answers when the operator is not looking: Ĥ, or the LoRA reward model once it predicts the operator better.
+
+Both give an answer the mean of its tokens' rewards, scaled so that answers of the base have a standard deviation of 1, and both are scored on
+each judgement before they learn from it (prequentially, Dawid 1984): that log-loss decides which of them is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from learners.feedback.samples import Comparison
+from learners.human_reward.features import Seen
+from learners.human_reward.head import RewardHead
+from learners.human_reward.prequential import PrequentialScores
+from learners.model.forward import forward
+from learners.rlhf import losses, ops
+from learners.rlhf.reward_model import RewardModel
+
+TokenIds = tuple[int, ...]
+MICROBATCH = 16
+"""Answers in one forward."""
+FEWEST_COMPARISONS = 8
+"""Judgements that the reward model must have been tested on before it can take over."""
+
+
+class HumanRewardScorer:
+    """Ĥ as a reward: a head over the states of a tree that has no adapter."""
+
+    def __init__(self, base_tree: nn.Module, head: RewardHead) -> None:
+        self.base_tree, self.head = base_tree, head
+        self.gain = 1.0
+
+    def normalise(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> None:
+        """Scale so that these answers' scores have a standard deviation of 1."""
+        self.gain = 1.0
+        spread = float(self.score(prompts, answers).std(correction=0))
+        self.gain = 1.0 / spread if spread > 1e-9 else 1.0
+
+    def token_shares(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+        """Each token's share of its answer's score: (B, R)."""
+        padded = ops.pad(prompts, answers, self.head.features.mean.device)
+        parts = []
+        for start in range(0, len(prompts), MICROBATCH):
+            rows = padded.rows(slice(start, start + MICROBATCH))
+            with torch.no_grad():
+                output = forward(self.base_tree, rows.input_ids, rows.attention_mask, keep=rows.keep)
+                parts.append(self.head.token_rewards(Seen.of(output.hidden[:, :-1], output.logits[:, :-1]), rows.answer_ids))
+        lengths = padded.answer_mask.sum(1, keepdim=True).clamp_min(1)
+        return self.gain * torch.cat(parts) * padded.answer_mask / lengths
+
+    def score(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+        """(B,)."""
+        return self.token_shares(prompts, answers).sum(1)
+
+
+Scorer = HumanRewardScorer | RewardModel
+
+
+def margins_of(comparison: Comparison, scores: Sequence[float]) -> list[float]:
+    """Differences of the untied compared pairs, the preferred answer's score first."""
+    untied = [(i, j) if target == 1.0 else (j, i) for i, j, target in losses.compared_pairs(comparison.ranks) if target != 0.5]
+    return [scores[winner] - scores[loser] for winner, loser in untied]
+
+
+def reward_model_leads(head: PrequentialScores, model: PrequentialScores) -> bool:
+    """Whether the reward model has taken over from Ĥ."""
+    return model.judgements >= FEWEST_COMPARISONS and model.log_loss < head.log_loss

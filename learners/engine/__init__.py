@@ -1,0 +1,1 @@
+"""The engine process: threads, serving the operator, training in the background."""

@@ -1,0 +1,248 @@
+"""The acting policy: draws answers with the actor's adapter and Ĥ, one batch at a time.
+
+Everything here belongs to one thread and emits protocol events; no threads and no pipes in this file. `draw` yields between any two tokens, so
+that the engine can learn from a judgement or stop an answer there: the very next token is drawn with what was just judged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from learners.human_reward.head import RewardHead
+from learners.human_reward.kl_budget import KLBudget, state_stride
+from learners.human_reward.logit_bias import LogitBias
+from learners.model.base import Backbone
+from learners.model.chat_format import TextStream, fit_prompt
+from learners.model.lora import load_lora
+from learners.model.sampling import Row, Step, decode
+from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Event, Piece, Started, Tokens
+from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
+from learners.rlhf.token_rewards import appraise
+from learners.versions.snapshot import PolicySnapshot
+from storage.records import BASE_VERSION, Sampling, StopReason
+
+SHORTEST_ANSWER = 8
+"""Tokens; β is solved on acting answers, or rests that were drawn anew, of at least this length."""
+REHEARSED_ANSWERS = 12
+REHEARSAL_SEED = 2
+REMEMBERED_DRAWINGS = 64
+"""Drawn answers that can still be resumed from one of their tokens."""
+
+
+@dataclass
+class Drawing:
+    """One answer as it is drawn. Lists have one entry per token."""
+
+    candidate: AnswerRequest
+    sampling: Sampling
+    trace: Trace
+    text: TextStream
+    started: float  # monotonic seconds
+    texts: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    sent: int = 0  # tokens that the terminal has
+
+    def finish_text(self) -> None:
+        """No more tokens come: an incomplete character at the end is shown as it is."""
+        if self.texts:
+            self.texts[-1] += self.text.flush()
+
+    def unsent(self) -> Piece | None:
+        """What the terminal lacks; counts it as sent."""
+        start, self.sent = self.sent, len(self.texts)
+        if start == self.sent:
+            return None
+        trace, new = self.trace, slice(start, self.sent)
+        return Piece(
+            uid=self.candidate.uid, start=start, ids=tuple(trace.ids[new]), texts=tuple(self.texts[new]), logprobs=tuple(trace.logprobs[new]),
+            unbiased_logprobs=tuple(trace.unbiased[new]), times=tuple(self.times[new]),
+        )  # fmt: skip
+
+
+class Generator:
+    """Owns the actor tree, the steering and β. `emit` takes protocol events."""
+
+    def __init__(self, backbone: Backbone, actor: nn.Module, head: RewardHead, nats: float, bias: bool, emit: Callable[[Event], None]) -> None:
+        self.backbone, self.actor = backbone, actor
+        self.budget = KLBudget(nats)
+        self.bias = bias
+        self.policy = PolicySnapshot()
+        self.steering = LogitBias(head)
+        self._emit = emit
+        self._temperature = 1.0  # of the answers that β is solved on
+        self._live: dict[str, Drawing] = {}
+        self._finished: deque[Drawing] = deque(maxlen=REMEMBERED_DRAWINGS)
+        self._stops: set[str] = set()
+
+    # --- the acting policy -------------------------------------------------------------------------------------------
+
+    @property
+    def beta(self) -> float:
+        """Strength of the bias; 0 when steering is off."""
+        return self.steering.beta if self.bias else 0.0
+
+    def use_head(self, head: RewardHead) -> None:
+        """Steer with this Ĥ from the next token on."""
+        self._steer(self.policy.steering(head))
+
+    def use_policy(self, policy: PolicySnapshot) -> None:
+        """Act with another version from the next answer on; β is solved again on the remembered answers."""
+        load_lora(self.actor, policy.lora)
+        self.policy = policy
+        self.budget.see_again(lambda answer: look_again(self.backbone, self.actor, answer, self._temperature))
+        self._steer(policy.steering(self.steering.head))
+        self._emit(Acting(version=policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
+
+    def use_budget(self, nats: float | None, bias: bool | None) -> None:
+        """Change the nats budget, or switch steering by Ĥ on or off; None leaves it."""
+        self.budget.nats = self.budget.nats if nats is None else nats
+        self.bias = self.bias if bias is None else bias
+        self._steer(self.policy.steering(self.steering.head))
+        self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
+
+    def rehearse(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> None:
+        """Draw a few acting answers that nobody sees, and solve β on them alone: after a restart there are no others, and after a publication the
+        others were drawn by another policy, which went elsewhere."""
+        if not self.bias or self.steering.head.blank or not prompts:
+            return
+        asked = (list(prompts) * REHEARSED_ANSWERS)[:REHEARSED_ANSWERS]
+        adapted = self.policy.lora is not None
+        drawn = draw_answers(self.backbone, self.actor, asked, sampling, REHEARSAL_SEED, adapter=adapted, steering=self.steering, keep_states=True)
+        found = [trace.visited(sampling.temperature) for trace in drawn if len(trace.ids) >= SHORTEST_ANSWER]
+        if found:
+            self.budget.start_over(found)
+            self._temperature = sampling.temperature
+            self._steer(self.policy.steering(self.steering.head))
+            self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
+
+    def _steer(self, steering: LogitBias) -> None:
+        self.steering = self.budget.solve(steering, self._temperature) if self.bias else steering
+
+    def appraise(self, answers: Sequence[Answer]) -> Appraised:
+        """What Ĥ thinks of each token of these answers, from the same states of the base that it learns from."""
+        head, backbone = self.steering.head, self.backbone
+
+        def rewards(prompt_ids: tuple[int, ...], token_ids: tuple[int, ...]) -> list[float]:
+            (seen,) = states_before(backbone, backbone.model, prompt_ids, [token_ids])
+            return head.token_rewards(seen, torch.tensor(token_ids)).tolist()
+
+        return Appraised(h_epoch=head.epoch, appraisals=appraise(backbone, answers, rewards))
+
+    # --- drawing -------------------------------------------------------------------------------------------------------
+
+    @property
+    def drawing(self) -> list[str]:
+        """Answers that have not ended."""
+        return list(self._live)
+
+    def stop(self, uids: Sequence[str]) -> None:
+        """End these answers with what they have; one that is not drawn yet ends at its start."""
+        self._stops |= set(uids)
+
+    def forget_stops(self) -> None:
+        """Nothing is being drawn and nothing waits: what was to be stopped has ended."""
+        self._stops.clear()
+
+    def draw(self, candidates: Sequence[AnswerRequest], sampling: Sampling) -> Iterator[None]:
+        """Draw answers in one batch; yields after every token. What acting answers spent corrects β before the next ones."""
+        sampling = Sampling(sampling.temperature, min(sampling.max_new_tokens, self.backbone.context - 1))
+        self._live = {candidate.uid: self._start(candidate, sampling) for candidate in candidates}
+        self._temperature = sampling.temperature
+        rows = [self._row(drawing) for drawing in self._live.values()]
+        adapted = any(row.adapter for row in rows)
+        flushed = 0.0
+        for step in decode(
+            self.actor, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
+            steer=_Latest(self), twin=adapted, want_stop=lambda: self._stops,
+        ):  # fmt: skip
+            self._record(step)
+            for uid in step.ended:
+                self._live[uid].finish_text()
+            if step.ended or time.monotonic() - flushed >= TOKEN_FLUSH_SECONDS:
+                self._flush()
+                flushed = time.monotonic()
+            for uid, reason in step.ended.items():
+                self._end(uid, reason)
+            yield
+        if any(candidate.policy == "acting" for candidate in candidates):
+            self._steer(self.steering)
+
+    def resume(self, uid: str, n_tokens: int) -> tuple[AnswerRequest, Sampling] | None:
+        """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
+        drawing = self._before(uid)
+        if drawing is None:
+            return None
+        self._stops.discard(uid)
+        kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
+        return AnswerRequest(uid=old.uid, seed=old.seed, messages=old.messages, policy=old.policy, prefix_ids=kept), drawing.sampling
+
+    def _before(self, uid: str) -> Drawing | None:
+        """An answer as it was drawn last."""
+        return next((drawing for drawing in reversed(self._finished) if drawing.candidate.uid == uid), None)
+
+    def _start(self, candidate: AnswerRequest, sampling: Sampling) -> Drawing:
+        ids = self.backbone.encode(candidate.messages)
+        prompt_ids, dropped = fit_prompt(ids, self.backbone.context, sampling.max_new_tokens)
+        trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
+        drawing = Drawing(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic())
+        before = self._before(candidate.uid) if candidate.prefix_ids else None
+        for token in candidate.prefix_ids:
+            trace.keep(token, before.trace if before is not None else None)
+            drawing.texts.append(drawing.text.push(token))
+            drawing.times.append(0.0)
+        drawing.sent = len(drawing.texts)
+        acting = candidate.policy == "acting"
+        version = BASE_VERSION if candidate.policy == "base" else self.policy.version
+        epoch, beta = (self.steering.head.epoch, self.beta) if acting else (0, 0.0)
+        self._emit(
+            Started(
+                uid=candidate.uid, prompt_ids=trace.prompt_ids, version=version, h_epoch=epoch, beta=beta, policy=candidate.policy, truncated=dropped
+            )
+        )
+        return drawing
+
+    def _row(self, drawing: Drawing) -> Row:
+        candidate = drawing.candidate
+        adapted = candidate.policy != "base" and self.policy.lora is not None
+        steered = candidate.policy == "acting"
+        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, candidate.prefix_ids)
+
+    def _record(self, step: Step) -> None:
+        now = time.monotonic()
+        for row, uid in enumerate(step.uids):
+            drawing = self._live[uid]
+            drawing.trace.add(step, row)
+            drawing.texts.append(drawing.text.push(step.ids[row]))
+            drawing.times.append(now - drawing.started)
+
+    def _flush(self) -> None:
+        pieces = [piece for drawing in self._live.values() if (piece := drawing.unsent())]
+        if pieces:
+            self._emit(Tokens(pieces=tuple(pieces)))
+
+    def _end(self, uid: str, reason: StopReason) -> None:
+        drawing = self._live.pop(uid)
+        self._stops.discard(uid)
+        trace = drawing.trace
+        self._finished.append(drawing)
+        seconds = time.monotonic() - drawing.started
+        self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds))
+        if drawing.candidate.policy == "acting" and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
+            self.budget.visited(trace.visited(self._temperature))
+
+
+class _Latest:
+    """The generator's steering as it is at each token: Ĥ may change while an answer is drawn."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
+        """See LogitBias.bias."""
+        return self._generator.steering.bias(hidden, base_logits) if self._generator.bias else None

@@ -1,0 +1,268 @@
+"""The learner's thread: runs the curriculum in small steps whenever it may, and turns what passes the gate into versions.
+
+Others talk to it by replacing its inputs and by notifying; it answers with events. It waits while somebody waits for tokens, while it is paused or
+held, and, when metered, while no training time is granted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from learners import protocol
+from learners.curriculum.schedule import Curriculum, Proposal
+from learners.curriculum.weights import TokenIds
+from learners.engine.assembly import Parts, encode_prompts
+from learners.model.replicas import between_layers
+from learners.protocol import Event, Gated, Idle, Load
+from learners.versions.snapshot import PolicySnapshot, VersionState
+from learners.versions.store import VersionStore
+from storage.records import Sampling
+
+ACKNOWLEDGEMENT_SECONDS = 120.0
+"""How long a version may take to reach the terminal's disk before the learner goes on without it."""
+
+
+class Abandon(Exception):
+    """What is under way is no longer wanted: a rollback came."""
+
+
+class Meter:
+    """The learner's wall time, without its waits and without the gate's evaluations; and what of it is granted."""
+
+    def __init__(self, metered: bool) -> None:
+        self.metered = metered
+        self.trained = 0.0
+        self.granted_seconds = 0.0
+        self.granted_steps = 0
+        self._since = 0.0
+        self._excluded = 0.0
+
+    @property
+    def open(self) -> bool:
+        return not self.metered or self.granted_seconds > 0 or self.granted_steps > 0
+
+    def start(self) -> None:
+        self._since, self._excluded = time.monotonic(), 0.0
+
+    def exclude(self, seconds: float) -> None:
+        """This much of the step under way was not training."""
+        self._excluded += seconds
+
+    def stop(self) -> None:
+        seconds = max(0.0, time.monotonic() - self._since - self._excluded)
+        self.trained += seconds
+        self.granted_seconds -= seconds if self.granted_seconds > 0 else 0.0
+        self.granted_steps -= 1 if self.granted_steps > 0 else 0
+
+
+class Learner:
+    """See the module. `tell`, `set`, `published`, `restart_from` and `wake` are called from other threads."""
+
+    def __init__(self, parts: Parts, load: Load, shelf: VersionStore, emit: Callable[[Event], None], wanted: threading.Event) -> None:
+        self._shop = parts.shop
+        self._emit, self._shelf, self._wanted = emit, shelf, wanted
+        self._shop.pause_with(self._pause)
+        for tree in (parts.shop.base, parts.shop.policy, parts.shop.reference, parts.reward_tree):
+            between_layers(tree, self._breathe)
+        self._curriculum = Curriculum(self._shop, parts.reward_tree, load.stages, self._propose, load.frozen_ppo)
+        self._meter = Meter(load.metered)
+        self._changed = threading.Condition()
+        self._paused = load.paused
+        self._flush = False
+        self._asked = False  # metered: somebody waits for an idle event
+        self._restored: VersionState | None = None
+        self._questions: deque[Sequence[protocol.Answer]] = deque()  # to the reward model
+        self._answering = False
+        self._acknowledged = ""
+        self._exhausted = False  # nothing to do until something changes
+        self.human_reward_seconds = 0.0
+
+    @property
+    def practice(self) -> tuple[Sequence[TokenIds], Sampling]:
+        """Prompts to practise on, and how answers are drawn."""
+        return self._shop.inputs.train_prompts, self._shop.sampling
+
+    # --- from other threads ----------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something that it waits for may have changed."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def tell(self, **inputs: Any) -> None:
+        """Replace inputs of the workshop, by field name."""
+        with self._changed:
+            for name, value in inputs.items():
+                setattr(self._shop.inputs, name, value)
+            self._exhausted = False
+            self._changed.notify_all()
+
+    def set(self, command: protocol.Set) -> None:
+        """Pause, grant, encourage."""
+        with self._changed:
+            if command.paused is not None:
+                self._paused = command.paused
+            if command.train_now:
+                self._curriculum.encourage()
+                self._paused = False
+            self._meter.granted_seconds += command.train_seconds or 0.0
+            self._meter.granted_steps += command.train_steps or 0
+            self._flush = self._flush or command.flush
+            self._asked = self._asked or command.flush or command.train_seconds is not None or command.train_steps is not None
+            if command.train_prompts is not None:
+                self._shop.inputs.train_prompts = encode_prompts(self._shop.backbone, command.train_prompts, self._shop.sampling)
+            if command.gate_prompts is not None:
+                self._shop.inputs.gate_prompts = encode_prompts(self._shop.backbone, command.gate_prompts, self._shop.sampling)
+            self._exhausted = False
+            self._changed.notify_all()
+
+    def appraise(self, answers: Sequence[protocol.Answer]) -> None:
+        """Tell what the reward model thinks of these answers, as soon as the learner's thread gets to it, paused or not."""
+        with self._changed:
+            self._questions.append(answers)
+            self._changed.notify_all()
+
+    def published(self, policy: PolicySnapshot, beta: float) -> None:
+        """The version acts from now on."""
+        with self._changed:
+            self._shop.inputs.live, self._shop.inputs.live_beta = policy, beta
+            self._acknowledged = policy.version
+            self._changed.notify_all()
+
+    def restart_from(self, restored: VersionState, beta: float, held: bool) -> None:
+        """Go on from another version; `held` waits until the operator resumes."""
+        with self._changed:
+            self._shop.inputs.live, self._shop.inputs.live_beta = restored.policy, beta
+            self._restored = restored
+            self._paused = self._paused or held
+            self._exhausted = False
+            self._changed.notify_all()
+
+    # --- the learner's own thread ------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Never returns."""
+        work = self._curriculum.work()
+        while True:
+            self._wait_until_allowed()
+            self._answer_questions()
+            if not self._allowed():
+                continue
+            try:
+                work = self._step(work)
+            except Abandon:
+                work = self._curriculum.work()
+
+    def _step(self, work: Iterator[bool]) -> Iterator[bool]:
+        restored, self._restored = self._restored, None
+        if restored is not None:
+            self._curriculum.restart(restored)
+            work = self._curriculum.work()
+        if not self._meter.open:
+            return self._finish_grant(work)
+        gate_before = self._curriculum.gate_seconds
+        self._meter.start()
+        worked = next(work)
+        self._meter.exclude(self._curriculum.gate_seconds - gate_before)
+        self._meter.stop()
+        if not worked:
+            self._run_dry()
+        return work
+
+    def _finish_grant(self, work: Iterator[bool]) -> Iterator[bool]:
+        """Metered, and the grant is used up: report, after the gate if asked to."""
+        if self._flush:
+            self._flush = False
+            work.close()  # type: ignore[attr-defined]
+            self._curriculum.flush()
+            work = self._curriculum.work()
+        self._asked = False
+        self._idle("the grant is used up")
+        return work
+
+    def _run_dry(self) -> None:
+        """Nothing to learn. What is left of a grant stays for later."""
+        self._exhausted = True
+        if self._asked:
+            self._asked = self._flush = False
+            self._idle("nothing to learn")
+        elif not self._meter.metered:
+            self._emit(protocol.Metrics(stage="idle"))
+
+    def _idle(self, reason: str) -> None:
+        self._emit(
+            Idle(
+                trained_seconds=self._meter.trained,
+                reason=reason,
+                reward_seconds=self._curriculum.reward.seconds,
+                human_reward_seconds=self.human_reward_seconds,
+            )
+        )
+
+    def _allowed(self) -> bool:
+        if self._restored is not None:
+            return True
+        if self._wanted.is_set() or self._paused:
+            return False
+        if self._meter.metered:
+            return self._asked and (not self._exhausted or not self._meter.open)
+        return not self._exhausted
+
+    def _wait_until_allowed(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._questions or self._allowed())
+
+    def _pause(self) -> None:
+        """Between forwards: wait while somebody waits for tokens; give up when a rollback came."""
+        if self._answering:
+            return
+        started = time.monotonic()
+        self._answer_questions()
+        while self._restored is None and (self._wanted.is_set() or self._paused):
+            with self._changed:
+                self._changed.wait_for(lambda: self._questions or self._restored is not None or not (self._wanted.is_set() or self._paused))
+            self._answer_questions()
+            self._meter.exclude(time.monotonic() - started)
+            started = time.monotonic()
+        if self._restored is not None:
+            raise Abandon
+
+    def _breathe(self) -> None:
+        """Within a forward or backward: wait while somebody waits for tokens or Ĥ. What else may come has to wait for the end of it."""
+        if not self._wanted.is_set() or self._answering:
+            return
+        started = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: self._questions or self._restored is not None or not self._wanted.is_set())
+        self._meter.exclude(time.monotonic() - started)
+
+    def _answer_questions(self) -> None:
+        """What the operator wants to see of the reward model: a few forwards, on the thread that its tree belongs to."""
+        self._answering = True
+        try:
+            while self._questions:
+                self._emit(self._curriculum.reward.appraise(self._questions.popleft()))
+        finally:
+            self._answering = False
+
+    # --- versions ----------------------------------------------------------------------------------------------------------
+
+    def _propose(self, proposal: Proposal) -> None:
+        """Tell the terminal the verdict; a published version acts when the terminal has it on disk."""
+        verdict, head, sha256 = proposal.verdict, proposal.state.head, ""
+        if verdict.published:
+            sha256, blobs = self._shelf.put(proposal.state, proposal.parent, proposal.stage)
+            for blob in blobs:
+                self._emit(blob)
+        self._emit(Gated(
+            sha256=sha256, parent=proposal.parent, stage=proposal.stage, published=verdict.published, reason=verdict.reason, reason_code=verdict.code,
+            runs=proposal.runs, seed=self._shop.seed, kl=verdict.kl, win_rate=verdict.win_rate, h_epoch=head.epoch if head else 0,
+        ))  # fmt: skip
+        if verdict.published:
+            with self._changed:
+                before = self._shop.inputs.live
+                self._changed.wait_for(lambda: self._shop.inputs.live is not before or self._restored is not None, ACKNOWLEDGEMENT_SECONDS)

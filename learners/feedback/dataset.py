@@ -1,0 +1,290 @@
+"""The live judgements as the learners see them: evidence for Ĥ, comparisons and scores for the reward model, targets for SFT.
+
+A lesson arrives with token ids where the engine drew the answer, and with text alone where it was imported or written by hand; the book
+tokenises what lacks ids, once. A snapshot is immutable: any thread may read it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import takewhile
+from typing import NamedTuple
+
+from learners.feedback.corrections import correction_weights
+from learners.feedback.samples import Comparison, Scored, Target
+from learners.feedback.tap_attribution import Near, attribute
+from learners.feedback.tap_credit import credit, read_after, silent, window_of
+from learners.model.chat_format import words_of
+from learners.protocol import Answer, Lesson
+from storage.records import Arm, Correction, Message, Ranking, Rating, Tap
+
+RATING_MIDDLE = 4.0
+RATING_HALF_RANGE = 3.0
+RATING_PRIOR = 2.0
+"""Ratings are centred on the operator's mean, which is shrunk to the middle as if by this many ratings of it."""
+
+LEAST_SHARE = 0.02
+"""Of a tap: words that were credited less by time alone are left out …"""
+LEAST_ATTRIBUTED = 0.05
+"""… and those to which all taps together give less than this."""
+RAGGED_END = 20
+"""Characters at the end of a cut-off answer that tell whether a correction kept it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A judged or written answer in tokens. `span`: only these are judged, [start, stop): what a correction changed, or a word."""
+
+    name: str
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    span: tuple[int, int] | None = None
+    word: bool = False  # `span` is a word, of a tap or of silence
+
+
+class Credited(NamedTuple):
+    """What a tap was about: a word, or a whole answer."""
+
+    sample: Sample
+    share: float = 1.0  # how likely it was about this one
+    trust: float = 1.0  # how much such words earned beside the one that earned most
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What the live judgements say, in the order of the log."""
+
+    lessons: tuple[Lesson, ...]
+    samples: Mapping[str, Sample]
+    credited: Mapping[int, Sequence[Credited]] = field(default_factory=dict)  # of each tap: the words that all taps together say it was about
+
+    def __len__(self) -> int:
+        return len(self.lessons)
+
+    @property
+    def seqs(self) -> tuple[int, ...]:
+        return tuple(lesson.seq for lesson in self.lessons)
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(lesson.judgement, kind) for lesson in self.lessons)
+
+    def targets(self) -> list[tuple[int, Target]]:
+        """Answers to imitate, with the judgement that gave them: demonstrations, and corrections, of which the changed words weigh most."""
+        return [(lesson.seq, target) for lesson in self.lessons if (target := self._target(lesson)) is not None]
+
+    def comparisons(self) -> list[Comparison]:
+        """Rankings, and each correction as a pair with its original."""
+        return [c for lesson in self.lessons if (c := self._comparison(lesson)) is not None]
+
+    def scores(self) -> list[Scored]:
+        """Ratings, centred."""
+        return [Scored(sample.prompt_ids, sample.token_ids, score, seq) for seq, name, score in self.levels() if (sample := self.samples[name])]
+
+    def levels(self) -> list[tuple[int, str, float]]:
+        """Ratings as (seq, answer, score), centred on the operator's mean for the criterion; about -1 to 1."""
+        ratings = [(lesson.seq, lesson.judgement) for lesson in self.lessons if isinstance(lesson.judgement, Rating)]
+        ratings = [(seq, rating) for seq, rating in ratings if rating.response_uid in self.samples]
+        means = {c: _shrunk_mean([r.value for _, r in ratings if r.criterion == c]) for _, r in ratings for c in [r.criterion]}
+        return [(seq, r.response_uid, (r.value - means[r.criterion]) / RATING_HALF_RANGE) for seq, r in ratings]
+
+    def tapped(self, lesson: Lesson) -> Sequence[Credited]:
+        """What a tap was about: words, each with its share; or the whole answer, where it came too late for that."""
+        tap = lesson.judgement
+        if isinstance(tap, Tap) and tap.whole:
+            return [Credited(self.samples[tap.response_uid])] if tap.response_uid in self.samples else []
+        return self.credited.get(lesson.seq, ())
+
+    def silent(self, lesson: Lesson) -> list[Sample]:
+        """Words that a stretch of silence was about: those that no live tap was about, and that were tapped elsewhere. Of others nothing is known
+        that silence could deny."""
+        uid = lesson.answers[0].uid if lesson.answers else ""
+        places, words = self._tapped
+        found = [self.samples.get(silence_name(lesson.seq, i)) for i in range(len(lesson.shown))]
+        return [s for s in found if s is not None and s.span and (uid, s.span[0]) not in places and s.token_ids[slice(*s.span)] in words]
+
+    @cached_property
+    def _tapped(self) -> tuple[frozenset[tuple[str, int]], frozenset[tuple[int, ...]]]:
+        """Where live taps fell, as (answer, position of the word), and on which words, in tokens."""
+        taps = [lesson for lesson in self.lessons if isinstance(tap := lesson.judgement, Tap) and not tap.whole]
+        found = [(lesson.answers[0].uid, sample.token_ids, sample.span) for lesson in taps for sample, *_ in self.tapped(lesson) if sample.span]
+        return frozenset((uid, span[0]) for uid, _, span in found), frozenset(token_ids[slice(*span)] for _, token_ids, span in found)
+
+    def prompts(self) -> list[tuple[int, ...]]:
+        """Distinct prompts of judged answers."""
+        return list(dict.fromkeys(sample.prompt_ids for sample in self.samples.values()))
+
+    def _target(self, lesson: Lesson) -> Target | None:
+        written = self.samples.get(written_name(lesson.seq))
+        if written is None:
+            return None
+        original = self.samples.get(lesson.judgement.response_uid) if isinstance(lesson.judgement, Correction) else None
+        weights = correction_weights(original.token_ids, written.token_ids) if original is not None else ()
+        return Target(written.prompt_ids, written.token_ids, weights)
+
+    def _comparison(self, lesson: Lesson) -> Comparison | None:
+        judgement = lesson.judgement
+        if isinstance(judgement, Ranking):
+            ranked = [(self.samples[a.uid], judgement.ranks.get(a.uid)) for a in lesson.answers if a.uid in self.samples]
+        elif isinstance(judgement, Correction):
+            written, original = self.samples.get(written_name(lesson.seq)), self.samples.get(judgement.response_uid)
+            ranked = [(written, 1), (original, 2)] if written and original else []
+        else:
+            return None
+        if len(ranked) < 2 or all(rank is None for _, rank in ranked):
+            return None
+        answers, ranks = zip(*ranked, strict=True)
+        return Comparison(answers[0].prompt_ids, tuple(a.token_ids for a in answers), ranks, lesson.seq)
+
+
+def written_name(seq: int) -> str:
+    """Name of the answer that the operator wrote in judgement `seq`."""
+    return f"written:{seq}"
+
+
+class FeedbackDataset:
+    """Keeps the live lessons by seq; tokenises."""
+
+    def __init__(
+        self,
+        encode_prompt: Callable[[Sequence[Message]], list[int]],
+        encode_answer: Callable[[Sequence[Message], str], list[int]],
+        pieces_of: Callable[[Sequence[int]], list[str]],
+        eos_ids: frozenset[int],
+        context: int,
+    ) -> None:
+        self._encode_prompt = encode_prompt
+        self._encode_answer = encode_answer
+        self._pieces_of = pieces_of  # an answer's text by tokens
+        self._eos_ids = eos_ids
+        self._context = context
+        self._lessons: dict[int, Lesson] = {}
+        self._samples: dict[int, tuple[Sample, ...]] = {}
+        self.dropped_tokens = 0  # prompt tokens cut on the left to fit the context
+
+    def add(self, lesson: Lesson) -> tuple[Sample, ...]:
+        """Remember a lesson; returns its answers in tokens. Adding a seq again (redo) replaces it."""
+        samples = tuple(self._read(lesson))
+        self._lessons[lesson.seq] = lesson
+        self._samples[lesson.seq] = samples
+        return samples
+
+    def remove(self, seq: int) -> bool:
+        self._samples.pop(seq, None)
+        return self._lessons.pop(seq, None) is not None
+
+    def snapshot(self) -> Feedback:
+        seqs = sorted(self._lessons)
+        samples = {sample.name: sample for seq in seqs for sample in self._samples[seq]}
+        return Feedback(tuple(self._lessons[seq] for seq in seqs), samples, self._attributed(seqs))
+
+    def _attributed(self, seqs: Sequence[int]) -> dict[int, list[Credited]]:
+        """Of each tap the words near it, with the shares that all taps together give them."""
+        taps: dict[int, tuple[Near, tuple[Sample, ...]]] = {}
+        seen: dict[str, tuple[int, ...]] = {}  # of each tapped answer as much as was on the screen at its last tap
+        for seq in seqs:
+            lesson, samples = self._lessons[seq], self._samples[seq]
+            if not isinstance(tap := lesson.judgement, Tap) or tap.whole or not samples:
+                continue
+            seen[tap.response_uid] = max(seen.get(tap.response_uid, ()), samples[0].token_ids, key=len)
+            words = tuple(sample.token_ids[slice(*sample.span)] for sample in samples if sample.span)
+            taps[seq] = Near(tap.value > 0, words), samples
+        found = attribute([near for near, _ in taps.values()], Counter(token for ids in seen.values() for token in ids))
+        return {
+            seq: [Credited(sample, share, trust) for sample, share, trust in zip(samples, *attributed, strict=True) if share >= LEAST_ATTRIBUTED]
+            for (seq, (_, samples)), attributed in zip(taps.items(), found, strict=True)
+        }
+
+    def _read(self, lesson: Lesson) -> Iterator[Sample]:
+        if isinstance(lesson.judgement, Tap) and not lesson.judgement.whole:
+            yield from self._credited(lesson, lesson.judgement)
+            return
+        if isinstance(lesson.judgement, Arm):
+            yield from self._untapped(lesson, lesson.judgement)
+            return
+        answers = [self._sample(answer) for answer in lesson.answers if answer.uid]
+        answers = [answer for answer in answers if answer.token_ids]
+        yield from answers
+        judgement = lesson.judgement
+        if isinstance(judgement, Ranking | Rating | Tap) or not judgement.text.strip() or not lesson.answers:
+            return
+        ids = self._written(lesson.answers[0], judgement.text)
+        prompt_ids = answers[0].prompt_ids if answers else self._prompt(lesson.answers[0], len(ids))
+        if isinstance(judgement, Correction) and answers:
+            start, stop = changed_span(answers[0].token_ids, ids)
+            yield Sample(written_name(lesson.seq), prompt_ids, ids, (start, stop))
+            length = len(answers[0].token_ids)
+            tail = len(ids) - stop
+            yield Sample(original_name(lesson.seq), prompt_ids, answers[0].token_ids, (start, length - tail))
+        else:
+            yield Sample(written_name(lesson.seq), prompt_ids, ids)
+
+    def _credited(self, lesson: Lesson, tap: Tap) -> Iterator[Sample]:
+        """The words that a tap may be about, of the answer as it was on the screen then. None where its window lies mostly before the answer."""
+        if not lesson.answers:
+            return
+        sample, words = self._words(lesson)
+        found = credit(tap.seconds, read_after(lesson.shown, words), window_of(lesson.window))
+        for share, span in zip(found.shares, words, strict=True):
+            if found.usable and share >= LEAST_SHARE:
+                yield replace(sample, name=tap_name(lesson.seq, span[0]), span=span, word=True)
+
+    def _untapped(self, lesson: Lesson, arm: Arm) -> Iterator[Sample]:
+        """The words about which a tap would have come, had there been one."""
+        if arm.since is None or not lesson.answers:
+            return
+        sample, words = self._words(lesson)
+        words = [span for span in words if lesson.shown[span[0]] >= arm.since]  # none that had begun to appear before silence counted
+        for i in silent(read_after(lesson.shown, words), arm.since, arm.seconds, window_of(lesson.window)):
+            yield replace(sample, name=silence_name(lesson.seq, words[i][0]), span=words[i], word=True)
+
+    def _words(self, lesson: Lesson) -> tuple[Sample, list[tuple[int, int]]]:
+        """The answer as far as it was on the screen, and its words. Nobody sees what ends an answer."""
+        sample = self._sample(lesson.answers[0])
+        seen = list(takewhile(lambda token: token not in self._eos_ids, sample.token_ids[: len(lesson.shown)]))
+        return sample, words_of(self._pieces_of(seen))
+
+    def _written(self, original: Answer, text: str) -> tuple[int, ...]:
+        """The operator's words. Where they kept the ragged end of an answer that was cut off, its end is no ending to learn."""
+        ids = self._encode_answer(original.messages, text)
+        ragged = original.uid and original.stop != "eos" and text.rstrip().endswith(original.text.rstrip()[-RAGGED_END:])
+        return tuple(ids[:-1] if ragged and ids and ids[-1] in self._eos_ids else ids)
+
+    def _sample(self, answer: Answer) -> Sample:
+        ids = answer.token_ids or tuple(self._encode_answer(answer.messages, answer.text))
+        return Sample(answer.uid, answer.prompt_ids or self._prompt(answer, len(ids)), ids)
+
+    def _prompt(self, answer: Answer, answer_length: int) -> tuple[int, ...]:
+        ids = self._encode_prompt(answer.messages)
+        room = max(1, self._context - answer_length)
+        self.dropped_tokens += max(0, len(ids) - room)
+        return tuple(ids[-room:])
+
+
+def original_name(seq: int) -> str:
+    """Name of the rewritten answer as evidence: only the span that the correction changed."""
+    return f"original:{seq}"
+
+
+def tap_name(seq: int, position: int) -> str:
+    """Name of a word as evidence: what tap `seq` says of the one that begins at `position`."""
+    return f"tap:{seq}@{position}"
+
+
+def silence_name(seq: int, position: int) -> str:
+    """Name of a word as evidence: that stretch `seq` passed without a tap about the one that begins at `position`."""
+    return f"silence:{seq}@{position}"
+
+
+def changed_span(before: Sequence[int], after: Sequence[int]) -> tuple[int, int]:
+    """[start, stop) of `after` that differs from `before`: common tokens at both ends are left out."""
+    limit = min(len(before), len(after))
+    start = next((i for i in range(limit) if before[i] != after[i]), limit)
+    tail = next((i for i in range(limit - start) if before[-1 - i] != after[-1 - i]), limit - start)
+    return start, len(after) - tail
+
+
+def _shrunk_mean(values: Sequence[int]) -> float:
+    return (RATING_PRIOR * RATING_MIDDLE + sum(values)) / (RATING_PRIOR + len(values))

@@ -1,0 +1,1 @@
+"""Ĥ, the human's reward (TAMER): features, exact fit, logit bias and KL budget."""

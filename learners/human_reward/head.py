@@ -1,0 +1,89 @@
+"""The reward head: Ĥ as of one fit, one row of weights for each token that was said or likely in judged answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from learners.human_reward.features import Features, Seen
+
+
+@dataclass(frozen=True)
+class RewardHead:
+    """Ĥ as of one epoch: immutable, so that any thread may read it. Rows exist for judged tokens only."""
+
+    epoch: int
+    tokens: Tensor  # (S,) int64, sorted
+    weights: Tensor  # (S, f + 1) float32
+    features: Features
+    sureness: float = 0.0  # u
+
+    @staticmethod
+    def empty(features: Features, epoch: int = 0) -> RewardHead:
+        none = torch.zeros(0, dtype=torch.int64, device=features.mean.device)
+        return RewardHead(epoch, none, torch.zeros(0, features.width, device=features.mean.device), features)
+
+    @property
+    def blank(self) -> bool:
+        """Whether it knows nothing."""
+        return len(self.tokens) == 0
+
+    def rewards(self, hidden: Tensor) -> Tensor:
+        """w · x(s) of the S known tokens in each state: (…, d) -> (…, S)."""
+        rows, constant = self._of_hidden
+        return hidden.float() @ rows + constant
+
+    @cached_property
+    def _of_hidden(self) -> tuple[Tensor, Tensor]:
+        """w · x as a function of the hidden state itself: (d, S) and (S,)."""
+        rows = self.features.basis @ self.weights[:, :-1].T
+        return rows, self.features.constant * self.weights[:, -1] - self.features.mean @ rows
+
+    def token_rewards(self, seen: Seen, token_ids: Tensor) -> Tensor:
+        """A(s_t, a_t) of taken tokens (…), in the states `seen` before each: their rewards beside what the base would have said there."""
+        if self.blank:
+            return torch.zeros(token_ids.shape, device=seen.hidden.device)
+        asked = torch.cat([token_ids[..., None], seen.likely], -1)
+        slots, known = lookup(self.tokens, asked)
+        rewards = (self.weights[slots] @ self.features(seen.hidden)[..., None])[..., 0] * known
+        beside = rewards[..., 0] - (seen.probabilities * rewards[..., 1:]).sum(-1)
+        return beside + self.sureness * surer_than_likely(token_ids, seen)
+
+    def to(self, device: torch.device) -> RewardHead:
+        return replace(self, tokens=self.tokens.to(device), weights=self.weights.to(device), features=self.features.to(device))
+
+    def state(self) -> dict[str, Tensor]:
+        """For safetensors: rows, tokens and the features they belong to."""
+        return {
+            "tokens": self.tokens.cpu(),
+            "weights": self.weights.cpu().contiguous(),
+            "mean": self.features.mean.cpu(),
+            "basis": self.features.basis.cpu().contiguous(),
+            "constant": torch.tensor(self.features.constant, dtype=torch.float64),
+            "sureness": torch.tensor(self.sureness, dtype=torch.float64),
+            "epoch": torch.tensor(self.epoch),
+        }
+
+    @staticmethod
+    def from_state(state: Mapping[str, Tensor]) -> RewardHead:
+        features = Features(state["mean"], state["basis"], float(state.get("constant", torch.tensor(1.0))))
+        sureness = float(state.get("sureness", torch.tensor(0.0)))
+        return RewardHead(int(state["epoch"]), state["tokens"], state["weights"], features, sureness)
+
+
+def lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each of `tokens` stands in the sorted `known`, and whether it does."""
+    if len(known) == 0:
+        return torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
+    slots = torch.searchsorted(known, tokens.contiguous()).clamp_max(len(known) - 1)
+    return slots, known[slots] == tokens
+
+
+def surer_than_likely(token_ids: Tensor, seen: Seen) -> Tensor:
+    """How much surer the base was of these tokens (…) than of what it would have said there, in nats."""
+    sureness = seen.sureness
+    return (((token_ids[..., None] == seen.likely).float() - seen.probabilities) * sureness).sum(-1)

@@ -1,0 +1,197 @@
+"""The KL budget: β, the strength of the logit bias, solved on the exact KL so that the acting policy stays within a number of nats."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from learners.human_reward.features import Seen
+from learners.human_reward.head import lookup
+from learners.human_reward.logit_bias import LogitBias
+
+REFERENCE_TOKENS = 64
+"""Budgets are nats per this many tokens."""
+TOLERANCE = 5e-4
+"""Relative, of the root of the KL at the solution."""
+MOST_BETA = 1e6
+REMEMBERED_ANSWERS = 12
+CAUTION = 0.5
+"""Share of the budget that is solved for on states of the base: steering leads where it costs more, by about this much. On states of answers that
+spent some of the budget it is more, up to all of it where they spent as much."""
+MOST_STATES = 512
+"""On which β is solved; neighbours within an answer tell much the same."""
+STATE_BYTES = 128e6
+"""Memory for the distributions of remembered answers; at large vocabularies states are stepped over to keep to it."""
+
+
+def state_stride(tokens: int, vocabulary: int) -> int:
+    """Of an answer's `tokens` states, every which one to keep: two float32 distributions each."""
+    states = max(1, int(STATE_BYTES / (8 * vocabulary * REMEMBERED_ANSWERS)))
+    return max(1, -(-tokens // states))
+
+
+@dataclass(frozen=True)
+class VisitedStates:
+    """States of one acting answer, with both next-token distributions there (temperature applied, Ĥ left out)."""
+
+    seen: Seen  # n of the base
+    base_logprobs: Tensor  # (n, V)
+    policy_logprobs: Tensor  # (n, V)
+    sequence: tuple[int, ...] = ()  # prompt and answer ids, to look again with another adapter
+    positions: tuple[int, ...] = ()  # where in the sequence these states are: the token read last
+    spent: float = 0.0  # nats per token of the policy that drew it, Ĥ included, against the base
+
+
+class KLBudget:
+    """Remembers where acting answers went and solves β for a budget there."""
+
+    def __init__(self, nats: float) -> None:
+        self.nats = nats
+        self._answers: deque[VisitedStates] = deque(maxlen=REMEMBERED_ANSWERS)
+        self._calibration: tuple[VisitedStates, ...] = ()
+        self._states: _States | None = None  # of `answers`: taps come oftener than answers
+
+    def calibrate(self, answers: Sequence[VisitedStates]) -> None:
+        """Answers of the base: where β is solved, cautiously, until an acting answer was seen."""
+        self._calibration, self._states = tuple(answers), None
+
+    def visited(self, answer: VisitedStates) -> None:
+        """Remember where an acting answer went."""
+        self._answers.append(answer)
+        self._states = None
+
+    def start_over(self, answers: Sequence[VisitedStates]) -> None:
+        """Remember these alone."""
+        self._answers.clear()
+        self._answers.extend(answers)
+        self._states = None
+
+    @property
+    def answers(self) -> tuple[VisitedStates, ...]:
+        """Where β is solved."""
+        return tuple(self._answers) or self._calibration
+
+    def see_again(self, look: Callable[[VisitedStates], VisitedStates]) -> None:
+        """After another adapter was published: the same answers, seen with it."""
+        self._calibration = tuple(map(look, self._calibration))
+        self._answers = deque(map(look, self._answers), self._answers.maxlen)
+        self._states = None
+
+    def solve(self, steering: LogitBias, temperature: float = 1.0) -> LogitBias:
+        """The same steering with β at the budget; 0, the adapter as it is, where no β keeps to it (or there is nothing to steer with)."""
+        answers = self.answers
+        if not answers or self.nats <= 0 or steering.head.blank:
+            return replace(steering, beta=0.0)
+        self._states = self._states or _States.of(answers)
+        curve = _KLCurve.of(steering, self._states, temperature)
+        budget = self.nats / REFERENCE_TOKENS
+        spent = sum(answer.spent for answer in answers) / len(answers)
+        nats = budget * (CAUTION + (1 - CAUTION) * min(1.0, spent / budget))
+        return replace(steering, beta=curve.solve(nats, steering.absorbed_beta))
+
+
+class _States(NamedTuple):
+    """Some states of all answers, n of them; see VisitedStates."""
+
+    hidden: Tensor  # (n, d)
+    likely: Tensor  # (n, m)
+    sureness: Tensor  # (n, m)
+    base: Tensor  # (n, V) log-probabilities
+    policy: Tensor  # (n, V)
+    divergence: Tensor  # (n,)
+
+    @staticmethod
+    def of(answers: Sequence[VisitedStates]) -> _States:
+        step = -(-sum(len(answer.policy_logprobs) for answer in answers) // MOST_STATES)
+
+        def gathered(of: Callable[[VisitedStates], Tensor]) -> Tensor:
+            """Each answer from another place on: answers to one prompt are alike, and every third word of all of them may cost nothing."""
+            return torch.cat([of(answer)[i % step :: step] for i, answer in enumerate(answers)])
+
+        base, policy = gathered(lambda answer: answer.base_logprobs), gathered(lambda answer: answer.policy_logprobs)
+        return _States(
+            gathered(lambda answer: answer.seen.hidden),
+            gathered(lambda answer: answer.seen.likely),
+            gathered(lambda answer: answer.seen.sureness),
+            base,
+            policy,
+            (policy.exp() * (policy - base)).sum(1),
+        )
+
+
+@dataclass(frozen=True)
+class _KLCurve:
+    """Mean KL(acting || base) over n states as a function of β, from the probabilities of the biased tokens only."""
+
+    rewards: Tensor  # (n, S) per unit of β
+    offset: Tensor  # (n, S) bias that does not depend on β
+    policy: Tensor  # (n, S) probabilities
+    gap: Tensor  # (n, S) log policy - log base
+    rest: Tensor  # (n,) probability of all other tokens
+    rest_gap: Tensor  # (n,) their part of KL(policy || base)
+
+    @staticmethod
+    def of(steering: LogitBias, states: _States, temperature: float) -> _KLCurve:
+        tokens = steering.tokens
+        slots, known = lookup(tokens, states.likely)  # a likely token without rows has a column of its own
+        rewards, offset = (
+            torch.cat([of_rows.scatter_add(1, slots, each * states.sureness * known), each * states.sureness], 1)
+            for of_rows, each in zip(steering.parts(states.hidden), steering.sureness, strict=True)
+        )
+        policy, base = (torch.cat([logprobs[:, tokens], logprobs.gather(1, states.likely)], 1) for logprobs in (states.policy, states.base))
+        p, gap = policy.exp(), policy - base
+        p[:, len(tokens) :] *= ~known
+        return _KLCurve(
+            rewards / temperature,
+            offset / temperature,
+            p,
+            gap,
+            (1 - p.sum(1)).clamp_min(0),
+            states.divergence - (p * gap).sum(1),
+        )
+
+    def __call__(self, beta: float) -> float:
+        """Nats per token."""
+        bias = beta * self.rewards + self.offset
+        shift = bias.amax(1, keepdim=True).clamp_min(0)  # the largest exponent is 0: nothing overflows
+        weights = self.policy * (bias - shift).exp()
+        scale = (-shift[:, 0]).exp()
+        mass = self.rest * scale + weights.sum(1)
+        moved = (weights * (bias + self.gap)).sum(1) + self.rest_gap * scale
+        return float((moved / mass - mass.log() - shift[:, 0]).mean())
+
+    def solve(self, nats: float, absorbed_beta: float) -> float:
+        """The largest β whose KL is `nats`; 0 if the policy is over with any.
+
+        Without an absorbed Ĥ the KL grows from β = 0 on. With one it falls first: near 0 all of that is taken back, which from an adapter that
+        went on by itself leads to the opposite of what was taught; so a β under the budget is looked for from twice the absorbed one downwards.
+        """
+        starts = [absorbed_beta * quarters / 4 for quarters in range(8, 0, -1)] if absorbed_beta else [0.0]
+        for low in starts:
+            if (excess := self._excess(low, nats)) < 0:
+                return self._root(low, excess, nats)
+        return 0.0
+
+    def _excess(self, beta: float, nats: float) -> float:
+        """The root of the KL less that of the target: nearly linear in β, as the KL is nearly quadratic."""
+        return math.sqrt(max(0.0, self(beta))) - math.sqrt(nats)
+
+    def _root(self, low: float, at_low: float, nats: float) -> float:
+        """From a β under the budget on: secants, kept between the nearest β known to be under the budget and the nearest over it."""
+        before, at_before, beta, high = low, at_low, max(0.5, 1.25 * low), math.inf
+        for _ in range(60):
+            excess = self._excess(beta, nats)
+            if abs(excess) < TOLERANCE * math.sqrt(nats) or (excess < 0 and beta >= MOST_BETA):
+                return beta
+            low, high = (beta, high) if excess < 0 else (low, beta)
+            secant = beta - excess * (beta - before) / (excess - at_before) if excess != at_before else math.inf
+            middle = (low + high) / 2 if high < math.inf else 2 * beta
+            before, at_before = beta, excess
+            beta = min(secant if low < secant < high and secant <= 4 * beta else middle, MOST_BETA)
+        return low

@@ -1,0 +1,86 @@
+"""A frozen causal language model, and the module trees that share its tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from learners.model.chat_format import Renderer
+from learners.model.checkpoint import Hashes
+from learners.model.lora import LoraSettings, adapter_tree
+from learners.model.replicas import distinct_bytes, replicate
+from storage.records import Message
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The base model. `model` is its bare tree: hand out `tree()` or `adapter_tree()`, one to each thread."""
+
+    model: nn.Module
+    tokenizer: Any
+    renderer: Renderer
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    quantize: str  # 'none', 'nf4' or 'int8'
+    width: int  # d, of the state entering the LM head
+    vocabulary: int  # V, number of logits
+    layers: int
+    parameters: int
+    context: int  # tokens
+    hashes: Hashes
+
+    @property
+    def base_hash(self) -> str:
+        """SHA-256 of weights, tokenizer files and chat template."""
+        return self.hashes.base
+
+    @property
+    def template_sha256(self) -> str | None:
+        """None without a chat template."""
+        template = self.tokenizer.chat_template
+        return hashlib.sha256(str(template).encode()).hexdigest() if template else None
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end an answer; may be empty."""
+        return self.renderer.eos_ids
+
+    @property
+    def pad_id(self) -> int:
+        """A valid id for masked positions; may be an end token."""
+        return self.renderer.pad_id
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether answers are turns of a chat; else they continue the prompt."""
+        return self.renderer.chat_template
+
+    def tree(self) -> nn.Module:
+        """A replica without an adapter."""
+        return replicate(self.model)
+
+    def adapter_tree(self, settings: LoraSettings | None = None, seed: int = 0) -> nn.Module:
+        """A replica with a LoRA that changes nothing yet."""
+        return adapter_tree(self.model, settings or LoraSettings(), seed)
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Prompt ids, never empty; see `fit_prompt` for long ones."""
+        return self.renderer.encode(messages)
+
+    def encode_completion(self, text: str) -> list[int]:
+        """Ids of a whole answer, closed by an end token if the model has one."""
+        return self.renderer.encode_completion(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of answer ids."""
+        return self.renderer.decode(ids)
+
+    def memory(self, *trees: nn.Module) -> int:
+        """Bytes of the base and of what these trees add to it."""
+        return distinct_bytes(self.model, *trees)

@@ -1,0 +1,170 @@
+"""The files of a model: where they are, whether they are whole, and their hash. Weights are safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from learners.protocol import Loading
+
+POCKET = Path(__file__).parents[1] / "pocket" / "weights"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
+    "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES)
+PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+REPORT_SECONDS = 0.1
+"""Progress is told at most this often."""
+
+
+class ModelError(Exception):
+    """A model that cannot be used: what is wrong, in one line, and what to do."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(f"{what}: {hint}" if hint else what)
+        self.what, self.hint = what, hint
+
+
+class Progress:
+    """Turns bytes done into `Loading` values with the seconds left."""
+
+    def __init__(self, tell: Callable[[Loading], None]) -> None:
+        self._tell = tell
+        self._what = ""
+        self._began = self._told = 0.0
+
+    def __call__(self, what: str, done: float = 0.0, total: float = 0.0) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._began = what, now
+        elif now - self._told < REPORT_SECONDS and done < total:
+            return
+        self._told = now
+        speed = done / (now - self._began) if now > self._began else 0.0
+        self._tell(Loading(what=what, done=done, total=total, seconds_left=(total - done) / speed if speed and total else None))
+
+
+def find_checkpoint(name: str, progress: Progress) -> Path:
+    """The directory of a local model, of 'pocket', or of a hub id, which is downloaded if need be."""
+    if name == "pocket":
+        if not (POCKET / "config.json").exists():
+            raise ModelError(f"the embedded model is not in {POCKET}", "make it again with python -m learners.pocket.train, or pass --model")
+        return POCKET
+    path = Path(name).expanduser()
+    if name.strip() and path.is_dir():
+        return path
+    if path.is_file():
+        raise ModelError(f"{name} is a file", "pass the directory that holds config.json and model.safetensors")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip():
+        raise ModelError(f"no such directory: {name}", "pass a directory, a hub id such as owner/name, or pocket")
+    from learners.model.hub import download
+
+    return download(name, progress)
+
+
+def check_weights(directory: Path) -> list[Path]:
+    """The weight files, found whole: headers parse and lengths agree. Raises ModelError."""
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
+    try:
+        is_config = isinstance(json.loads((directory / "config.json").read_bytes()), dict)
+    except ValueError:
+        is_config = False
+    if not is_config:
+        raise ModelError(f"{directory / 'config.json'} is damaged", "fetch the model again")
+    files = _weight_files(directory)
+    for file in files:
+        read_header(file)
+    return files
+
+
+def stored_quantization(directory: Path) -> str:
+    """'none', or 'nf4' or 'int8' where bitsandbytes quantized the weights before they were stored. Raises ModelError for other methods."""
+    config = json.loads((directory / "config.json").read_bytes()).get("quantization_config")
+    if not config:
+        return "none"
+    method = config.get("quant_method", "bitsandbytes")
+    if method == "bitsandbytes" and config.get("load_in_8bit"):
+        return "int8"
+    if method == "bitsandbytes" and config.get("bnb_4bit_quant_type") == "nf4":
+        return "nf4"
+    raise ModelError(f"{directory} is quantized already ({method})", "use the model in full precision: it is quantized here as it loads")
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index} is damaged", "fetch the model again") from error
+        missing = [name for name in names if Path(name).name != name or not (directory / name).is_file()]
+        if missing:
+            raise ModelError(f"{missing[0]} is missing in {directory}", "fetch the model again")
+        return [directory / name for name in names]
+    if (directory / "model.safetensors").is_file():
+        return [directory / "model.safetensors"]
+    if any(path for pattern in PICKLES for path in directory.glob(pattern)):
+        raise ModelError(f"{directory} holds pickled weights, which can run code and are refused", "convert them to safetensors")
+    raise ModelError(f"no model.safetensors in {directory}", "pass the directory of a model in Hugging Face format")
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name, without reading them. Raises ModelError unless the file is exactly as long as it says."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > file.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} is not a safetensors file", "fetch the model again") from error
+    expected, size = 8 + length + end, file.stat().st_size
+    if size != expected:
+        raise ModelError(f"{file} has {size} bytes instead of {expected}", "it was cut off: fetch the model again")
+    return dict(header)
+
+
+def parameter_count(files: Sequence[Path]) -> int:
+    """Of all tensors in the files, as they are stored."""
+    return sum(math.prod(entry["shape"]) for file in files for entry in read_header(file).values())
+
+
+class Hashes(NamedTuple):
+    """SHA-256 in hex of what a model is made of; neither its directory's name nor quantization counts."""
+
+    base: str  # of weights, tokenizer files and chat template in one
+    weights: str
+    tokenizer: str  # of its files; the chat template may be among them
+
+
+def hashes(directory: Path, weights: Sequence[Path], progress: Progress) -> Hashes:
+    """Reads every byte once."""
+    tokenizer = [file for name in TOKENIZER_FILES if (file := directory / name).is_file()]
+    total, done = sum(file.stat().st_size for file in (*weights, *tokenizer)), 0
+    whole, of_tokenizer = hashlib.sha256(), hashlib.sha256()
+
+    def read(files: Sequence[Path], *digests: Any) -> None:
+        nonlocal done
+        for file in files:
+            for digest in digests:
+                digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    for digest in digests:
+                        digest.update(block)
+                    done += len(block)
+                    progress("weights", done, total)
+
+    read(weights, whole)
+    of_weights = whole.hexdigest()
+    read(tokenizer, whole, of_tokenizer)
+    return Hashes(whole.hexdigest(), of_weights, of_tokenizer.hexdigest())

@@ -1,0 +1,37 @@
+"""Which device the learners compute on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from learners.model.checkpoint import ModelError
+
+NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
+"""Where a GPU shows even to a torch that knows nothing of it."""
+GET_TORCH = "install torch's CUDA build (pytorch.org/get-started/locally), then `make TORCH=keep`"
+
+
+def choose_device(asked: str = "auto") -> torch.device:
+    """'auto' is the first of cuda, mps, cpu that works. Raises ModelError for what is unknown or absent."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return torch.device(next(name for name, there in found.items() if there))
+    kind = asked.split(":")[0]
+    if kind not in found:
+        raise ModelError(f"unknown device: {asked}", "use auto, cpu, cuda or mps")
+    if not found[kind]:
+        raise ModelError(cpu_build() or f"no {kind} device here", GET_TORCH if cpu_build() else "use --device auto")
+    try:
+        device = torch.device(asked)
+        torch.empty(1, device=device)
+    except RuntimeError as error:
+        raise ModelError(f"device {asked} does not work: {str(error).splitlines()[0]}", "use --device auto") from error
+    return device
+
+
+def cpu_build() -> str | None:
+    """What is wrong when a GPU is present that this torch cannot use; None if all is well."""
+    present = any(path.exists() for path in NVIDIA)
+    return "GPU present but torch is a CPU build" if present and torch.version.cuda is None else None

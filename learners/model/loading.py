@@ -1,0 +1,158 @@
+"""From a name to a frozen model: find the files, check them, load and quantize them, and say how far it got."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from learners.model import replicas as trees
+from learners.model.base import Backbone
+from learners.model.chat_format import Renderer
+from learners.model.checkpoint import Hashes, ModelError, Progress, check_weights, find_checkpoint, hashes, parameter_count, stored_quantization
+from learners.model.device import choose_device
+from learners.protocol import Loading
+
+AUTO_QUANTIZE_PARAMETERS = 1_000_000_000
+"""`auto` is nf4 from here up."""
+TOKENIZER_FILES = ("tokenizer*", "*.tiktoken", "vocab.*", "spiece.model", "*.bpe.model")
+UNKNOWN_CONTEXT = 2048
+"""Tokens, where a configuration does not name its context."""
+
+
+def _ignore(progress: Loading) -> None:
+    return None
+
+
+def load_backbone(
+    model: str, quantize: str = "auto", device: str = "auto", progress: Callable[[Loading], None] = _ignore, trust_remote_code: bool = False
+) -> Backbone:
+    """Load a directory, a hub id or 'pocket'. Raises ModelError with one clear line and what to do."""
+    if quantize not in ("auto", "nf4", "int8", "none"):
+        raise ModelError(f"unknown quantization: {quantize}", "use auto, nf4, int8 or none")
+    place = choose_device(device)
+    report = Progress(progress)
+    report("libraries")
+    with _quiet():
+        directory = find_checkpoint(model, report)
+        files = check_weights(directory)
+        parameters = parameter_count(files)
+        chosen = _choose_quantization(quantize, stored_quantization(directory), parameters, place)
+        found = hashes(directory, files, report)
+        tokenizer = _load_tokenizer(directory, trust_remote_code)
+        loaded = _load_model(directory, chosen, place, trust_remote_code, report)
+    report("trees")
+    return _describe(model, loaded, tokenizer, chosen, place, parameters, found)
+
+
+def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:
+    if stored != "none":
+        if asked not in ("auto", stored):
+            raise ModelError(f"the model is stored as {stored}, not as {asked}", f"use --quantize {stored}, or the model in full precision")
+        asked = stored
+    elif asked == "auto":
+        asked = "nf4" if parameters >= AUTO_QUANTIZE_PARAMETERS and device.type != "mps" else "none"
+    if asked != "none" and device.type == "mps":
+        raise ModelError(f"{asked} needs a CPU or a CUDA device", "use --quantize none or --device cpu")
+    return asked
+
+
+def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    if not any(found for pattern in TOKENIZER_FILES for found in directory.glob(pattern)):
+        raise ModelError(f"there is no tokenizer in {directory}", "put its tokenizer.json and tokenizer_config.json beside the weights")
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except Exception as error:  # any of a dozen parsers
+        raise ModelError(f"no usable tokenizer in {directory}: {_first_line(error)}", "a model needs its tokenizer.json beside it") from error
+
+
+def _load_model(directory: Path, quantize: str, device: torch.device, trust_remote_code: bool, report: Progress) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    report("weights" if quantize == "none" else "quantize")
+    compute = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            directory,
+            output_loading_info=True,
+            dtype=compute,
+            device_map={"": str(device)},
+            **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+        )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{directory} does not fit into the memory of {device}", "try --quantize nf4, --device cpu or a smaller model") from error
+    except Exception as error:
+        hint = "check that the directory holds a causal language model" + ("" if trust_remote_code else "; custom code needs to be asked for")
+        raise ModelError(f"cannot load {directory}: {_first_line(error)}", hint) from error
+    if info["missing_keys"]:
+        raise ModelError(f"{directory} lacks weights: {min(info['missing_keys'])}", "fetch the model again, or check that it is a language model")
+    if quantize == "int8":
+        trees.dequantize_in_forward(model)
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):  # a model that was stored in 4 bit may name a dtype for another device
+            module.compute_dtype, module.compute_type_is_set = compute, True
+    trees.freeze(model)
+    trees.watch_head(model)
+    return model
+
+
+def _quantization(quantize: str, compute: torch.dtype) -> dict[str, Any]:
+    """The argument that quantizes while loading. None is not the same as leaving it out: it hides how the weights are stored."""
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "none":
+        return {}
+    if quantize == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+    return {"quantization_config": nf4}
+
+
+def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, found: Hashes) -> Backbone:
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    generation = getattr(model, "generation_config", None)
+    eos = [*_as_list(getattr(generation, "eos_token_id", None)), *_as_list(config.eos_token_id)]
+    context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or UNKNOWN_CONTEXT
+    vocabulary, width = head.weight.shape
+    return Backbone(
+        model, tokenizer, Renderer(tokenizer, vocabulary, eos), name, device, model.dtype, quantize, width, vocabulary,
+        config.num_hidden_layers, parameters, context, found,
+    )  # fmt: skip
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither bars nor advice from the libraries: the log is for what went wrong."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,147 @@
+"""LoRA adapters on trees (Hu et al. 2021), by PEFT, one per tree and under one name.
+
+What differs from plain PEFT: A is drawn from a seed of its own, never from the global generator; LoRA weights are float32 whatever the base is; and
+a tensor can take the place of the scaling, one factor per row, so that adapted and base rows share one forward.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learners.model.replicas import replicate
+
+ADAPTER = "default"
+"""PEFT's name of the only adapter on a tree."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Size of an adapter. Rank 16 on all linear layers: Dettmers et al. 2023 (QLoRA), section 4."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0  # anything else makes PPO's ratio differ from 1 before the first step
+
+
+def adapter_tree(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Module:
+    """A replica of the base with a LoRA on all linear layers except the LM head. B is 0: it computes what the base computes."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice between PEFT and transformers
+        tree = get_peft_model(replicate(model), config, adapter_name=ADAPTER)  # type: ignore[arg-type]
+    for parameter in lora_parameters(tree).values():
+        parameter.data = parameter.data.float()
+    _draw_a(tree, seed)
+    return tree.eval()
+
+
+def _draw_a(tree: nn.Module, seed: int) -> None:
+    """Kaiming-uniform with a = √5, as PEFT does: U(-1/√in, 1/√in)."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in lora_parameters(tree).items():
+        if "lora_A" in name:
+            bound = 1 / math.sqrt(parameter.shape[1])
+            drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+            parameter.data.copy_(drawn)
+
+
+def lora_parameters(tree: nn.Module) -> dict[str, Tensor]:
+    """The live LoRA weights by the names that they have in `adapter_model.safetensors`; empty for a tree without an adapter."""
+    marker = f".{ADAPTER}."
+    return {name.replace(marker, "."): p for name, p in tree.named_parameters() if ".lora_" in name}
+
+
+@torch.no_grad()
+def lora_state(tree: nn.Module) -> dict[str, Tensor]:
+    """A copy of the LoRA weights."""
+    return {name: parameter.detach().clone() for name, parameter in lora_parameters(tree).items()}
+
+
+@torch.no_grad()
+def load_lora(tree: nn.Module, state: Mapping[str, Tensor] | None) -> None:
+    """Put these weights into the tree; None makes it compute what the base computes. ValueError unless names and shapes fit."""
+    parameters = lora_parameters(tree)
+    if state is None:
+        for name, parameter in parameters.items():
+            if "lora_B" in name:
+                parameter.zero_()
+        return
+    if parameters.keys() != state.keys() or any(p.shape != state[name].shape for name, p in parameters.items()):
+        raise ValueError("these LoRA weights belong to another model or rank")
+    for name, parameter in parameters.items():
+        parameter.copy_(state[name])
+
+
+def copy_lora(source: nn.Module, target: nn.Module) -> None:
+    """Publish: the target computes from now on what the source computes."""
+    load_lora(target, lora_parameters(source))
+
+
+def has_adapter(tree: nn.Module) -> bool:
+    """Whether the tree carries a LoRA."""
+    return "base_model" in tree._modules  # PEFT's wrapper
+
+
+def set_row_scaling(tree: nn.Module, scaling: Tensor | None) -> None:
+    """Scale the LoRA of each row by itself; None restores the adapter's own scaling.
+
+    scaling: (B,), factors of the adapter's own scaling: 1 for a row with the adapter, 0 for a row of the base.
+    """
+    layers, has_experts = _lora_layers(tree)
+    if not layers:
+        return
+    own = layers[0].lora_alpha[ADAPTER] / layers[0].r[ADAPTER]
+    factors: Any = own
+    if scaling is not None:
+        factors = _FlatScaling(scaling * own) if has_experts else scaling.view(-1, 1, 1) * own
+    for layer in layers:
+        layer.scaling[ADAPTER] = factors
+
+
+class _FlatScaling:
+    """Factors by row for layers that may see (B, T, d) or, inside blocks of experts, (B·T, d). Slower than a plain tensor."""
+
+    def __init__(self, factors: Tensor) -> None:
+        self._factors = factors
+
+    def __rmul__(self, delta: Tensor) -> Tensor:
+        rows = self._factors.repeat_interleave(delta.shape[0] // len(self._factors))
+        return delta * rows.view(-1, *[1] * (delta.dim() - 1))
+
+
+@contextmanager
+def row_scaling(tree: nn.Module, scaling: Tensor | None) -> Iterator[None]:
+    """`set_row_scaling` while the block runs."""
+    if scaling is None or not has_adapter(tree):
+        yield
+        return
+    set_row_scaling(tree, scaling)
+    try:
+        yield
+    finally:
+        set_row_scaling(tree, None)
+
+
+def _lora_layers(tree: nn.Module) -> tuple[list[Any], bool]:
+    """All layers with a LoRA, and whether the model routes tokens to experts."""
+    known = tree.__dict__.get("_lora_layers")
+    if known is None:
+        layers = [m for m in tree.modules() if hasattr(m, "lora_A") and ADAPTER in m.lora_A]  # type: ignore[operator]
+        known = tree.__dict__["_lora_layers"] = (layers, any("expert" in name for name, _ in tree.named_modules()))
+    return known

@@ -1,0 +1,1 @@
+"""The stages of RLHF: SFT, reward model, distillation, PPO, and their mathematics."""

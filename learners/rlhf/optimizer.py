@@ -1,0 +1,60 @@
+"""Adam as every stage uses it: warmed up, with a bound on the gradient's norm, and forgotten when other weights are loaded.
+
+After Kingma and Ba 2015. What differs: a step whose gradient is not finite is left out instead of spoiling the weights and the moments. A
+LoRA starts from a zero matrix, where Adam's first steps are its largest: hence the warm-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from learners.rlhf.ops import warmup
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Of all stages; rates are the stages' own."""
+
+    betas: tuple[float, float] = (0.9, 0.95)  # OpenRLHF
+    eps: float = 1e-5  # Ziegler et al. 2019
+    warmup_steps: int = 5  # optimizer steps to the full rate
+    max_grad_norm: float = 1.0  # of all parameters together
+
+
+class Optimizer:
+    """Steps of Adam at one learning rate over one set of parameters."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], rate: float, settings: AdamSettings | None = None) -> None:
+        self.parameters = list(parameters)
+        self.settings = settings or AdamSettings()
+        self.rate = rate
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget moments, warm-up and gradients: the parameters have been given other values."""
+        self.steps = 0
+        self._adam = torch.optim.Adam(self.parameters, self.rate, self.settings.betas, self.settings.eps)
+        self.clear()
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return self.rate * warmup(self.steps, self.settings.warmup_steps)
+
+    def step(self) -> float:
+        """Apply and clear the gradients that have gathered; their norm before clipping, which if not finite leaves the parameters alone."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        if norm.isfinite():
+            self._adam.param_groups[0]["lr"] = self.learning_rate
+            self._adam.step()
+            self.steps += 1
+        self.clear()
+        return float(norm)
+
+    def clear(self) -> None:
+        """Drop the gradients that have gathered, also those of a step that was broken off."""
+        self._adam.zero_grad()

@@ -1,0 +1,192 @@
+"""The reward model: a LoRA and a scalar head that score answers as the operator ranks and rates them.
+
+After Ouyang et al. 2022 (InstructGPT, step 2: Bradley-Terry over all C(K,2) pairs of one ranking together). What differs: an
+answer's score is the mean over its tokens of the head's value after each token, not the value at the last one - dense, so that
+few rankings suffice and PPO knows where the reward came from; rankings may have ties and be partial; centred ratings are learned
+beside them by squares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from learners.feedback.samples import Comparison, Scored
+from learners.model.forward import forward
+from learners.rlhf import losses, ops
+from learners.rlhf.optimizer import AdamSettings, Optimizer
+from learners.rlhf.stats import StepStats
+
+TokenIds = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """Constants of the reward model."""
+
+    learning_rate: float = 1e-4  # of LoRA and head at width 2,000 (ops.rate_for_width)
+    centring_weight: float = 0.01  # of the mean squared score beside one ranking (Eisenstein et al. 2023)
+    rating_weight: float = 1.0  # of the squared error of one rating beside one ranking
+    microbatch: int = 32  # answers in one forward, fewer when they are long; those of one ranking stay together
+    adam: AdamSettings = field(default_factory=AdamSettings)
+
+
+class RewardModel:
+    """Scores answers with a tree of its own; the head is a float32 linear layer beside it. The tree stays in eval mode."""
+
+    def __init__(
+        self,
+        tree: nn.Module,
+        width: int,
+        settings: RewardSettings | None = None,
+        seed: int = 0,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`width` is the model's hidden size; `pause` is called between forwards, to let others compute."""
+        self.tree, self.settings, self.pause = tree, settings or RewardSettings(), pause
+        self._lora = {name: p for name, p in tree.named_parameters() if p.requires_grad}
+        self._device = next(iter(self._lora.values())).device
+        self.head = _drawn_head(width, seed).to(self._device)
+        self.gain, self.bias = 1.0, 0.0  # of the scores that others see; learning sees the raw ones
+        rate = ops.rate_for_width(self.settings.learning_rate, width)
+        self._optimizer = Optimizer([*self._lora.values(), *self.head.parameters()], rate, self.settings.adam)
+
+    def step(self, batch: Sequence[Comparison | Scored]) -> StepStats:
+        """One optimizer step on all of the batch; `accuracy` is of its untied pairs before the step.
+
+        Raises ValueError on an empty batch.
+        """
+        if not batch:
+            raise ValueError("nothing to learn: the batch is empty")
+        self._optimizer.clear()
+        rate = self._optimizer.learning_rate
+        total, right, pairs, tokens = 0.0, 0, 0, 0
+        for items in self._microbatches(batch):
+            scores = self._raw_scores(items)
+            loss = torch.stack([self._loss(item, s) for item, s in zip(items, scores, strict=True)]).sum() / len(batch)
+            loss.backward()
+            total += loss.item()
+            for item, s in zip(items, scores, strict=True):
+                found = _right_order(item, s)
+                right, pairs = right + found[0], pairs + found[1]
+                tokens += sum(map(len, _answers(item)))
+            self.pause()
+        norm = self._optimizer.step()
+        accuracy = right / pairs if pairs else None
+        return StepStats(loss=total, grad_norm=norm, tokens=tokens, accuracy=accuracy, learning_rate=rate)
+
+    @torch.no_grad()
+    def token_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+        """Normalised reward after each token, (B, R) float32, 0 beyond an answer's end. Their mean is the answer's score."""
+        padded = ops.pad(prompts, answers, self._device)
+        parts, size = [], ops.answers_per_forward(self.settings.microbatch, padded.keep - 1)
+        for start in range(0, len(prompts), size):
+            rows = padded.rows(slice(start, start + size))
+            parts.append((self.gain * self._raw_rewards(rows) + self.bias) * rows.answer_mask)
+            self.pause()
+        return torch.cat(parts)
+
+    def token_shares(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+        """Each token's share of its answer's score, (B, R): they add up to the score. What PPO takes as its reward."""
+        lengths = torch.tensor([max(1, len(answer)) for answer in answers], device=self._device)
+        return self.token_rewards(prompts, answers) / lengths[:, None]
+
+    def score(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+        """Normalised scores, (B,) float32; 0 for an empty answer."""
+        return self.token_shares(prompts, answers).sum(1)
+
+    def normalise(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> None:
+        """Choose gain and bias so that the scores of these reference answers have mean 0 and standard deviation 1.
+
+        Raises ValueError on fewer than two answers. Where all scores are equal the gain stays 1. Source: Ziegler et al. 2019, 2.1.
+        """
+        if len(answers) < 2:
+            raise ValueError("normalising needs at least two reference answers")
+        self.gain, self.bias = 1.0, 0.0
+        scores = self.score(prompts, answers).double()
+        spread = float(scores.std(correction=0))
+        self.gain = 1.0 / spread if spread > 1e-6 else 1.0
+        self.bias = -self.gain * float(scores.mean())
+
+    def state(self) -> dict[str, Tensor]:
+        """LoRA, head and normalisation: copies on the CPU, ready for safetensors."""
+        tensors = {f"lora.{name}": p for name, p in self._lora.items()}
+        tensors |= {f"head.{name}": p for name, p in self.head.named_parameters()}
+        tensors["normalisation"] = torch.tensor([self.gain, self.bias], dtype=torch.float64)
+        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Become the reward model that `state` came from; the optimizer starts afresh.
+
+        Raises KeyError or RuntimeError, before anything is changed, when names or shapes are another model's.
+        """
+        own = self.state()
+        if own.keys() != state.keys():
+            raise KeyError(f"not this model's reward model: {sorted(own.keys() ^ state.keys())[:3]}")
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise RuntimeError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}")
+        for name, parameter in self._lora.items():
+            parameter.copy_(state[f"lora.{name}"])
+        for name, parameter in self.head.named_parameters():
+            parameter.copy_(state[f"head.{name}"])
+        self.gain, self.bias = state["normalisation"].tolist()
+        self.reset_optimizer()
+
+    def reset_optimizer(self) -> None:
+        """Forget the optimizer's state: other weights have been loaded into the tree."""
+        self._optimizer.reset()
+
+    def _microbatches(self, batch: Sequence[Comparison | Scored]) -> Iterator[list[Comparison | Scored]]:
+        longest = max(len(answer) for item in batch for answer in _answers(item))
+        room = size = ops.answers_per_forward(self.settings.microbatch, longest)
+        items: list[Comparison | Scored] = []
+        for item in batch:
+            if items and room < len(_answers(item)):
+                yield items
+                items, room = [], size
+            items.append(item)
+            room -= len(_answers(item))
+        yield items
+
+    def _raw_scores(self, items: Sequence[Comparison | Scored]) -> list[Tensor]:
+        """Scores as learned, one tensor (K,) for each item."""
+        answers = [answer for item in items for answer in _answers(item)]
+        prompts = [item.prompt_ids for item in items for _ in _answers(item)]
+        padded = ops.pad(prompts, answers, self._device)
+        rewards = self._raw_rewards(padded) * padded.answer_mask
+        scores = rewards.sum(1) / padded.answer_mask.sum(1).clamp_min(1)
+        return list(scores.split([len(_answers(item)) for item in items]))
+
+    def _raw_rewards(self, padded: ops.Padded) -> Tensor:
+        """(B, R) of the states that have read each answer token."""
+        output = forward(self.tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
+        return self.head(output.hidden[:, 1:])[..., 0]
+
+    def _loss(self, item: Comparison | Scored, scores: Tensor) -> Tensor:
+        if isinstance(item, Scored):
+            return self.settings.rating_weight * losses.squared_error(scores, scores.new_tensor([item.score]))
+        return losses.bradley_terry(scores, item.ranks) + self.settings.centring_weight * losses.centring(scores)
+
+
+def _drawn_head(width: int, seed: int) -> nn.Linear:
+    """Weights from N(0, 1 / (width + 1)), bias 0. Source: Ziegler et al. 2019's code."""
+    head = nn.Linear(width, 1, dtype=torch.float32)
+    with torch.no_grad():
+        drawn = torch.randn(1, width, generator=torch.Generator().manual_seed(seed))
+        head.weight.copy_(drawn / math.sqrt(width + 1))
+        head.bias.zero_()
+    return head
+
+
+def _answers(item: Comparison | Scored) -> tuple[TokenIds, ...]:
+    return (item.answer,) if isinstance(item, Scored) else item.answers
+
+
+def _right_order(item: Comparison | Scored, scores: Tensor) -> tuple[int, int]:
+    return (0, 0) if isinstance(item, Scored) else losses.right_order(scores, item.ranks)

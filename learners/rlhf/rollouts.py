@@ -1,0 +1,144 @@
+"""Answers drawn for the machine's own use: to calibrate Ĥ's features, to distil, to judge a candidate version.
+
+A `Trace` follows one answer through the decode loop; the generator uses the same for what the operator sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from learners.human_reward.features import Seen
+from learners.human_reward.kl_budget import REFERENCE_TOKENS, VisitedStates, state_stride
+from learners.human_reward.logit_bias import LogitBias
+from learners.model.base import Backbone
+from learners.model.forward import forward
+from learners.model.sampling import Row, Step, decode
+from storage.records import Sampling, StopReason
+
+LARGEST_BATCH = 48
+"""Answers drawn in one batch."""
+
+
+@dataclass
+class Trace:
+    """One answer as the decode loop goes: tokens, log-probabilities, and what its states looked like, every `stride` tokens."""
+
+    prompt_ids: tuple[int, ...]
+    stride: int = 0  # 0 keeps no states
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    unbiased: list[float] = field(default_factory=list)
+    kls: list[float] = field(default_factory=list)  # nats against the base
+    stop: StopReason | None = None
+    kept: int = 0  # tokens that were fixed when it began
+    _positions: list[int] = field(default_factory=list)
+    _hidden: list[Tensor] = field(default_factory=list)
+    _base: list[Tensor] = field(default_factory=list)
+    _policy: list[Tensor] = field(default_factory=list)
+
+    def add(self, step: Step, row: int) -> None:
+        """Take row `row` of a decode step."""
+        if self.stride and (len(self.ids) - self.kept) % self.stride == 0:
+            self._positions.append(len(self.prompt_ids) + len(self.ids) - 1)
+            self._hidden.append(step.hidden[row])
+            self._base.append(step.base_logits[row])
+            self._policy.append(step.policy_logits[row])
+        self.ids.append(step.ids[row])
+        self.logprobs.append(step.logprobs[row])
+        self.unbiased.append(step.unbiased_logprobs[row])
+        self.kls.append(step.kl[row])
+
+    def keep(self, token: int, drawn: Trace | None = None) -> None:
+        """A token that is fixed, with what it cost when it was `drawn`; free where that is not known."""
+        i, self.kept = len(self.ids), self.kept + 1
+        known = drawn is not None and i < len(drawn.ids) and drawn.ids[i] == token
+        self.ids.append(token)
+        self.logprobs.append(drawn.logprobs[i] if drawn and known else 0.0)
+        self.unbiased.append(drawn.unbiased[i] if drawn and known else 0.0)
+        self.kls.append(drawn.kls[i] if drawn and known else 0.0)
+
+    @property
+    def kl(self) -> float:
+        """Of the whole answer, summed over tokens."""
+        return math.fsum(self.kls)
+
+    @property
+    def nats(self) -> float:
+        """Per 64 tokens."""
+        return self.kl * REFERENCE_TOKENS / max(1, len(self.ids))
+
+    def visited(self, temperature: float) -> VisitedStates:
+        """The states in which its tokens were drawn, for solving β."""
+        base, policy = (torch.stack(rows).div(temperature).log_softmax(-1) for rows in (self._base, self._policy))
+        seen = Seen.of(torch.stack(self._hidden), torch.stack(self._base))
+        spent = math.fsum(self.kls[self.kept :]) / max(1, len(self.ids) - self.kept)
+        return VisitedStates(seen, base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions), spent)
+
+
+def draw_answers(
+    backbone: Backbone,
+    tree: nn.Module,
+    prompts: Sequence[tuple[int, ...]],
+    sampling: Sampling,
+    seed: int,
+    *,
+    adapter: bool,
+    steering: LogitBias | None = None,
+    keep_states: bool = False,
+    pause: Callable[[], None] = lambda: None,
+) -> list[Trace]:
+    """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens."""
+    stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
+    traces: list[Trace] = []
+    for start in range(0, len(prompts), LARGEST_BATCH):
+        batch = prompts[start : start + LARGEST_BATCH]
+        rows = [Row(str(i), p, seed + start + i, adapter, steering is not None) for i, p in enumerate(batch)]
+        drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
+        for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, want_stop=lambda: _NOBODY):
+            for row, uid in enumerate(step.uids):
+                drawn[uid].add(step, row)
+            for uid, reason in step.ended.items():
+                drawn[uid].stop = reason
+            pause()
+        traces += drawn.values()
+    return traces
+
+
+_NOBODY: frozenset[str] = frozenset()
+
+
+def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:
+    """The canonical prefill: of each answer to one prompt the T states in which its tokens were chosen, on the CPU, in the order given."""
+    return [_states_of(backbone, tree, prompt_ids, token_ids) for token_ids in answers]
+
+
+def _states_of(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> Seen:
+    ids = torch.tensor([[*prompt_ids, *token_ids]], device=backbone.device)
+    with torch.no_grad():
+        output = forward(tree, ids, keep=len(token_ids) + 1)
+    return Seen(*(each.cpu() for each in Seen.of(output.hidden[0, :-1], output.logits[0, :-1])))
+
+
+def look_again(backbone: Backbone, tree: nn.Module, answer: VisitedStates, temperature: float) -> VisitedStates:
+    """The same states, seen with the tree's adapter as it is now."""
+    ids = torch.tensor([answer.sequence[:-1]], device=backbone.device)
+    first = answer.positions[0]
+    with torch.no_grad():
+        logits = forward(tree, ids, keep=ids.shape[1] - first).logits[0]
+    chosen = torch.tensor(answer.positions, device=backbone.device) - first
+    return replace(answer, policy_logprobs=(logits[chosen] / temperature).log_softmax(-1))
+
+
+def nats_on(backbone: Backbone, tree: nn.Module, answers: Sequence[VisitedStates], temperature: float) -> float:
+    """KL of the tree's policy against the base, exact in each of these states, per 64 tokens."""
+    total, states = 0.0, 0
+    for answer in answers:
+        seen = look_again(backbone, tree, answer, temperature).policy_logprobs
+        total += float((seen.exp() * (seen - answer.base_logprobs)).sum())
+        states += len(seen)
+    return total / max(1, states) * REFERENCE_TOKENS

@@ -1,0 +1,23 @@
+"""What a learner thinks of every token of some answers, for the eyes of the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from learners.model.base import Backbone
+from learners.model.chat_format import fit_prompt, pieces_of
+from learners.protocol import Answer, Appraisal
+
+TokenIds = tuple[int, ...]
+
+
+def appraise(backbone: Backbone, answers: Sequence[Answer], rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> tuple[Appraisal, ...]:
+    """`rewards` gives one number for each token of an answer to a prompt. Answers without token ids are passed over."""
+    return tuple(_of_answer(backbone, answer, rewards) for answer in answers if answer.token_ids)
+
+
+def _of_answer(backbone: Backbone, answer: Answer, rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> Appraisal:
+    prompt_ids = answer.prompt_ids or tuple(fit_prompt(backbone.encode(answer.messages), backbone.context, len(answer.token_ids))[0])
+    return Appraisal(
+        uid=answer.uid, texts=tuple(pieces_of(backbone.renderer, answer.token_ids)), rewards=tuple(rewards(prompt_ids, answer.token_ids))
+    )

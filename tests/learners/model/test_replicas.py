@@ -1,0 +1,238 @@
+"""Trees over one base: nothing is copied, nothing is disturbed, and gradients are right."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learners.model.base import Backbone
+from learners.model.forward import forward
+from learners.model.lora import LoraSettings, copy_lora, load_lora, lora_parameters, lora_state, set_row_scaling
+from learners.model.replicas import between_layers, distinct_bytes, replicate
+from learners.model.sampling import Row, decode
+from storage.records import Sampling
+from tests.learners.models import QUANTIZED, needs_gpt2, needs_stories, prompt, random_gpt2, stirred, stories
+
+ANSWER = Sampling(1.0, 24)
+
+
+def gradients(backbone: Backbone, tree: nn.Module) -> dict[str, Tensor]:
+    """Of the mean log-probability of a fixed text, for every LoRA weight."""
+    ids = torch.tensor([[*prompt(backbone), *backbone.encode_completion(" and the dog ran to the park with his mom.")]])
+    logits = forward(tree, ids).logits[0, :-1]
+    logits.log_softmax(-1).gather(1, ids[0, 1:, None]).mean().backward()
+    found = {name: p.grad.clone() for name, p in lora_parameters(tree).items() if p.grad is not None}
+    tree.zero_grad()
+    return found
+
+
+def answers(backbone: Backbone, tree: nn.Module, twin: bool = True) -> list[tuple[object, ...]]:
+    rows = [Row(str(i), prompt(backbone), i) for i in range(4)]
+    steps = decode(tree, rows, ANSWER, backbone.eos_ids, backbone.pad_id, twin=twin)
+    return [(step.uids, tuple(step.ids), tuple(step.logprobs), tuple(step.kl)) for step in steps]
+
+
+@needs_stories
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_four_roles_cost_no_more_than_their_adapters(quantize: str) -> None:
+    backbone = stories(quantize)
+    roles = [backbone.adapter_tree(seed=i) for i in range(4)]
+    adapters = sum(p.numel() * p.element_size() for tree in roles for p in lora_parameters(tree).values())
+    for tree in roles:
+        with torch.no_grad():
+            forward(tree, torch.tensor([prompt(backbone)]))
+    extra = distinct_bytes(backbone.model, *roles) - distinct_bytes(backbone.model)
+    assert adapters <= extra <= 1.05 * adapters
+    assert backbone.memory(*roles) == backbone.memory() + extra
+
+
+@needs_stories
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_replicas_share_every_tensor_and_compute_the_same(quantize: str) -> None:
+    backbone = stories(quantize)
+    tree = replicate(backbone.model)
+    assert distinct_bytes(backbone.model, tree, backbone.tree()) == distinct_bytes(backbone.model)
+    ids = torch.tensor([prompt(backbone)])
+    with torch.no_grad():
+        first = forward(backbone.model, ids)
+        for other in (tree, backbone.tree(), backbone.adapter_tree(seed=3)):
+            output = forward(other, ids)
+            assert torch.equal(output.logits, first.logits) and torch.equal(output.hidden, first.hidden)
+
+
+@needs_stories
+def test_quantization_makes_the_base_smaller() -> None:
+    linear = sum(m.weight.numel() for m in stories().model.modules() if isinstance(m, nn.Linear)) - 512 * 64  # the head is not quantized
+    whole = distinct_bytes(stories().model)
+    assert whole - distinct_bytes(stories("int8").model) == pytest.approx(3 * linear, rel=0.05)
+    assert whole - distinct_bytes(stories("nf4").model) == pytest.approx(3.48 * linear, rel=0.05)
+
+
+@needs_stories
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_gradients_are_the_same_before_and_after_an_actor_decodes_and_point_where_a_float_model_points(quantize: str) -> None:
+    backbone = stories(quantize)
+    policy, actor = stirred(backbone), backbone.adapter_tree()
+    before = gradients(backbone, policy)
+    answers(backbone, actor)
+    answers(backbone, policy)
+    after = gradients(backbone, policy)
+    assert before.keys() == after.keys() == lora_parameters(policy).keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+    plain = _float_copy(backbone)
+    reference = gradients(backbone, plain)
+    for name, gradient in before.items():
+        cosine = torch.nn.functional.cosine_similarity(gradient.flatten(), reference[name].flatten(), 0)
+        assert cosine > 0.999, name
+
+
+def _float_copy(backbone: Backbone) -> nn.Module:
+    """The same adapter over a float model whose weights are the dequantized ones."""
+    import bitsandbytes as bnb
+
+    plain = stirred(stories("none"))
+    sources = dict(stirred(backbone).named_modules())
+    for name, module in plain.named_modules():
+        source = sources[name]
+        if isinstance(source, bnb.nn.Linear4bit):
+            weight = bnb.functional.dequantize_4bit(source.weight.data, source.weight.quant_state)
+        elif isinstance(source, bnb.nn.Linear8bitLt):
+            weight = source.state.CB.double() * source.state.SCB.double()[:, None] / 127
+        else:
+            continue
+        module.weight = nn.Parameter(weight.float(), requires_grad=False)  # this tree's only: the base keeps its own
+    return plain
+
+
+@needs_stories
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_a_forward_computes_the_same_with_and_without_gradients(quantize: str) -> None:
+    backbone = stories(quantize)
+    tree = stirred(backbone)
+    ids = torch.tensor([prompt(backbone)])
+    with torch.no_grad():
+        without = forward(tree, ids).logits
+    torch.testing.assert_close(forward(tree, ids).logits, without, atol=1e-4, rtol=1e-4)
+
+
+@needs_stories
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_an_actor_draws_and_a_policy_trains_at_once_and_neither_notices_the_other(quantize: str) -> None:
+    torch.set_num_threads(1)
+    backbone = stories(quantize)
+    actor = stirred(backbone, seed=1)
+    quiet = answers(backbone, actor)
+    alone = _train(backbone, stirred(backbone), steps=12)
+
+    together: list[dict[str, Tensor]] = []
+    training = threading.Thread(target=lambda: together.append(_train(backbone, stirred(backbone), steps=12)))
+    training.start()
+    drawn = [answers(backbone, actor)]
+    while training.is_alive():
+        drawn.append(answers(backbone, actor))
+    training.join()
+    assert all(noisy == quiet for noisy in drawn)
+    assert all(torch.equal(together[0][name], alone[name]) for name in alone)
+
+
+def _train(backbone: Backbone, tree: nn.Module, steps: int) -> dict[str, Tensor]:
+    parameters = lora_parameters(tree)
+    optimizer = torch.optim.Adam(parameters.values(), lr=1e-2)
+    for _ in range(steps):
+        for name, gradient in gradients(backbone, tree).items():
+            parameters[name].grad = -gradient
+        optimizer.step()
+    return lora_state(tree)
+
+
+@needs_stories
+def test_only_the_adapter_learns_and_it_covers_every_linear_layer_but_the_head() -> None:
+    tree = stories().adapter_tree(LoraSettings(rank=4, alpha=8.0))
+    learning = {name for name, p in tree.named_parameters() if p.requires_grad}
+    assert len(learning) == len(lora_parameters(tree)) == 5 * 7 * 2
+    assert all(p.dtype == torch.float32 for p in lora_parameters(tree).values())
+    assert not any("lm_head" in name for name in learning)
+
+
+@needs_stories
+def test_an_adapter_is_drawn_from_its_seed_and_leaves_the_global_generator_alone() -> None:
+    backbone = stories()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = lora_state(backbone.adapter_tree(seed=1))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(9)
+    again, other = lora_state(backbone.adapter_tree(seed=1)), lora_state(backbone.adapter_tree(seed=2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert all(not weights.any() for name, weights in first.items() if "lora_B" in name)
+
+
+@needs_stories
+def test_publishing_makes_the_target_compute_what_the_source_computes() -> None:
+    backbone = stories()
+    source, target = stirred(backbone), backbone.adapter_tree()
+    ids = torch.tensor([prompt(backbone)])
+    copy_lora(source, target)
+    with torch.no_grad():
+        assert torch.equal(forward(source, ids).logits, forward(target, ids).logits)
+        load_lora(target, None)
+        assert torch.equal(forward(target, ids).logits, forward(backbone.model, ids).logits)
+
+
+@needs_stories
+def test_weights_of_another_rank_are_refused() -> None:
+    backbone = stories()
+    with pytest.raises(ValueError, match="rank"):
+        load_lora(backbone.adapter_tree(), lora_state(backbone.adapter_tree(LoraSettings(rank=4))))
+
+
+@pytest.mark.parametrize("load", [pytest.param(stories, marks=needs_stories), pytest.param(random_gpt2, marks=needs_gpt2)])
+def test_rows_scaled_to_nothing_are_rows_of_the_base(load: object) -> None:
+    backbone = load()  # type: ignore[operator]
+    tree = stirred(backbone)
+    ids = torch.tensor([prompt(backbone)]).repeat(2, 1)
+    with torch.no_grad():
+        adapted, base = forward(tree, ids).logits, forward(backbone.model, ids).logits
+        set_row_scaling(tree, torch.tensor([1.0, 0.0]))
+        mixed = forward(tree, ids).logits
+        set_row_scaling(tree, None)
+        assert torch.equal(forward(tree, ids).logits, adapted)
+    torch.testing.assert_close(mixed[0], adapted[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mixed[1], base[1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(adapted[1], base[1], atol=1e-2)
+
+
+@needs_stories
+def test_no_forward_moves_a_bit_of_the_base() -> None:
+    backbone = stories("nf4")
+    before = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
+    tree = stirred(backbone)
+    gradients(backbone, tree)
+    answers(backbone, tree)
+    assert all(torch.equal(p, before[name]) for name, p in backbone.model.named_parameters())
+
+
+@needs_stories
+def test_four_bit_layers_never_repack_their_weights() -> None:
+    trees = (stories("nf4").model, stories("nf4").tree(), stories("nf4").adapter_tree())
+    flags = [m.support_avx512bf16_for_cpu for tree in trees for m in tree.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
+    assert len(flags) == 3 * 35 and not any(flags)
+
+
+@needs_stories
+def test_others_get_their_turn_between_layers_forward_and_backward_and_nothing_is_computed_otherwise() -> None:
+    backbone, calls = stories(), []
+    tree, plain = backbone.adapter_tree(seed=3), backbone.adapter_tree(seed=3)
+    between_layers(tree, lambda: calls.append(torch.is_grad_enabled()))
+    with torch.no_grad():
+        forward(tree, torch.tensor([prompt(backbone)]))
+    assert calls == [False] * backbone.layers
+    calls.clear()
+    found, wanted = gradients(backbone, tree), gradients(backbone, plain)
+    assert len(calls) >= 2 * backbone.layers - 1
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)

@@ -1,0 +1,108 @@
+"""Distillation on a real model: the loss by hand, and an adapter that comes to act as the teacher."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from learners.model.base import Backbone
+from learners.model.forward import forward
+from learners.model.sampling import Row, decode
+from learners.rlhf import ops
+from learners.rlhf.distillation import Distill, DistillBatch, DistillSettings, TeacherLogits
+from storage.records import Sampling
+from tests.learners.models import needs_stories, prompt, stirred, stories
+
+pytestmark = needs_stories
+OPENINGS = ("a little dog", "a boy", "an old king", "a shy mouse")
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return stories()
+
+
+class Biased:
+    """The base with a preference for some tokens."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.tree = backbone.tree()
+        self.bias_of = torch.randn(backbone.vocabulary, generator=torch.Generator().manual_seed(0))
+
+    def __call__(self, batch: ops.Padded) -> Tensor:
+        return forward(self.tree, batch.input_ids, batch.attention_mask, keep=batch.keep).logits[:, :-1] + self.bias_of
+
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor:
+        """For the sampler."""
+        return self.bias_of.expand(len(hidden), -1)
+
+
+def drawn(backbone: Backbone, teacher: Biased, seed: int, tokens: int = 24) -> DistillBatch:
+    """The teacher's own answers, four to each opening."""
+    prompts = [prompt(backbone, f"Once upon a time, there was {opening}") for opening in OPENINGS for _ in range(4)]
+    rows = [Row(str(i), p, seed + i, steer=True) for i, p in enumerate(prompts)]
+    answers: list[list[int]] = [[] for _ in rows]
+    for step in decode(teacher.tree, rows, Sampling(1.0, tokens), backbone.eos_ids, backbone.pad_id, teacher):
+        for uid, token in zip(step.uids, step.ids, strict=True):
+            answers[int(uid)].append(token)
+    return DistillBatch(prompts, [tuple(answer) for answer in answers])
+
+
+def kl_by_hand(teacher: TeacherLogits, tree: torch.nn.Module, batch: DistillBatch) -> float:
+    """Nats per token from teacher to tree, one answer at a time."""
+    total = 0.0
+    for prompt_ids, answer in zip(batch.prompts, batch.answers, strict=True):
+        alone = ops.pad([prompt_ids], [answer])
+        with torch.no_grad():
+            p = teacher(alone)[0].log_softmax(-1)
+            q = forward(tree, alone.input_ids).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+        total += float((p.exp() * (p - q)).sum())
+    return total / sum(map(len, batch.answers))
+
+
+def test_the_loss_is_the_kl_from_teacher_to_adapter_per_answer_token(backbone: Backbone) -> None:
+    teacher, tree = Biased(backbone), stirred(backbone)
+    batch = DistillBatch([prompt(backbone), prompt(backbone, "There was a cat")], [(400, 401, 402), (300,)])
+    expected = kl_by_hand(teacher, tree, batch)
+    stats = Distill(tree, teacher, backbone.width).step(batch)
+    assert stats.loss == pytest.approx(expected, abs=1e-4)
+    assert stats.kl == pytest.approx(expected * 4 / 2, abs=1e-4)
+
+
+def test_how_a_batch_is_split_into_forwards_changes_nothing(backbone: Backbone) -> None:
+    teacher = Biased(backbone)
+    batch = DistillBatch([prompt(backbone), prompt(backbone, "There was a cat")], [(400, 401, 402), (300,)])
+    whole = Distill(stirred(backbone), teacher, backbone.width).step(batch)
+    split = Distill(stirred(backbone), teacher, backbone.width, DistillSettings(microbatch=1)).step(batch)
+    assert split.loss == pytest.approx(whole.loss, abs=1e-5)
+    assert split.grad_norm == pytest.approx(whole.grad_norm, rel=1e-3)
+
+
+def test_the_adapter_absorbs_a_steered_policy(backbone: Backbone) -> None:
+    teacher, tree = Biased(backbone), backbone.adapter_tree()
+    held_out = drawn(backbone, teacher, seed=900)
+    before = kl_by_hand(teacher, tree, held_out)
+    batch = drawn(backbone, teacher, seed=0)
+    distill = Distill(tree, teacher, backbone.width)
+    for _ in range(25):
+        distill.step(batch)
+    assert before > 0.1
+    assert kl_by_hand(teacher, tree, held_out) < 0.35 * before
+
+
+def test_an_adapter_that_acts_as_its_teacher_already_stays_so(backbone: Backbone) -> None:
+    tree, base = backbone.adapter_tree(), backbone.tree()
+
+    def teacher(batch: ops.Padded) -> Tensor:
+        return forward(base, batch.input_ids, batch.attention_mask, keep=batch.keep).logits[:, :-1] + 5.0
+
+    stats = Distill(tree, teacher, backbone.width).step(DistillBatch([prompt(backbone)], [(400, 401)]))
+    assert stats.loss == pytest.approx(0, abs=1e-5)
+    assert stats.grad_norm == pytest.approx(0, abs=1e-4)
+
+
+def test_a_batch_without_tokens_is_refused(backbone: Backbone) -> None:
+    distill = Distill(backbone.adapter_tree(), Biased(backbone), backbone.width)
+    with pytest.raises(ValueError, match="nothing to distil"):
+        distill.step(DistillBatch([prompt(backbone)], [()]))

@@ -1,0 +1,222 @@
+"""The reward model on a real model: what it learns, how scores are made, and that nothing is lost on the way to disk."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+import pytest
+import safetensors.torch
+import torch
+
+from learners.feedback.samples import Comparison, Scored
+from learners.model.base import Backbone
+from learners.model.forward import forward
+from learners.model.lora import lora_state
+from learners.model.sampling import Row, decode
+from learners.rlhf import losses
+from learners.rlhf.reward_model import RewardModel, RewardSettings
+from storage.records import Sampling
+from tests.learners.models import needs_stories, prompt, stirred, stories
+
+pytestmark = needs_stories
+ADJECTIVES = "little big brave quiet funny old young clever sleepy hungry".split()
+NOUNS = "girl boy dog cat bird bear".split()
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return stories()
+
+
+@functools.cache
+def rankings(n: int, seed: int) -> list[Comparison]:
+    """Four answers of the base to each prompt, ranked by how many sentences they make: with ties."""
+    backbone = stories()
+    openings = [f"Once upon a time, there was a {a} {b}" for a in ADJECTIVES for b in NOUNS]
+    prompts = [prompt(backbone, text) for text in random.Random(seed).sample(openings, n)]
+    rows = [Row(f"{i}", prompts[i // 4], seed * 10_000 + i) for i in range(4 * n)]
+    answers: list[list[int]] = [[] for _ in rows]
+    for step in decode(backbone.tree(), rows, Sampling(1.0, 40), backbone.eos_ids, backbone.pad_id):
+        for uid, token in zip(step.uids, step.ids, strict=True):
+            answers[int(uid)].append(token)
+    return [_ranked(p, [tuple(a) for a in answers[4 * i : 4 * i + 4]], i) for i, p in enumerate(prompts)]
+
+
+def _ranked(prompt_ids: tuple[int, ...], answers: list[tuple[int, ...]], seq: int) -> Comparison:
+    taste = [-stories().decode(answer).count(".") for answer in answers]
+    ordered = sorted(set(taste))
+    return Comparison(prompt_ids, tuple(answers), tuple(ordered.index(t) + 1 for t in taste), seq)
+
+
+def accuracy(model: RewardModel, comparisons: list[Comparison]) -> float:
+    found = [losses.right_order(model.score([c.prompt_ids] * 4, c.answers), c.ranks) for c in comparisons]
+    return sum(right for right, _ in found) / sum(pairs for _, pairs in found)
+
+
+def some(backbone: Backbone) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Three prompts and answers of different lengths."""
+    texts = ("Once upon a time, there was a little dog", "There was a cat", "One day, a boy")
+    answers = ((400, 401, 402, 403), (300,), (410, 411, 412))
+    return [prompt(backbone, text) for text in texts], list(answers)
+
+
+def trained(backbone: Backbone, seed: int = 0) -> RewardModel:
+    model = RewardModel(backbone.adapter_tree(seed=seed), backbone.width, seed=seed)
+    for _ in range(3):
+        model.step(rankings(8, 1)[:4])
+    model.normalise(*some(backbone))
+    return model
+
+
+def test_it_learns_a_taste_from_few_rankings(backbone: Backbone) -> None:
+    model = RewardModel(backbone.adapter_tree(), backbone.width)
+    train, held_out, random_ = rankings(24, 1), rankings(24, 2), random.Random(0)
+    stats = [model.step(random_.sample(train, 6)) for _ in range(24)]
+    assert stats[-1].loss < stats[0].loss
+    assert accuracy(model, held_out) > 0.75
+
+
+def test_a_score_is_the_mean_of_the_head_over_states_that_have_read_each_token(backbone: Backbone) -> None:
+    tree = stirred(backbone)
+    model = RewardModel(tree, backbone.width)
+    prompts, answers = some(backbone)
+    for prompt_ids, answer, score in zip(prompts, answers, model.score(prompts, answers).tolist(), strict=True):
+        with torch.no_grad():
+            states = forward(tree, torch.tensor([[*prompt_ids, *answer]])).hidden[0, len(prompt_ids) :]
+            by_hand = [float(state @ model.head.weight[0] + model.head.bias[0]) for state in states]
+        assert score == pytest.approx(sum(by_hand) / len(answer), abs=1e-4)
+
+
+def test_a_tokens_reward_depends_on_itself_and_not_on_what_follows(backbone: Backbone) -> None:
+    model = RewardModel(stirred(backbone), backbone.width)
+    start = prompt(backbone)
+    whole, changed = model.token_rewards([start, start], [(400, 401, 402), (400, 401, 300)])
+    shorter = model.token_rewards([start], [(400, 401)])[0]
+    assert torch.allclose(whole[:2], shorter, atol=1e-4)
+    assert torch.allclose(whole[:2], changed[:2], atol=1e-4)
+    assert abs(float(whole[2] - changed[2])) > 1e-3
+
+
+def test_shares_add_up_to_the_score_and_nothing_lies_beyond_the_end(backbone: Backbone) -> None:
+    model, (prompts, answers) = trained(backbone), some(backbone)
+    rewards, shares, scores = model.token_rewards(prompts, answers), model.token_shares(prompts, answers), model.score(prompts, answers)
+    assert torch.allclose(shares.sum(1), scores)
+    for row, answer, score in zip(rewards, answers, scores, strict=True):
+        assert float(row.sum()) / len(answer) == pytest.approx(float(score), abs=1e-5)
+        assert (row[len(answer) :] == 0).all()
+
+
+def test_an_empty_answer_scores_nothing(backbone: Backbone) -> None:
+    assert trained(backbone).score([prompt(backbone)], [()]).tolist() == [0]
+
+
+def test_the_loss_of_a_ranking_is_bradley_terrys_plus_the_centring_term(backbone: Backbone) -> None:
+    model = RewardModel(stirred(backbone), backbone.width, RewardSettings(centring_weight=0.5))
+    item = rankings(8, 1)[0]
+    scores = model.score([item.prompt_ids] * 4, item.answers).double()
+    expected = losses.bradley_terry(scores, item.ranks) + 0.5 * (scores**2).mean()
+    assert model.step([item]).loss == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_every_judgement_counts_the_same_however_many_answers_it_has(backbone: Backbone) -> None:
+    model = RewardModel(stirred(backbone), backbone.width)
+    pair = Comparison(prompt(backbone), ((400, 401), (300,)), (1, 2))
+    batch = [*rankings(8, 1)[:2], pair, Scored(prompt(backbone), (410,), 0.5)]
+    alone = [RewardModel(stirred(backbone), backbone.width).step([item]).loss for item in batch]
+    assert model.step(batch).loss == pytest.approx(sum(alone) / 4, abs=1e-4)
+
+
+def test_how_a_batch_is_split_into_forwards_changes_nothing(backbone: Backbone) -> None:
+    batch = [*rankings(8, 1)[:3], Scored(prompt(backbone), (410,), 0.5)]
+    whole = RewardModel(stirred(backbone), backbone.width, RewardSettings(microbatch=32)).step(batch)
+    split = RewardModel(stirred(backbone), backbone.width, RewardSettings(microbatch=4)).step(batch)
+    assert split.loss == pytest.approx(whole.loss, abs=1e-5)
+    assert split.grad_norm == pytest.approx(whole.grad_norm, rel=1e-3)
+    assert (split.accuracy, split.tokens) == (whole.accuracy, whole.tokens)
+
+
+def test_a_rating_pulls_the_score_towards_itself(backbone: Backbone) -> None:
+    model, rating = RewardModel(backbone.adapter_tree(), backbone.width), Scored(prompt(backbone), (400, 401, 402), 0.8)
+    for _ in range(30):
+        stats = model.step([rating])
+    assert model.score([rating.prompt_ids], [rating.answer]).item() == pytest.approx(0.8, abs=0.2)
+    assert stats.accuracy is None
+
+
+def test_accuracy_is_of_untied_pairs_before_the_step(backbone: Backbone) -> None:
+    model = RewardModel(stirred(backbone), backbone.width)
+    answers = ((400, 401), (300, 301), (410,))
+    order = model.score([prompt(backbone)] * 3, answers).argsort(descending=True).tolist()
+    ranks = [order.index(i) + 1 for i in range(3)]
+    assert model.step([Comparison(prompt(backbone), answers, tuple(ranks))]).accuracy == 1
+    tied = Comparison(prompt(backbone), answers, (1, 1, 1))
+    assert model.step([tied]).accuracy is None
+
+
+def test_normalised_scores_have_mean_zero_and_deviation_one_and_keep_their_order(backbone: Backbone) -> None:
+    model = RewardModel(stirred(backbone), backbone.width)
+    item = rankings(8, 1)[0]
+    raw = model.score([item.prompt_ids] * 4, item.answers)
+    model.normalise([item.prompt_ids] * 4, item.answers)
+    scores = model.score([item.prompt_ids] * 4, item.answers)
+    assert float(scores.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(scores.square().mean()) == pytest.approx(1, abs=1e-3)
+    assert scores.argsort().tolist() == raw.argsort().tolist()
+
+
+def test_normalising_does_not_change_what_is_learned(backbone: Backbone) -> None:
+    plain, normalised = (RewardModel(stirred(backbone), backbone.width) for _ in range(2))
+    normalised.normalise(*some(backbone))
+    assert plain.step(rankings(8, 1)[:2]) == normalised.step(rankings(8, 1)[:2])
+
+
+def test_saved_and_loaded_it_gives_identical_scores(backbone: Backbone) -> None:
+    model, (prompts, answers) = trained(backbone), some(backbone)
+    scores = model.score(prompts, answers)
+    file = safetensors.torch.save(model.state())
+    other = RewardModel(backbone.adapter_tree(seed=7), backbone.width, seed=7)
+    assert not torch.equal(other.score(prompts, answers), scores)
+    other.load_state(safetensors.torch.load(file))
+    assert torch.equal(other.score(prompts, answers), scores)
+
+
+def test_after_loading_it_learns_as_if_new(backbone: Backbone) -> None:
+    fresh = RewardModel(backbone.adapter_tree(), backbone.width)
+    used = RewardModel(backbone.adapter_tree(), backbone.width)
+    start = used.state()
+    for _ in range(3):
+        used.step(rankings(8, 1)[:2])
+    used.load_state(start)
+    assert used.step(rankings(8, 1)[:2]) == fresh.step(rankings(8, 1)[:2])
+    assert all(torch.equal(a, b) for a, b in zip(used.state().values(), fresh.state().values(), strict=True))
+
+
+def test_anothers_state_is_refused_and_nothing_changes(backbone: Backbone) -> None:
+    model, (prompts, answers) = trained(backbone), some(backbone)
+    scores, state = model.score(prompts, answers), model.state()
+    wrong_shape = state | {"head.weight": torch.zeros(1, 3)}
+    missing = {name: tensor for name, tensor in state.items() if name != "head.bias"}
+    for wrong, error in ((wrong_shape, RuntimeError), (missing, KeyError), ({}, KeyError)):
+        with pytest.raises(error):
+            model.load_state(wrong)
+    assert torch.equal(model.score(prompts, answers), scores)
+
+
+def test_the_state_is_a_copy(backbone: Backbone) -> None:
+    model = RewardModel(backbone.adapter_tree(), backbone.width)
+    state = model.state()
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    model.step(rankings(8, 1)[:2])
+    assert all(torch.equal(state[name], kept[name]) for name in kept)
+    assert any(not torch.equal(model.state()[name], kept[name]) for name in kept)
+
+
+def test_empty_batches_and_single_references_are_refused(backbone: Backbone) -> None:
+    model = RewardModel(backbone.adapter_tree(), backbone.width)
+    before = lora_state(model.tree)
+    with pytest.raises(ValueError, match="empty"):
+        model.step([])
+    with pytest.raises(ValueError, match="two reference"):
+        model.normalise([prompt(backbone)], [(400,)])
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), lora_state(model.tree).values(), strict=True))
