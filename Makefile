@@ -1,4 +1,5 @@
 # make run   opens the program        make test   runs the tests        make lint   checks style, types and borders
+# make test-gpu   runs one sitting, and the learners' tests, on a CUDA device
 # make test-exports   runs TRL and datasets over our exports
 # make bench runs the benchmarks      MODEL=… DB=… ARGS=… for `make run`; TORCH=keep uses the torch that is installed already
 
@@ -11,13 +12,17 @@ DB ?=
 ARGS ?=
 STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: run test test-exports pocket lint bench clean setup
+.PHONY: run test test-gpu test-exports pocket lint bench clean setup
 
 run: $(STAMP)
 	@$(BIN)/tamer run $(DB) --model $(MODEL) $(ARGS)
 
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+# One sitting on a CUDA device, and the tests of the learners on it.
+test-gpu: $(STAMP)
+	@TAMER_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/gpu tests/learners $(ARGS)
 
 # The readers of our exports, TRL and datasets, are large: they are installed by this target alone.
 test-exports: $(STAMP)

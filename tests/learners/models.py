@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,12 +24,13 @@ needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/data/
 needs_gpt2 = pytest.mark.skipif(not GPT2_TOKENIZER.is_dir(), reason="../shared/data/gpt2_tokenizer is not here")
 
 QUANTIZED = ("none", "nf4", "int8")
+DEVICE = os.environ.get("TAMER_TEST_DEVICE", "cpu")
 
 
 @functools.cache
 def stories(quantize: str = "none") -> Backbone:
     """stories260k, loaded once in a test run."""
-    return load_backbone(str(STORIES), quantize, "cpu")
+    return load_backbone(str(STORIES), quantize, DEVICE)
 
 
 @functools.cache
@@ -40,7 +42,7 @@ def random_llama() -> Backbone:
         vocab_size=50257, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=128, bos_token_id=None, eos_token_id=50256, pad_token_id=None,
     )  # fmt: skip
-    return load_backbone(str(saved(LlamaForCausalLM, config)), "none", "cpu")
+    return load_backbone(str(saved(LlamaForCausalLM, config)), "none", DEVICE)
 
 
 @functools.cache
@@ -49,7 +51,7 @@ def random_gpt2() -> Backbone:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(vocab_size=50257, n_embd=32, n_layer=2, n_head=2, n_positions=64)
-    return load_backbone(str(saved(GPT2LMHeadModel, config)), "none", "cpu")
+    return load_backbone(str(saved(GPT2LMHeadModel, config)), "none", DEVICE)
 
 
 @functools.cache
@@ -62,7 +64,7 @@ def random_experts() -> Backbone:
         num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=24, max_position_embeddings=128,
         bos_token_id=None, eos_token_id=50256, pad_token_id=None,
     )  # fmt: skip
-    return load_backbone(str(saved(Qwen2MoeForCausalLM, config)), "none", "cpu")
+    return load_backbone(str(saved(Qwen2MoeForCausalLM, config)), "none", DEVICE)
 
 
 def saved(kind: type, config: object, seed: int = 0) -> Path:
