@@ -16,7 +16,7 @@ from torch import nn
 if TYPE_CHECKING:
     from learners.model.base import Backbone
 
-ALLOWANCE = 800e6
+ALLOWANCE = 1e9
 """Bytes that one forward may take beside the weights, its backward included."""
 SHARE = 0.5
 """Of a GPU's free memory: what is drawn, fitted and shown meanwhile needs some too."""
@@ -43,6 +43,7 @@ class MemoryBudget:
     linear_in: int  # inputs of all linear layers: a LoRA keeps each as float32 for its gradient
     linear_out: int
     keys_values: int
+    scores: int  # attention heads, where their scores are kept: in models that do something to them before the softmax
     allowance: float = ALLOWANCE
 
     @staticmethod
@@ -68,6 +69,7 @@ class MemoryBudget:
             linear_in=sum(inputs for inputs, _ in linear) - width,  # the LM head carries no LoRA
             linear_out=sum(outputs for _, outputs in linear) - vocabulary,
             keys_values=2 * config.num_hidden_layers * key_width,
+            scores=config.num_hidden_layers * heads if config._attn_implementation == "eager" else 0,
         )
 
     @property
@@ -118,14 +120,16 @@ class MemoryBudget:
         columns = rows * (prompt + answer)  # of the cache that the answers attend to
         if gradients:
             attended = 2 * self.keys_values + (2 * self.layers * self.width)  # selected, extended, and repeated for each query head
-            return tokens * self._kept + columns * self.itemsize * attended
+            scores = 4 * 4 * self.scores * (columns * answer + distinct * prompt * prompt)
+            return tokens * self._kept + columns * self.itemsize * attended + scores
         passing = (self.linear_in + self.linear_out) / self.layers * (self.itemsize + 4)  # one layer at a time
         return tokens * passing + columns * self.itemsize * 2 * self.keys_values
 
     @property
     def _kept(self) -> float:
-        """Bytes that one token leaves behind for the backward pass."""
-        return 4 * self.linear_in + 2 * self.itemsize * self.linear_out + self.layers * self.width * (4 * self.itemsize + 8)
+        """Bytes that one token leaves behind for the backward pass, measured: a float32 input is one tensor for all LoRAs that read it."""
+        inputs = 4.0 if self.itemsize < 4 else 2.4
+        return inputs * self.linear_in + (2 + self.itemsize) * self.linear_out + 4 * self.itemsize * self.layers * self.width
 
 
 def _linear_sizes(module: nn.Module) -> tuple[int, int] | None:
