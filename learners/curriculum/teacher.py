@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from learners.curriculum.weights import TokenIds, Workshop
 from learners.human_reward.kl_budget import KLBudget
 from learners.human_reward.logit_bias import LogitBias
-from learners.model.forward import forward
-from learners.rlhf import ops
+from learners.model import batches
+from learners.model.forward import LMHead, device_of
+from learners.model.shared_prompts import states_before
+from learners.rlhf.distributions import Logits
 from learners.rlhf.rollouts import Trace, draw_answers
 
 
@@ -42,13 +46,21 @@ class DistillationTeacher:
         self._remember(traces)
         return traces
 
-    def __call__(self, batch: ops.Padded) -> Tensor:
-        """(B, R, V) logits before each answer token."""
-        reference = forward(self._shop.reference, batch.input_ids, batch.attention_mask, keep=batch.keep)
-        base = forward(self._shop.base, batch.input_ids, batch.attention_mask, keep=batch.keep) if self._shop.imitates else reference
-        bias = self.steering.bias(base.hidden[:, :-1], base.logits[:, :-1])
-        logits = reference.logits[:, :-1]
-        return logits if bias is None else logits + bias
+    def __call__(self, prompts: Sequence[batches.TokenIds], answers: Sequence[batches.TokenIds]) -> Logits:
+        """The logits before each of the answers' tokens, one answer after the other."""
+        shop, steering = self._shop, self.steering
+        _, mask = batches.pad_answers(answers, device_of(shop.base))
+        base = states_before(shop.base, prompts, answers)[mask]
+        reference = states_before(shop.reference, prompts, answers)[mask] if shop.imitates else base
+        head = LMHead(shop.base)  # the reference has the same
+
+        def logits(rows: slice) -> Tensor:
+            base_logits = head(base[rows])
+            acting = head(reference[rows]) if shop.imitates else base_logits
+            bias = steering.bias(base[rows], base_logits)
+            return acting if bias is None else acting + bias
+
+        return logits
 
     def _remember(self, traces: list[Trace]) -> None:
         for trace in traces:

@@ -41,7 +41,9 @@ class Seen(NamedTuple):
     @staticmethod
     def of(hidden: Tensor, logits: Tensor) -> Seen:
         """From the last hidden states (…, d) and the next-token logits (…, V) there."""
-        probabilities, likely = logits.float().softmax(-1).topk(min(LIKELY, logits.shape[-1]), -1)
+        logits = logits.float()
+        most, likely = logits.topk(min(LIKELY, logits.shape[-1]), -1)
+        probabilities = (most - logits.logsumexp(-1, keepdim=True)).exp()
         return Seen(hidden, likely, torch.where(probabilities >= LEAST, probabilities, 0.0))
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from learners.model.chat_format import Renderer
 from learners.model.checkpoint import Hashes
 from learners.model.lora import LoraSettings, adapter_tree
+from learners.model.memory import MemoryBudget
 from learners.model.replicas import distinct_bytes, replicate
 from storage.records import Message
 
@@ -60,6 +62,11 @@ class Backbone:
     def chat_template(self) -> bool:
         """Whether answers are turns of a chat; else they continue the prompt."""
         return self.renderer.chat_template
+
+    @cached_property
+    def memory_budget(self) -> MemoryBudget:
+        """How much goes into one forward."""
+        return MemoryBudget.of(self)
 
     def tree(self) -> nn.Module:
         """A replica without an adapter."""
