@@ -212,5 +212,5 @@ def test_names_that_are_no_versions_files_are_never_written(tmp_path: Path) -> N
 
 
 def test_the_terminal_can_handle_versions_without_torch() -> None:
-    code = "import learners.blobs, sys; sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
+    code = "import learners.versions.blobs, sys; sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
