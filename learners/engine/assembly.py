@@ -1,4 +1,4 @@
-"""From a `load` command to everything the engine works with: the base, a tree for each role, Ĥ's features, the generator and the workshop."""
+"""From a `load` command to everything the engine works with: the base, a tree for each role, Ĥ's features, the generator, the learner's inputs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
-from learners.curriculum.weights import Inputs, TokenIds, Workshop
+from learners.curriculum.inputs import LearnerInputs, TokenIds
+from learners.curriculum.weights import LearnerTrees
 from learners.engine.generator import Generator
 from learners.feedback.dataset import FeedbackDataset
 from learners.human_reward.features import Features, likeness
@@ -32,13 +32,14 @@ CALIBRATION_SEED = 1
 
 @dataclass(frozen=True)
 class Parts:
-    """What the workers need. The generator and live_reward belong to one thread, the workshop and the reward tree to the other."""
+    """What the workers need. The generator and live_reward belong to one thread, the trees to the other."""
 
     backbone: Backbone
     generator: Generator
     live_reward: OnlineHumanReward
-    shop: Workshop
-    reward_tree: nn.Module
+    trees: LearnerTrees
+    inputs: LearnerInputs
+    sampling: Sampling  # of the learners' own answers
     ready: Ready
 
 
@@ -67,15 +68,14 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         backbone.context,
     )
     live_reward = OnlineHumanReward(book, features, lambda p, a: states_before(backbone, backbone.model, p, a), alike)
-    inputs = Inputs(
+    inputs = LearnerInputs(
         head,
         nats=load.nats,
         bias=load.bias,
         train_prompts=encode_prompts(backbone, load.train_prompts, sampling),
         gate_prompts=encode_prompts(backbone, load.gate_prompts, sampling),
     )
-    shop = Workshop(backbone, base, policy, reference, inputs, sampling, load.seed, emit)
-    trees = (backbone.model, base, actor, policy, reference, reward_tree)
+    trees = LearnerTrees(base, policy, reference, reward_tree)
     ready = Ready(
         base_hash=backbone.base_hash,
         model=load.model,
@@ -85,7 +85,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         width=backbone.width,
         device=str(backbone.device),
         quantize=backbone.quantize,
-        memory_bytes=distinct_bytes(*trees),
+        memory_bytes=distinct_bytes(backbone.model, base, actor, policy, reference, reward_tree),
         base_bytes=distinct_bytes(backbone.model),
         context=backbone.context,
         chat_template=backbone.chat_template,
@@ -94,7 +94,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         tokenizer_sha256=backbone.hashes.tokenizer,
         template_sha256=backbone.template_sha256,
     )
-    return Parts(backbone, generator, live_reward, shop, reward_tree, ready)
+    return Parts(backbone, generator, live_reward, trees, inputs, sampling, ready)
 
 
 def encode_prompts(backbone: Backbone, prompts: Sequence[tuple[Message, ...]], sampling: Sampling) -> list[TokenIds]:

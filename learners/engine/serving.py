@@ -1,7 +1,7 @@
 """What the engine's two working threads do: serve the operator, and learn.
 
 The generator takes commands, also between two tokens, and keeps Ĥ fitted. The learner runs the curriculum in small steps, and waits while somebody
-waits for tokens. They share immutable snapshots (`Inputs`) and a condition; neither touches the other's trees.
+waits for tokens. They share immutable snapshots (`LearnerInputs`) and a condition; neither touches the other's trees.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class GeneratorWorker:
                 self._reward.replay(lessons)
                 if last:
                     self._learned(0, self._fit_replayed)
+                    self._learner.tell(replayed=True)
             case protocol.Stop(uids=uids):
                 self._generator.stop(uids or self._asked_for())
             case protocol.ResumeFrom(uid=uid, n_tokens=n_tokens):
@@ -152,7 +153,7 @@ class GeneratorWorker:
         milliseconds = 1000 * (time.monotonic() - started)
         self._learner.human_reward_seconds += milliseconds / 1000
         lessons = self._reward.lessons
-        self._learner.tell(head=fitted.head, lessons=lessons, head_record=self._reward.record, live_beta=self._generator.beta)
+        self._learner.tell(head=fitted.head, feedback=lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
         self._emit(
             Learned(
                 seq=seq,
@@ -196,14 +197,14 @@ class GeneratorWorker:
         self._learner.set(command)
 
     def _publish(self, sha256: str, version: str) -> None:
-        policy = self._shelf.policy(sha256, version)
-        if policy is None:
+        published = self._shelf.publish(sha256, version)
+        if published is None:
             self._emit(Error(what=f"version {version} is not here to publish", hint="restart the engine with R"))
             return
-        self._generator.use_policy(policy)
+        self._generator.use_policy(published.policy)
         if self._commands.empty() and not self._later:  # nobody waits for answers
             self._generator.rehearse(*self._learner.practice)
-        self._learner.published(policy, self._generator.beta)
+        self._learner.published(published, self._generator.beta)
 
     def _roll_back(self, version: str, sha256: str | None) -> None:
         found = self._shelf.restore(version, sha256)
@@ -245,7 +246,7 @@ class Workers:
     def load(load: Load, emit: Callable[[Event], None], commands: queue.SimpleQueue[Command], wanted: threading.Event) -> Workers:
         """Loads the model, and the version to resume from, whose blobs were sent before. Raises ModelError."""
         parts = assemble(load, emit)
-        shelf = VersionStore(parts.backbone, parts.reward_tree, LoraSettings(), load.seed)
+        shelf = VersionStore(parts.backbone, parts.trees.reward, LoraSettings(), load.seed)
         learner = Learner(parts, load, shelf, emit, wanted)
         generator = GeneratorWorker(parts, learner, shelf, emit, commands, wanted)
         complaint = generator.resume_version(load.version, load.adapter) if load.adapter is not None else None
