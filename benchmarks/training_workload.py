@@ -2,9 +2,9 @@
 
     PYTHONPATH=TREE python benchmarks/training_workload.py MODEL QUANTIZE DEVICE
 
-Reads requests from stdin, one JSON line each: {"work": NAME, "prompt": TOKENS, "answer": TOKENS, "answers": COUNT, "each": ANSWERS_TO_A_PROMPT}; answers
-with {"seconds": …, "bytes": …}: of the processor, which others cannot lengthen (of the clock on CUDA), and the peak beyond what was there before the step,
-RSS on a CPU, allocated on CUDA.
+Reads requests from stdin, a JSON line each: {"work": NAME, "prompt": TOKENS, "answer": TOKENS, "answers": COUNT, "each": ANSWERS_TO_A_PROMPT}.
+Answers with {"seconds": …, "bytes": …}: seconds of the processor, which others cannot lengthen, or of the clock on CUDA; and the peak beyond what was
+there before the step, resident on a CPU, allocated on CUDA.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from learners.curriculum.gate import Contender, Gate, GateSettings
 from learners.engine.assembly import Parts, assemble
 from learners.model.lora import load_lora, lora_state
 from learners.protocol import Load
+from learners.rlhf.rollouts import Trace
 from storage.records import Message, Prompt, Sampling
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "girl", "king", "frog", "bird", "tree", "boat"))
@@ -101,3 +102,12 @@ def test_the_candidate_is_in_the_tree_afterwards(parts: Parts, gate: Gate) -> No
     gate.compare(contender(parts, mine), contender(parts, None), lambda p, a: torch.zeros(len(a)), prompts(parts), 1e6, 5)
     left = lora_state(parts.trees.policy)
     assert all(torch.equal(left[name], weight) for name, weight in mine.items())
+
+
+def test_its_nats_are_those_of_all_answers_together(parts: Parts, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One short answer that costs much among long ones that cost little: a mean over answers would refuse the candidate."""
+    short, long = Trace((1,), ids=[5], logprobs=[0.0], unbiased=[0.0], kls=[2.0]), Trace((1,), ids=[5] * 63, kls=[0.0] * 63)
+    assert (short.nats, long.nats) == (128.0, 0.0)
+    monkeypatch.setattr(gate, "_draw", lambda asked, seed, steering: [short, long] * 12)
+    verdict = gate.compare(contender(parts, None), contender(parts, None), lambda p, a: torch.zeros(len(a)), prompts(parts), 6.0, 1)
+    assert verdict.kl == pytest.approx(2.0) and verdict.published
