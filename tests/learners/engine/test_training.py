@@ -18,7 +18,8 @@ from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.weights import LearnerTrees
 from learners.engine.training import MOST_RETRIES, Learner, out_of_memory
 from learners.model.lora import LoraSettings
-from learners.protocol import Error, Event, Gated, Idle, Load, Trained
+from learners.protocol import Appraised, Blob, Error, Event, Gated, Idle, Load, Metrics, Trained
+from learners.versions.snapshot import BASE
 from learners.versions.store import VersionStore
 from storage.records import Sampling
 from tests.learners.curriculum.tracing import STATS, Stubs, Tree, feedback_of, head_of, lesson
@@ -50,8 +51,10 @@ class Sitting:
             backbone=backbone, trees=trees, sampling=Sampling(), inputs=LearnerInputs(head_of(none, 0), none, train_prompts=((1,),))
         )
         self.events: queue.Queue[Event] = queue.Queue()
+        self.seen: list[Event] = []
         store = VersionStore(backbone, trees.policy, LoraSettings(), 0)
-        load = Load(model="", stages=("distill",), metered=metered)
+        load = Load(model="", stages=("sft", "distill", "reward"), metered=metered)
+        self.store = store
         self.learner = Learner(parts, load, store, self.events.put, threading.Event())
         self.thread = threading.Thread(target=self.learner.run, daemon=True)
         self.thread.start()
@@ -65,12 +68,25 @@ class Sitting:
         return SimpleNamespace(step=step)
 
     def judge(self, *seqs: int, **changes: object) -> None:
-        feedback = feedback_of([lesson(seq, written=False) for seq in seqs])
+        """What is live from now on; 0 is a demonstration, the rest are rankings."""
+        feedback = feedback_of([lesson(seq, written=seq == 0) for seq in seqs])
         self.learner.tell(head=head_of(feedback, len(seqs)), feedback=feedback, **changes)
+
+    def publish(self, gated: Gated) -> None:
+        published = self.store.publish(gated.sha256, "v")
+        assert published is not None
+        self.learner.published(published, 0.0)
+
+    def stop(self) -> None:
+        """Wait until the thread rests: the stubs go with the test."""
+        self.learner.restart_from(BASE, 0.0, held=True)
+        self.learner.appraise(())
+        self.until(Appraised)
 
     def until(self, *kinds: type) -> Event:
         while True:
             event = self.events.get(timeout=30)
+            self.seen.append(event)
             if isinstance(event, kinds):
                 return event
 
@@ -79,7 +95,7 @@ class Sitting:
 def sitting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sitting]:
     sitting = Sitting(monkeypatch)
     yield sitting
-    sitting.learner.set(protocol.Set(paused=True))
+    sitting.stop()
 
 
 def test_nothing_is_trained_before_the_log_has_been_read(sitting: Sitting) -> None:
@@ -89,6 +105,33 @@ def test_nothing_is_trained_before_the_log_has_been_read(sitting: Sitting) -> No
     sitting.judge(1, 2, replayed=True)
     trained = sitting.until(Trained)
     assert isinstance(trained, Trained) and trained.run.seqs == (1, 2)
+
+
+def test_after_a_restart_nothing_is_trained_that_the_version_holds(sitting: Sitting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is restored before the log has been replayed."""
+    sitting.judge(0, 1, replayed=True)
+    gated = sitting.until(Gated)
+    while not (isinstance(gated, Gated) and gated.published and gated.stage == "distill"):
+        if isinstance(gated, Gated) and gated.published:
+            sitting.publish(gated)
+        else:
+            sitting.judge(0, 1, *range(2, 3 + len(sitting.seen)))
+        gated = sitting.until(Gated)
+    seqs = sitting.learner.inputs().feedback.seqs
+    sitting.publish(gated)
+    again = Sitting(monkeypatch)
+    for event in sitting.seen:
+        if isinstance(event, Blob) and event.sha256 == gated.sha256:
+            again.store.receive(event)
+    restored = again.store.restore("v", gated.sha256)
+    assert restored is not None and restored.reference is not None
+    again.learner.restart_from(restored, 0.0, held=False)
+    again.judge(*seqs, replayed=True)
+    again.until(Metrics)
+    while not (isinstance(again.seen[-1], Metrics) and again.seen[-1].stage == "idle"):
+        again.until(Metrics)
+    assert {event.run.stage for event in again.seen if isinstance(event, Trained)} <= {"reward"}
+    again.stop()
 
 
 def test_a_stage_that_runs_out_of_memory_is_begun_again_with_half_of_it(sitting: Sitting) -> None:
@@ -123,6 +166,7 @@ def test_a_granted_time_that_ends_in_want_of_memory_is_answered(monkeypatch: pyt
         assert isinstance(sitting.until(Error), Error)
         idle = sitting.until(Idle)
         assert isinstance(idle, Idle) and idle.reason == "out of memory"
+    sitting.stop()
 
 
 def test_another_error_of_a_stage_is_no_want_of_memory() -> None:
