@@ -87,10 +87,6 @@ class Curriculum:
             if not worked:
                 yield False
 
-    def due(self) -> list[Stage]:
-        """Stages that have something to learn from the judgements, PPO apart, which always has."""
-        return [name for name, stage in self._stages() if name in self.stages and stage.due()]
-
     def restart(self, restored: VersionState) -> None:
         """Give up what is under way and go on from a version: its adapter, its reference, its reward model and value head.
 

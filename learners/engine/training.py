@@ -336,4 +336,4 @@ def shrink_memory_budget(backbone: Backbone) -> None:
     """Halve the memory that one forward may take."""
     budget = getattr(backbone, "memory_budget", None)
     if budget is not None:
-        budget.shrink()
+        budget.halve()

@@ -23,7 +23,7 @@ from learners.model.lora import LoraSettings, lora_state
 from learners.protocol import Blob, Event, Lesson, Trained
 from learners.versions.snapshot import VersionState
 from learners.versions.store import VersionStore
-from storage.records import Sampling
+from storage.records import Run, Sampling
 from tests.learners.curriculum.tracing import JUDGEMENTS, Stubs, Tree, absorbed, feedback_of, head_of, lesson, name_of, traces
 
 BACKBONE: Any = SimpleNamespace(width=1, base_hash="0" * 64, name="tiny")
@@ -44,6 +44,8 @@ class Sitting:
         self.versions: list[tuple[str, list[Blob]]] = []  # as the terminal has them on disk
         self.ever_live: set[int] = set()
         self.changed = False  # whether anything was trained since what is live was published or restored
+        self.runs: list[Run] = []
+        self.busy = True  # whether the operator judges while the gate compares
         self.broken_off = False  # whether a stage was, which then says that it learned from more than it came to
         self.nats = 6.0
         self._start_engine(None)
@@ -96,10 +98,15 @@ class Sitting:
         self._go_on_from(sha256, blobs)
 
     def restart(self) -> None:
-        due, changed = self.curriculum.due(), self.changed
+        due, changed = self.due(), self.changed
         self._start_engine(self.acting)
         if not changed:
-            assert set(self.curriculum.due()) <= set(due), "after a restart nothing is due that was not due before"
+            assert self.due() <= due, "after a restart nothing is due that was not due before"
+
+    def due(self) -> set[str]:
+        """Stages that would train, once what was undone is dropped."""
+        self.curriculum._drop_undone()
+        return {name for name, stage in self.curriculum._stages() if stage.due()}
 
     # --- the engine --------------------------------------------------------------------------------------------------
 
@@ -139,11 +146,12 @@ class Sitting:
     def _emit(self, event: Event) -> None:
         if isinstance(event, Trained):
             self.changed = True
+            self.runs.append(event.run)
 
     def _in_gate(self) -> None:
         """Judging goes on while the gate compares."""
         self.first_since_gate = self.next_seq
-        if self.choice.random() < 0.3:
+        if self.busy and self.choice.random() < 0.3:
             self.choice.choice([self.judge, self.undo, self.redo])()
 
     def _propose(self, proposal: Proposal) -> None:
@@ -188,3 +196,52 @@ def test_no_version_holds_a_trace_of_what_it_does_not_say_it_learned_from(operat
                 sitting.judge(written=True)
             else:
                 getattr(sitting, operation)()
+
+
+@pytest.fixture
+def sitting(monkeypatch: pytest.MonkeyPatch) -> Sitting:
+    sitting = Sitting(3, monkeypatch)
+    sitting.busy = False
+    return sitting
+
+
+def until_idle(sitting: Sitting) -> None:
+    while next(sitting.work):
+        pass
+
+
+def test_a_judgement_that_comes_during_a_distillation_ends_its_run_and_begins_another_of_as_many_steps_in_all(sitting: Sitting) -> None:
+    sitting.judge()
+    while len(traces(lora_state(sitting.weights.policy))) == 0:
+        next(sitting.work)
+    sitting.judge()
+    while sitting.weights.lineage.distilled is None:
+        next(sitting.work)
+    assert [(run.stage, run.seqs) for run in sitting.runs] == [("distill", (0,)), ("distill", (0, 1))]
+    assert sum(run.steps for run in sitting.runs) == 6
+
+
+def test_what_is_undone_during_a_stage_ends_it_and_the_next_begins_from_the_reference(sitting: Sitting) -> None:
+    sitting.judge()
+    sitting.judge()
+    while len(traces(lora_state(sitting.weights.policy))) == 0:
+        next(sitting.work)
+    sitting.undone[1] = sitting.lessons.pop(1)
+    sitting._tell()
+    next(sitting.work)
+    next(sitting.work)
+    assert traces(lora_state(sitting.weights.policy)) <= {0}
+    sitting.redo()
+    until_idle(sitting)
+    assert traces(lora_state(sitting.weights.policy)) == {0, 1}
+
+
+def test_a_reward_model_that_learned_from_what_was_undone_is_dropped_even_where_too_little_is_left_to_train_it(sitting: Sitting) -> None:
+    for _ in range(3):
+        sitting.judge()
+    while not sitting.curriculum.reward.trained:
+        next(sitting.work)
+    sitting.undo()
+    next(sitting.work)
+    next(sitting.work)
+    assert not sitting.curriculum.reward.trained and not sitting.curriculum.reward.seqs
