@@ -30,6 +30,14 @@ STATE_BYTES = 128e6
 """Memory for the distributions of remembered answers; at large vocabularies states are stepped over to keep to it."""
 
 
+def pooled_nats(kl: Sequence[float], tokens: Sequence[int]) -> float:
+    """Nats per REFERENCE_TOKENS tokens of several answers together: the sum of their KL over the sum of their tokens, not a mean of ratios.
+
+    kl: of each answer, summed over its tokens. tokens: how many it has. 0 where there are none.
+    """
+    return REFERENCE_TOKENS * math.fsum(kl) / max(1, sum(tokens))
+
+
 def state_stride(tokens: int, vocabulary: int) -> int:
     """Of an answer's `tokens` states, every which one to keep: two float32 distributions each."""
     states = max(1, int(STATE_BYTES / (8 * vocabulary * REMEMBERED_ANSWERS)))
@@ -89,7 +97,7 @@ class KLBudget:
         if not answers or self.nats <= 0 or steering.head.blank:
             return replace(steering, beta=0.0)
         self._states = self._states or _States.of(answers)
-        curve = _KLCurve.of(steering, self._states, temperature)
+        curve = _KLCurve.of(steering.on(self._states.hidden.device), self._states, temperature)
         budget = self.nats / REFERENCE_TOKENS
         spent = sum(answer.spent for answer in answers) / len(answers)
         nats = budget * (CAUTION + (1 - CAUTION) * min(1.0, spent / budget))
