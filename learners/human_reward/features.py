@@ -48,7 +48,7 @@ class Seen(NamedTuple):
 
     @property
     def sureness(self) -> Tensor:
-        """(…, m) how much more likely than the least that counts each of the likely tokens is, in units of 1 / SURENESS_SCALE nats; 0 for all others."""
+        """(…, m) log-probability of each of the likely tokens above that of the least that counts, times SURENESS_SCALE; 0 for all others."""
         return SURENESS_SCALE * (self.probabilities / LEAST_PROBABILITY).clamp_min(1.0).log()
 
     def span(self, start: int, stop: int) -> Seen:

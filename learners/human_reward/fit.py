@@ -180,10 +180,11 @@ class HumanReward:
     def _posterior(self, prior: RewardHead, new: Tensor, rows: Tensor, sureness: float, epoch: int) -> RewardHead:
         """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far: `rows` are Σ α f of the tokens `new`."""
         tokens, where = torch.unique(torch.cat([prior.tokens, new]), sorted=True, return_inverse=True)
-        weights = rows.new_zeros(len(tokens), rows.shape[1]).index_add_(0, where[: len(prior.tokens)], prior.weights)
-        weights.index_add_(0, where[len(prior.tokens) :], rows)
         if self.similarity.shape[1]:
-            weights.addmm_(self.similarity[tokens], self.similarity[new].T @ rows)
+            weights = self.similarity[tokens] @ (self.similarity[new].T @ rows)
+        else:
+            weights = rows.new_zeros(len(tokens), rows.shape[1])
+        weights.index_add_(0, where[: len(prior.tokens)], prior.weights).index_add_(0, where[len(prior.tokens) :], rows)
         return RewardHead(epoch, tokens, weights, prior.features, prior.sureness + sureness)
 
 

@@ -6,6 +6,7 @@ weights: all that the fit needs of them is a Gram matrix, and the head a weighte
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -69,6 +70,8 @@ def _coefficients(token_ids: Tensor, seen: Seen, scale: float) -> tuple[Tensor, 
     return steps[counts].int(), tokens[counts].int(), coefficients[counts].float()
 
 
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+
 Groups = Sequence[tuple[str, ...]]
 """Names of the functionals that each judgement brought, judgement by judgement."""
 
@@ -114,16 +117,18 @@ class GramBlock:
         """Σ α f for alpha (n,) over the functionals `used` (n,) bool: their distinct tokens (S,), sorted, rows (S, f + 1) float32, and the part of
         sureness. Without the prior covariance.
         """
-        kept = used[self._owners.all]
-        tokens, steps = self._tokens.all[kept], self._steps.all[kept]
-        weights = self._coefficients.all[kept] * alpha[self._owners.all[kept]].float()
-        places, order = torch.sort(tokens, stable=True)
-        counts = torch.bincount(places, minlength=len(self._distinct))
+        owners = self._owners.all
+        kept = slice(None) if bool(used.all()) else used[owners]
+        distinct, order = torch.sort(self._distinct.all)
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        weights = self._coefficients.all[kept] * alpha.float()[owners[kept]]
+        ranks, order = torch.sort(rank[self._tokens.all[kept]], stable=True)
+        counts = torch.bincount(ranks, minlength=len(distinct))
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
-        rows = embedding_bag(steps[order].long(), self._states.all, offsets, mode="sum", per_sample_weights=weights[order])
-        ids, sorting = torch.sort(self._distinct.all)
-        sorting = sorting[counts[sorting] > 0]
-        return self._distinct.all[sorting].long(), rows[sorting], float((alpha * self._sureness.all).sum())
+        steps = self._steps.all[kept][order].long()
+        rows = embedding_bag(steps, self._states.all, offsets, mode="sum", per_sample_weights=weights[order])
+        some = slice(None) if bool((counts > 0).all()) else counts > 0
+        return distinct[some].long(), rows[some], float((alpha * self._sureness.all).sum())
 
     # --- growing -------------------------------------------------------------------------------------------------------
 

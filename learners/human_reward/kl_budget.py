@@ -97,7 +97,7 @@ class KLBudget:
         if not answers or self.nats <= 0 or steering.head.blank:
             return replace(steering, beta=0.0)
         self._states = self._states or _States.of(answers)
-        curve = _KLCurve.of(steering.on(self._states.hidden.device), self._states, temperature)
+        curve = _KLCurve.of(steering, self._states, temperature)
         budget = self.nats / REFERENCE_TOKENS
         spent = sum(answer.spent for answer in answers) / len(answers)
         nats = budget * (CAUTION + (1 - CAUTION) * min(1.0, spent / budget))
@@ -146,7 +146,7 @@ class _KLCurve:
 
     @staticmethod
     def of(steering: LogitBias, states: _States, temperature: float) -> _KLCurve:
-        tokens = steering.tokens
+        tokens = steering.tokens(states.hidden.device)
         slots, known = lookup(tokens, states.likely)  # a likely token without rows has a column of its own
         rewards, offset = (
             torch.cat([of_rows.scatter_add(1, slots, each * states.sureness * known), each * states.sureness], 1)
@@ -166,13 +166,17 @@ class _KLCurve:
 
     def __call__(self, beta: float) -> float:
         """Nats per token."""
+        return float(self.nats(beta))
+
+    def nats(self, beta: float) -> Tensor:
+        """Nats per token, ()."""
         bias = beta * self.rewards + self.offset
         shift = bias.amax(1, keepdim=True).clamp_min(0)  # the largest exponent is 0: nothing overflows
         weights = self.policy * (bias - shift).exp()
         scale = (-shift[:, 0]).exp()
         mass = self.rest * scale + weights.sum(1)
         moved = (weights * (bias + self.gap)).sum(1) + self.rest_gap * scale
-        return float((moved / mass - mass.log() - shift[:, 0]).mean())
+        return (moved / mass - mass.log() - shift[:, 0]).mean()
 
     def solve(self, nats: float, absorbed_beta: float) -> float:
         """The largest β whose KL is `nats`; 0 if the policy is over with any.

@@ -69,7 +69,7 @@ def blocks_of(answers: Iterable[Iterable[str]], window: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Contrasts:
-    """Coordinates in which every judgement has its own: a rating the score of its answer, a ranking of K answers the K - 1 scores less its first one's.
+    """Coordinates of which every judgement has its own: a rating its answer's score, a ranking of K answers K - 1 scores less that of its first one.
 
     The likelihood depends on scores through them alone, its Hessian is block-diagonal in them, and the solution's coefficients lie in their span.
     Coordinates of judgements with as many of them stand together, see `shapes`.
