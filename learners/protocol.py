@@ -46,11 +46,13 @@ class Lesson(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt.
 
     A tap, or a stretch of silence, carries one answer as far as it was on the screen, when each token appeared, and the window for credit.
+    A judgement about one answer of a set names the others in `beside`: states are computed for a whole set at once, and their bits depend on it.
     """
 
     seq: int
     judgement: Teaching
     answers: tuple[Answer, ...]
+    beside: tuple[Answer, ...] = ()
     shown: tuple[float, ...] = ()  # seconds, the clock of the tap
     window: Calibration | None = None
 

@@ -11,7 +11,7 @@ from learners.curriculum.inputs import LearnerInputs, TokenIds
 from learners.curriculum.weights import LearnerTrees
 from learners.engine.generator import Generator
 from learners.feedback.dataset import FeedbackDataset
-from learners.human_reward.features import Features, likeness
+from learners.human_reward.features import Features, token_similarity
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import OnlineHumanReward
 from learners.model.base import Backbone
@@ -53,21 +53,21 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     base = backbone.tree()  # the learner's own; the generator has backbone.model
     sampling = within(load.sampling, backbone.context)
     calibration = _calibration(backbone)
-    features = Features.fit(torch.cat([trace.visited(1.0).seen.hidden for trace in calibration])).to(backbone.device)
-    alike = likeness(backbone.model.get_output_embeddings().weight.detach())  # type: ignore[operator, union-attr]
+    features = Features.fit(torch.cat([trace.visited(1.0).seen.hidden for trace in calibration]))
+    similarity = token_similarity(backbone.model.get_output_embeddings().weight.detach())  # type: ignore[operator, union-attr]
     if load.unigram:
-        features, alike = replace(features, basis=features.basis[:, :0]), alike[:, :0]
+        features, similarity = replace(features, basis=features.basis[:, :0]), similarity[:, :0]
     head = RewardHead.empty(features)
     generator = Generator(backbone, actor, head, load.nats, load.bias, emit)
     generator.budget.calibrate([trace.visited(1.0) for trace in calibration])
-    book = FeedbackDataset(
-        backbone.encode,
+    dataset = FeedbackDataset(
+        lambda messages, room: fit_prompt(backbone.encode(messages), room, 0),
         lambda messages, text: encode_answer(backbone, messages, text),
         lambda ids: pieces_of(backbone.renderer, ids),
         backbone.eos_ids,
         backbone.context,
     )
-    live_reward = OnlineHumanReward(book, features, lambda p, a: states_before(backbone, backbone.model, p, a), alike)
+    live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
     inputs = LearnerInputs(
         head,
         nats=load.nats,

@@ -178,6 +178,8 @@ class GeneratorWorker:
         return f"the first {n:,} tokens of prompts that are longer than the context" if n else ""
 
     def _fit_replayed(self) -> Fitted:
+        while self._reward.advance():
+            pass
         fitted = Fitted(self._reward.fit())
         if not self._held:
             self._generator.use_head(fitted.head)

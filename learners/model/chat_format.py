@@ -24,6 +24,10 @@ _SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
 """What stands for a special token that somebody wrote, while the template is applied: two noncharacters."""
 
 
+class PromptError(ValueError):
+    """A conversation or an answer that this model cannot take; says why in one line."""
+
+
 class Renderer:
     """A tokenizer with the conventions of its model. `vocabulary` is the number of logits, which may differ from the tokenizer's size."""
 

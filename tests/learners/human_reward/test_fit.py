@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.human_reward.features import LEAST, NAT, Features, FeatureSettings, Seen, likeness
+from learners.human_reward.features import LEAST_PROBABILITY as LEAST
+from learners.human_reward.features import SURENESS_SCALE as NAT
+from learners.human_reward.features import Features, FeatureSettings, Seen, token_similarity
 from learners.human_reward.fit import HumanReward, HumanRewardSettings
 from learners.human_reward.head import RewardHead
 from learners.human_reward.likelihood import Level, Pairs
@@ -25,7 +27,7 @@ def features(seed: int = 0) -> Features:
 
 
 def alike(seed: int = 0) -> torch.Tensor:
-    return likeness(torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(seed + 5)))
+    return token_similarity(torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(seed + 5)))
 
 
 def looked_at(length: int, generator: torch.Generator, width: int = WIDTH, vocabulary: int = VOCABULARY) -> Seen:
@@ -92,7 +94,7 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
     x = dense(human_reward, answers, uids)
     row = {uid: x[i] for i, uid in enumerate(uids)}
     w = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
-    vectors = human_reward.likeness
+    vectors = human_reward.similarity.double()
     prior = torch.linalg.inv(torch.eye(VOCABULARY, dtype=torch.float64) + vectors @ vectors.T)  # precision over tokens
     optimizer = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
 
@@ -125,7 +127,7 @@ def test_levels_alone_give_the_solution_of_their_normal_equations() -> None:
     levels = [Level("a2", 0.6, 0.3), Level("a0", -0.2), Level("a5", 1.0, 0.5), Level("a2", 0.1), Level("a8", -1.0, 0.0)]
     head = human_reward.fit(levels, epoch=1)
     x = dense(human_reward, answers, [level.uid for level in levels])
-    vectors, width = human_reward.likeness, human_reward.features.width
+    vectors, width = human_reward.similarity.double(), human_reward.features.width
     precision = torch.linalg.inv(torch.eye(VOCABULARY, dtype=torch.float64) + vectors @ vectors.T)
     prior = torch.block_diag(torch.kron(precision.contiguous(), torch.eye(width, dtype=torch.float64)), torch.eye(1, dtype=torch.float64))
     weights = torch.diag(torch.tensor([level.weight for level in levels], dtype=torch.float64))

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from learners.human_reward.features import LEAST, NAT, Features, Seen
+from learners.human_reward.features import LEAST_PROBABILITY as LEAST
+from learners.human_reward.features import SURENESS_SCALE as NAT
+from learners.human_reward.features import Features, Seen
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import (
     CAUTION,
