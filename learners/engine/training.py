@@ -15,7 +15,7 @@ from typing import Any
 from learners import protocol
 from learners.curriculum.schedule import Curriculum, Proposal
 from learners.curriculum.weights import TokenIds
-from learners.engine.assembly import Parts, encode_prompts
+from learners.engine.assembly import Parts
 from learners.model.replicas import between_layers
 from learners.protocol import Event, Gated, Idle, Load
 from learners.versions.snapshot import PolicySnapshot, VersionState
@@ -113,10 +113,6 @@ class Learner:
             self._meter.granted_steps += command.train_steps or 0
             self._flush = self._flush or command.flush
             self._asked = self._asked or command.flush or command.train_seconds is not None or command.train_steps is not None
-            if command.train_prompts is not None:
-                self._shop.inputs.train_prompts = encode_prompts(self._shop.backbone, command.train_prompts, self._shop.sampling)
-            if command.gate_prompts is not None:
-                self._shop.inputs.gate_prompts = encode_prompts(self._shop.backbone, command.gate_prompts, self._shop.sampling)
             self._exhausted = False
             self._changed.notify_all()
 

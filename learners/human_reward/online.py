@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -15,6 +16,7 @@ from learners.human_reward.fit import HumanReward
 from learners.human_reward.head import RewardHead
 from learners.human_reward.likelihood import Evidence, Level, Pairs
 from learners.human_reward.prequential import PrequentialScores, Score
+from learners.model.chat_format import PromptError
 from learners.protocol import Lesson
 from storage.records import Arm, Correction, Ranking, Tap
 
@@ -48,6 +50,9 @@ class OnlineHumanReward:
         self.head = RewardHead.empty(features)
         self.lessons = Feedback((), {})
         self._epoch = 0
+        self._waiting: dict[int, Lesson] = {}
+        self._refused: dict[int, str] = {}
+        self._prepared: OrderedDict[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]], list[Seen]] = OrderedDict()
         self.resets = 0  # times that Ĥ turned non-finite
 
     @property
@@ -55,21 +60,43 @@ class OnlineHumanReward:
         """Of prompts that were too long for the context, so far: their beginnings."""
         return self._book.dropped_tokens
 
+    @property
+    def waiting(self) -> int:
+        """Judgements whose answers have not been looked at."""
+        return len(self._waiting)
+
+    @property
+    def refused(self) -> Mapping[int, str]:
+        """Judgements, by seq, that cannot be used with this model, and why."""
+        return dict(self._refused)
+
+    def prepare(self, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> None:
+        """Look at the answers of a set before they are judged. Canonical order."""
+        self._states_of(tuple(prompt_ids), tuple(tuple(ids) for ids in answers))
+
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
+        self._waiting.pop(lesson.seq, None)
         samples = self._take(lesson)
         foreseen = self._examine(lesson)
         head = self.fit()
-        return Fitted(head, foreseen, "" if samples else _why_nothing(lesson))
+        return Fitted(head, foreseen, "" if samples else self._refused.get(lesson.seq) or _why_nothing(lesson))
 
     def replay(self, lessons: Sequence[Lesson]) -> None:
-        """Take judgements of the log; call `fit` after the last."""
-        for lesson in lessons:
-            self._take(lesson)
+        """Take judgements of the log; `advance` looks at them."""
+        self._waiting |= {lesson.seq: lesson for lesson in lessons}
+
+    def advance(self) -> bool:
+        """Look at one judgement that waits; False where none does."""
+        if not self._waiting:
+            return False
+        self._take(self._waiting.pop(next(iter(self._waiting))))
+        return True
 
     def retract(self, seq: int) -> Fitted:
         """Forget a judgement that was undone and fit without it."""
-        known = self._book.remove(seq)
+        waited = self._waiting.pop(seq, None) is not None
+        known = self._book.remove(seq) or waited
         return Fitted(self.fit(), None, "" if known else "it was not known")
 
     def fit(self) -> RewardHead:
@@ -96,13 +123,29 @@ class OnlineHumanReward:
         return self._solved() or RewardHead.empty(self._human_reward.features, self._epoch)
 
     def _take(self, lesson: Lesson) -> tuple[Sample, ...]:
-        samples = self._book.add(lesson)
+        self._refused.pop(lesson.seq, None)
+        try:
+            samples = self._book.add(lesson)
+        except PromptError as error:
+            self._refused[lesson.seq] = str(error)
+            return ()
+        in_set = {answer.uid for answer in lesson.answers} if not isinstance(lesson.judgement, Tap | Arm) else set()
+        whole = tuple(sorted({s.token_ids for s in samples if s.name in in_set} | {a.token_ids for a in lesson.beside if a.token_ids}))
         unseen = [sample for sample in samples if sample.name not in self._human_reward]
         for (prompt_ids, token_ids), same in groupby(unseen, key=lambda sample: (sample.prompt_ids, sample.token_ids)):
-            (seen,) = self._states_before(prompt_ids, [token_ids])
+            together = whole if token_ids in whole else (token_ids,)
+            seen = self._states_of(prompt_ids, together)[together.index(token_ids)]
             for sample in same:
                 self._look_at(sample, seen)
         return samples
+
+    def _states_of(self, prompt_ids: tuple[int, ...], answers: tuple[tuple[int, ...], ...]) -> list[Seen]:
+        found = self._prepared.get((prompt_ids, answers))
+        if found is None:
+            found = self._prepared[prompt_ids, answers] = self._states_before(prompt_ids, answers)
+            while len(self._prepared) > 4:
+                self._prepared.popitem(last=False)
+        return found
 
     def _look_at(self, sample: Sample, seen: Seen) -> None:
         if sample.word and sample.span:
