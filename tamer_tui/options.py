@@ -29,6 +29,18 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class Device(click.ParamType):
+    """auto, cpu, mps, cuda, or one of several GPUs as cuda:1."""
+
+    name = "auto|cpu|mps|cuda[:N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        kind, colon, number = str(value).partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and number.isdecimal() and number.isascii())):
+            self.fail(f"{value!r} is none of auto, cpu, mps, cuda and cuda:N.", param, ctx)
+        return str(value)
+
+
 def option(flag: str, **attributes: Any) -> Callable[..., Any]:
     """An option that the environment sets too: --max-new-tokens is TAMER_MAX_NEW_TOKENS, in every command."""
     return click.option(flag, envvar="TAMER_" + flag.lstrip("-").upper().replace("-", "_"), **attributes)
@@ -37,7 +49,7 @@ def option(flag: str, **attributes: Any) -> Callable[..., Any]:
 _SHARED: dict[str, Callable[..., Any]] = {
     "model": option("--model", default="pocket", show_default=True, help="Directory, hub id or 'pocket'."),
     "quantize": option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto", show_default=True),
-    "device": option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    "device": option("--device", type=Device(), default="auto", show_default=True),
     "k": option("-k", type=click.IntRange(1, 9), default=4, show_default=True, help="Answers to each prompt."),
     "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines. [default: a set that ships]"),
     "system": option("--system", help="A system message before every prompt."),

@@ -349,7 +349,7 @@ class Sitting:
 
     def _complain(self, error: protocol.Error) -> None:
         problem = SessionError(error.what, error.hint)
-        if error.uid and (view := self._drawings.give_up(error.uid)) is not None:
+        if error.uid and (view := self._drawings.give_up(error.uid, error.what)) is not None:
             self._drawn(view)
             self._tell(Change.ENDED)
         if error.fatal:

@@ -71,6 +71,7 @@ class CandidateView:
     spans: list[Span] = field(default_factory=list)  # what steered which part; each begins where the answer was drawn anew
     paced: bool = False  # it is tapped while it appears: what is not on the screen yet may still change
     kept: bool = False  # written down as a whole
+    refused: str = ""  # why the model cannot read its prompt: it has no text then
     redrawing: int = 0  # times that its rest was asked for anew and has not begun to come
 
     @property
@@ -91,6 +92,11 @@ class CandidateView:
         self.spans.append(Span(len(self.pieces), started.h_epoch, started.beta))
         self.started = self.started or started
         self.redrawing = max(0, self.redrawing - 1)
+
+    @property
+    def cut(self) -> int:
+        """Tokens of the prompt that were dropped to fit the context."""
+        return self.started.truncated if self.started is not None else 0
 
     def drop_unseen(self) -> None:
         """What was not on the screen yet is to be drawn anew."""

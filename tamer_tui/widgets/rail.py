@@ -65,6 +65,7 @@ def narrow_lines(session: Session) -> list[Content]:
     standing = session.standing
     active = next((view for view in standing.learning.values() if view.active), None)
     doing = f"{STAGES.get(active.stage, active.stage)} {_steps(active)}" if active else _engine(session)
+    doing = _replay(standing.replay) if standing.replay else doing
     count = f"won {session.blind.in_words()}" if session.blind.n else "nothing counted yet"
     return [Content(one_line(standing.sentence)), _label(f"{doing} · {standing.nats:g} nats · {count}")]
 
@@ -89,7 +90,8 @@ def _learning(session: Session, curves: Curves) -> list[Content]:
     """Every stage that has worked; the one at work in bold, with a bar."""
     standing = session.standing
     shown = [stage for stage in STAGES if stage in standing.learning]
-    lines = [line for stage in shown for line in _stage(STAGES[stage], standing.learning[stage], curves.get(stage))]
+    lines = [Content.styled(_replay(standing.replay), "bold"), _bar(standing.replay)] if standing.replay else []
+    lines += [line for stage in shown for line in _stage(STAGES[stage], standing.learning[stage], curves.get(stage))]
     if standing.paused and not standing.held:  # the sentence says what is held
         lines.append(Content("learning is paused: p resumes it"))
     return lines or [_label("the adapter has not learned yet")]
@@ -100,7 +102,7 @@ def _stage(name: str, view: StageView, curve: deque[float] | None) -> list[Conte
     left = f" · {duration(view.seconds_left)} left" if view.active and view.seconds_left else ""
     lines = [Content.styled(f"{'▸' if view.active else '·'} {name} {steps}{left}", "bold" if view.active else "")]
     if view.active and view.of:
-        lines.append(Content.styled(f"  {progress(view.step / view.of, ROOM - 2)}", "$accent"))
+        lines.append(_bar(view))
     figures = {"loss": (view.loss, 3), "pairs": (view.accuracy, 2), "reward": (view.reward, 2), "KL": (view.kl, 1)}
     shown = "  ".join(f"{label} {number(value, digits)}" for label, (value, digits) in figures.items() if value is not None)
     if shown:
@@ -109,6 +111,15 @@ def _stage(name: str, view: StageView, curve: deque[float] | None) -> list[Conte
     if view.note:
         lines += [_label(f"  {line.rstrip()}") for line in wrap(one_line(view.note), ROOM - 2)[:2]]
     return lines
+
+
+def _replay(view: StageView) -> str:
+    left = f" · {duration(view.seconds_left)} left" if view.seconds_left else ""
+    return f"learning from the log {view.step:,} of {view.of:,}{left}"
+
+
+def _bar(view: StageView) -> Content:
+    return Content.styled(f"  {progress(view.step / max(1, view.of), ROOM - 2)}", "$accent")
 
 
 def _won(session: Session) -> list[Content]:
