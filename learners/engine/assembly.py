@@ -43,7 +43,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     backbone = load_backbone(load.model, load.quantize, load.device, emit, load.trust_remote_code)
     emit(Loading(what="trees"))
     settings = LoraSettings()
-    actor, policy, reference, reward_tree = (backbone.adapter_tree(settings, load.seed) for _ in range(4))
+    actor, policy, reference, reward_tree = backbone.adapter_trees(4, settings, load.seed)
     base = backbone.tree()  # the learner's own; the generator has backbone.model
     sampling = within(load.sampling, backbone.context)
     calibration = BaseCalibration.of(backbone)

@@ -69,6 +69,11 @@ class Backbone:
         """A replica with a LoRA that changes nothing yet."""
         return adapter_tree(self.model, settings or LoraSettings(), seed)
 
+    def adapter_trees(self, n: int, settings: LoraSettings | None = None, seed: int = 0) -> list[nn.Module]:
+        """So many at once: PEFT takes a second for each of some hundred layers, a copy does not."""
+        first = self.adapter_tree(settings, seed)
+        return [first, *(replicate(first, self.model) for _ in range(n - 1))]
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Prompt ids, never empty; see `fit` for long ones. Raises PromptError."""
         return self.renderer.encode(messages)
