@@ -76,7 +76,7 @@ def _drawn(backbone: Backbone) -> BaseCalibration:
     sampling = Sampling(1.0, min(TOKENS, backbone.context // 2))
     rows = [Row(str(i), prompt, SEED + i, adapter=False) for i, prompt in enumerate(prompts)]
     answers = {row.uid: _Answer(row.prompt_ids) for row in rows}
-    stride = stride_of(len(rows) * sampling.max_new_tokens, backbone.vocabulary)
+    stride = stride_of(len(rows), sampling.max_new_tokens, backbone.vocabulary)
     for n, step in enumerate(decode(backbone.model, rows, sampling, backbone.eos_ids, backbone.pad_id)):
         for row, uid in enumerate(step.uids):
             answers[uid].hidden.append(step.hidden[row])
@@ -108,9 +108,11 @@ def _visited(seen: Seen, logprobs: Tensor, sequence: tuple[int, ...], positions:
     return VisitedStates(seen, logprobs, logprobs, sequence, positions)  # the base is its own policy: one tensor
 
 
-def stride_of(states: int, vocabulary: int) -> int:
-    """Every which state of so many keeps its distribution: all of them together take at most STATE_BYTES, with an adapter's beside the base's."""
-    return max(1, -(-states * 8 * vocabulary // int(STATE_BYTES)))
+def stride_of(answers: int, tokens: int, vocabulary: int) -> int:
+    """Every which state of each answer keeps its distribution, one at least: all of them together take at most STATE_BYTES, in float32, with an
+    adapter's beside the base's."""
+    each = max(1, int(STATE_BYTES / (8 * vocabulary * answers)))
+    return -(-tokens // each)
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class LogReplay:
 
     @property
     def due(self) -> bool:
-        """Whether judgements wait to be learned from."""
+        """Whether judgements wait to be learned from: of the log, or those that an undo asks for again."""
         return self._ended and self._reward.waiting > 0
 
     @property
@@ -55,6 +55,7 @@ class LogReplay:
 
     def advance(self) -> None:
         """Look at one judgement: at most one forward."""
+        self._total = max(self._total, self._reward.waiting)
         self._reward.advance()
         now = time.monotonic()
         if now - self._told >= TOLD_SECONDS or not self.due:

@@ -59,6 +59,7 @@ class GeneratorWorker:
         self._replay = LogReplay(self._reward, emit)
         self._set_drawn: AnsweredSet | None = None  # is being read, and has not been looked at
         self._to_rehearse = False
+        self._replayed = False  # the log has been learned from once
 
     def run(self) -> None:
         """Never returns."""
@@ -86,7 +87,7 @@ class GeneratorWorker:
         else:
             self._replay.advance()
             if not self._replay.due:
-                self._end_replay()
+                self._end_replay(hurried=lambda: not self._commands.empty())
             elif self._replay.fit_due:
                 self._learned(0, lambda: Fitted(self._reward.fit()))
 
@@ -230,23 +231,29 @@ class GeneratorWorker:
 
         while self._replay.due and not late():
             self._replay.advance()
-        if not self._replay.due:
-            self._end_replay(late)
-        else:
+        if self._replay.due:
             self._learned(0, lambda: Fitted(self._reward.fit()))
+        elif not self._replay.empty:
+            self._end_replay(hurried=late)
+        else:
+            self._learn_on()
 
-    def _end_replay(self, late: Callable[[], bool] = lambda: False) -> None:
-        """All that can be used of the log has been looked at: training may begin."""
+    def _end_replay(self, hurried: Callable[[], bool]) -> None:
+        """All that waited has been looked at."""
 
         def fitted() -> Fitted:
             fitted = Fitted(self._reward.fit())
-            if not self._held:
+            if not (self._held or self._replayed):
                 self._generator.use_head(fitted.head)
-                self._rehearse(hurried=late)
+                self._rehearse(hurried)
             return fitted
 
-        if not self._replay.empty:
-            self._learned(0, fitted)
+        self._learned(0, fitted)
+        self._learn_on()
+
+    def _learn_on(self) -> None:
+        """Nothing of the log waits any more: training may begin."""
+        self._replayed = True
         self._learner.tell(replayed=True)
 
     def _rehearse(self, hurried: Callable[[], bool]) -> None:

@@ -159,7 +159,7 @@ class FeedbackDataset:
         self._encode_answer = encode_answer
         self._pieces_of = pieces_of  # an answer's text by tokens
         self._eos_ids = eos_ids
-        self._context = context
+        self._context = self.context = context
         self._lessons: dict[int, Lesson] = {}
         self._samples: dict[int, tuple[Sample, ...]] = {}
         self.dropped_tokens = 0  # prompt tokens cut on the left to fit the context

@@ -129,6 +129,10 @@ class OnlineHumanReward:
         except PromptError as error:
             self._refused[lesson.seq] = str(error)
             return ()
+        if any(len(s.prompt_ids) + len(s.token_ids) > self._book.context for s in samples):
+            self._book.remove(lesson.seq)
+            self._refused[lesson.seq] = f"an answer is longer than the model's context of {self._book.context:,} tokens"
+            return ()
         in_set = {answer.uid for answer in lesson.answers} if not isinstance(lesson.judgement, Tap | Arm) else set()
         whole = tuple(sorted({s.token_ids for s in samples if s.name in in_set} | {a.token_ids for a in lesson.beside if a.token_ids}))
         unseen = [sample for sample in samples if sample.name not in self._human_reward]
