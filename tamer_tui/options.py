@@ -90,7 +90,7 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     if unknown or not stages:
         raise click.UsageError(f"--stages takes some of {', '.join(STAGES)}, not {unknown[0] if unknown else 'none'}")
     try:
-        system = chosen["system"]
+        system = chosen["system"] and chosen["system"].encode("utf-8", "replace").decode()  # bytes of the command line that are no UTF-8
         prompts = read_prompts(file, system) if (file := chosen["prompts"]) else pocket_prompts(system) if chosen["model"] == "pocket" else ()
     except PromptError as error:
         raise click.UsageError(str(error)) from error
@@ -101,7 +101,7 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
     return SessionSettings(
         chosen["model"], prompts, sampling=Sampling(chosen["temperature"], tokens), quantize=chosen["quantize"],
-        device=chosen["device"], seed=chosen["seed"], system=chosen["system"], trust_remote_code=chosen["trust_remote_code"],
+        device=chosen["device"], seed=chosen["seed"], system=system, trust_remote_code=chosen["trust_remote_code"],
         stages=stages, **settings,
     )  # type: ignore[arg-type]  # fmt: skip
 

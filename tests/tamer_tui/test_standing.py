@@ -6,6 +6,7 @@ import pytest
 
 from learners.protocol import Acting, Idle, Learned, Metrics
 from tamer_tui.standing import Standing
+from tamer_tui.views import CandidateView
 
 
 def learned(rankings: int = 0, ratings: int = 0, corrections: int = 0, epoch: int = 1, beta: float = 0.2) -> Learned:
@@ -72,3 +73,16 @@ def test_an_idle_learner_and_a_lost_engine_mark_no_stage() -> None:
     standing.take(learned(4))
     standing.forget()
     assert not standing.learning["sft"].active and standing.sentence == "nothing learned yet · answering now: base"
+
+
+def test_nats_are_pooled_over_answers_and_not_a_mean_of_ratios() -> None:
+    standing = Standing(True, 6.0)
+    answers = ((4.0, 4), (3.0, 60), (2.0, 60), (1.0, 60))
+    for kl, n in answers:
+        view = CandidateView("u", 0, "acting", 1, token_ids=list(range(n)), kl=kl)
+        standing.draw(view)
+    assert standing.spent == pytest.approx(64 * (4 + 3 + 2 + 1) / (4 + 60 + 60 + 60))
+    for policy in ("base", "adapter"):
+        standing.draw(CandidateView("u", 0, policy, 1, token_ids=[1], kl=100.0))
+    assert standing.spent == pytest.approx(64 * 10 / 184), "those of others do not count"
+    assert Standing(True, 6.0).spent is None
