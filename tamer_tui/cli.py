@@ -115,8 +115,8 @@ def _simulation(database: Path, chosen: dict[str, Any]) -> tuple[SessionSettings
     """What `simulate` is asked for; all that can be refused before a model is loaded is refused here."""
     from dataclasses import replace
 
-    from tamer_tui.notebook import SessionError
     from tamer_tui.operators import OperatorError, load_function
+    from tamer_tui.session_store import SessionError
     from tamer_tui.simulate import HELD_OUT, Plan, check, shuffled
 
     _check_simulate_usage(chosen)
@@ -340,7 +340,7 @@ def _progress(line: str) -> None:
 @contextmanager
 def _one_line() -> Iterator[None]:
     """What a command cannot do is one line and exit code 1."""
-    from tamer_tui.notebook import SessionError
+    from tamer_tui.session_store import SessionError
 
     try:
         yield

@@ -15,8 +15,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from storage.records import BASE_VERSION, BaseModel, Policy, StopReason
 from tamer_tui.headless import with_session
-from tamer_tui.notebook import Notebook, SessionError
 from tamer_tui.session import Session
+from tamer_tui.session_store import SessionError, SessionStore
 from tamer_tui.views import CandidateView, SessionSettings
 
 
@@ -97,7 +97,7 @@ async def _draw(
         if base is not None and session.ready is not None and base.base_hash != session.ready.base_hash:
             raise SessionError(f"{version} of {database} adapts {base.name}, not {settings.model}", f"pass --model {base.name}")
         if sha256 is not None and database is not None:
-            await session.act_with(version, sha256, Notebook.root_of(database))
+            await session.act_with(version, sha256, SessionStore.root_of(database))
         asked = [prompt for prompt in settings.prompts for _ in range(n)]
         rng = random.Random(settings.seed)
         views = await session.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])

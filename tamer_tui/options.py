@@ -80,7 +80,7 @@ DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=F
 def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     """What a sitting is started with. Raises click.UsageError for what no command takes."""
     from storage.records import Sampling
-    from tamer_tui.prompts import PromptError, pocket_prompts, read_prompts
+    from tamer_tui.prompts import PromptFileError, pocket_prompts, read_prompts
     from tamer_tui.views import SessionSettings
 
     if not chosen["model"].strip():
@@ -92,7 +92,7 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     try:
         system = chosen["system"] and chosen["system"].encode("utf-8", "replace").decode()  # bytes of the command line that are no UTF-8
         prompts = read_prompts(file, system) if (file := chosen["prompts"]) else pocket_prompts(system) if chosen["model"] == "pocket" else ()
-    except PromptError as error:
+    except PromptFileError as error:
         raise click.UsageError(str(error)) from error
     settings = {
         "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", NATS),

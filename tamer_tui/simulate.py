@@ -105,13 +105,13 @@ class Simulation:
     async def run(self) -> Outcome:
         """All rounds, then the end."""
         started, plan = time.monotonic(), self._plan
-        if self._session.standing.held:  # training is asked for
+        if self._session.status.held:  # training is asked for
             await self._session.set_paused(False)
         if plan.window is not None:
             await self._session.calibrate(Calibration(low=plan.window[0], high=plan.window[1]))
         await self._session.arm(plan.silence)
         for i in range(plan.rounds):
-            self._progress(f"round {i + 1} of {plan.rounds} · {self._session.standing.sentence}")
+            self._progress(f"round {i + 1} of {plan.rounds} · {self._session.status.sentence}")
             await self._round()
             await self._train(i, plan.rounds)
             if plan.taps is not None and self._reader.taps >= plan.taps:
@@ -124,7 +124,7 @@ class Simulation:
         return await self._evaluate(started)
 
     def _notice(self, change: Change) -> None:
-        learned = self._session.standing.learned
+        learned = self._session.status.learned
         if change is Change.LEARNED and learned is not None:
             self._fitting += learned.milliseconds / 1000
 
@@ -199,12 +199,12 @@ class Simulation:
         base = [view for view in base if not view.refused]
         prompts = tuple(prompt for prompt, usable in zip(prompts, kept, strict=True) if usable)
         acting = await self._answers(prompts, "acting")
-        adapted = session.standing.adapted  # known only now: what was published last acts from the first of these answers on
+        adapted = session.status.adapted  # known only now: what was published last acts from the first of these answers on
         adapter = await self._answers(prompts, "adapter") if adapted else []
         self._generating += time.monotonic() - began
         duel, alone = self._compare(prompts, base, acting), self._compare(prompts, base, adapter) if adapted else None
-        learned = session.standing.learned
-        reward = session.standing.learning.get("reward")
+        learned = session.status.learned
+        reward = session.status.learning.get("reward")
         versions = session.versions()
         return Outcome(
             rounds=self._plan.rounds,

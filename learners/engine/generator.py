@@ -30,9 +30,9 @@ from storage.records import BASE_VERSION, Sampling, StopReason
 
 SHORTEST_ANSWER = 8
 """Tokens; β is solved on acting answers, or rests that were drawn anew, of at least this length."""
-REHEARSED_ANSWERS = 12
-REHEARSAL_SEED = 2
-REMEMBERED_DRAWINGS = 64
+BETA_ANSWERS = 12
+BETA_SEED = 2
+REMEMBERED_ANSWERS = 64
 """Drawn answers that can still be resumed from one of their tokens."""
 
 
@@ -43,19 +43,19 @@ class AnsweredSet(NamedTuple):
     answers: tuple[tuple[int, ...], ...]
 
     @staticmethod
-    def of(drawn: Sequence[Drawing]) -> AnsweredSet | None:
+    def of(drawn: Sequence[StreamedAnswer]) -> AnsweredSet | None:
         """None where there is no set to look at: answers to several prompts, or a single one, which is tapped rather than ranked."""
         prompts = list({drawing.trace.prompt_ids for drawing in drawn})
         answers = tuple(sorted({tuple(drawing.trace.ids) for drawing in drawn if drawing.trace.ids}))
         return AnsweredSet(prompts[0], answers) if len(prompts) == 1 and len(drawn) > 1 and answers else None
 
 
-class _Hurried(Exception):
+class _Interrupted(Exception):
     """A rehearsal is given up: somebody waits."""
 
 
 @dataclass
-class Drawing:
+class StreamedAnswer:
     """One answer as it is drawn. Lists have one entry per token."""
 
     candidate: AnswerRequest
@@ -95,8 +95,8 @@ class Generator:
         self.steering = LogitBias(head)
         self._emit = emit
         self._temperature = 1.0  # of the answers that β is solved on
-        self._live: dict[str, Drawing] = {}
-        self._finished: deque[Drawing] = deque(maxlen=REMEMBERED_DRAWINGS)
+        self._live: dict[str, StreamedAnswer] = {}
+        self._finished: deque[StreamedAnswer] = deque(maxlen=REMEMBERED_ANSWERS)
         self._stops: set[str] = set()
         self.set_drawn: AnsweredSet | None = None  # last
 
@@ -126,21 +126,21 @@ class Generator:
         self._steer(self.policy.steering(self.steering.head))
         self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
 
-    def rehearse(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, hurried: Callable[[], bool] = lambda: False) -> bool:
+    def calibrate_beta(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Draw a few acting answers that nobody sees, and solve β on them alone: after a restart there are no others, and after a publication the
-        others were drawn by another policy, which went elsewhere. False where it was given up because it was `hurried`."""
+        others were drawn by another policy, which went elsewhere. False where it was given up because it was `interrupted`."""
         if not self.bias or self.steering.head.blank or not prompts:
             return True
 
         def pause() -> None:
-            if hurried():
-                raise _Hurried
+            if interrupted():
+                raise _Interrupted
 
-        asked = (list(prompts) * REHEARSED_ANSWERS)[:REHEARSED_ANSWERS]
+        asked = (list(prompts) * BETA_ANSWERS)[:BETA_ANSWERS]
         how = {"adapter": self.policy.lora is not None, "steering": self.steering, "keep_states": True, "pause": pause}
         try:
-            drawn = draw_answers(self.backbone, self.actor, asked, sampling, REHEARSAL_SEED, **how)  # type: ignore[arg-type]
-        except _Hurried:
+            drawn = draw_answers(self.backbone, self.actor, asked, sampling, BETA_SEED, **how)  # type: ignore[arg-type]
+        except _Interrupted:
             return False
         found = [trace.visited(sampling.temperature) for trace in drawn if len(trace.ids) >= SHORTEST_ANSWER]
         if found:
@@ -189,7 +189,7 @@ class Generator:
         flushed = 0.0
         for step in decode(
             self.actor, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_Latest(self), twin=adapted, want_stop=lambda: self._stops,
+            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops,
         ):  # fmt: skip
             self._record(step)
             for uid in step.ended:
@@ -213,11 +213,11 @@ class Generator:
         kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
         return AnswerRequest(uid=old.uid, seed=old.seed, messages=old.messages, policy=old.policy, prefix_ids=kept), drawing.sampling
 
-    def _before(self, uid: str) -> Drawing | None:
+    def _before(self, uid: str) -> StreamedAnswer | None:
         """An answer as it was drawn last."""
         return next((drawing for drawing in reversed(self._finished) if drawing.candidate.uid == uid), None)
 
-    def _start_or_refuse(self, candidate: AnswerRequest, sampling: Sampling) -> Drawing | None:
+    def _start_or_refuse(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer | None:
         """None for a prompt that the model cannot read, which is told; the other answers are drawn."""
         try:
             return self._start(candidate, sampling)
@@ -226,10 +226,10 @@ class Generator:
             self._emit(Error(what=str(error), hint="the other prompts are used", uid=candidate.uid))
             return None
 
-    def _start(self, candidate: AnswerRequest, sampling: Sampling) -> Drawing:
+    def _start(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer:
         prompt_ids, dropped = self.backbone.fit(candidate.messages, sampling.max_new_tokens)
         trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
-        drawing = Drawing(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic())
+        drawing = StreamedAnswer(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic())
         before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
             trace.keep(token, before.trace if before is not None else None)
@@ -246,7 +246,7 @@ class Generator:
         )
         return drawing
 
-    def _row(self, drawing: Drawing) -> Row:
+    def _row(self, drawing: StreamedAnswer) -> Row:
         candidate = drawing.candidate
         adapted = candidate.policy != "base" and self.policy.lora is not None
         steered = candidate.policy == "acting"
@@ -283,7 +283,7 @@ def without_states(trace: Trace) -> Trace:
     return Trace(**kept)
 
 
-class _Latest:
+class _CurrentBias:
     """The generator's steering as it is at each token: Ĥ may change while an answer is drawn."""
 
     def __init__(self, generator: Generator) -> None:

@@ -58,7 +58,7 @@ class GeneratorWorker:
         self._metered = metered  # a run that is repeated must come out the same: nothing depends on how fast it was
         self._replay = LogReplay(self._reward, emit)
         self._set_drawn: AnsweredSet | None = None  # is being read, and has not been looked at
-        self._to_rehearse = False
+        self._beta_due = False
         self._replayed = False  # the log has been learned from once
 
     def run(self) -> None:
@@ -69,7 +69,7 @@ class GeneratorWorker:
     def _next(self) -> Command:
         """What to serve. While nothing is asked for, what can wait is done, one forward at a time."""
         while not self._later:
-            if not (self._set_drawn or self._to_rehearse or self._replay.due):
+            if not (self._set_drawn or self._beta_due or self._replay.due):
                 return self._commands.get()
             try:
                 return self._commands.get_nowait()
@@ -82,12 +82,12 @@ class GeneratorWorker:
             drawn, self._set_drawn = self._set_drawn, None
             self._reward.prepare(*drawn)
             self._let_learn()
-        elif self._to_rehearse:
-            self._rehearse(hurried=lambda: not self._commands.empty())
+        elif self._beta_due:
+            self._calibrate_beta(interrupted=lambda: not self._commands.empty())
         else:
             self._replay.advance()
             if not self._replay.due:
-                self._end_replay(hurried=lambda: not self._commands.empty())
+                self._end_replay(interrupted=lambda: not self._commands.empty())
             elif self._replay.fit_due:
                 self._learned(0, lambda: Fitted(self._reward.fit()))
 
@@ -140,7 +140,7 @@ class GeneratorWorker:
                 while not self._commands.empty():
                     self._serve_between_tokens(self._commands.get())
         finally:
-            self._to_rehearse = False  # these answers tell more
+            self._beta_due = False  # these answers tell more
             if not self._asked():
                 self._generator.forget_stops()
                 self._set_drawn = self._generator.set_drawn
@@ -234,18 +234,18 @@ class GeneratorWorker:
         if self._replay.due:
             self._learned(0, lambda: Fitted(self._reward.fit()))
         elif not self._replay.empty:
-            self._end_replay(hurried=late)
+            self._end_replay(interrupted=late)
         else:
             self._learn_on()
 
-    def _end_replay(self, hurried: Callable[[], bool]) -> None:
+    def _end_replay(self, interrupted: Callable[[], bool]) -> None:
         """All that waited has been looked at."""
 
         def fitted() -> Fitted:
             fitted = Fitted(self._reward.fit())
             if not (self._held or self._replayed):
                 self._generator.use_head(fitted.head)
-                self._rehearse(hurried)
+                self._calibrate_beta(interrupted)
             return fitted
 
         self._learned(0, fitted)
@@ -256,9 +256,9 @@ class GeneratorWorker:
         self._replayed = True
         self._learner.tell(replayed=True)
 
-    def _rehearse(self, hurried: Callable[[], bool]) -> None:
+    def _calibrate_beta(self, interrupted: Callable[[], bool]) -> None:
         """Meet the budget before the first answer. What is given up because somebody waits is due when nobody does."""
-        self._to_rehearse = not self._generator.rehearse(*self._learner.practice, hurried)
+        self._beta_due = not self._generator.calibrate_beta(*self._learner.practice, interrupted)
         self._learner.tell(live_beta=self._generator.beta)
 
     # --- settings and versions ---------------------------------------------------------------------------------------------
@@ -283,9 +283,9 @@ class GeneratorWorker:
             return
         self._generator.use_policy(policy)
         if not self._metered:
-            self._to_rehearse = True
+            self._beta_due = True
         elif self._commands.empty() and not self._later:  # nobody waits for answers
-            self._rehearse(hurried=lambda: False)
+            self._calibrate_beta(interrupted=lambda: False)
         self._learner.published(policy, self._generator.beta)
 
     def _roll_back(self, version: str, sha256: str | None) -> None:

@@ -140,7 +140,7 @@ def test_a_command_interrupts_a_rehearsal(engine: Engine) -> None:
 
     calls: list[bool] = []
 
-    def hurried() -> bool:
+    def interrupted() -> bool:
         calls.append(True)
         return len(calls) > 3
 
@@ -149,6 +149,6 @@ def test_a_command_interrupts_a_rehearsal(engine: Engine) -> None:
     names = draw_set(engine, 1)
     generator.use_head(parts.live_reward.learn(ranking(engine, 1, names)).head)
     beta = generator.beta
-    assert not generator.rehearse([tuple(parts.backbone.encode(PROMPTS[0]))], Sampling(1.0, 60), hurried)
+    assert not generator.calibrate_beta([tuple(parts.backbone.encode(PROMPTS[0]))], Sampling(1.0, 60), interrupted)
     assert len(calls) == 4 and generator.beta == beta
-    assert generator.rehearse([tuple(parts.backbone.encode(PROMPTS[0]))], Sampling(1.0, 60))
+    assert generator.calibrate_beta([tuple(parts.backbone.encode(PROMPTS[0]))], Sampling(1.0, 60))

@@ -11,7 +11,7 @@ from storage.records import Message, Sampling
 from tamer_tui.views import CandidateView
 
 
-class Drawings:
+class AnswerStreams:
     """Keeps the views of unfinished answers up with the engine's events."""
 
     def __init__(self, send: Callable[[Command], None], sampling: Sampling) -> None:

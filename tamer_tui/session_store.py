@@ -50,7 +50,7 @@ class SessionError(Exception):
         self.message, self.hint = message, hint
 
 
-class Notebook:
+class SessionStore:
     """One open database. Raises SessionError wherever it cannot be read or written."""
 
     def __init__(self, path: Path) -> None:

@@ -17,7 +17,7 @@ REFERENCE_TOKENS = 64
 
 
 @dataclass
-class Standing:
+class LearningStatus:
     """Follows the engine's events."""
 
     bias: bool
