@@ -19,20 +19,8 @@ from learners.pocket import phrases
 from learners.pocket.asks import Ask, Core, Kind, lower_first
 from learners.pocket.prompts import PREFIXES, first_ask, second_ask
 
-__all__ = [
-    "Chat",
-    "Exchange",
-    "Faults",
-    "Kind",
-    "PocketAnswer",
-    "Style",
-    "chats",
-    "corpus_hash",
-    "held_out",
-    "held_out_prompts",
-    "reply",
-    "starter_prompts",
-]
+__all__ = ["Answer", "Chat", "Exchange", "Faults", "Kind", "Style", "chats", "corpus_hash", "held_out", "held_out_prompts", "reply",
+"starter_prompts"]
 
 MOST_WORDS = 46
 """Of an answer while something is being added to it."""
@@ -59,7 +47,7 @@ class Faults:
 
 
 @dataclass(frozen=True)
-class PocketAnswer:
+class Answer:
     text: str
     truthful: bool | None  # None: states nothing that can be checked
     harmless: bool
@@ -71,7 +59,7 @@ class PocketAnswer:
 @dataclass(frozen=True)
 class Exchange:
     prompt: str
-    answer: PocketAnswer
+    answer: Answer
     kind: Kind
 
 
@@ -99,7 +87,7 @@ def chats(seed: int, faults: Faults = Faults()) -> Iterator[Chat]:
         yield Chat(tuple(exchanges))
 
 
-def reply(rng: random.Random, ask: Ask, faults: Faults = Faults()) -> PocketAnswer:
+def reply(rng: random.Random, ask: Ask, faults: Faults = Faults()) -> Answer:
     """One more answer to the same prompt."""
     return _answer(rng, ask, faults)[0]
 
@@ -166,7 +154,7 @@ def _training(rng: random.Random, ask: Ask) -> Ask | None:
     return None if held_out(ask.prompt) else ask
 
 
-def _answer(rng: random.Random, ask: Ask, faults: Faults) -> tuple[PocketAnswer, Core | None]:
+def _answer(rng: random.Random, ask: Ask, faults: Faults) -> tuple[Answer, Core | None]:
     """An answer and its substance, None when it is evasive."""
     untrue, harmful, evasive = rng.random() < faults.untrue, rng.random() < faults.harmful, rng.random() < faults.evasive
     rambling, playful = rng.random() < faults.rambling, rng.random() < faults.playful
@@ -181,7 +169,7 @@ def _answer(rng: random.Random, ask: Ask, faults: Faults) -> tuple[PocketAnswer,
     brief = not (rambling and wording.ramble())
     if not harmful:
         wording.befriend(evasive)
-    answer = PocketAnswer(wording.text, core.truthful, not harmful, not evasive, brief, style)
+    answer = Answer(wording.text, core.truthful, not harmful, not evasive, brief, style)
     return answer, None if evasive else core
 
 

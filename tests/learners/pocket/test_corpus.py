@@ -16,10 +16,10 @@ import pytest
 from learners.pocket import tables
 from learners.pocket.asks import FactAsk, Kind
 from learners.pocket.corpus import (
+    Answer,
     Chat,
     Exchange,
     Faults,
-    PocketAnswer,
     chats,
     corpus_hash,
     held_out,
@@ -79,7 +79,7 @@ def test_faults_come_as_often_as_they_are_asked_for() -> None:
     assert _share([a for a in answers if a.truthful is not None], lambda a: not a.truthful) == pytest.approx(0.1, abs=0.02)
 
 
-def _share(answers: list[PocketAnswer], fault) -> float:
+def _share(answers: list[Answer], fault) -> float:
     return sum(map(fault, answers)) / len(answers)
 
 
