@@ -3,7 +3,7 @@
     python benchmarks/mountain_car.py [--seeds 8] [--share 0.2]
 
 The trainer approves of pushing the way the car moves and disapproves of the rest, on a share of the steps, 0.2 to 0.8 s late. Ĥ is linear in radial
-features and learns by Deep TAMER's loss, weighted by `learners.feedback.tap_credit`; the car does what Ĥ likes best. Prints one JSON line: for the matched
+features and learns by Deep TAMER's loss, weighted by its `tap_credit`; the car does what Ĥ likes best. Prints one JSON line: for the matched
 window, a wide one and none at all, in how many seeds the car drives up by itself after five episodes, and its mean return.
 """
 

@@ -23,7 +23,7 @@ from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
 from learners.curriculum.schedule import Curriculum, Proposal
 from learners.curriculum.weights import PolicyWeights
-from learners.engine.assembly import Parts, encode_prompts
+from learners.engine.assembly import Parts
 from learners.model.base import Backbone
 from learners.model.replicas import between_layers
 from learners.protocol import Error, Event, Gated, Idle, Load
@@ -141,12 +141,6 @@ class Learner:
             self._meter.granted_steps += command.train_steps or 0
             self._flush = self._flush or command.flush
             self._asked = self._asked or command.flush or command.train_seconds is not None or command.train_steps is not None
-            if command.train_prompts is not None:
-                prompts = encode_prompts(self._backbone, command.train_prompts, self._sampling)
-                self._inputs = replace(self._inputs, train_prompts=prompts)
-            if command.gate_prompts is not None:
-                prompts = encode_prompts(self._backbone, command.gate_prompts, self._sampling)
-                self._inputs = replace(self._inputs, gate_prompts=prompts)
             self._exhausted = False
             self._changed.notify_all()
 

@@ -193,7 +193,7 @@ class FeedbackDataset:
         self._encode_answer = encode_answer
         self._pieces_of = pieces_of  # an answer's text by tokens
         self._eos_ids = eos_ids
-        self._context = context
+        self._context = self.context = context
         self._lessons: dict[int, Lesson] = {}
         self._samples: dict[int, tuple[Sample, ...]] = {}
         self._refused: dict[int, str] = {}

@@ -44,10 +44,6 @@ def state_stride(tokens: int, vocabulary: int) -> int:
     return max(1, -(-tokens // states))
 
 
-def pooled_nats(kl: Sequence[float], tokens: Sequence[int]) -> float:
-    """Nats per 64 tokens of several answers together: the sum of their KL over the sum of their tokens, times 64; 0 without tokens."""
-    return math.fsum(kl) / max(1, sum(tokens)) * REFERENCE_TOKENS
-
 
 @dataclass(frozen=True)
 class VisitedStates:

@@ -76,12 +76,24 @@ class Backbone:
         """A replica with a LoRA that changes nothing yet."""
         return adapter_tree(self.model, settings or LoraSettings(), seed)
 
+    def adapter_trees(self, n: int, settings: LoraSettings | None = None, seed: int = 0) -> list[nn.Module]:
+        """So many at once: PEFT takes a second for each of some hundred layers, a copy does not."""
+        first = self.adapter_tree(settings, seed)
+        return [first, *(replicate(first, self.model) for _ in range(n - 1))]
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Prompt ids, never empty; see `fit_prompt` for long ones."""
+        """Prompt ids, never empty; see `fit` for long ones. Raises PromptError."""
         return self.renderer.encode(messages)
 
+    def fit(self, messages: Sequence[Message], answer_tokens: int) -> tuple[list[int], int]:
+        """Prompt ids that leave room for an answer of so many tokens, and how many were dropped. Raises PromptError.
+
+        An answer that may be longer than the context leaves the prompt one id.
+        """
+        return self.renderer.fit(messages, max(1, self.context - answer_tokens))
+
     def encode_completion(self, text: str) -> list[int]:
-        """Ids of a whole answer, closed by an end token if the model has one."""
+        """Ids of a whole answer, closed by an end token if the model has one. Raises PromptError."""
         return self.renderer.encode_completion(text)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -19,13 +19,15 @@ FIRST_POSITION = "_first_position"
 """While it stands there, the head computes the first position of the first row alone."""
 
 
-def replicate(model: nn.Module) -> nn.Module:
-    """Another tree of modules over the same tensors; hooks are copied too. No extra memory."""
+def replicate(tree: nn.Module, base: nn.Module | None = None) -> nn.Module:
+    """Another tree of modules over the tensors of `base`, which are all of the tree's own unless it carries an adapter; hooks are copied too. What
+    is not the base's is copied."""
+    model = tree if base is None else base
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     for module in model.modules():
         for state in _quantization_states(module):
             memo[id(state)] = state
-    return copy.deepcopy(model, memo)
+    return copy.deepcopy(tree, memo)
 
 
 def freeze(model: nn.Module) -> None:
