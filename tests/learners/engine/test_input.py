@@ -71,6 +71,10 @@ def test_refused_judgements_are_counted_told_once_and_left_out(engine: Engine) -
     assert learned.dropped.startswith("2 judgements of the log: ") and "roles must alternate" in learned.dropped
     engine.send(protocol.Retract(seq=102))
     assert engine.until(Learned).dropped == ""
+    engine.send(protocol.AddJudgement(lesson=ranked(104, REFUSED, "a dog.", "a cat.")))
+    assert "roles must alternate" in engine.until(Learned, lambda e: e.seq == 104).dropped
+    engine.send(protocol.Retract(seq=104))
+    assert "roles" not in engine.until(Learned).dropped, "once"
 
 
 def test_refused_prompts_of_a_prompts_file_are_told_after_the_model_is_there_and_the_others_are_used(strict: Path) -> None:
