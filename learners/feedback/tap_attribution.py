@@ -11,8 +11,8 @@ with a rate of its kind, delayed as the window says; the rates and the shares of
 Tokens have the rates, not words, so that "friend", "friends" and "friendly" tell of each other. Within the window all delays are taken to be alike.
 
 Praise and blame have rates of their own. The rate, beside the highest one, also says how much a word is to be believed (`trust`): it is what the word
-earned on average when it was shown, where a tap's value alone would credit in full a word that only stood near. Words that pass untapped count in these two
-only: silence is never evidence that a word is worth nothing. A pure function of the live taps: undo is exact, a restart gives the same bits.
+earned on average when it was shown, where a tap's value alone would credit in full a word that only stood near. Words that pass untapped count in
+these two only: silence is never evidence that a word is worth nothing. A pure function of the live taps: undo is exact, a restart gives the same bits.
 """
 
 from __future__ import annotations
