@@ -47,20 +47,20 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     base = backbone.tree()  # the learner's own; the generator has backbone.model
     sampling = within(load.sampling, backbone.context)
     calibration = BaseCalibration.of(backbone)
-    features, alike = calibration.features, calibration.likeness
+    features, similarity = calibration.features, calibration.similarity
     if load.unigram:
-        features, alike = replace(features, basis=features.basis[:, :0]), alike[:, :0]
+        features, similarity = replace(features, basis=features.basis[:, :0]), similarity[:, :0]
     head = RewardHead.empty(features)
     generator = Generator(backbone, actor, head, load.nats, load.bias, emit)
     generator.budget.calibrate(calibration.answers)
-    book = FeedbackDataset(
-        backbone.encode,
+    dataset = FeedbackDataset(
+        backbone.renderer.fit,
         lambda messages, text: encode_answer(backbone, messages, text),
         lambda ids: pieces_of(backbone.renderer, ids),
         backbone.eos_ids,
         backbone.context,
     )
-    live_reward = OnlineHumanReward(book, features, lambda p, a: states_before(backbone, backbone.model, p, a), alike)
+    live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
     complaints: list[Error] = []
     train, gate = (usable_prompts(backbone, prompts, sampling, complaints.append) for prompts in (load.train_prompts, load.gate_prompts))
     inputs = Inputs(head, nats=load.nats, bias=load.bias, train_prompts=train, gate_prompts=gate)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from learners.human_reward.features import LEAST, LIKELY, Features, FeatureSettings, Seen, likeness
+from learners.human_reward.features import LEAST_PROBABILITY, LIKELY_TOKENS, Features, FeatureSettings, Seen, token_similarity
 from learners.human_reward.kl_budget import STATE_BYTES, VisitedStates
 from learners.model.base import Backbone
 from learners.model.sampling import Row, decode
@@ -46,7 +46,7 @@ class BaseCalibration:
     """See the module."""
 
     features: Features  # on the CPU, as heads are
-    likeness: Tensor  # (V, e), on the CPU
+    similarity: Tensor  # (V, e), on the CPU
     answers: tuple[VisitedStates, ...]  # on the base's device
 
     @staticmethod
@@ -63,7 +63,7 @@ class BaseCalibration:
 
 def _key(backbone: Backbone) -> str:
     """Of everything that the result depends on."""
-    settings = (FORMAT, PROMPTS, ANSWERS, TOKENS, SEED, LIKELY, LEAST, STATE_BYTES, sorted(asdict(FeatureSettings()).items()))
+    settings = (FORMAT, PROMPTS, ANSWERS, TOKENS, SEED, LIKELY_TOKENS, LEAST_PROBABILITY, STATE_BYTES, sorted(asdict(FeatureSettings()).items()))
     model = (backbone.base_hash, backbone.quantize, str(backbone.dtype), backbone.device.type, backbone.vocabulary, backbone.width, backbone.context)
     return hashlib.sha256(msgspec.json.encode((settings, model))).hexdigest()
 
@@ -84,8 +84,8 @@ def _drawn(backbone: Backbone) -> BaseCalibration:
                 answers[uid].kept.append((n, step.base_logits[row].clone()))  # the step's other rows are not kept with it
             answers[uid].ids.append(step.ids[row])
     features = Features.fit(torch.cat([torch.stack(answer.hidden) for answer in answers.values()]).cpu())
-    alike = likeness(backbone.model.get_output_embeddings().weight.detach()).cpu()  # type: ignore[operator, union-attr]
-    return BaseCalibration(features, alike, tuple(answer.visited() for answer in answers.values()))
+    similarity = token_similarity(backbone.model.get_output_embeddings().weight.detach()).cpu()  # type: ignore[operator, union-attr]
+    return BaseCalibration(features, similarity, tuple(answer.visited() for answer in answers.values()))
 
 
 class _Answer:
@@ -169,7 +169,7 @@ def _tensors(calibration: BaseCalibration) -> dict[str, Tensor]:
         "mean": features.mean,
         "basis": features.basis,
         "constant": torch.tensor(features.constant, dtype=torch.float64),
-        "likeness": calibration.likeness,
+        "similarity": calibration.similarity,
     }
     return {name: tensor.detach().cpu().contiguous() for name, tensor in columns.items()}
 
@@ -182,7 +182,7 @@ def _of_tensors(tensors: dict[str, Tensor], device: torch.device) -> BaseCalibra
         _visited(Seen(t["hidden"][i:j], t["likely"][i:j], t["probabilities"][i:j]), t["logprobs"][i:j], tuple(sequences[k:n]), tuple(positions[i:j]))
         for (i, j), (k, n) in zip(states, ends, strict=True)
     )
-    return BaseCalibration(Features(tensors["mean"], tensors["basis"], float(tensors["constant"])), tensors["likeness"], answers)
+    return BaseCalibration(Features(tensors["mean"], tensors["basis"], float(tensors["constant"])), tensors["similarity"], answers)
 
 
 def _make_room(newest: Path) -> None:

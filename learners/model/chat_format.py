@@ -31,7 +31,7 @@ _SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
 
 
 class PromptError(ValueError):
-    """A conversation that this model cannot read: why, in one line."""
+    """A conversation or an answer that this model cannot take; says why in one line."""
 
 
 class Renderer:

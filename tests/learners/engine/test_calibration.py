@@ -26,7 +26,7 @@ def file_in(cache: Path) -> Path:
 
 def tensors_of(found: BaseCalibration) -> list[torch.Tensor]:
     seen = [tensor for answer in found.answers for tensor in (*answer.seen, answer.base_logprobs, answer.policy_logprobs)]
-    return [found.features.mean, found.features.basis, found.likeness, *seen]
+    return [found.features.mean, found.features.basis, found.similarity, *seen]
 
 
 def same(one: BaseCalibration, other: BaseCalibration) -> bool:

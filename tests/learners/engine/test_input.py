@@ -168,6 +168,7 @@ def test_a_judgement_is_learned_at_once_while_the_log_still_waits(monkeypatch: p
     engine = Engine(Load(model=str(STORIES), paused=True, sampling=Sampling(1.0, 8)))
     lessons = tuple(ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 301))
     engine.send(Replay(lessons=lessons, last=True), protocol.AddJudgement(lesson=ranked(999, PROMPTS[0], "a dog.", "a cat.")))
-    learned = engine.until(Learned, lambda e: e.seq == 999)
-    assert learned.rankings < 100
-    assert engine.until(Learned, lambda e: e.rankings == 301)
+    engine.until(Learned, lambda e: e.seq == 999)
+    assert engine.until(Metrics, lambda e: e.stage == "human_reward").step < 150, "most of the log waits still"
+    engine.until(Metrics, lambda e: e.stage == "human_reward" and e.step == e.of)
+    assert engine.until(Learned).rankings == 301
