@@ -172,3 +172,13 @@ def test_a_judgement_is_learned_at_once_while_the_log_still_waits(monkeypatch: p
     assert engine.until(Metrics, lambda e: e.stage == "human_reward").step < 150, "most of the log waits still"
     engine.until(Metrics, lambda e: e.stage == "human_reward" and e.step == e.of)
     assert engine.until(Learned).rankings == 301
+
+
+def test_a_correction_that_only_adds_words_ends_nothing(engine: Engine) -> None:
+    engine.draw(AnswerRequest(uid="short", seed=4, messages=PROMPTS[3], policy="base"))
+    answer = engine.answer("short", PROMPTS[3])
+    for seq, text in ((501, answer.text + " The end."), (502, "Well, " + answer.text)):
+        engine.send(protocol.AddJudgement(lesson=Lesson(seq=seq, judgement=Correction("s", "short", text), answers=(answer,))))
+        assert engine.until(Learned, lambda e, seq=seq: e.seq == seq).corrections > 0  # type: ignore[misc]
+        engine.send(protocol.Retract(seq=seq))
+        engine.until(Learned, lambda e, seq=seq: e.seq == seq)  # type: ignore[misc]
