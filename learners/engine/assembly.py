@@ -55,7 +55,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     generator = Generator(backbone, actor, head, load.nats, load.bias, emit)
     generator.budget.calibrate(calibration.answers)
     dataset = FeedbackDataset(
-        lambda messages, room: backbone.fit(messages, backbone.context - room),
+        backbone.renderer.fit,
         lambda messages, text: encode_answer(backbone, messages, text),
         lambda ids: pieces_of(backbone.renderer, ids),
         backbone.eos_ids,

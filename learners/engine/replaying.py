@@ -46,9 +46,8 @@ class LogReplay:
         """Whether judgements wait to be learned from: of the log, or those that an undo asks for again."""
         return self._ended and self._reward.waiting > 0
 
-    @property
-    def fit_due(self) -> bool:
-        """Whether enough has been looked at since the last fit. Asking counts as the fit."""
+    def take_fit(self) -> bool:
+        """Whether a fit is due, which is then taken for done."""
         due = time.monotonic() - self._fitted >= FIT_SECONDS
         self._fitted = time.monotonic() if due else self._fitted
         return due

@@ -88,7 +88,7 @@ class GeneratorWorker:
             self._replay.advance()
             if not self._replay.due:
                 self._end_replay(interrupted=lambda: not self._commands.empty())
-            elif self._replay.fit_due:
+            elif self._replay.take_fit():
                 self._learned(0, lambda: Fitted(self._reward.fit()))
 
     def _try(self, command: Command) -> None:
@@ -189,6 +189,8 @@ class GeneratorWorker:
             self._emit(
                 Error(what="Ĥ was no number any more and was built anew from the log", hint="go on; undo (u) what was judged last if it comes again")
             )
+        if fitted.dropped:  # says itself why this one was refused
+            self._replay.refusals()
         if not self._held:
             self._generator.use_head(fitted.head)
         milliseconds = 1000 * (time.monotonic() - started)

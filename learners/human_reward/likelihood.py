@@ -175,6 +175,10 @@ def _columns(rows: Sequence[tuple[float, ...]], ids: int, numbers: int) -> list[
     return [*table[:, :ids].long().T, *table[:, ids:].T]
 
 
+NEARLY = 1e-9
+"""Nats that a Newton step promises, below which it is taken whole: the objective is as good as quadratic, and its own fall lost in rounding."""
+
+
 def solve(
     evidence: Sequence[Evidence],
     index: Mapping[str, int],
@@ -183,39 +187,39 @@ def solve(
     ridge: float,
     rating_weight: float = 1.0,
     iterations: int = 25,
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-14,
 ) -> Tensor:
     """Coefficients α (n,) of the answers' functionals that minimise the negative log-likelihood at scores f = offset + K α plus ½ ridge αᵀ K α.
 
     gram: (n, n), K, float64. offset: (n,), the scores under the prior mean. index: each answer's row.
     Newton's method. With α = B c, G = Bᵀ K B and the Hessian M Mᵀ in the coordinates of `Contrasts`, a step solves (M Mᵀ G + λ I) c = b, that is
-    (λ I + Mᵀ G M) y = Mᵀ G b and c = (b - M y) / λ: symmetric and positive definite. It is halved until the objective falls; the end is where that
-    is by less than `tolerance` nats.
+    (λ I + Mᵀ G M) y = Mᵀ G b and c = (b - M y) / λ: symmetric and positive definite. A step is halved until the objective falls; the last is the one
+    that promises less than `tolerance` nats (half the Newton decrement squared).
     """
     contrasts = Contrasts.of(evidence, index, rating_weight)
     if not len(contrasts.answer):
         return torch.zeros_like(offset)
     inner, start = contrasts.of_gram(gram), contrasts.of_scores(offset)
-    c = torch.zeros_like(start)
-    pull, value = torch.zeros_like(start), contrasts.loss(start)
-    for _ in range(iterations if len(contrasts.first) else 1):  # without comparisons the objective is quadratic
-        step, before = _newton(contrasts, inner, pull, start, ridge) - c, value
+    c, pull, value = torch.zeros_like(start), torch.zeros_like(start), contrasts.loss(start)
+    for _ in range(iterations):
+        gradient = contrasts.gradient(start + pull)
+        step = _newton(contrasts.hessian_roots(start + pull), inner, pull, gradient, ridge) - c
+        moved = inner @ step
+        decrement = -0.5 * float((gradient + ridge * c) @ moved)
+        if not decrement > tolerance or not len(contrasts.first):  # without comparisons the objective is quadratic
+            return contrasts.of_answers(c + step, len(offset))
         for halving in range(30):
-            trial = c + step * 0.5**halving
-            moved = inner @ trial
-            better = contrasts.loss(start + moved) + 0.5 * ridge * float(trial @ moved)
-            if better < value:
-                c, pull, value = trial, moved, better
+            scale = 0.5**halving
+            better = contrasts.loss(start + pull + scale * moved) + 0.5 * ridge * float((c + scale * step) @ (pull + scale * moved))
+            if better < value or decrement < NEARLY:
                 break
-        if not before - value > tolerance:
-            break
+        c, pull, value = c + scale * step, pull + scale * moved, better
     return contrasts.of_answers(c, len(offset))
 
 
-def _newton(contrasts: Contrasts, inner: Tensor, pull: Tensor, start: Tensor, ridge: float) -> Tensor:
-    """The coefficients that a full Newton step leads to, from coordinates start + pull."""
-    roots = contrasts.hessian_roots(start + pull)
-    b = _times(roots, _transposed(roots, pull[:, None])) - contrasts.gradient(start + pull)[:, None]
+def _newton(roots: Sequence[Tensor], inner: Tensor, pull: Tensor, gradient: Tensor, ridge: float) -> Tensor:
+    """The coefficients c that a full step leads to from G c = pull: see `solve`."""
+    b = _times(roots, _transposed(roots, pull[:, None])) - gradient[:, None]
     half = _transposed(roots, inner)  # Mᵀ G
     matrix = _transposed(roots, half.T.contiguous())  # Mᵀ G M
     matrix.diagonal().add_(ridge)

@@ -16,7 +16,7 @@ from torch import Tensor
 from learners.feedback.dataset import Feedback, FeedbackDataset, Sample
 from learners.human_reward.evidence import EvidenceBlocks, pairs_of
 from learners.human_reward.features import Features, Seen
-from learners.human_reward.fit import Block, HumanReward
+from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores, Score
 from learners.protocol import Lesson
@@ -44,10 +44,18 @@ class Fitted:
 class OnlineHumanReward:
     """Belongs to the generator's thread. `lessons` and the head it returns are immutable and may be handed to others."""
 
-    def __init__(self, dataset: FeedbackDataset, features: Features, states_before: StatesBefore, similarity: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        dataset: FeedbackDataset,
+        features: Features,
+        states_before: StatesBefore,
+        similarity: Tensor | None = None,
+        settings: HumanRewardSettings | None = None,
+    ) -> None:
+        """features and similarity: see HumanReward."""
         self._dataset = dataset
         self._states = _States(states_before)
-        self._human_reward = HumanReward(features, similarity)
+        self._human_reward = HumanReward(features, similarity, settings)
         self._blocks = EvidenceBlocks(self._human_reward.settings.window)
         self._waiting: set[int] = set()
         self._unsolved = 0  # judgements whose answers were looked at since the last fit
@@ -144,7 +152,7 @@ class OnlineHumanReward:
     def _begun_anew(self) -> RewardHead:
         """Forget all that was computed. The newest block is looked at again at once, the others wait; know nothing where that does not help."""
         self.resets += 1
-        self._human_reward = HumanReward(self._human_reward.features, self._human_reward.similarity)
+        self._human_reward = HumanReward(self._human_reward.features, self._human_reward.similarity, self._human_reward.settings)
         self._states.clear()
         newest = {name for group in self._blocks.of(self.lessons)[-1].groups for name in group}
         for lesson in self.lessons.lessons:

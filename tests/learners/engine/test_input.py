@@ -71,6 +71,10 @@ def test_refused_judgements_are_counted_told_once_and_left_out(engine: Engine) -
     assert learned.dropped.startswith("2 judgements of the log: ") and "roles must alternate" in learned.dropped
     engine.send(protocol.Retract(seq=102))
     assert engine.until(Learned).dropped == ""
+    engine.send(protocol.AddJudgement(lesson=ranked(104, REFUSED, "a dog.", "a cat.")))
+    assert "roles must alternate" in engine.until(Learned, lambda e: e.seq == 104).dropped
+    engine.send(protocol.Retract(seq=104))
+    assert "roles" not in engine.until(Learned).dropped, "once"
 
 
 def test_refused_prompts_of_a_prompts_file_are_told_after_the_model_is_there_and_the_others_are_used(strict: Path) -> None:
@@ -164,6 +168,17 @@ def test_a_judgement_is_learned_at_once_while_the_log_still_waits(monkeypatch: p
     engine = Engine(Load(model=str(STORIES), paused=True, sampling=Sampling(1.0, 8)))
     lessons = tuple(ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 301))
     engine.send(Replay(lessons=lessons, last=True), protocol.AddJudgement(lesson=ranked(999, PROMPTS[0], "a dog.", "a cat.")))
-    learned = engine.until(Learned, lambda e: e.seq == 999)
-    assert learned.rankings < 100
-    assert engine.until(Learned, lambda e: e.rankings == 301)
+    engine.until(Learned, lambda e: e.seq == 999)
+    assert engine.until(Metrics, lambda e: e.stage == "human_reward").step < 150, "most of the log waits still"
+    engine.until(Metrics, lambda e: e.stage == "human_reward" and e.step == e.of)
+    assert engine.until(Learned).rankings == 301
+
+
+def test_a_correction_that_only_adds_words_ends_nothing(engine: Engine) -> None:
+    engine.draw(AnswerRequest(uid="short", seed=4, messages=PROMPTS[3], policy="base"))
+    answer = engine.answer("short", PROMPTS[3])
+    for seq, text in ((501, answer.text + " The end."), (502, "Well, " + answer.text)):
+        engine.send(protocol.AddJudgement(lesson=Lesson(seq=seq, judgement=Correction("s", "short", text), answers=(answer,))))
+        assert engine.until(Learned, lambda e, seq=seq: e.seq == seq).corrections > 0  # type: ignore[misc]
+        engine.send(protocol.Retract(seq=seq))
+        engine.until(Learned, lambda e, seq=seq: e.seq == seq)  # type: ignore[misc]

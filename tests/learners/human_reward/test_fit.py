@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learners.human_reward import features as features_module
 from learners.human_reward.features import LEAST_PROBABILITY as LEAST
 from learners.human_reward.features import SURENESS_SCALE as NAT
 from learners.human_reward.features import Features, FeatureSettings, Seen, token_similarity
@@ -289,6 +290,20 @@ def test_a_head_of_a_large_vocabulary_and_a_wide_model_stays_small() -> None:
     head = human_reward.fit([Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})], 1)
     assert head.weights.shape[0] <= 480 * 6 and head.weights.shape[1] == 257
     assert right(human_reward, head, Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})) == 28
+
+
+@pytest.mark.parametrize("width", [20, 100])
+def test_token_similarity_is_that_of_all_rows_at_once_whatever_is_read_at_a_time(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standardised rows, by their singular vectors: L Lᵀ, since the vectors' signs are free."""
+    rows = torch.randn(90, width, generator=torch.Generator().manual_seed(6)).mul(torch.rand(width) + 0.5).add(1)
+    standard = ((rows - rows.mean(0)) / rows.std(0, correction=0)).double()
+    left, values, _ = torch.linalg.svd(standard, full_matrices=False)
+    factor = left[:, :64] * values[:64]
+    wanted = factor @ factor.T / factor.square().sum(1).mean()
+    monkeypatch.setattr(features_module, "CHUNK", 7)
+    found = token_similarity(rows)
+    assert found.dtype == torch.float32 and found.shape == (90, min(width, 64))
+    torch.testing.assert_close(found.double() @ found.double().T, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_a_head_survives_its_state() -> None:
