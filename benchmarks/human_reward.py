@@ -3,7 +3,7 @@
     python benchmarks/human_reward.py [--commit ce5d47c] [--answers 1000 5000] [--sets 2000] [--old-sets 300]
 
 No model: synthetic base states 256 wide, ids from 152,000 with a Zipf distribution over the 20,000 commonest, five likely tokens a state; sets of
-four answers of 64 tokens, all ranked. The earlier commit runs in a child process from `git archive`; it is given fewer answers where it is slow.
+four answers of 64 tokens, all ranked. The earlier commit runs in a child process from `git archive`; it is given fewer answers, since it takes long.
 One JSON line for each figure, CPU time of one thread, then the ratios.
 """
 

@@ -164,7 +164,7 @@ class PPOStage:
             generation.ppo.kl_coefficient *= self._plan.raise_coefficient
 
     def _head_scorer(self, inputs: LearnerInputs) -> HumanRewardScorer:
-        scorer, answers = HumanRewardScorer(self._practice.base, inputs.head), self._practice.base_answers()
+        scorer, answers = HumanRewardScorer(self._practice.base, inputs.head, self._practice.backbone.memory_budget), self._practice.base_answers()
         scorer.normalise([t.prompt_ids for t in answers], [tuple(t.ids) for t in answers])
         return scorer
 

@@ -75,7 +75,7 @@ class SFTStage:
 
     def _imitate(self, targets: Sequence[Target], steps: list[int]) -> Iterator[None]:
         plan, practice, started = self._plan, self._practice, time.monotonic()
-        trainer = SFT(self._weights.policy, practice.backbone.width, pause=practice.pause)
+        trainer = SFT(self._weights.policy, practice.backbone.width, pause=practice.pause, memory=practice.backbone.memory_budget)
         for step in range(plan.steps):
             stats = trainer.step(practice.random.sample(targets, min(plan.batch, len(targets))))
             steps[0] = step + 1
@@ -108,7 +108,7 @@ class RewardStage:
 
     def __init__(self, tree: nn.Module, practice: Practice, inputs: CurrentInputs, runs: RunRecorder, plan: RewardPlan | None = None) -> None:
         self._practice, self._inputs, self._runs, self._plan = practice, inputs, runs, plan or RewardPlan()
-        self.model = RewardModel(tree, practice.backbone.width, seed=practice.seed, pause=practice.pause)
+        self.model = RewardModel(tree, practice.backbone.width, seed=practice.seed, pause=practice.pause, memory=practice.backbone.memory_budget)
         self.scores = PrequentialScores()
         self.seconds = 0.0
         self.runs: tuple[str, ...] = ()  # since the last version
@@ -249,8 +249,11 @@ class DistillStage:
         again = self._weights.lineage.absorbed is not None
         if not again:
             self._teacher.start_over()
+        backbone = self._practice.backbone
         progress = _Distillation(plan.again if again else plan.steps, time.monotonic())
-        trainer = Distill(self._weights.policy, self._teacher, self._practice.backbone.width, pause=self._practice.pause)
+        trainer = Distill(
+            self._weights.policy, self._teacher, backbone.width, pause=self._practice.pause, memory=backbone.memory_budget,
+        )  # fmt: skip
         while progress.step < progress.of:
             inputs = self._inputs()
             if not self._weights.learned_only_from(inputs.feedback.seqs):

@@ -55,15 +55,16 @@ class DistillationTeacher:
 
     def __call__(self, prompts: Sequence[batches.TokenIds], answers: Sequence[batches.TokenIds]) -> Logits:
         """The logits before each of the answers' tokens, one answer after the other."""
-        base_tree, weights, steering = self._practice.base, self._weights, self.steering
+        base_tree, reference_tree, steering = self._practice.base, self._weights.reference, self.steering
+        imitates = self._weights.imitates
         _, mask = batches.pad_answers(answers, device_of(base_tree))
         base = states_before(base_tree, prompts, answers)[mask]
-        reference = states_before(weights.reference, prompts, answers)[mask] if weights.imitates else base
+        reference = states_before(reference_tree, prompts, answers)[mask] if imitates else base
         head = LMHead(base_tree)  # the reference has the same
 
         def logits(rows: slice) -> Tensor:
             base_logits = head(base[rows])
-            acting = head(reference[rows]) if weights.imitates else base_logits
+            acting = head(reference[rows]) if imitates else base_logits
             bias = steering.bias(base[rows], base_logits)
             return acting if bias is None else acting + bias
 

@@ -12,7 +12,7 @@ Tokens have the rates, not words, so that "friend", "friends" and "friendly" tel
 
 Praise and blame have rates of their own. The rate, beside the highest one, also says how much a word is to be believed (`trust`): it is what the word
 earned on average when it was shown, where a tap's value alone would credit in full a word that only stood near. Words that pass untapped count in
-these two only: silence is no evidence that a word is worth nothing. A pure function of the live taps: undo is exact, a restart gives the same bits.
+these two only: silence is never evidence that a word is worth nothing. A pure function of the live taps.
 """
 
 from __future__ import annotations
