@@ -112,6 +112,7 @@ class GeneratorWorker:
                 self._replay.take(lessons)
                 if last:
                     self._replay.end()
+                    self._replayed = False
                     self._catch_up()
             case protocol.Stop(uids=uids):
                 self._generator.stop(uids or self._asked_for())

@@ -79,7 +79,7 @@ def test_ppo_that_begins_over_the_budget_comes_back_under_it(learning: Learning)
     run(DistillStage(*learning.of_policy, DistillPlan(steps=20, batch=8)).work())
     over = spent(learning, 1)
     learning.tell(nats=over / 1.2)  # distilled for more than may be spent now
-    stage = PPOStage(*learning.of_policy, None, PPOPlan(prompts=4, answers=3, iterations=8))
+    stage = PPOStage(*learning.of_policy, None, PPOPlan(prompts=4, answers=3, iterations=16))
     first = stage.first_coefficient(learning.inputs)
     run(stage.work())
     assert stage.ppo is not None and stage.ppo.kl_coefficient < 100 * first

@@ -74,9 +74,12 @@ def lesson(seq: int, written: bool) -> Lesson:
 
 def feedback_of(lessons: Sequence[Lesson]) -> Feedback:
     """Token ids of an answer are its judgement's seq."""
-    names = [(written_name(each.seq), each.seq) for each in lessons if isinstance(each.judgement, Demonstration)]
-    names += [(answer.uid, each.seq) for each in lessons for answer in each.answers if answer.uid]
-    return Feedback(tuple(lessons), {name: Sample(name, (1,), (seq,)) for name, seq in names})
+    return Feedback(tuple(lessons), {each.seq: tuple(Sample(name, (1,), (each.seq,)) for name in _names(each)) for each in lessons})
+
+
+def _names(lesson: Lesson) -> list[str]:
+    written = [written_name(lesson.seq)] if isinstance(lesson.judgement, Demonstration) else []
+    return written + [answer.uid for answer in lesson.answers if answer.uid]
 
 
 def head_of(feedback: Feedback, epoch: int) -> RewardHead:
@@ -104,7 +107,7 @@ class Stubs:
         patch.setattr("learners.curriculum.stages.nats_on", lambda *_: self.choice.uniform(0, 4))
         patch.setattr("learners.curriculum.practice.draw_answers", lambda *_, **__: [_trace(), _trace()])
         patch.setattr("learners.curriculum.ppo_stage.DistillationTeacher", _Teacher)
-        patch.setattr("learners.curriculum.ppo_stage.HumanRewardScorer", lambda base, head: _Scorer(head.tokens))
+        patch.setattr("learners.curriculum.ppo_stage.HumanRewardScorer", lambda base, head, memory: _Scorer(head.tokens))
         patch.setattr("learners.curriculum.ppo_stage.PPO", self._ppo)
         patch.setattr("learners.curriculum.ppo_stage.reward_model_leads", lambda *_: self.reward_model_leads)
         patch.setattr("learners.curriculum.schedule.Gate", self._gate)
