@@ -72,7 +72,7 @@ async def measure(model: str, rounds: int) -> dict[str, float]:
             for _ in range(rounds):
                 view = await session.wait_set_ended()
                 await pilot.pause(0.3)
-                training = any(stage.active for stage in session.standing.learning.values())
+                training = any(stage.active for stage in session.status.learning.values())
                 arena = app.screen
                 for key in "ba":
                     presses.append(1000 * await handled(app, arena, key))
@@ -88,10 +88,10 @@ async def measure(model: str, rounds: int) -> dict[str, float]:
                 longest = max(c.times[-1] - c.times[0] for c in current.candidates if c.times)
                 speeds[training].append(tokens / max(1e-6, longest))
             beat.cancel()
-            last, acting = committed, session.standing.acting[0]
-            while session.standing.acting[0] == acting and time.perf_counter() - last < LONGEST_WAIT:
+            last, acting = committed, session.status.acting[0]
+            while session.status.acting[0] == acting and time.perf_counter() - last < LONGEST_WAIT:
                 await asyncio.sleep(0.02)
-            published = time.perf_counter() - last if session.standing.acting[0] != acting else float("nan")
+            published = time.perf_counter() - last if session.status.acting[0] != acting else float("nan")
         await session.close()
     idle = statistics.median(speeds[False]) if speeds[False] else float("nan")
     busy = statistics.median(speeds[True]) if speeds[True] else float("nan")

@@ -44,7 +44,7 @@ async def until(met: object, longest: float = 30.0) -> bool:
 
 async def one_tap(session: TapSession, press: object, sign: str) -> tuple[float, float] | None:
     """Milliseconds from the key to the first token of the new rest on the screen, and of the fit; None where the answer had ended."""
-    answer, learned = session.tapping, session.standing.learned
+    answer, learned = session.tapping, session.status.learned
     if answer is None:
         return None
     known, began = len(session.marks()), time.perf_counter()
@@ -55,8 +55,8 @@ async def one_tap(session: TapSession, press: object, sign: str) -> tuple[float,
     if session.complete or not await until(lambda: len(answer.shown) > shown or session.complete, 5.0) or len(answer.shown) == shown:
         return None
     waited = 1000 * (time.perf_counter() - began)
-    await until(lambda: session.standing.learned is not learned, 5.0)
-    return (waited, session.standing.learned.milliseconds) if session.standing.learned is not None else None
+    await until(lambda: session.status.learned is not learned, 5.0)
+    return (waited, session.status.learned.milliseconds) if session.status.learned is not None else None
 
 
 async def speeds(session: TapSession) -> float:
@@ -86,7 +86,7 @@ async def measure(model: str, quantize: str, taps: int) -> dict[str, float]:
             while len(waits) < taps:
                 await until(lambda: session.tapping is not None and len(session.tapping.shown) > 4)
                 await asyncio.sleep(rng.uniform(0.1, 0.5))
-                training += any(stage.active for stage in session.standing.learning.values())
+                training += any(stage.active for stage in session.status.learning.values())
                 found = None if session.complete else await one_tap(session, pilot.press, rng.choice(("plus", "minus")))
                 if found is not None:
                     waits.append(found[0])

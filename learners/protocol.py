@@ -46,11 +46,13 @@ class Lesson(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One live judgement and the answers that it speaks of. A demonstration carries one answer, without a uid: its prompt.
 
     A tap, or a stretch of silence, carries one answer as far as it was on the screen, when each token appeared, and the window for credit.
+    A judgement about one answer of a set names the others in `beside`: states are computed for a whole set at once, and their bits depend on it.
     """
 
     seq: int
     judgement: Teaching
     answers: tuple[Answer, ...]
+    beside: tuple[Answer, ...] = ()
     shown: tuple[float, ...] = ()  # seconds, the clock of the tap
     window: Calibration | None = None
 
@@ -78,7 +80,7 @@ class Load(_Line, frozen=True, kw_only=True):
 
 
 class Replay(_Line, frozen=True, kw_only=True):
-    """Live judgements of the log, in order, in chunks; `last` ends them and Ĥ is fitted once."""
+    """Live judgements of the log, in order, in chunks; `last` ends them, also where there are none. Ĥ learns from them beside what is asked for."""
 
     lessons: tuple[Lesson, ...]
     last: bool = False
@@ -220,7 +222,7 @@ class Started(_Line, frozen=True, kw_only=True):
     h_epoch: int
     beta: float
     policy: Policy
-    truncated: int = 0  # prompt tokens dropped on the left to fit the context
+    truncated: int = 0  # prompt tokens dropped to fit the context: the oldest turns, then the middle of the newest
 
 
 class Piece(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -255,7 +257,7 @@ class Ended(_Line, frozen=True, kw_only=True):
 class Learned(_Line, frozen=True, kw_only=True):
     """Ĥ was refitted on the live judgements; the next answer is drawn with it."""
 
-    seq: int  # of the judgement that caused it, 0 after a replay
+    seq: int  # of the judgement that caused it, 0 for those of the log
     h_epoch: int
     milliseconds: float  # fit and β
     beta: float
@@ -297,7 +299,7 @@ class Appraised(_Line, frozen=True, kw_only=True):
 class Metrics(_Line, frozen=True, kw_only=True):
     """How a stage is doing. Dropped under pressure."""
 
-    stage: str  # a Stage, 'gate' or 'idle'
+    stage: str  # a Stage, 'human_reward' (judgements of the log that Ĥ has learned from, of all), 'gate' or 'idle'
     step: int = 0
     of: int = 0
     seconds_left: float | None = None

@@ -48,6 +48,7 @@ class Taught(NamedTuple):
     logged: Logged
     sample_set: SampleSet
     responses: tuple[Response, ...]  # of a ranking the whole set; of a demonstration none; else the one it is about
+    beside: tuple[Response, ...] = ()  # of a rating or a correction: the other answers of its set
     shown: Shown | None = None  # of a tap, or of silence: the answer as far as it had appeared
     window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured
 
@@ -304,9 +305,10 @@ def _with_answers(
     uid = event.judgement.set_uid
     about = tuple(_about(event, answers[uid]))
     if not isinstance(event.judgement, Tap | Arm):
-        return Taught(event, sets[uid], about)
+        others = tuple(answer for answer in answers[uid] if answer not in about) if about else ()
+        return Taught(event, sets[uid], about, others)
     window = next((w.judgement for w in reversed(windows) if w.seq < event.seq and isinstance(w.judgement, Calibration)), None)
-    return Taught(event, sets[uid], about, shown.get(event.judgement.response_uid), window)
+    return Taught(event, sets[uid], about, (), shown.get(event.judgement.response_uid), window)
 
 
 def _about(logged: Logged, of_set: list[Response]) -> list[Response]:

@@ -17,7 +17,7 @@ RECENT = 50
 """Judgements that tell how well a learner does now."""
 
 
-class Pace(Struct, frozen=True):
+class JudgingPace(Struct, frozen=True):
     """Teaching judgements while somebody was at it."""
 
     judgements: int
@@ -62,7 +62,7 @@ class Foresight(Struct, frozen=True):
 class Habits(Struct, frozen=True):
     """All of it."""
 
-    pace: Pace
+    pace: JudgingPace
     places: tuple[Place, ...]
     length: Length
     agreement: Agreement
@@ -73,13 +73,13 @@ def habits(connection: sqlite3.Connection) -> Habits:
     return Habits(pace(connection), places(connection), length(connection), agreement(connection), foresight(connection))
 
 
-def pace(connection: sqlite3.Connection) -> Pace:
+def pace(connection: sqlite3.Connection) -> JudgingPace:
     judgements, seconds = connection.execute(f"""
         SELECT count(*), coalesce(sum(min(gap, {PAUSE_SECONDS})), 0) FROM (
           SELECT (julianday(e.utc) - lag(julianday(e.utc)) OVER (PARTITION BY e.sitting_id ORDER BY e.seq)) * 86400 AS gap
           FROM v_live e JOIN event_kinds k ON k.kind = e.kind JOIN sittings i ON i.id = e.sitting_id
           WHERE k.teaches AND i.build_id IS NOT NULL)""").fetchone()
-    return Pace(judgements, round(seconds / 3600, 3), round(judgements / seconds * 3600, 1) if seconds >= LEAST_SECONDS else None)
+    return JudgingPace(judgements, round(seconds / 3600, 3), round(judgements / seconds * 3600, 1) if seconds >= LEAST_SECONDS else None)
 
 
 def places(connection: sqlite3.Connection) -> tuple[Place, ...]:

@@ -82,7 +82,7 @@ def farewell(session: Session) -> str:
     """Where everything is, and how to go on."""
     if session.database is None or (session.ready is None and not session.judged):
         return session.notice or "nothing was judged"
-    version = session.standing.acting[0]
+    version = session.status.acting[0]
     return "\n".join([
         f"{session.judged} judgement{'s' if session.judged != 1 else ''} in {session.database}; acting: {version}",
         f"  go on      tamer {session.database} --model {session.settings.model}",

@@ -106,7 +106,7 @@ def simulate(database: Path, as_json: bool, **chosen: Any) -> None:
     settings, plan = _simulation(database, chosen)
 
     async def simulated(session: TapSession) -> Any:
-        return await Simulation(session, plan, _progress).run()
+        return await Simulation(session, plan, _progress, lambda line: click.echo(line, err=True)).run()
 
     click.echo(msgspec.json.encode(_with_session(settings, database, engine_command(chosen), simulated)).decode())
 
@@ -115,8 +115,8 @@ def _simulation(database: Path, chosen: dict[str, Any]) -> tuple[SessionSettings
     """What `simulate` is asked for; all that can be refused before a model is loaded is refused here."""
     from dataclasses import replace
 
-    from tamer_tui.notebook import SessionError
     from tamer_tui.operators import OperatorError, load_function
+    from tamer_tui.session_store import SessionError
     from tamer_tui.simulate import HELD_OUT, Plan, check, shuffled
 
     _check_simulate_usage(chosen)
@@ -164,7 +164,8 @@ def generate(database: Path | None, version: str, n: int, as_json: bool, **chose
     _need_prompts("generate", chosen)
     if database is None and version not in ("base", "latest"):
         raise click.UsageError(f"--version {version} needs --db")
-    for line in answers(session_settings(chosen, metered=True, autostart=False, bias=False), database, version, n, engine_command(chosen)):
+    settings = session_settings(chosen, metered=True, autostart=False, bias=False)
+    for line in answers(settings, database, version, n, engine_command(chosen), lambda told: click.echo(told, err=True)):
         click.echo(line)
 
 
@@ -339,7 +340,7 @@ def _progress(line: str) -> None:
 @contextmanager
 def _one_line() -> Iterator[None]:
     """What a command cannot do is one line and exit code 1."""
-    from tamer_tui.notebook import SessionError
+    from tamer_tui.session_store import SessionError
 
     try:
         yield

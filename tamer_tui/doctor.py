@@ -76,7 +76,7 @@ def examine(model: str | None, quantize: str) -> Report:
     """Look at everything."""
     from storage.database import sqlite_version
 
-    found = _survey(model, quantize)
+    found = _inspect(model, quantize)
     packages = {name: _installed(name) for name in PACKAGES}
     missing = tuple(f"{name} is not installed: make setup" for name, number in packages.items() if number == "missing")
     terminal, doubts = _terminal()
@@ -100,7 +100,7 @@ def _terminal() -> tuple[str, tuple[str, ...]]:
     return f"{name or 'unknown'}, {columns}x{rows}, {encoding}", tuple(doubts)
 
 
-def _survey(model: str | None, quantize: str) -> Findings:
+def _inspect(model: str | None, quantize: str) -> Findings:
     command = [sys.executable, "-m", "learners.model.inspection", *([model, quantize] if model else [])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SURVEY_SECONDS, check=False)

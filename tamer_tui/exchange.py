@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from learners.feedback.tap_credit import credit, window_of
-from storage.exchange.exporting import Manifest, Options, export
+from storage.exchange.exporting import ExportManifest, Options, export
 from storage.exchange.importing import Imported, import_file
 from storage.exchange.items import Messages, Steps
 from storage.journal import Journal, JournalError
 from storage.queries import Record, Taught
 from storage.records import Span, Tap
 from tamer_tui import __version__
-from tamer_tui.notebook import SessionError
+from tamer_tui.session_store import SessionError
 
 _SENTENCE = re.compile(r"""[^.!?\n]*[.!?\n]+["')\]]*\s*|[^.!?\n]+$""")
 
@@ -31,7 +31,7 @@ def export_to(database: Path, out: Path, options: Options, force: bool) -> str:
     return in_words(manifest, out)
 
 
-def in_words(manifest: Manifest, out: Path) -> str:
+def in_words(manifest: ExportManifest, out: Path) -> str:
     files = ", ".join(f"{n:,} rows in {name}" for name, n in manifest.rows.items())
     lines = [f"{out}: {files}"]
     if manifest.left_out:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from storage.records import BASE_VERSION, BaseModel, Policy, StopReason
 from tamer_tui.headless import with_session
-from tamer_tui.notebook import Notebook, SessionError
 from tamer_tui.session import Session
-from tamer_tui.views import SessionSettings
+from tamer_tui.session_store import SessionError, SessionStore
+from tamer_tui.views import CandidateView, SessionSettings
 
 
 class Generated(Struct, frozen=True):
@@ -29,15 +29,24 @@ class Generated(Struct, frozen=True):
     logprob: float  # summed over the tokens
     n_tokens: int
     stop: StopReason
+    prompt_tokens_cut: int | UnsetType = UNSET  # where the prompt did not fit the context
 
 
-def answers(settings: SessionSettings, database: Path | None, version: str, n: int, command: tuple[str, ...] | None) -> Iterator[str]:
-    """JSON lines. Raises click.ClickException with one line. The database is only read: a program may have it open."""
+def answers(
+    settings: SessionSettings,
+    database: Path | None,
+    version: str,
+    n: int,
+    command: tuple[str, ...] | None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Iterator[str]:
+    """JSON lines; `tell` takes what was cut or left out. Raises click.ClickException with one line. The database is only read: a program may have
+    it open."""
     try:
         found = _find(database, version)
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder) / "generate.db"  # the database that is asked about stays untouched
-            lines = asyncio.run(_draw(settings, scratch, found, database, n, command))
+            lines = asyncio.run(_draw(settings, scratch, found, database, n, command, tell))
     except SessionError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -73,7 +82,13 @@ def _find(database: Path | None, version: str) -> _Found:
 
 
 async def _draw(
-    settings: SessionSettings, scratch: Path, found: _Found, database: Path | None, n: int, command: tuple[str, ...] | None
+    settings: SessionSettings,
+    scratch: Path,
+    found: _Found,
+    database: Path | None,
+    n: int,
+    command: tuple[str, ...] | None,
+    tell: Callable[[str], None],
 ) -> list[Generated]:
     version, sha256, base = found
     policy: Policy = "adapter" if sha256 is not None else "base"
@@ -82,12 +97,26 @@ async def _draw(
         if base is not None and session.ready is not None and base.base_hash != session.ready.base_hash:
             raise SessionError(f"{version} of {database} adapts {base.name}, not {settings.model}", f"pass --model {base.name}")
         if sha256 is not None and database is not None:
-            await session.act_with(version, sha256, Notebook.root_of(database))
+            await session.act_with(version, sha256, SessionStore.root_of(database))
         asked = [prompt for prompt in settings.prompts for _ in range(n)]
         rng = random.Random(settings.seed)
         views = await session.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
+        _tell_what_did_not_fit(views[::n], tell)
         return [
-            Generated(p.text, v.text, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped") for p, v in zip(asked, views, strict=True)
+            Generated(p.text, v.text, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped", v.cut or UNSET)
+            for p, v in zip(asked, views, strict=True)
+            if not v.refused
         ]
 
     return await with_session(settings, scratch, command, work)
+
+
+def _tell_what_did_not_fit(views: Sequence[CandidateView], tell: Callable[[str], None]) -> None:
+    """One answer of each prompt. Raises SessionError where the model can read none of them."""
+    refused = [view.refused for view in views if view.refused]
+    if refused and len(refused) == len(views):
+        raise SessionError(f"none of the prompts can be used: {refused[0]}")
+    if refused:
+        tell(f"{len(refused):,} of {len(views):,} prompts were left out: {refused[0]}")
+    if cut := [view.cut for view in views if view.cut]:
+        tell(f"{len(cut):,} of {len(views):,} prompts were longer than the context: {sum(cut):,} tokens of them were cut")

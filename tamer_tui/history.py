@@ -26,7 +26,7 @@ from storage.records import (
     Tap,
     Undo,
 )
-from tamer_tui.notebook import SessionError
+from tamer_tui.session_store import SessionError
 from tamer_tui.text import one_line
 
 LONGEST = 60

@@ -29,6 +29,18 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class Device(click.ParamType):
+    """auto, cpu, mps, cuda, or one of several GPUs as cuda:1."""
+
+    name = "auto|cpu|mps|cuda[:N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        kind, colon, number = str(value).partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and number.isdecimal() and number.isascii())):
+            self.fail(f"{value!r} is none of auto, cpu, mps, cuda and cuda:N.", param, ctx)
+        return str(value)
+
+
 def option(flag: str, **attributes: Any) -> Callable[..., Any]:
     """An option that the environment sets too: --max-new-tokens is TAMER_MAX_NEW_TOKENS, in every command."""
     return click.option(flag, envvar="TAMER_" + flag.lstrip("-").upper().replace("-", "_"), **attributes)
@@ -37,7 +49,7 @@ def option(flag: str, **attributes: Any) -> Callable[..., Any]:
 _SHARED: dict[str, Callable[..., Any]] = {
     "model": option("--model", default="pocket", show_default=True, help="Directory, hub id or 'pocket'."),
     "quantize": option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto", show_default=True),
-    "device": option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    "device": option("--device", type=Device(), default="auto", show_default=True),
     "k": option("-k", type=click.IntRange(1, 9), default=4, show_default=True, help="Answers to each prompt."),
     "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines. [default: a set that ships]"),
     "system": option("--system", help="A system message before every prompt."),
@@ -68,7 +80,7 @@ DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=F
 def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     """What a sitting is started with. Raises click.UsageError for what no command takes."""
     from storage.records import Sampling
-    from tamer_tui.prompts import PromptError, pocket_prompts, read_prompts
+    from tamer_tui.prompts import PromptFileError, pocket_prompts, read_prompts
     from tamer_tui.views import SessionSettings
 
     if not chosen["model"].strip():
@@ -78,9 +90,9 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     if unknown or not stages:
         raise click.UsageError(f"--stages takes some of {', '.join(STAGES)}, not {unknown[0] if unknown else 'none'}")
     try:
-        system = chosen["system"]
+        system = chosen["system"] and chosen["system"].encode("utf-8", "replace").decode()  # bytes of the command line that are no UTF-8
         prompts = read_prompts(file, system) if (file := chosen["prompts"]) else pocket_prompts(system) if chosen["model"] == "pocket" else ()
-    except PromptError as error:
+    except PromptFileError as error:
         raise click.UsageError(str(error)) from error
     settings = {
         "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", NATS),
@@ -89,7 +101,7 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
     return SessionSettings(
         chosen["model"], prompts, sampling=Sampling(chosen["temperature"], tokens), quantize=chosen["quantize"],
-        device=chosen["device"], seed=chosen["seed"], system=chosen["system"], trust_remote_code=chosen["trust_remote_code"],
+        device=chosen["device"], seed=chosen["seed"], system=system, trust_remote_code=chosen["trust_remote_code"],
         stages=stages, **settings,
     )  # type: ignore[arg-type]  # fmt: skip
 

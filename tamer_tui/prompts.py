@@ -14,7 +14,7 @@ LONGEST_PROMPT = 100_000
 """Characters."""
 
 
-class PromptError(Exception):
+class PromptFileError(Exception):
     """What is wrong with a prompt file, in one line."""
 
 
@@ -24,15 +24,15 @@ class _Line(msgspec.Struct):
 
 
 def read_prompts(path: Path, system: str | None = None) -> tuple[Prompt, ...]:
-    """The prompts of a file, in order, each once; empty lines are passed over. Raises PromptError."""
+    """The prompts of a file, in order, each once; empty lines are passed over. Raises PromptFileError."""
     lines = [(number, line.strip()) for number, line in enumerate(_text(path).split("\n"), start=1) if line.strip()]
     if not lines:
-        raise PromptError(f"{path} has no prompts: write one a line")
+        raise PromptFileError(f"{path} has no prompts: write one a line")
     json_lines = path.suffix in (".jsonl", ".ndjson") or lines[0][1].startswith("{")
     prompts = [_of_json(line, f"{path}:{number}", system) if json_lines else Prompt.of(line, system) for number, line in lines]
     for (number, _), prompt in zip(lines, prompts, strict=True):
         if sum(len(message.content) for message in prompt.messages) > LONGEST_PROMPT:
-            raise PromptError(f"{path}:{number}: a prompt of more than {LONGEST_PROMPT:,} characters")
+            raise PromptFileError(f"{path}:{number}: a prompt of more than {LONGEST_PROMPT:,} characters")
     return tuple({prompt.uid: prompt for prompt in prompts}.values())
 
 
@@ -55,19 +55,19 @@ def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise PromptError(f"{path} cannot be read: {error.strerror}") from error
+        raise PromptFileError(f"{path} cannot be read: {error.strerror}") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise PromptError(f"{path}:{line}: not UTF-8: save the file as UTF-8") from error
+        raise PromptFileError(f"{path}:{line}: not UTF-8: save the file as UTF-8") from error
 
 
 def _of_json(line: str, where: str, system: str | None) -> Prompt:
     try:
         found = msgspec.json.decode(line.encode(), type=_Line)
     except msgspec.DecodeError as error:
-        raise PromptError(f"{where}: {error}") from error
+        raise PromptFileError(f"{where}: {error}") from error
     if found.prompt and found.prompt.strip():
         return Prompt.of(found.prompt, system)
     return Prompt(_conversation(found.messages or [], where, system))
@@ -75,11 +75,11 @@ def _of_json(line: str, where: str, system: str | None) -> Prompt:
 
 def _conversation(messages: Sequence[Message], where: str, system: str | None) -> tuple[Message, ...]:
     if not messages:
-        raise PromptError(f"{where}: neither `prompt` nor `messages`")
+        raise PromptFileError(f"{where}: neither `prompt` nor `messages`")
     if messages[-1].role != "user":
-        raise PromptError(f"{where}: the last message must be the user's")
+        raise PromptFileError(f"{where}: the last message must be the user's")
     if not messages[-1].content.strip():
-        raise PromptError(f"{where}: the last message is empty")
+        raise PromptFileError(f"{where}: the last message is empty")
     if system and messages[0].role != "system":
         return (Message("system", system), *messages)
     return tuple(messages)

@@ -13,7 +13,7 @@ from storage.queries import Counts, Record
 from storage.records import BASE_VERSION, Activation, BaseModel, Calibration, Sitting, new_uid
 from storage.statistics import Habits
 from tamer_tui import __version__
-from tamer_tui.notebook import SessionError
+from tamer_tui.session_store import SessionError
 
 
 class StatsReport(Struct, frozen=True):

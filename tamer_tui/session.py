@@ -31,8 +31,8 @@ from storage.records import (
 )
 from storage.rows import MarkedVersion
 from tamer_tui.dealing import Dealer
-from tamer_tui.notebook import SessionError, answer_of, blobs_in
-from tamer_tui.sitting import Sitting
+from tamer_tui.engine_session import EngineSession
+from tamer_tui.session_store import SessionError, answer_of, blobs_in
 from tamer_tui.views import CandidateView, Change, EngineState, Observer, SessionSettings, SetView, StageView, conversation
 
 __all__ = [
@@ -43,7 +43,7 @@ DRAW_BATCH = 48
 """Answers in one `generate` line of an evaluation."""
 
 
-class Session(Sitting):
+class Session(EngineSession):
     """One teaching sitting. See the module."""
 
     _waiting: SetView | None = None  # while its prompt is compared with the base
@@ -93,18 +93,18 @@ class Session(Sitting):
 
     async def stop(self) -> None:
         """End what is being drawn; what there is stays."""
-        self._drawings.stop()
+        self._streams.stop()
 
     async def wait_set_ended(self) -> SetView:
         """Until all answers of the current set are complete."""
         view = self._set()
-        await self._drawings.wait(c.uid for c in view.candidates)
+        await self._streams.wait(c.uid for c in view.candidates)
         return view
 
     async def _open_set(self, prompt: Prompt) -> None:
-        dealer, standing = self._ready_dealer(), self.standing
-        steered = (standing.bias and self.judged > 0) or standing.adapted  # what is on disk is learned before the next answer is drawn
-        await self._generate(*dealer.deal(prompt, self._sitting, steered, standing.adapted))
+        dealer, status = self._ready_dealer(), self.status
+        steered = (status.bias and self.judged > 0) or status.adapted  # what is on disk is learned before the next answer is drawn
+        await self._generate(*dealer.deal(prompt, self._sitting, steered, status.adapted))
 
     async def _leave(self) -> None:
         """Another set takes the place of the current one."""
@@ -119,9 +119,9 @@ class Session(Sitting):
 
     async def _generate(self, record: SampleSet, view: SetView) -> None:
         await self._leave()
-        self._open_notebook().keep(record, self._say)
+        self._open_store().keep(record, self._say)
         self.current = view
-        self._drawings.ask(view.candidates, [view.prompt.messages] * len(view.candidates))
+        self._streams.ask(view.candidates, [view.prompt.messages] * len(view.candidates))
         self._tell(Change.SET)
 
     # --- judgements --------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Session(Sitting):
         set_uid: str = judgement.set_uid  # type: ignore[union-attr]
         if self.current is None or self.current.uid != set_uid:
             await self._leave()
-            await self._drawings.settle()  # so that the answers of the set are on disk before they are read
+            await self._streams.settle()  # so that the answers of the set are on disk before they are read
         await self._append(event, set_uid)
         if isinstance(event, Undo) and isinstance(judgement, Ranking):
             await self._append(Peek(set_uid))  # which answer was the base was shown at the commit: ranked again, it is not blind
@@ -258,17 +258,17 @@ class Session(Sitting):
     async def _end_current(self) -> None:
         """A judgement speaks of whole answers: end those that are still being drawn."""
         view = self._set()
-        unfinished = [c.uid for c in view.candidates if c.uid in self._drawings]
+        unfinished = [c.uid for c in view.candidates if c.uid in self._streams]
         if unfinished:
-            self._drawings.stop(unfinished)
-            await self._drawings.wait(unfinished)
+            self._streams.stop(unfinished)
+            await self._streams.wait(unfinished)
 
     async def _append(self, judgement: Judgement, set_uid: str = "") -> int:
         """To disk first; then the engine is told what changed about the set."""
-        notebook = self._open_notebook()
-        seq = await notebook.append(judgement)
+        store = self._open_store()
+        seq = await store.append(judgement)
         self.last_commit = judgement
-        for command in notebook.changes(set_uid or judgement.set_uid):  # type: ignore[union-attr]
+        for command in store.changes(set_uid or judgement.set_uid):  # type: ignore[union-attr]
             self._send(command)
         self._count()
         return seq
@@ -279,44 +279,44 @@ class Session(Sitting):
         """Budget of the acting policy against the base, per 64 tokens."""
         if not 0 <= nats <= 1000:
             raise SessionError("the budget is a number of nats from 0 to 1000")
-        self.standing.nats = nats
+        self.status.nats = nats
         self._send(protocol.Set(nats=nats))
 
     async def set_bias(self, on: bool) -> None:
         """Steering by Ĥ on or off."""
-        self.standing.bias = on
+        self.status.bias = on
         self._send(protocol.Set(bias=on))
         self._tell(Change.LEARNED)
 
     async def set_paused(self, paused: bool) -> None:
         """Hold or resume the learning of adapters; resuming also ends the hold after a rollback."""
-        if self.standing.held and not paused:
-            await self._open_notebook().activate(self.standing.acting[0], "resumed")
-            self.standing.held = False
-        self.standing.paused = paused
+        if self.status.held and not paused:
+            await self._open_store().activate(self.status.acting[0], "resumed")
+            self.status.held = False
+        self.status.paused = paused
         self._send(protocol.Set(paused=paused))
         self._tell(Change.METRICS)
 
     async def train_now(self) -> None:
         """Start a round of training, even with little new to learn."""
-        if self.standing.held:
+        if self.status.held:
             raise SessionError("learning is held after the rollback", "press p to resume it")
-        self.standing.paused = False
+        self.status.paused = False
         self._send(protocol.Set(train_now=True))
         self._tell(Change.METRICS)
 
     async def rollback(self, version: str) -> None:
         """Act with an earlier version, 'base' for none; learning is held until the operator resumes it."""
-        notebook = self._open_notebook()
+        store = self._open_store()
         found = next((v for v in self.versions() if v.id == version and v.published), None)
         if found is None and version != BASE_VERSION:
             raise SessionError(f"there is no published version {version}")
-        blobs = notebook.blobs_of(found.sha256) if found is not None else []
-        await notebook.activate(version, "rollback")
+        blobs = store.blobs_of(found.sha256) if found is not None else []
+        await store.activate(version, "rollback")
         for blob in blobs:
             self._send(blob)
         self._send(protocol.Rollback(version=version, sha256=found.sha256 if found is not None else None))
-        self.standing.held = self.standing.paused = True
+        self.status.held = self.status.paused = True
         self._tell(Change.VERSION)
 
     async def act_with(self, version: str, sha256: str, root: Path) -> None:
@@ -327,7 +327,7 @@ class Session(Sitting):
 
     def versions(self) -> list[MarkedVersion]:
         """Newest first."""
-        return self._notebook.record.versions() if self._notebook is not None else []
+        return self._store.record.versions() if self._store is not None else []
 
     # --- commands without a screen -------------------------------------------------------------------------------------
 
@@ -338,8 +338,8 @@ class Session(Sitting):
             self._raise_if_dead()
             part = slice(start, start + DRAW_BATCH)
             views = [CandidateView(new_uid(), 0, policy, seed) for policy, seed in zip(policies[part], seeds[part], strict=True)]
-            self._drawings.ask(views, [prompt.messages for prompt in prompts[part]])
-            await self._drawings.wait(view.uid for view in views)
+            self._streams.ask(views, [prompt.messages for prompt in prompts[part]])
+            await self._streams.wait(view.uid for view in views)
             self._raise_if_dead()
             drawn += views
         return drawn

@@ -79,13 +79,21 @@ class Outcome(Struct, frozen=True):
     quantize: str
     seed: int
     taps: int | UnsetType = UNSET  # with --feedback taps
+    prompts_refused: int | UnsetType = UNSET  # that the model cannot read, where there are any
+    prompts_cut: int | UnsetType = UNSET  # that were longer than the context …
+    prompt_tokens_cut: int | UnsetType = UNSET  # … and by how many tokens in all
 
 
 class Simulation:
     """Runs a plan on a session that is ready. Raises OperatorError, SessionError."""
 
-    def __init__(self, session: TapSession, plan: Plan, progress: Callable[[str], None] = lambda line: None) -> None:
-        self._session, self._plan, self._progress = session, plan, progress
+    def __init__(
+        self, session: TapSession, plan: Plan, progress: Callable[[str], None] = lambda line: None, tell: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """`progress` takes lines that replace each other, `tell` those that stay: what was left out."""
+        self._session, self._plan, self._progress, self._tell = session, plan, progress, tell
+        self._refused: dict[str, str] = {}  # prompt uid -> why the model cannot read it
+        self._cut: dict[str, int] = {}  # prompt uid -> tokens that did not fit the context
         self._quantiles = RunningQuantiles()
         self._reader = TapReader(session, plan.function, plan.operator, random.Random(f"{plan.seed}/taps"), plan.taps)
         self._random = random.Random(plan.seed)
@@ -97,13 +105,13 @@ class Simulation:
     async def run(self) -> Outcome:
         """All rounds, then the end."""
         started, plan = time.monotonic(), self._plan
-        if self._session.standing.held:  # training is asked for
+        if self._session.status.held:  # training is asked for
             await self._session.set_paused(False)
         if plan.window is not None:
             await self._session.calibrate(Calibration(low=plan.window[0], high=plan.window[1]))
         await self._session.arm(plan.silence)
         for i in range(plan.rounds):
-            self._progress(f"round {i + 1} of {plan.rounds} · {self._session.standing.sentence}")
+            self._progress(f"round {i + 1} of {plan.rounds} · {self._session.status.sentence}")
             await self._round()
             await self._train(i, plan.rounds)
             if plan.taps is not None and self._reader.taps >= plan.taps:
@@ -116,7 +124,7 @@ class Simulation:
         return await self._evaluate(started)
 
     def _notice(self, change: Change) -> None:
-        learned = self._session.standing.learned
+        learned = self._session.status.learned
         if change is Change.LEARNED and learned is not None:
             self._fitting += learned.milliseconds / 1000
 
@@ -127,6 +135,8 @@ class Simulation:
         if self._plan.feedback == "taps":
             await self._reader.read()
             self._generating += time.monotonic() - started
+            if session.current is not None:
+                self._note(session.current.prompt, session.current.candidates)
             return
         await session.next_set()
         view = await session.wait_set_ended()
@@ -134,8 +144,22 @@ class Simulation:
             raise SessionError(session.notice or "the engine is not running", f"go on with --resume: {session.database} has what was judged")
         self._generating += time.monotonic() - started
         started = time.monotonic()
+        if not self._note(view.prompt, view.candidates):
+            await session.skip()
+            return
         await self._say(view.prompt.text, view.candidates)
         self._judging += time.monotonic() - started
+
+    def _note(self, prompt: Prompt, answers: Sequence[CandidateView]) -> bool:
+        """Whether the model could read this prompt; what it could not, or not all of it, is told in the end."""
+        for answer in answers:
+            if answer.refused:
+                if prompt.uid not in self._refused:
+                    self._tell(f"a prompt was left out: {answer.refused}")
+                self._refused[prompt.uid] = answer.refused
+            elif answer.cut:
+                self._cut[prompt.uid] = answer.cut
+        return not any(answer.refused for answer in answers)
 
     async def _say(self, prompt: str, answers: Sequence[CandidateView]) -> None:
         plan, session = self._plan, self._session
@@ -168,13 +192,19 @@ class Simulation:
         session, prompts = self._session, self._session.split.held_out
         self._progress(f"evaluating on {len(prompts)} held-out prompts")
         began = time.monotonic()
-        base, acting = await self._answers(prompts, "base"), await self._answers(prompts, "acting")
-        adapted = session.standing.adapted  # known only now: what was published last acts from the first of these answers on
+        base = await self._answers(prompts, "base")
+        kept = [self._note(prompt, base[i * ANSWERS : (i + 1) * ANSWERS]) for i, prompt in enumerate(prompts)]
+        if prompts and not any(kept):
+            raise SessionError(f"none of the held-out prompts can be used: {base[0].refused}")
+        base = [view for view in base if not view.refused]
+        prompts = tuple(prompt for prompt, usable in zip(prompts, kept, strict=True) if usable)
+        acting = await self._answers(prompts, "acting")
+        adapted = session.status.adapted  # known only now: what was published last acts from the first of these answers on
         adapter = await self._answers(prompts, "adapter") if adapted else []
         self._generating += time.monotonic() - began
         duel, alone = self._compare(prompts, base, acting), self._compare(prompts, base, adapter) if adapted else None
-        learned = session.standing.learned
-        reward = session.standing.learning.get("reward")
+        learned = session.status.learned
+        reward = session.status.learning.get("reward")
         versions = session.versions()
         return Outcome(
             rounds=self._plan.rounds,
@@ -195,6 +225,9 @@ class Simulation:
             quantize=session.ready.quantize if session.ready else "",
             seed=self._plan.seed,
             taps=self._reader.taps if self._plan.feedback == "taps" else UNSET,
+            prompts_refused=len(self._refused) or UNSET,
+            prompts_cut=len(self._cut) or UNSET,
+            prompt_tokens_cut=sum(self._cut.values()) or UNSET,
         )
 
     def _seconds(self, started: float) -> Seconds:

@@ -47,6 +47,8 @@ class TapReader:
             raise SessionError("there is no answer to tap")
         self._coming.clear()
         while await self._more():
+            if answer.refused:
+                break
             n = len(answer.shown)
             step = self.now + 1 / TOKENS_PER_SECOND
             if n >= len(answer.pieces):

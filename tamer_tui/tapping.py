@@ -19,7 +19,7 @@ from learners import protocol
 from storage.records import Arm, Calibration, Shown, Tap
 from tamer_tui.calibration import connection
 from tamer_tui.session import Session, SessionError
-from tamer_tui.views import CandidateView, Change, EngineState, SetView, Span
+from tamer_tui.views import CandidateView, Change, EngineState, SetView, SteeredSpan
 
 DEBOUNCE_SECONDS = 0.08
 """Presses closer than this are one: a key that is held."""
@@ -120,7 +120,7 @@ class TapSession(Session):
         stamp = datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")
         seq = await self._append(Tap(self._set().uid, answer.uid, value, key, seconds, stamp, repeat, whole))
         if going_on and self.engine_state is EngineState.READY:
-            self._drawings.redraw(answer)
+            self._streams.redraw(answer)
         self._tell(Change.COMMITTED)
         return seq
 
@@ -158,16 +158,16 @@ class TapSession(Session):
 
     async def calibrate(self, found: Calibration) -> None:
         """Later taps are credited by this window."""
-        await self._open_notebook().append(found)
+        await self._open_store().append(found)
 
     async def finish(self) -> None:
         """Leave the answer as it stands on the screen, and write it down."""
         answer = self.tapping
         if answer is None or answer.kept:
             return
-        if answer.uid in self._drawings:
-            self._drawings.stop([answer.uid])
-            await self._drawings.wait([answer.uid])
+        if answer.uid in self._streams:
+            self._streams.stop([answer.uid])
+            await self._streams.wait([answer.uid])
         if len(answer.shown) < len(answer.pieces):  # nobody saw the rest
             answer.drop_unseen()
             answer.break_off()
@@ -213,7 +213,7 @@ class TapSession(Session):
         spans = [_span_at(answer, i) for i in range(start, stop)]
         part = slice(start, stop)
         self._recorded = stop
-        await self._open_notebook().write_shown(Shown(
+        await self._open_store().write_shown(Shown(
             self._set().uid, answer.uid, start, tuple(answer.token_ids[part]), tuple(answer.pieces[part]), tuple(answer.shown[part]),
             tuple(span.h_epoch for span in spans), tuple(span.beta for span in spans),
         ))  # fmt: skip
@@ -225,6 +225,6 @@ def read_by(shown: Sequence[float]) -> float:
     return shown[-1] + (median(steps) if steps else 0.0)
 
 
-def _span_at(answer: CandidateView, position: int) -> Span:
+def _span_at(answer: CandidateView, position: int) -> SteeredSpan:
     """What steered the token there."""
-    return next((span for span in reversed(answer.spans) if span.start <= position), Span(0, 0, 0.0))
+    return next((span for span in reversed(answer.spans) if span.start <= position), SteeredSpan(0, 0, 0.0))

@@ -12,7 +12,7 @@ from storage.backup import back_up
 from storage.journal import JournalError
 from storage.queries import Record
 from storage.verification import problems
-from tamer_tui.notebook import Notebook, SessionError
+from tamer_tui.session_store import SessionError, SessionStore
 
 
 class Verification(Struct, frozen=True):
@@ -49,7 +49,7 @@ def as_json(verdict: Verification) -> str:
 
 
 def _damage(database: Path, version: str, sha256: str) -> str:
-    folder = Notebook.root_of(database) / sha256
+    folder = SessionStore.root_of(database) / sha256
     try:
         read_directory(folder)
     except BlobError as error:
@@ -68,7 +68,7 @@ def copy_all(database: Path, copy: Path) -> str:
             kept = {version.sha256: version.id for version in record.versions() if version.published}
         for sha256, version in kept.items():
             try:
-                write_directory(read_directory(Notebook.root_of(database) / sha256), Notebook.root_of(copy))
+                write_directory(read_directory(SessionStore.root_of(database) / sha256), SessionStore.root_of(copy))
             except (BlobError, OSError) as error:
                 left_out.append(f"\n{version} was left out: {error}")
     except JournalError as error:

@@ -40,7 +40,7 @@ class EngineState(StrEnum):
     DEAD = "dead"
 
 
-class Span(NamedTuple):
+class SteeredSpan(NamedTuple):
     """From token `start` on, an answer was drawn with this Ĥ, this strongly."""
 
     start: int
@@ -68,9 +68,10 @@ class CandidateView:
     kl: float = 0.0
     set_uid: str = ""  # '' for an answer that is not recorded, as in an evaluation
     shown: list[float] = field(default_factory=list)  # of an answer that is tapped: when each token appeared, seconds
-    spans: list[Span] = field(default_factory=list)  # what steered which part; each begins where the answer was drawn anew
+    spans: list[SteeredSpan] = field(default_factory=list)  # what steered which part; each begins where the answer was drawn anew
     paced: bool = False  # it is tapped while it appears: what is not on the screen yet may still change
     kept: bool = False  # written down as a whole
+    refused: str = ""  # why the model cannot read its prompt: it has no text then
     redrawing: int = 0  # times that its rest was asked for anew and has not begun to come
 
     @property
@@ -88,9 +89,14 @@ class CandidateView:
 
     def begin(self, started: Started) -> None:
         """It is being drawn: at first, or from where its rest was dropped."""
-        self.spans.append(Span(len(self.pieces), started.h_epoch, started.beta))
+        self.spans.append(SteeredSpan(len(self.pieces), started.h_epoch, started.beta))
         self.started = self.started or started
         self.redrawing = max(0, self.redrawing - 1)
+
+    @property
+    def cut(self) -> int:
+        """Tokens of the prompt that were dropped to fit the context."""
+        return self.started.truncated if self.started is not None else 0
 
     def drop_unseen(self) -> None:
         """What was not on the screen yet is to be drawn anew."""

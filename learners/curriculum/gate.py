@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from learners.human_reward.kl_budget import KLBudget
+from learners.human_reward.kl_budget import KLBudget, pooled_nats
 from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
 from learners.rlhf.rollouts import Trace, draw_answers
@@ -83,7 +83,7 @@ class Gate:
         if not all(bool(p.isfinite().all()) for p in self.tree.parameters() if p.requires_grad):
             return GateVerdict(False, "not finite", "its weights are not finite")
         alone = self._draw(chosen, seed, None)
-        kl = sum(trace.nats for trace in alone) / len(alone)
+        kl = pooled_nats([trace.kl for trace in alone], [len(trace.ids) for trace in alone])
         if not math.isfinite(kl):
             return GateVerdict(False, "not finite", "its answers have no finite probability")
         if kl > nats * self.settings.over_budget:
@@ -131,4 +131,4 @@ class Gate:
 
 
 def _scores(judge: ScoreFunction, traces: Sequence[Trace]) -> Tensor:
-    return judge([t.prompt_ids for t in traces], [tuple(t.ids) for t in traces]).float().cpu()
+    return torch.tensor(judge([t.prompt_ids for t in traces], [tuple(t.ids) for t in traces]).tolist())

@@ -1,28 +1,33 @@
 """What to learn next, when to publish, when to refuse: the learner's side of the engine, without threads.
 
 `work()` is one endless sequence of small steps; it yields True after a step and False when there is nothing to do. SFT when the operator wrote
-something, the reward model when something was judged, distillation when Ĥ has changed, then the gate; and PPO, through the same gate, while the
-operator reads on. What passed the gate leaves through `propose`.
+something, distillation when Ĥ has changed, the reward model when something was judged, then the gate; and PPO, through the same gate, while the
+operator reads on. What passed the gate leaves through `propose`. What was undone is dropped before anything else trains, and ends what trains on it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 
 from torch import nn
 
 from learners.curriculum.gate import Contender, Gate, GateVerdict
-from learners.curriculum.stages import PPO_SETTINGS, DistillStage, PPOStage, RewardStage, SFTStage, TrainingStage
-from learners.curriculum.weights import TokenIds, Workshop
-from learners.human_reward.head import RewardHead
-from learners.model.lora import load_lora, lora_state
+from learners.curriculum.inputs import CurrentInputs, LearnerInputs, TokenIds
+from learners.curriculum.ppo_stage import PPO_SETTINGS, PPOStage
+from learners.curriculum.practice import Practice
+from learners.curriculum.runs import RunRecorder
+from learners.curriculum.stages import DistillStage, RewardStage, SFTStage, TrainingStage
+from learners.curriculum.weights import PolicyWeights
+from learners.model.lora import lora_state
 from learners.protocol import Metrics, Stage
+from learners.rlhf.ppo import PPOSettings
 from learners.versions.snapshot import PolicySnapshot, VersionState
 
-PATIENCE = 3
-"""Gates in a row that PPO passes through without doing better, after which it waits for new judgements."""
+GATES_WITHOUT_GAIN = 3
+"""In a row that PPO passes through without doing better, after which it waits for new judgements."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +46,25 @@ class Curriculum:
 
     def __init__(
         self,
-        shop: Workshop,
+        weights: PolicyWeights,
+        practice: Practice,
+        inputs: CurrentInputs,
+        runs: RunRecorder,
         reward_tree: nn.Module,
         stages: Sequence[Stage],
         propose: Callable[[Proposal], None],
-        frozen_ppo: bool = False,
+        ppo_settings: PPOSettings = PPO_SETTINGS,
     ) -> None:
-        self.shop = shop
+        self._weights, self._practice, self._inputs, self._runs = weights, practice, inputs, runs
         self.stages = tuple(stages)
         self.gate_seconds = 0.0
         self._propose = propose
-        self._gate = Gate(shop.backbone, shop.policy, shop.sampling, pause=shop.pause)
-        self._sft = SFTStage(shop)
-        self.reward = RewardStage(shop, reward_tree)
-        self._distill = DistillStage(shop)
-        ppo = replace(PPO_SETTINGS, policy_loss_weight=0.0) if frozen_ppo else PPO_SETTINGS
-        self._ppo = PPOStage(shop, self.reward if "reward" in stages else None, settings=ppo)
-        self._fruitless = 0
+        self._gate = Gate(practice.backbone, weights.policy, practice.sampling, pause=practice.pause)
+        self._sft = SFTStage(weights, practice, inputs, runs)
+        self._distill = DistillStage(weights, practice, inputs, runs)
+        self.reward = RewardStage(reward_tree, practice, inputs, runs)
+        self._ppo = PPOStage(weights, practice, inputs, runs, self.reward if "reward" in stages else None, settings=ppo_settings)
+        self._gates_without_gain = 0
         self._unproposed = False  # whether PPO went on from a candidate that was no better than what acts
         self._ppo_seqs: tuple[int, ...] = ()
 
@@ -65,98 +72,143 @@ class Curriculum:
         """Never ends; to abandon what is under way, drop the iterator, call `restart` and start another."""
         while True:
             worked = False
-            for stage, course in (("sft", self._sft), ("distill", self._distill), ("reward", self.reward)):
-                if stage in self.stages and course.due():
+            for name, stage in self._stages():
+                self._drop_undone()
+                if name in self.stages and stage.due():
                     worked = True
-                    yield from self._attend(course)
+                    yield from self._train(stage)
+            if not worked and self._weights.lineage.to_gate is not None:  # a gate that was broken off
+                worked = True
+                self._pass_gate()
+                yield True
             if not worked and self._ppo_due():
                 worked = True
-                yield from self._attend(self._ppo)
+                yield from self._train(self._ppo)
             if not worked:
                 yield False
 
-    def _attend(self, course: TrainingStage) -> Iterator[bool]:
-        for _ in course.work():
-            yield True
-        if self.shop.candidate.stage is not None:
-            self._examine()
-            yield True
-
     def restart(self, restored: VersionState) -> None:
-        """Give up what is under way and go on from a version: its adapter, its reference, its reward model and value head."""
-        self.shop.restart_from_live()
-        self.shop.restore_reference(restored.reference)
-        self.reward.restore(restored.reward_state, restored.seqs)
-        self._sft.restore(restored.seqs if restored.reference else ())
-        if restored.value_state is not None:
-            self._ppo.ppo.load_state(restored.value_state)
-        self._ppo.restart()
-        self._fruitless, self._unproposed = 0, False
+        """Give up what is under way and go on from a version: its adapter, its reference, its reward model and value head.
 
-    def encourage(self) -> None:
-        """Train on, even if PPO had given up for now."""
-        self._fruitless = 0
+        What is due then is decided later: the log may not have been read yet.
+        """
+        self._weights.replace(restored)
+        self.reward.go_on_from(restored)
+        self._gates_without_gain, self._unproposed = 0, False
+
+    def try_again(self) -> None:
+        """Let PPO train on, even if it had given up for now."""
+        self._gates_without_gain = 0
 
     def flush(self) -> None:
         """Bring what has been trained to the gate now; the iterator of `work` must have been closed."""
+        self._drop_undone()
         if self._unproposed:
-            self.shop.candidate.stage = "ppo"
-        if self.shop.candidate.stage is not None:
-            self._examine(last=True)
+            self._weights.ask_gate("ppo")
+        if self._weights.lineage.to_gate is not None:
+            self._pass_gate(last=True)
+
+    def _stages(self) -> tuple[tuple[Stage, TrainingStage], ...]:
+        return ("sft", self._sft), ("distill", self._distill), ("reward", self.reward)
+
+    def _train(self, stage: TrainingStage) -> Iterator[bool]:
+        with closing(stage.work()) as steps:  # type: ignore[type-var]
+            for _ in steps:
+                yield True
+                if self._undone():
+                    return
+        if self._weights.lineage.to_gate is not None:
+            self._pass_gate()
+            yield True
+
+    def _undone(self) -> bool:
+        """Whether anything that was learned is not live any more."""
+        live = self._inputs().feedback.seqs
+        return not (self._weights.learned_only_from(live) and self.reward.seqs <= frozenset(live))
+
+    def _drop_undone(self) -> None:
+        live = self._inputs().feedback.seqs
+        if not self._weights.learned_only_from(live):
+            self._weights.drop_undone(live)
+            self._unproposed = False
+        self.reward.drop_undone(live)
 
     def _ppo_due(self) -> bool:
-        seqs = self.shop.inputs.lessons.seqs
+        seqs = self._inputs().feedback.seqs
         if seqs != self._ppo_seqs:
-            self._ppo_seqs, self._fruitless = seqs, 0
-        return "ppo" in self.stages and self._fruitless < PATIENCE and self._ppo.due()
+            self._ppo_seqs, self._gates_without_gain = seqs, 0
+        return "ppo" in self.stages and self._gates_without_gain < GATES_WITHOUT_GAIN and self._ppo.due()
 
     # --- the gate ----------------------------------------------------------------------------------------------------
 
-    def _examine(self, last: bool = False) -> None:
+    def _pass_gate(self, last: bool = False) -> None:
         """PPO proposes only what is better (or what is left at the end): versions cost disk, and equals change nothing."""
         started = time.monotonic()
-        shop, inputs = self.shop, self.shop.inputs
-        stage, parent = shop.candidate.stage, shop.candidate.parent
+        stage, inputs = self._weights.lineage.to_gate, self._inputs()
         assert stage is not None
-        policy, head = shop.candidate_policy(), inputs.head
-        shop.emit(Metrics(stage="gate", step=0, of=1))
-        verdict = self._gate.compare(
-            self._contender(policy, head, 0.0),
-            self._contender(inputs.live, head, inputs.live_beta),
-            self._ppo.judge().score,
-            self._prompts(),
-            inputs.nats,
-            shop.new_seed(),
-        )
-        shop.emit(Metrics(stage="gate", step=1, of=1, kl=verdict.kl, note=verdict.reason))
-        self._unproposed = stage == "ppo" and verdict.published and not verdict.better and not last
-        if not self._unproposed:
-            reference = lora_state(shop.reference) if shop.imitates else None
-            state = VersionState(policy, head, self.reward.model.state(), self._ppo.ppo.state(), reference, inputs.lessons.seqs)
-            self._propose(Proposal(verdict, state, stage, parent, tuple(shop.candidate.runs)))
-            if verdict.published:
-                shop.candidate.parent, shop.candidate.runs = inputs.live.version, []
-        self._learn_from(verdict, stage)
+        state = self._state(inputs)
+        verdict = self._compare(state.policy, inputs)
         self.gate_seconds += time.monotonic() - started
+        self._unproposed = stage == "ppo" and verdict.published and not verdict.better and not last
+        if not self._unproposed and not self._undone():
+            self._offer(verdict, state, stage, inputs)
+        self._learn_from(verdict, stage)
+
+    def _compare(self, policy: PolicySnapshot, inputs: LearnerInputs) -> GateVerdict:
+        """The candidate in the policy tree with what acts."""
+        self._runs.emit(Metrics(stage="gate", step=0, of=1))
+        with self._weights.lent() as load:
+
+            def contender(of: PolicySnapshot, beta: float) -> Contender:
+                return Contender(lambda: load(of.lora), of.steering(inputs.head, beta) if inputs.bias else None)
+
+            verdict = self._gate.compare(
+                contender(policy, 0.0),
+                contender(inputs.live.policy, inputs.live_beta),
+                self._ppo.scorer(inputs).score,
+                self._prompts(inputs),
+                inputs.nats,
+                self._practice.new_seed(),
+            )
+        self._runs.emit(Metrics(stage="gate", step=1, of=1, kl=verdict.kl, note=verdict.reason))
+        return verdict
+
+    def _offer(self, verdict: GateVerdict, state: VersionState, stage: Stage, inputs: LearnerInputs) -> None:
+        """Propose what has been to the gate; where it acts afterwards, it is what training goes on from."""
+        self._propose(Proposal(verdict, state, stage, self._weights.lineage.parent, (*self._weights.lineage.runs, *self.reward.runs)))
+        live = self._inputs().live
+        if verdict.published and live is not inputs.live:
+            self._weights.published(live.policy.version)
+            self.reward.runs = ()
+
+    def _state(self, inputs: LearnerInputs) -> VersionState:
+        """What is trained now as a version: with the judgements that it was trained on, whatever has been judged since."""
+        weights, reward = self._weights, self.reward
+        return VersionState(
+            policy=weights.snapshot(),
+            head=weights.lineage.head or inputs.head,
+            reward_state=reward.model.state() if reward.trained else None,
+            value_state=self._ppo.value_state,
+            reference=lora_state(weights.reference) if weights.imitates else None,
+            seqs=tuple(sorted(weights.lineage.seqs)),
+            reference_seqs=tuple(sorted(weights.reference_seqs)),
+            reward_seqs=tuple(sorted(reward.seqs)),
+            reward_steps=reward.steps,
+            distilled=weights.lineage.distilled,
+        )
 
     def _learn_from(self, verdict: GateVerdict, stage: Stage) -> None:
         """After the gate: PPO that is no better yet goes on, for a while; one that did damage is given up; the other stages mend theirs."""
-        self.shop.candidate.stage = None
+        self._weights.ask_gate(None)
         if verdict.code == "over budget" and stage == "distill" and verdict.kl is not None:
-            self._distill.spend_less(verdict.kl)
-        self._fruitless = 0 if verdict.better or stage != "ppo" else self._fruitless + 1
+            self._distill.lower_share(verdict.kl)
+        self._gates_without_gain = 0 if verdict.better or stage != "ppo" else self._gates_without_gain + 1
         if not verdict.published and stage == "ppo":
-            self.shop.restart_from_live()
-            self._ppo.restart()
+            self._weights.return_to(self._inputs().live)
 
-    def _contender(self, policy: PolicySnapshot, head: RewardHead, beta: float) -> Contender:
-        steering = policy.steering(head, beta) if self.shop.inputs.bias else None
-        return Contender(lambda: load_lora(self.shop.policy, policy.lora), steering)
-
-    def _prompts(self) -> Sequence[TokenIds]:
+    def _prompts(self, inputs: LearnerInputs) -> Sequence[TokenIds]:
         """The gate's own prompts; with too few of them, fresh answers to prompts that are trained on."""
-        settings = self._gate.settings
-        own = self.shop.inputs.gate_prompts
+        settings, own = self._gate.settings, inputs.gate_prompts
         if len(own) >= settings.fewest_prompts:
-            return self.shop.random.sample(list(own), min(settings.prompts, len(own)))
-        return self.shop.some_prompts(settings.prompts)
+            return self._practice.random.sample(list(own), min(settings.prompts, len(own)))
+        return self._practice.prompts(settings.prompts)

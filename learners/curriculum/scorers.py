@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from learners.feedback.samples import Comparison
-from learners.human_reward.features import Seen
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores
-from learners.model.forward import forward
-from learners.rlhf import losses, ops
+from learners.model.batches import pad_answers, unflatten
+from learners.model.forward import LMHead, device_of
+from learners.model.memory import MemoryBudget
+from learners.model.shared_prompts import states_before
+from learners.rlhf import losses
 from learners.rlhf.reward_model import RewardModel
+from learners.rlhf.rollouts import look
 
 TokenIds = tuple[int, ...]
-MICROBATCH = 16
-"""Answers in one forward."""
 FEWEST_COMPARISONS = 8
 """Judgements that the reward model must have been tested on before it can take over."""
 
@@ -29,8 +30,9 @@ FEWEST_COMPARISONS = 8
 class HumanRewardScorer:
     """Ĥ as a reward: a head over the states of a tree that has no adapter."""
 
-    def __init__(self, base_tree: nn.Module, head: RewardHead) -> None:
+    def __init__(self, base_tree: nn.Module, head: RewardHead, memory: MemoryBudget | None = None) -> None:
         self.base_tree, self.head = base_tree, head
+        self.memory, self._lm_head = memory or MemoryBudget.of_tree(base_tree), LMHead(base_tree)
         self.gain = 1.0
 
     def normalise(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> None:
@@ -41,15 +43,19 @@ class HumanRewardScorer:
 
     def token_shares(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Each token's share of its answer's score: (B, R)."""
-        padded = ops.pad(prompts, answers, self.head.features.mean.device)
-        parts = []
-        for start in range(0, len(prompts), MICROBATCH):
-            rows = padded.rows(slice(start, start + MICROBATCH))
-            with torch.no_grad():
-                output = forward(self.base_tree, rows.input_ids, rows.attention_mask, keep=rows.keep)
-                parts.append(self.head.token_rewards(Seen.of(output.hidden[:, :-1], output.logits[:, :-1]), rows.answer_ids))
-        lengths = padded.answer_mask.sum(1, keepdim=True).clamp_min(1)
-        return self.gain * torch.cat(parts) * padded.answer_mask / lengths
+        _, mask = pad_answers(answers, device_of(self.base_tree))
+        rewards = torch.zeros(mask.shape, device=mask.device)
+        for part in self.memory.parts(prompts, answers, gradients=False):
+            found = self._token_rewards([prompts[i] for i in part], [answers[i] for i in part])
+            rewards[part, : found.shape[1]] = found
+        return self.gain * rewards / mask.sum(1, keepdim=True).clamp_min(1)
+
+    @torch.no_grad()
+    def _token_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+        """Of one forward: (B, R), 0 beyond an answer's end."""
+        ids, mask = pad_answers(answers, device_of(self.base_tree))
+        seen = look(self._lm_head, states_before(self.base_tree, prompts, answers)[mask])
+        return unflatten(self.head.token_rewards(seen, ids[mask]), mask)
 
     def score(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """(B,)."""

@@ -2,55 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from learners.curriculum.weights import TokenIds, Workshop
+from learners.curriculum.inputs import LearnerInputs, TokenIds
+from learners.curriculum.practice import Practice
+from learners.curriculum.weights import PolicyWeights
+from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget
 from learners.human_reward.logit_bias import LogitBias
-from learners.model.forward import forward
-from learners.rlhf import ops
+from learners.model import batches
+from learners.model.forward import LMHead, device_of
+from learners.model.shared_prompts import states_before
+from learners.rlhf.distributions import Logits
 from learners.rlhf.rollouts import Trace, draw_answers
 
 
 class DistillationTeacher:
     """Draws answers, and gives next-token logits in the states of any answer. The reference is the base, or the SFT adapter on it."""
 
-    def __init__(self, shop: Workshop, share: float) -> None:
-        """`share` of the nats budget is what the teacher may spend."""
-        self._shop = shop
+    def __init__(self, practice: Practice, weights: PolicyWeights, share: float) -> None:
+        """`share` of the nats budget is what the teacher may spend. `refresh` comes before anything else."""
+        self._practice, self._weights = practice, weights
         self.share = share
         self._budget = KLBudget(0.0)
-        self.head = shop.inputs.head  # as it was given, wherever it lies
-        self.steering = LogitBias(self.head)
+        self.head: RewardHead
+        self.steering: LogitBias
 
-    def refresh(self) -> None:
-        """Use Ĥ and the budget as they are now; β is solved on the answers drawn last."""
-        inputs = self._shop.inputs
+    def refresh(self, inputs: LearnerInputs) -> None:
+        """Use Ĥ and the budget of these inputs; β is solved on the answers drawn last."""
+        temperature = self._practice.sampling.temperature
         self._budget.nats = self.share * inputs.nats
         self.head = inputs.head
         if not self._budget.answers:
-            self._budget.calibrate([trace.visited(self._shop.sampling.temperature) for trace in self._shop.probe(16)])
-        self.steering = self._budget.solve(LogitBias(self.head), self._shop.sampling.temperature)
+            self._budget.calibrate([trace.visited(temperature) for trace in self._practice.base_answers()])
+        self.steering = self._budget.solve(LogitBias(self.head), temperature)
+
+    def start_over(self) -> None:
+        """Forget the answers drawn so far: training begins again from the reference."""
+        self._budget = KLBudget(0.0)
 
     def draw(self, prompts: list[TokenIds]) -> list[Trace]:
         """One answer to each prompt."""
-        shop = self._shop
+        practice, weights = self._practice, self._weights
         traces = draw_answers(
-            shop.backbone, shop.reference, prompts, shop.sampling, shop.new_seed(),
-            adapter=shop.imitates, steering=self.steering, keep_states=True, pause=shop.pause,
+            practice.backbone, weights.reference, prompts, practice.sampling, practice.new_seed(),
+            adapter=weights.imitates, steering=self.steering, keep_states=True, pause=practice.pause,
         )  # fmt: skip
         self._remember(traces)
         return traces
 
-    def __call__(self, batch: ops.Padded) -> Tensor:
-        """(B, R, V) logits before each answer token."""
-        reference = forward(self._shop.reference, batch.input_ids, batch.attention_mask, keep=batch.keep)
-        base = forward(self._shop.base, batch.input_ids, batch.attention_mask, keep=batch.keep) if self._shop.imitates else reference
-        bias = self.steering.bias(base.hidden[:, :-1], base.logits[:, :-1])
-        logits = reference.logits[:, :-1]
-        return logits if bias is None else logits + bias
+    def __call__(self, prompts: Sequence[batches.TokenIds], answers: Sequence[batches.TokenIds]) -> Logits:
+        """The logits before each of the answers' tokens, one answer after the other."""
+        base_tree, reference_tree, steering = self._practice.base, self._weights.reference, self.steering
+        imitates = self._weights.imitates
+        _, mask = batches.pad_answers(answers, device_of(base_tree))
+        base = states_before(base_tree, prompts, answers)[mask]
+        reference = states_before(reference_tree, prompts, answers)[mask] if imitates else base
+        head = LMHead(base_tree)  # the reference has the same
+
+        def logits(rows: slice) -> Tensor:
+            base_logits = head(base[rows])
+            acting = head(reference[rows]) if imitates else base_logits
+            bias = steering.bias(base[rows], base_logits)
+            return acting if bias is None else acting + bias
+
+        return logits
 
     def _remember(self, traces: list[Trace]) -> None:
         for trace in traces:
             if trace.ids:
-                self._budget.visited(trace.visited(self._shop.sampling.temperature))
+                self._budget.visited(trace.visited(self._practice.sampling.temperature))

@@ -1,169 +1,180 @@
-"""What the stages of training share: trees, inputs from outside, the candidate in the making, and the record of runs.
+"""The policy's weights and what belongs to them: one owner, on the learner's thread.
 
-Belongs to the learner's thread; the inputs alone are replaced from outside, whole, so that a reader sees an old one or a new one.
+Whoever puts other weights into the policy tree does it here, and each such replacement begins a generation. What holds of one generation alone
+(optimizer moments, PPO's value head and KL coefficient, the weights that it takes back) is made anew by the stages for the next one; what is known
+of the weights themselves (which judgements influenced them, what of Ĥ they have absorbed) is their `Lineage` and is replaced with them.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-import msgspec
 from torch import Tensor, nn
 
-from learners.feedback.dataset import Feedback
 from learners.human_reward.head import RewardHead
-from learners.human_reward.prequential import PrequentialScores
-from learners.model.base import Backbone
 from learners.model.lora import copy_lora, load_lora, lora_state
-from learners.protocol import Event, Metrics, Stage, Trained
-from learners.rlhf.rollouts import Trace, draw_answers
-from learners.versions.snapshot import PolicySnapshot
-from storage.records import BASE_VERSION, Run, Sampling, new_uid
+from learners.protocol import Stage
+from learners.versions.snapshot import Distilled, PolicySnapshot, VersionState
+from storage.records import BASE_VERSION
 
-TokenIds = tuple[int, ...]
-
-
-@dataclass
-class Inputs:
-    """What the learner is told from outside."""
-
-    head: RewardHead
-    lessons: Feedback = field(default_factory=lambda: Feedback((), {}))
-    head_record: PrequentialScores = field(default_factory=PrequentialScores)
-    live: PolicySnapshot = field(default_factory=PolicySnapshot)
-    live_beta: float = 0.0
-    nats: float = 6.0
-    bias: bool = True
-    train_prompts: Sequence[TokenIds] = ()
-    gate_prompts: Sequence[TokenIds] = ()
+NO_SEQS: frozenset[int] = frozenset()
 
 
-@dataclass
-class Candidate:
-    """What the policy tree holds beyond the live version."""
+@dataclass(frozen=True)
+class LearnerTrees:
+    """One for each role: `base` carries no adapter, `reference` what the policy is held to."""
 
-    stage: Stage | None = None  # the last that changed it; None for no change
+    base: nn.Module
+    policy: nn.Module
+    reference: nn.Module
+    reward: nn.Module
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where the weights in the policy tree come from."""
+
     parent: str = BASE_VERSION  # the version whose weights training began from
-    runs: list[str] = field(default_factory=list)  # since then
+    runs: tuple[str, ...] = ()  # since then
+    seqs: frozenset[int] = NO_SEQS  # judgements that influenced the weights
+    head: RewardHead | None = None  # Ĥ of the last of those
     absorbed: RewardHead | None = None
     absorbed_beta: float = 0.0
+    distilled: Distilled | None = None  # the last distillation that was brought to its end
+    trained_by: Stage | None = None  # last, in this generation
+    value_state: Mapping[str, Tensor] | None = None  # what PPO goes on with when it goes on with a version of its own
+    to_gate: Stage | None = None  # the last that changed the weights since the gate saw them
+
+    @staticmethod
+    def of(state: VersionState) -> Lineage:
+        """Of a published version; only PPO goes on with what it had (files.py keeps a value head for no other)."""
+        policy = state.policy
+        return Lineage(
+            parent=policy.version,
+            seqs=frozenset(state.seqs),
+            head=state.head,
+            absorbed=policy.absorbed,
+            absorbed_beta=policy.absorbed_beta,
+            distilled=state.distilled,
+            trained_by="ppo" if state.value_state else None,
+            value_state=state.value_state,
+        )
 
 
-class Workshop:
-    """See the module. `pause` is called between forwards: it waits while somebody waits for tokens, or raises to abandon the work."""
+class PolicyWeights:
+    """Owns the policy tree and the reference tree. The reference is the base, or the SFT adapter on it."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        base: nn.Module,
-        policy: nn.Module,
-        reference: nn.Module,
-        inputs: Inputs,
-        sampling: Sampling,
-        seed: int,
-        emit: Callable[[Event], None],
-        pause: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.backbone, self.base, self.policy, self.reference = backbone, base, policy, reference
-        self.inputs, self.sampling, self.seed = inputs, sampling, seed
-        self.emit, self._pause = emit, pause
+    def __init__(self, policy: nn.Module, reference: nn.Module) -> None:
+        self.policy, self.reference = policy, reference
+        self.generation = 0
+        self.lineage = Lineage()
         self.imitates = False  # whether the reference carries an SFT adapter
-        self.reference_runs: list[str] = []  # that made it
-        self.candidate = Candidate()
-        self.random = random.Random(seed)
-        self._draws = seed * 1_000_003
-        self._probe: list[Trace] = []
+        self.reference_seqs: frozenset[int] = NO_SEQS  # demonstrations and corrections that it imitates
+        self._reference_runs: tuple[str, ...] = ()
 
-    def pause(self) -> None:
-        """Called between forwards."""
-        self._pause()
+    # --- other weights ---------------------------------------------------------------------------------------------
 
-    def pause_with(self, pause: Callable[[], None]) -> None:
-        """Put another pause in place of the present one; stages hold on to `pause` itself."""
-        self._pause = pause
+    def replace(self, state: VersionState) -> None:
+        """Go on from a version, and from the reference that it was trained against."""
+        self._load_reference(state.reference, frozenset(state.reference_seqs))
+        self._load(state.policy.lora, Lineage.of(state))
 
-    # --- weights ---------------------------------------------------------------------------------------------------
+    def return_to(self, state: VersionState) -> None:
+        """Give up what was trained since a version. A distillation that the gate did not let pass is not tried again until Ĥ changes."""
+        self._load(state.policy.lora, replace(Lineage.of(state), distilled=self.lineage.distilled))
 
-    def restart_from_live(self) -> None:
-        """Put the live version into the policy tree: the candidate is given up."""
-        live = self.inputs.live
-        load_lora(self.policy, live.lora)
-        self.candidate = Candidate(None, live.version, [], live.absorbed, live.absorbed_beta)
+    def start_from_base(self) -> None:
+        """Training starts over."""
+        self._load(None, Lineage())
 
-    def restart_from_base(self) -> None:
-        """Training starts over: what was learned and taken back leaves no trace."""
-        load_lora(self.policy, None)
-        self.candidate = Candidate()
-        self.reference_runs = []
+    def start_from_reference(self) -> None:
+        """Training starts over from the base, or from the SFT adapter."""
+        self._load(lora_state(self.reference), Lineage(runs=self._reference_runs, seqs=self.reference_seqs))
 
-    def restart_from_reference(self) -> None:
-        """Put the base, or the SFT adapter, into the policy tree."""
-        copy_lora(self.reference, self.policy)
-        self.candidate = Candidate(runs=list(self.reference_runs))
+    def drop_undone(self, live: Iterable[int]) -> None:
+        """Replace weights that learned from judgements which are not `live` any more: by the reference, or by the base where it did so too."""
+        live = frozenset(live)
+        if not self.reference_seqs <= live:
+            self._load_reference(None, NO_SEQS)
+        if not self.lineage.seqs <= live:
+            self.start_from_reference()
+
+    def learned_only_from(self, live: Iterable[int]) -> bool:
+        """Whether all that weights and reference learned from is `live`."""
+        return self.lineage.seqs | self.reference_seqs <= frozenset(live)
+
+    def take_back(self, lora: Mapping[str, Tensor]) -> None:
+        """Put earlier weights of this generation back."""
+        load_lora(self.policy, lora)
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def begin(self, stage: Stage, seqs: Iterable[int], head: RewardHead | None) -> None:
+        """A stage starts training on these judgements, of which `head` is the fit: a new generation, unless PPO goes on in its own.
+
+        Weights that learned from others are replaced first.
+        """
+        seqs = frozenset(seqs)
+        self.drop_undone(seqs)
+        if not (stage == self.lineage.trained_by == "ppo"):
+            self.generation += 1
+            self.lineage = replace(self.lineage, trained_by=stage, value_state=None)
+        self.learn_from(seqs, head)
+
+    def learn_from(self, seqs: Iterable[int], head: RewardHead | None) -> None:
+        """The stage that is training takes further judgements."""
+        self.lineage = replace(self.lineage, seqs=self.lineage.seqs | frozenset(seqs), head=head)
+
+    def absorb(self, head: RewardHead, beta: float) -> None:
+        """The weights have been brought closer to the policy that Ĥ steers at this strength."""
+        self.lineage = replace(self.lineage, absorbed=head, absorbed_beta=beta)
+
+    def mark_distilled(self, distilled: Distilled | None) -> None:
+        """A distillation came to its end; None if it is to be done again."""
+        self.lineage = replace(self.lineage, distilled=distilled)
+
+    def trained(self, run: str) -> None:
+        """A run ended that changed the weights."""
+        self.lineage = replace(self.lineage, runs=(*self.lineage.runs, run), to_gate=self.lineage.trained_by)
 
     def freeze_reference(self, imitates: bool) -> None:
         """What is in the policy tree is the reference from here on."""
         copy_lora(self.policy, self.reference)
         self.imitates = imitates
-        self.reference_runs = list(self.candidate.runs)
+        self.reference_seqs, self._reference_runs = self.lineage.seqs, self.lineage.runs
 
-    def candidate_policy(self, version: str = "") -> PolicySnapshot:
-        """A copy of what is in the policy tree."""
-        return PolicySnapshot(version, lora_state(self.policy), self.candidate.absorbed, self.candidate.absorbed_beta)
+    # --- the gate --------------------------------------------------------------------------------------------------
 
-    def restore_reference(self, lora: Mapping[str, Tensor] | None) -> None:
-        """The reference of an earlier sitting; None is the base."""
-        load_lora(self.reference, lora)
-        self.imitates = lora is not None
-        self.reference_runs = []
-
-    # --- drawing ---------------------------------------------------------------------------------------------------
-
-    def new_seed(self) -> int:
-        self._draws += 1000
-        return self._draws
-
-    def some_prompts(self, n: int) -> list[TokenIds]:
-        """Prompts to practise on: of the set and of what was judged, in random order; repeated when there are fewer."""
-        known = list(dict.fromkeys([*self.inputs.train_prompts, *self.inputs.lessons.prompts()]))
-        chosen: list[TokenIds] = []
-        while known and len(chosen) < n:
-            chosen += self.random.sample(known, min(n - len(chosen), len(known)))
-        return chosen
-
-    def probe(self, answers: int) -> list[Trace]:
-        """Answers of the base, drawn once: where KL is measured and rewards are scaled."""
-        if not self._probe:
-            prompts = self.some_prompts(answers)
-            self._probe = draw_answers(
-                self.backbone, self.base, prompts, self.sampling, self.new_seed(),
-                adapter=False, keep_states=True, pause=self.pause,
-            )  # fmt: skip
-        return self._probe
-
-    # --- the record ------------------------------------------------------------------------------------------------
+    def snapshot(self) -> PolicySnapshot:
+        """A copy of what is in the policy tree, not yet a version."""
+        return PolicySnapshot("", lora_state(self.policy), self.lineage.absorbed, self.lineage.absorbed_beta)
 
     @contextmanager
-    def run(self, stage: Stage, seqs: Sequence[int], settings: object, changes_policy: bool = True) -> Iterator[list[int]]:
-        """Record a stretch of training, also an abandoned one: put the step count into the list that this yields."""
-        steps, started = [0], time.monotonic()
-        uid = new_uid()
+    def lent(self) -> Iterator[Callable[[Mapping[str, Tensor] | None], None]]:
+        """Yields a function that puts any weights into the policy tree, to draw with; afterwards, whatever happens, the present ones are back."""
+        own = lora_state(self.policy)
         try:
-            yield steps
+            yield lambda lora: load_lora(self.policy, lora)
         finally:
-            if steps[0]:
-                record = msgspec.json.encode(settings).decode()
-                seconds = time.monotonic() - started
-                self.emit(Trained(run=Run(uid, stage, tuple(seqs), self.seed, steps[0], seconds, record)))
-                self.candidate.runs.append(uid)
-                if changes_policy:
-                    self.candidate.stage = stage
+            load_lora(self.policy, own)
 
-    def progress(self, stage: str, step: int, of: int, started: float, **figures: float | str | None) -> None:
-        """Tell the screen how a stage is doing."""
-        left = (time.monotonic() - started) / step * (of - step) if step else None
-        self.emit(Metrics(stage=stage, step=step, of=of, seconds_left=left, **figures))  # type: ignore[arg-type]
+    def ask_gate(self, stage: Stage | None) -> None:
+        """Whether the gate is to see the weights, and as whose; None once it has."""
+        self.lineage = replace(self.lineage, to_gate=stage)
+
+    def published(self, version: str) -> None:
+        """What is in the policy tree acts as a version: from here on it is the parent."""
+        self.lineage = replace(self.lineage, parent=version, runs=())
+
+    # --- loading ---------------------------------------------------------------------------------------------------
+
+    def _load(self, lora: Mapping[str, Tensor] | None, lineage: Lineage) -> None:
+        load_lora(self.policy, lora)
+        self.lineage = lineage
+        self.generation += 1
+
+    def _load_reference(self, lora: Mapping[str, Tensor] | None, seqs: frozenset[int]) -> None:
+        load_lora(self.reference, lora)
+        self.imitates, self.reference_seqs, self._reference_runs = lora is not None, seqs, ()

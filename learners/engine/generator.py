@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,10 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget, state_stride
 from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
-from learners.model.chat_format import TextStream, fit_prompt
+from learners.model.chat_format import PromptError, TextStream
 from learners.model.lora import load_lora
 from learners.model.sampling import Row, Step, decode
-from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Event, Piece, Started, Tokens
+from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Piece, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
 from learners.rlhf.token_rewards import appraise
 from learners.versions.snapshot import PolicySnapshot
@@ -29,14 +30,32 @@ from storage.records import BASE_VERSION, Sampling, StopReason
 
 SHORTEST_ANSWER = 8
 """Tokens; β is solved on acting answers, or rests that were drawn anew, of at least this length."""
-REHEARSED_ANSWERS = 12
-REHEARSAL_SEED = 2
-REMEMBERED_DRAWINGS = 64
+BETA_ANSWERS = 12
+BETA_SEED = 2
+REMEMBERED_ANSWERS = 64
 """Drawn answers that can still be resumed from one of their tokens."""
 
 
+class AnsweredSet(NamedTuple):
+    """Answers to one prompt that have ended, in tokens: distinct, none empty, in canonical order."""
+
+    prompt_ids: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(drawn: Sequence[StreamedAnswer]) -> AnsweredSet | None:
+        """None where there is no set to look at: answers to several prompts, or a single one, which is tapped rather than ranked."""
+        prompts = list({drawing.trace.prompt_ids for drawing in drawn})
+        answers = tuple(sorted({tuple(drawing.trace.ids) for drawing in drawn if drawing.trace.ids}))
+        return AnsweredSet(prompts[0], answers) if len(prompts) == 1 and len(drawn) > 1 and answers else None
+
+
+class _Interrupted(Exception):
+    """A rehearsal is given up: somebody waits."""
+
+
 @dataclass
-class Drawing:
+class StreamedAnswer:
     """One answer as it is drawn. Lists have one entry per token."""
 
     candidate: AnswerRequest
@@ -76,9 +95,10 @@ class Generator:
         self.steering = LogitBias(head)
         self._emit = emit
         self._temperature = 1.0  # of the answers that β is solved on
-        self._live: dict[str, Drawing] = {}
-        self._finished: deque[Drawing] = deque(maxlen=REMEMBERED_DRAWINGS)
+        self._live: dict[str, StreamedAnswer] = {}
+        self._finished: deque[StreamedAnswer] = deque(maxlen=REMEMBERED_ANSWERS)
         self._stops: set[str] = set()
+        self.set_drawn: AnsweredSet | None = None  # last
 
     # --- the acting policy -------------------------------------------------------------------------------------------
 
@@ -106,20 +126,29 @@ class Generator:
         self._steer(self.policy.steering(self.steering.head))
         self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
 
-    def rehearse(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> None:
+    def calibrate_beta(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Draw a few acting answers that nobody sees, and solve β on them alone: after a restart there are no others, and after a publication the
-        others were drawn by another policy, which went elsewhere."""
+        others were drawn by another policy, which went elsewhere. False where it was given up because it was `interrupted`."""
         if not self.bias or self.steering.head.blank or not prompts:
-            return
-        asked = (list(prompts) * REHEARSED_ANSWERS)[:REHEARSED_ANSWERS]
-        adapted = self.policy.lora is not None
-        drawn = draw_answers(self.backbone, self.actor, asked, sampling, REHEARSAL_SEED, adapter=adapted, steering=self.steering, keep_states=True)
+            return True
+
+        def pause() -> None:
+            if interrupted():
+                raise _Interrupted
+
+        asked = (list(prompts) * BETA_ANSWERS)[:BETA_ANSWERS]
+        how = {"adapter": self.policy.lora is not None, "steering": self.steering, "keep_states": True, "pause": pause}
+        try:
+            drawn = draw_answers(self.backbone, self.actor, asked, sampling, BETA_SEED, **how)  # type: ignore[arg-type]
+        except _Interrupted:
+            return False
         found = [trace.visited(sampling.temperature) for trace in drawn if len(trace.ids) >= SHORTEST_ANSWER]
         if found:
             self.budget.start_over(found)
             self._temperature = sampling.temperature
             self._steer(self.policy.steering(self.steering.head))
             self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
+        return True
 
     def _steer(self, steering: LogitBias) -> None:
         self.steering = self.budget.solve(steering, self._temperature) if self.bias else steering
@@ -152,14 +181,15 @@ class Generator:
     def draw(self, candidates: Sequence[AnswerRequest], sampling: Sampling) -> Iterator[None]:
         """Draw answers in one batch; yields after every token. What acting answers spent corrects β before the next ones."""
         sampling = Sampling(sampling.temperature, min(sampling.max_new_tokens, self.backbone.context - 1))
-        self._live = {candidate.uid: self._start(candidate, sampling) for candidate in candidates}
+        self._live = {candidate.uid: begun for candidate in candidates if (begun := self._start_or_refuse(candidate, sampling))}
         self._temperature = sampling.temperature
-        rows = [self._row(drawing) for drawing in self._live.values()]
+        drawn = list(self._live.values())
+        rows = [self._row(drawing) for drawing in drawn]
         adapted = any(row.adapter for row in rows)
         flushed = 0.0
         for step in decode(
             self.actor, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_Latest(self), twin=adapted, want_stop=lambda: self._stops,
+            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops,
         ):  # fmt: skip
             self._record(step)
             for uid in step.ended:
@@ -170,7 +200,8 @@ class Generator:
             for uid, reason in step.ended.items():
                 self._end(uid, reason)
             yield
-        if any(candidate.policy == "acting" for candidate in candidates):
+        self.set_drawn = AnsweredSet.of(drawn)
+        if any(drawing.candidate.policy == "acting" for drawing in drawn):
             self._steer(self.steering)
 
     def resume(self, uid: str, n_tokens: int) -> tuple[AnswerRequest, Sampling] | None:
@@ -182,15 +213,23 @@ class Generator:
         kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
         return AnswerRequest(uid=old.uid, seed=old.seed, messages=old.messages, policy=old.policy, prefix_ids=kept), drawing.sampling
 
-    def _before(self, uid: str) -> Drawing | None:
+    def _before(self, uid: str) -> StreamedAnswer | None:
         """An answer as it was drawn last."""
         return next((drawing for drawing in reversed(self._finished) if drawing.candidate.uid == uid), None)
 
-    def _start(self, candidate: AnswerRequest, sampling: Sampling) -> Drawing:
-        ids = self.backbone.encode(candidate.messages)
-        prompt_ids, dropped = fit_prompt(ids, self.backbone.context, sampling.max_new_tokens)
+    def _start_or_refuse(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer | None:
+        """None for a prompt that the model cannot read, which is told; the other answers are drawn."""
+        try:
+            return self._start(candidate, sampling)
+        except PromptError as error:
+            self._stops.discard(candidate.uid)
+            self._emit(Error(what=str(error), hint="the other prompts are used", uid=candidate.uid))
+            return None
+
+    def _start(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer:
+        prompt_ids, dropped = self.backbone.fit(candidate.messages, sampling.max_new_tokens)
         trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
-        drawing = Drawing(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic())
+        drawing = StreamedAnswer(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic())
         before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
             trace.keep(token, before.trace if before is not None else None)
@@ -207,7 +246,7 @@ class Generator:
         )
         return drawing
 
-    def _row(self, drawing: Drawing) -> Row:
+    def _row(self, drawing: StreamedAnswer) -> Row:
         candidate = drawing.candidate
         adapted = candidate.policy != "base" and self.policy.lora is not None
         steered = candidate.policy == "acting"
@@ -230,14 +269,21 @@ class Generator:
         drawing = self._live.pop(uid)
         self._stops.discard(uid)
         trace = drawing.trace
-        self._finished.append(drawing)
         seconds = time.monotonic() - drawing.started
         self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds))
         if drawing.candidate.policy == "acting" and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
             self.budget.visited(trace.visited(self._temperature))
+        drawing.trace = without_states(trace)
+        self._finished.append(drawing)
 
 
-class _Latest:
+def without_states(trace: Trace) -> Trace:
+    """What resuming an answer needs. States and logits go: at a vocabulary of 150,000 they take some 10 MB an answer."""
+    kept = {name: getattr(trace, name) for name in ("prompt_ids", "ids", "logprobs", "unbiased", "kls", "stop", "kept")}
+    return Trace(**kept)
+
+
+class _CurrentBias:
     """The generator's steering as it is at each token: Ĥ may change while an answer is drawn."""
 
     def __init__(self, generator: Generator) -> None:

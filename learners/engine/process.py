@@ -86,11 +86,13 @@ class Engine:
     def _work(self, load: Load) -> None:
         """Load the model, then serve: the generator's thread."""
         self._emit(Loading(what="libraries"))
+        gc.disable()  # until all is there: each of some hundred thousand new objects of the libraries would be looked at again and again
         from learners.engine.serving import Workers
 
         workers = Workers.load(load, self._emit, self._commands, self._wanted)
         gc.collect()
         gc.freeze()  # what was imported and loaded stays: the collector need not look at it again, which would stall tokens
+        gc.enable()
         self._start("learner", workers.learner.run)
         workers.generator.run()
 

@@ -1,7 +1,8 @@
 """What the engine's two working threads do: serve the operator, and learn.
 
-The generator takes commands, also between two tokens, and keeps Ĥ fitted. The learner runs the curriculum in small steps, and waits while somebody
-waits for tokens. They share immutable snapshots (`Inputs`) and a condition; neither touches the other's trees.
+The generator takes commands, also between two tokens, and keeps Ĥ fitted. While it has none it looks ahead: at the answers of the set that is being
+read, so that only the fit is left when it is judged, and at judgements of the log that wait. The learner runs the curriculum in small steps, and
+waits while somebody waits for tokens. They share immutable snapshots (`LearnerInputs`) and a condition; neither touches the other's trees.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 import msgspec
 
 from learners import protocol
-from learners.engine.assembly import Parts, assemble
-from learners.engine.generator import Generator
+from learners.engine.assembly import Parts, assemble, usable_prompts
+from learners.engine.generator import AnsweredSet, Generator
+from learners.engine.replaying import LogReplay
 from learners.engine.training import Learner
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward
@@ -27,6 +29,9 @@ from learners.versions.blobs import BlobError
 from learners.versions.files import VersionError
 from learners.versions.store import VersionStore
 from storage.records import Correction, Ranking, Rating, Tap
+
+PATIENCE = 1.5
+"""Seconds that the first answer waits for what the log has to teach; the rest is learned beside it. Metered runs wait for all of it."""
 
 
 class GeneratorWorker:
@@ -40,7 +45,9 @@ class GeneratorWorker:
         emit: Callable[[Event], None],
         commands: queue.SimpleQueue[Command],
         wanted: threading.Event,
+        metered: bool = False,
     ) -> None:
+        self._backbone = parts.backbone
         self._generator: Generator = parts.generator
         self._reward: OnlineHumanReward = parts.live_reward
         self._learner, self._shelf, self._emit = learner, shelf, emit
@@ -48,11 +55,41 @@ class GeneratorWorker:
         self._later: deque[Command] = deque()  # what must wait until no answer is being drawn
         self._held = False  # after a rollback: Ĥ stays as it was
         self._dropped_told = 0  # tokens
+        self._metered = metered  # a run that is repeated must come out the same: nothing depends on how fast it was
+        self._replay = LogReplay(self._reward, emit)
+        self._set_drawn: AnsweredSet | None = None  # is being read, and has not been looked at
+        self._beta_due = False
+        self._replayed = False  # the log has been learned from once
 
     def run(self) -> None:
         """Never returns."""
         while True:
-            self._try(self._later.popleft() if self._later else self._commands.get())
+            self._try(self._next())
+
+    def _next(self) -> Command:
+        """What to serve. While nothing is asked for, what can wait is done, one forward at a time."""
+        while not self._later:
+            if not (self._set_drawn or self._beta_due or self._replay.due):
+                return self._commands.get()
+            try:
+                return self._commands.get_nowait()
+            except queue.Empty:
+                self._look_ahead()
+        return self._later.popleft()
+
+    def _look_ahead(self) -> None:
+        if self._set_drawn:
+            drawn, self._set_drawn = self._set_drawn, None
+            self._reward.prepare(*drawn)
+            self._let_learn()
+        elif self._beta_due:
+            self._calibrate_beta(interrupted=lambda: not self._commands.empty())
+        else:
+            self._replay.advance()
+            if not self._replay.due:
+                self._end_replay(interrupted=lambda: not self._commands.empty())
+            elif self._replay.take_fit():
+                self._learned(0, lambda: Fitted(self._reward.fit()))
 
     def _try(self, command: Command) -> None:
         """A version that cannot be used is told and changes nothing."""
@@ -72,9 +109,11 @@ class GeneratorWorker:
             case protocol.Retract(seq=seq):
                 self._learned(seq, lambda: self._reward.retract(seq))
             case protocol.Replay(lessons=lessons, last=last):
-                self._reward.replay(lessons)
+                self._replay.take(lessons)
                 if last:
-                    self._learned(0, self._fit_replayed)
+                    self._replay.end()
+                    self._replayed = False
+                    self._catch_up()
             case protocol.Stop(uids=uids):
                 self._generator.stop(uids or self._asked_for())
             case protocol.ResumeFrom(uid=uid, n_tokens=n_tokens):
@@ -96,14 +135,18 @@ class GeneratorWorker:
 
     def _draw(self, command: protocol.Generate) -> None:
         self._wanted.set()
+        self._set_drawn = None
         try:
             for _ in self._generator.draw(command.requests, command.sampling):
                 while not self._commands.empty():
                     self._serve_between_tokens(self._commands.get())
         finally:
+            self._beta_due = False  # these answers tell more
             if not self._asked():
                 self._generator.forget_stops()
-                self._let_learn()
+                self._set_drawn = self._generator.set_drawn
+                if self._set_drawn is None:
+                    self._let_learn()
 
     def _asked(self) -> bool:
         """Whether answers wait to be drawn."""
@@ -147,12 +190,14 @@ class GeneratorWorker:
             self._emit(
                 Error(what="Ĥ was no number any more and was built anew from the log", hint="go on; undo (u) what was judged last if it comes again")
             )
+        if fitted.dropped:  # says itself why this one was refused
+            self._replay.refusals()
         if not self._held:
             self._generator.use_head(fitted.head)
         milliseconds = 1000 * (time.monotonic() - started)
         self._learner.human_reward_seconds += milliseconds / 1000
         lessons = self._reward.lessons
-        self._learner.tell(head=fitted.head, lessons=lessons, head_record=self._reward.record, live_beta=self._generator.beta)
+        self._learner.tell(head=fitted.head, feedback=lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
         self._emit(
             Learned(
                 seq=seq,
@@ -174,14 +219,50 @@ class GeneratorWorker:
     def _newly_dropped(self) -> str:
         """In words; '' where nothing was."""
         n, self._dropped_told = self._reward.dropped_tokens - self._dropped_told, self._reward.dropped_tokens
-        return f"the first {n:,} tokens of prompts that are longer than the context" if n else ""
+        what = "" if self._backbone.chat_template else "the first "
+        tokens = f"{what}{n:,} tokens of prompts that are longer than the context" if n else ""
+        return " · ".join(part for part in (self._replay.refusals(), tokens) if part)
 
-    def _fit_replayed(self) -> Fitted:
-        fitted = Fitted(self._reward.fit())
-        if not self._held:
-            self._generator.use_head(fitted.head)
-            self._generator.rehearse(*self._learner.practice)
-        return fitted
+    # --- the log -----------------------------------------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """The log has been read: learn from it before the first answer as far as that takes no time to speak of."""
+        deadline = time.monotonic() + PATIENCE
+
+        def late() -> bool:
+            return not self._metered and time.monotonic() > deadline
+
+        while self._replay.due and not late():
+            self._replay.advance()
+        if self._replay.due:
+            self._learned(0, lambda: Fitted(self._reward.fit()))
+        elif not self._replay.empty:
+            self._end_replay(interrupted=late)
+        else:
+            self._learn_on()
+
+    def _end_replay(self, interrupted: Callable[[], bool]) -> None:
+        """All that waited has been looked at."""
+
+        def fitted() -> Fitted:
+            fitted = Fitted(self._reward.fit())
+            if not (self._held or self._replayed):
+                self._generator.use_head(fitted.head)
+                self._calibrate_beta(interrupted)
+            return fitted
+
+        self._learned(0, fitted)
+        self._learn_on()
+
+    def _learn_on(self) -> None:
+        """Nothing of the log waits any more: training may begin."""
+        self._replayed = True
+        self._learner.tell(replayed=True)
+
+    def _calibrate_beta(self, interrupted: Callable[[], bool]) -> None:
+        """Meet the budget before the first answer. What is given up because somebody waits is due when nobody does."""
+        self._beta_due = not self._generator.calibrate_beta(*self._learner.practice, interrupted)
+        self._learner.tell(live_beta=self._generator.beta)
 
     # --- settings and versions ---------------------------------------------------------------------------------------------
 
@@ -193,17 +274,22 @@ class GeneratorWorker:
             self._held = False
             self._generator.use_head(self._reward.head)
             self._learner.tell(head=self._reward.head, live_beta=self._generator.beta)
+        for name in ("train_prompts", "gate_prompts"):
+            if (prompts := getattr(command, name)) is not None:
+                self._learner.tell(**{name: usable_prompts(self._backbone, prompts, self._learner.practice[1], self._emit)})
         self._learner.set(command)
 
     def _publish(self, sha256: str, version: str) -> None:
-        policy = self._shelf.policy(sha256, version)
-        if policy is None:
+        published = self._shelf.publish(sha256, version)
+        if published is None:
             self._emit(Error(what=f"version {version} is not here to publish", hint="restart the engine with R"))
             return
-        self._generator.use_policy(policy)
-        if self._commands.empty() and not self._later:  # nobody waits for answers
-            self._generator.rehearse(*self._learner.practice)
-        self._learner.published(policy, self._generator.beta)
+        self._generator.use_policy(published.policy)
+        if not self._metered:
+            self._beta_due = True
+        elif self._commands.empty() and not self._later:  # nobody waits for answers
+            self._calibrate_beta(interrupted=lambda: False)
+        self._learner.published(published, self._generator.beta)
 
     def _roll_back(self, version: str, sha256: str | None) -> None:
         found = self._shelf.restore(version, sha256)
@@ -245,11 +331,11 @@ class Workers:
     def load(load: Load, emit: Callable[[Event], None], commands: queue.SimpleQueue[Command], wanted: threading.Event) -> Workers:
         """Loads the model, and the version to resume from, whose blobs were sent before. Raises ModelError."""
         parts = assemble(load, emit)
-        shelf = VersionStore(parts.backbone, parts.reward_tree, LoraSettings(), load.seed)
+        shelf = VersionStore(parts.backbone, parts.trees.reward, LoraSettings(), load.seed)
         learner = Learner(parts, load, shelf, emit, wanted)
-        generator = GeneratorWorker(parts, learner, shelf, emit, commands, wanted)
+        generator = GeneratorWorker(parts, learner, shelf, emit, commands, wanted, load.metered)
         complaint = generator.resume_version(load.version, load.adapter) if load.adapter is not None else None
         emit(msgspec.structs.replace(parts.ready, version=parts.generator.policy.version))
-        if complaint is not None:  # only now: what is said before the model is there is why it will not be
-            emit(complaint)
+        for told in (*parts.complaints, *([complaint] if complaint is not None else [])):
+            emit(told)  # only now: what is said before the model is there is why it will not be
         return Workers(generator, learner)

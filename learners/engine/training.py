@@ -6,24 +6,37 @@ held, and, when metered, while no training time is granted.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
+
 from learners import protocol
+from learners.curriculum.inputs import LearnerInputs, TokenIds
+from learners.curriculum.ppo_stage import PPO_SETTINGS
+from learners.curriculum.practice import Practice
+from learners.curriculum.runs import RunRecorder
 from learners.curriculum.schedule import Curriculum, Proposal
-from learners.curriculum.weights import TokenIds
-from learners.engine.assembly import Parts, encode_prompts
+from learners.curriculum.weights import PolicyWeights
+from learners.engine.assembly import Parts
+from learners.model.base import Backbone
 from learners.model.replicas import between_layers
-from learners.protocol import Event, Gated, Idle, Load
-from learners.versions.snapshot import PolicySnapshot, VersionState
+from learners.protocol import Error, Event, Gated, Idle, Load
+from learners.versions.snapshot import VersionState
 from learners.versions.store import VersionStore
 from storage.records import Sampling
 
 ACKNOWLEDGEMENT_SECONDS = 120.0
 """How long a version may take to reach the terminal's disk before the learner goes on without it."""
+
+
+MOST_RETRIES = 3
+"""Of a stage that ran out of memory, each with half the memory for a forward, before learning pauses."""
 
 
 class Abandon(Exception):
@@ -62,13 +75,23 @@ class Meter:
 class Learner:
     """See the module. `tell`, `set`, `published`, `restart_from` and `wake` are called from other threads."""
 
-    def __init__(self, parts: Parts, load: Load, shelf: VersionStore, emit: Callable[[Event], None], wanted: threading.Event) -> None:
-        self._shop = parts.shop
-        self._emit, self._shelf, self._wanted = emit, shelf, wanted
-        self._shop.pause_with(self._pause)
-        for tree in (parts.shop.base, parts.shop.policy, parts.shop.reference, parts.reward_tree):
-            between_layers(tree, self._breathe)
-        self._curriculum = Curriculum(self._shop, parts.reward_tree, load.stages, self._propose, load.frozen_ppo)
+    def __init__(self, parts: Parts, load: Load, store: VersionStore, emit: Callable[[Event], None], wanted: threading.Event) -> None:
+        self._backbone, self._sampling, self._seed = parts.backbone, parts.sampling, load.seed
+        self._emit, self._store, self._wanted = emit, store, wanted
+        self._inputs = parts.inputs
+        trees = parts.trees
+        for tree in (trees.base, trees.policy, trees.reference, trees.reward):
+            between_layers(tree, self._between_layers)
+        self._curriculum = Curriculum(
+            PolicyWeights(trees.policy, trees.reference),
+            Practice(parts.backbone, trees.base, parts.sampling, load.seed, self.inputs, self._between_forwards),
+            self.inputs,
+            RunRecorder(emit, load.seed),
+            trees.reward,
+            load.stages,
+            self._propose,
+            replace(PPO_SETTINGS, policy_loss_weight=0.0) if load.frozen_ppo else PPO_SETTINGS,
+        )
         self._meter = Meter(load.metered)
         self._changed = threading.Condition()
         self._paused = load.paused
@@ -77,14 +100,18 @@ class Learner:
         self._restored: VersionState | None = None
         self._questions: deque[Sequence[protocol.Answer]] = deque()  # to the reward model
         self._answering = False
-        self._acknowledged = ""
         self._exhausted = False  # nothing to do until something changes
+        self._out_of_memory = 0  # times since learning was begun or resumed
         self.human_reward_seconds = 0.0
+
+    def inputs(self) -> LearnerInputs:
+        """As they are now: a frozen value, replaced whole."""
+        return self._inputs
 
     @property
     def practice(self) -> tuple[Sequence[TokenIds], Sampling]:
         """Prompts to practise on, and how answers are drawn."""
-        return self._shop.inputs.train_prompts, self._shop.sampling
+        return self._inputs.train_prompts, self._sampling
 
     # --- from other threads ----------------------------------------------------------------------------------------------
 
@@ -93,30 +120,27 @@ class Learner:
         with self._changed:
             self._changed.notify_all()
 
-    def tell(self, **inputs: Any) -> None:
-        """Replace inputs of the workshop, by field name."""
+    def tell(self, **changes: Any) -> None:
+        """Replace inputs, by field name, all at once."""
         with self._changed:
-            for name, value in inputs.items():
-                setattr(self._shop.inputs, name, value)
+            self._inputs = replace(self._inputs, **changes)
             self._exhausted = False
             self._changed.notify_all()
 
     def set(self, command: protocol.Set) -> None:
-        """Pause, grant, encourage."""
+        """Pause, resume, grant training time, bring to the gate, replace prompts."""
         with self._changed:
             if command.paused is not None:
                 self._paused = command.paused
             if command.train_now:
-                self._curriculum.encourage()
+                self._curriculum.try_again()
                 self._paused = False
+            if command.train_now or command.paused is False:
+                self._out_of_memory = 0
             self._meter.granted_seconds += command.train_seconds or 0.0
             self._meter.granted_steps += command.train_steps or 0
             self._flush = self._flush or command.flush
             self._asked = self._asked or command.flush or command.train_seconds is not None or command.train_steps is not None
-            if command.train_prompts is not None:
-                self._shop.inputs.train_prompts = encode_prompts(self._shop.backbone, command.train_prompts, self._shop.sampling)
-            if command.gate_prompts is not None:
-                self._shop.inputs.gate_prompts = encode_prompts(self._shop.backbone, command.gate_prompts, self._shop.sampling)
             self._exhausted = False
             self._changed.notify_all()
 
@@ -126,17 +150,16 @@ class Learner:
             self._questions.append(answers)
             self._changed.notify_all()
 
-    def published(self, policy: PolicySnapshot, beta: float) -> None:
+    def published(self, version: VersionState, beta: float) -> None:
         """The version acts from now on."""
         with self._changed:
-            self._shop.inputs.live, self._shop.inputs.live_beta = policy, beta
-            self._acknowledged = policy.version
+            self._inputs = replace(self._inputs, live=version, live_beta=beta)
             self._changed.notify_all()
 
     def restart_from(self, restored: VersionState, beta: float, held: bool) -> None:
         """Go on from another version; `held` waits until the operator resumes."""
         with self._changed:
-            self._shop.inputs.live, self._shop.inputs.live_beta = restored.policy, beta
+            self._inputs = replace(self._inputs, live=restored, live_beta=beta)
             self._restored = restored
             self._paused = self._paused or held
             self._exhausted = False
@@ -150,18 +173,46 @@ class Learner:
         while True:
             self._wait_until_allowed()
             self._answer_questions()
-            if not self._allowed():
-                continue
-            try:
-                work = self._step(work)
-            except Abandon:
-                work = self._curriculum.work()
+            if self._allowed():
+                work = self._step_within_memory(work)
+
+    def _step_within_memory(self, work: Iterator[bool]) -> Iterator[bool]:
+        """A step that runs out of memory is given up, and its stage begun again with smaller forwards."""
+        try:
+            return self._step(work)
+        except Abandon:
+            return self._curriculum.work()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        self._retry_smaller()  # only here: the error held the tensors of what was given up
+        return self._curriculum.work()
+
+    def _retry_smaller(self) -> None:
+        """Halve the memory of a forward, a few times; then pause. Drawing and Ĥ go on."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._out_of_memory += 1
+        shrink_memory_budget(self._backbone)
+        if self._out_of_memory > MOST_RETRIES:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Until the operator, or a grant of training time, asks again."""
+        self._out_of_memory = 0
+        self._emit(Error(what="out of memory: the adapter's learning is paused", hint="answers and Ĥ go on; T tries again with smaller steps"))
+        if not self._meter.metered:
+            self._paused = True
+        elif self._asked:
+            self._asked = self._flush = False
+            self._idle("out of memory")
 
     def _step(self, work: Iterator[bool]) -> Iterator[bool]:
         restored, self._restored = self._restored, None
         if restored is not None:
             self._curriculum.restart(restored)
-            work = self._curriculum.work()
+            return self._curriculum.work()
         if not self._meter.open:
             return self._finish_grant(work)
         gate_before = self._curriculum.gate_seconds
@@ -170,7 +221,7 @@ class Learner:
         self._meter.exclude(self._curriculum.gate_seconds - gate_before)
         self._meter.stop()
         if not worked:
-            self._run_dry()
+            self._nothing_to_learn()
         return work
 
     def _finish_grant(self, work: Iterator[bool]) -> Iterator[bool]:
@@ -184,7 +235,7 @@ class Learner:
         self._idle("the grant is used up")
         return work
 
-    def _run_dry(self) -> None:
+    def _nothing_to_learn(self) -> None:
         """Nothing to learn. What is left of a grant stays for later."""
         self._exhausted = True
         if self._asked:
@@ -206,7 +257,7 @@ class Learner:
     def _allowed(self) -> bool:
         if self._restored is not None:
             return True
-        if self._wanted.is_set() or self._paused:
+        if self._wanted.is_set() or self._paused or not self._inputs.replayed:
             return False
         if self._meter.metered:
             return self._asked and (not self._exhausted or not self._meter.open)
@@ -216,8 +267,8 @@ class Learner:
         with self._changed:
             self._changed.wait_for(lambda: self._questions or self._allowed())
 
-    def _pause(self) -> None:
-        """Between forwards: wait while somebody waits for tokens; give up when a rollback came."""
+    def _between_forwards(self) -> None:
+        """Wait while somebody waits for tokens; give up when a rollback came."""
         if self._answering:
             return
         started = time.monotonic()
@@ -231,8 +282,8 @@ class Learner:
         if self._restored is not None:
             raise Abandon
 
-    def _breathe(self) -> None:
-        """Within a forward or backward: wait while somebody waits for tokens or Ĥ. What else may come has to wait for the end of it."""
+    def _between_layers(self) -> None:
+        """Of a forward or backward: wait while somebody waits for tokens or Ĥ. What else may come has to wait for the end of it."""
         if not self._wanted.is_set() or self._answering:
             return
         started = time.monotonic()
@@ -254,15 +305,29 @@ class Learner:
     def _propose(self, proposal: Proposal) -> None:
         """Tell the terminal the verdict; a published version acts when the terminal has it on disk."""
         verdict, head, sha256 = proposal.verdict, proposal.state.head, ""
+        before = self._inputs.live
         if verdict.published:
-            sha256, blobs = self._shelf.put(proposal.state, proposal.parent, proposal.stage)
+            sha256, blobs = self._store.put(proposal.state, proposal.parent, proposal.stage)
             for blob in blobs:
                 self._emit(blob)
         self._emit(Gated(
             sha256=sha256, parent=proposal.parent, stage=proposal.stage, published=verdict.published, reason=verdict.reason, reason_code=verdict.code,
-            runs=proposal.runs, seed=self._shop.seed, kl=verdict.kl, win_rate=verdict.win_rate, h_epoch=head.epoch if head else 0,
+            runs=proposal.runs, seed=self._seed, kl=verdict.kl, win_rate=verdict.win_rate, h_epoch=head.epoch if head else 0,
         ))  # fmt: skip
         if verdict.published:
             with self._changed:
-                before = self._shop.inputs.live
-                self._changed.wait_for(lambda: self._shop.inputs.live is not before or self._restored is not None, ACKNOWLEDGEMENT_SECONDS)
+                self._changed.wait_for(lambda: self._inputs.live is not before or self._restored is not None, ACKNOWLEDGEMENT_SECONDS)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is the device's memory, the host's, or that of a library on the device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(sign in str(error) for sign in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"))
+
+
+def shrink_memory_budget(backbone: Backbone) -> None:
+    """Halve the memory that one forward may take."""
+    budget = getattr(backbone, "memory_budget", None)
+    if budget is not None:
+        budget.halve()

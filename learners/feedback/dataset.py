@@ -1,7 +1,7 @@
 """The live judgements as the learners see them: evidence for Ĥ, comparisons and scores for the reward model, targets for SFT.
 
-A lesson arrives with token ids where the engine drew the answer, and with text alone where it was imported or written by hand; the book
-tokenises what lacks ids, once. A snapshot is immutable: any thread may read it.
+A lesson arrives with token ids where the engine drew the answer, and with text alone where it was imported or written by hand; the dataset
+tokenises what lacks ids, once. What this model cannot use is refused, with a reason. A snapshot is immutable: any thread may read it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from learners.feedback.corrections import correction_weights
 from learners.feedback.samples import Comparison, Scored, Target
 from learners.feedback.tap_attribution import Near, attribute
 from learners.feedback.tap_credit import credit, read_after, silent, window_of
-from learners.model.chat_format import words_of
+from learners.model.chat_format import PromptError, fit_prompt, words_of
 from learners.protocol import Answer, Lesson
-from storage.records import Arm, Correction, Message, Ranking, Rating, Tap
+from storage.records import Arm, Correction, Demonstration, Message, Ranking, Rating, Tap
 
 RATING_MIDDLE = 4.0
 RATING_HALF_RANGE = 3.0
@@ -43,6 +43,7 @@ class Sample:
     token_ids: tuple[int, ...]
     span: tuple[int, int] | None = None
     word: bool = False  # `span` is a word, of a tap or of silence
+    batch: tuple[tuple[int, ...], ...] = field(default=(), repr=False)  # answers to the prompt whose states are computed with its own, sorted
 
 
 class Credited(NamedTuple):
@@ -58,8 +59,34 @@ class Feedback:
     """What the live judgements say, in the order of the log."""
 
     lessons: tuple[Lesson, ...]
-    samples: Mapping[str, Sample]
-    credited: Mapping[int, Sequence[Credited]] = field(default_factory=dict)  # of each tap: the words that all taps together say it was about
+    read: Mapping[int, tuple[Sample, ...]]  # of each lesson, by its seq: its answers in tokens
+
+    def until(self, n: int) -> Feedback:
+        """As it was when the first n of these judgements were all."""
+        return Feedback(self.lessons[:n], self.read)
+
+    @cached_property
+    def samples(self) -> Mapping[str, Sample]:
+        """Answers by name."""
+        return {sample.name: sample for lesson in self.lessons for sample in self.read[lesson.seq]}
+
+    @cached_property
+    def credited(self) -> Mapping[int, Sequence[Credited]]:
+        """Of each tap, by its seq: the words that all taps together say it was about."""
+        taps: dict[int, tuple[Near, tuple[Sample, ...]]] = {}
+        seen: dict[str, tuple[int, ...]] = {}  # of each tapped answer as much as was on the screen at its last tap
+        for lesson in self.lessons:
+            samples = self.read[lesson.seq]
+            if not isinstance(tap := lesson.judgement, Tap) or tap.whole or not samples:
+                continue
+            seen[tap.response_uid] = max(seen.get(tap.response_uid, ()), samples[0].token_ids, key=len)
+            words = tuple(sample.token_ids[slice(*sample.span)] for sample in samples if sample.span)
+            taps[lesson.seq] = Near(tap.value > 0, words), samples
+        found = attribute([near for near, _ in taps.values()], Counter(token for ids in seen.values() for token in ids))
+        return {
+            seq: [Credited(sample, share, trust) for sample, share, trust in zip(samples, *attributed, strict=True) if share >= LEAST_ATTRIBUTED]
+            for (seq, (_, samples)), attributed in zip(taps.items(), found, strict=True)
+        }
 
     def __len__(self) -> int:
         return len(self.lessons)
@@ -87,7 +114,10 @@ class Feedback:
         """Ratings as (seq, answer, score), centred on the operator's mean for the criterion; about -1 to 1."""
         ratings = [(lesson.seq, lesson.judgement) for lesson in self.lessons if isinstance(lesson.judgement, Rating)]
         ratings = [(seq, rating) for seq, rating in ratings if rating.response_uid in self.samples]
-        means = {c: _shrunk_mean([r.value for _, r in ratings if r.criterion == c]) for _, r in ratings for c in [r.criterion]}
+        values: dict[str, list[int]] = {}
+        for _, rating in ratings:
+            values.setdefault(rating.criterion, []).append(rating.value)
+        means = {criterion: _shrunk_mean(some) for criterion, some in values.items()}
         return [(seq, r.response_uid, (r.value - means[r.criterion]) / RATING_HALF_RANGE) for seq, r in ratings]
 
     def tapped(self, lesson: Lesson) -> Sequence[Credited]:
@@ -149,77 +179,101 @@ class FeedbackDataset:
 
     def __init__(
         self,
-        encode_prompt: Callable[[Sequence[Message]], list[int]],
+        encode_prompt: Callable[[Sequence[Message], int], tuple[list[int], int]],
         encode_answer: Callable[[Sequence[Message], str], list[int]],
         pieces_of: Callable[[Sequence[int]], list[str]],
         eos_ids: frozenset[int],
         context: int,
     ) -> None:
+        """encode_prompt: messages and room in tokens -> at most as many ids, and how many were dropped for that.
+
+        It and encode_answer raise PromptError for what the model's template does not take.
+        """
         self._encode_prompt = encode_prompt
         self._encode_answer = encode_answer
         self._pieces_of = pieces_of  # an answer's text by tokens
         self._eos_ids = eos_ids
-        self._context = context
+        self._context = self.context = context
         self._lessons: dict[int, Lesson] = {}
         self._samples: dict[int, tuple[Sample, ...]] = {}
-        self.dropped_tokens = 0  # prompt tokens cut on the left to fit the context
+        self._refused: dict[int, str] = {}
+        self.dropped_tokens = 0  # prompt tokens cut to fit the context
+
+    @property
+    def refused(self) -> Mapping[int, str]:
+        """Judgements, by seq, that cannot be used with this model, and why: they are in no snapshot."""
+        return self._refused
 
     def add(self, lesson: Lesson) -> tuple[Sample, ...]:
-        """Remember a lesson; returns its answers in tokens. Adding a seq again (redo) replaces it."""
-        samples = tuple(self._read(lesson))
+        """Remember a lesson; returns its answers in tokens, none where it is refused. Adding a seq again (redo) replaces it."""
+        self.remove(lesson.seq)
+        try:
+            samples = tuple(self._read(lesson))
+        except PromptError as error:
+            self._refused[lesson.seq] = str(error)
+            return ()
         self._lessons[lesson.seq] = lesson
         self._samples[lesson.seq] = samples
         return samples
 
     def remove(self, seq: int) -> bool:
+        """Whether it was known."""
         self._samples.pop(seq, None)
-        return self._lessons.pop(seq, None) is not None
+        return self._refused.pop(seq, None) is not None or self._lessons.pop(seq, None) is not None
+
+    def samples(self, seq: int) -> tuple[Sample, ...]:
+        """Of a lesson that is live."""
+        return self._samples.get(seq, ())
 
     def snapshot(self) -> Feedback:
+        """Of the judgements that are live now."""
         seqs = sorted(self._lessons)
-        samples = {sample.name: sample for seq in seqs for sample in self._samples[seq]}
-        return Feedback(tuple(self._lessons[seq] for seq in seqs), samples, self._attributed(seqs))
-
-    def _attributed(self, seqs: Sequence[int]) -> dict[int, list[Credited]]:
-        """Of each tap the words near it, with the shares that all taps together give them."""
-        taps: dict[int, tuple[Near, tuple[Sample, ...]]] = {}
-        seen: dict[str, tuple[int, ...]] = {}  # of each tapped answer as much as was on the screen at its last tap
-        for seq in seqs:
-            lesson, samples = self._lessons[seq], self._samples[seq]
-            if not isinstance(tap := lesson.judgement, Tap) or tap.whole or not samples:
-                continue
-            seen[tap.response_uid] = max(seen.get(tap.response_uid, ()), samples[0].token_ids, key=len)
-            words = tuple(sample.token_ids[slice(*sample.span)] for sample in samples if sample.span)
-            taps[seq] = Near(tap.value > 0, words), samples
-        found = attribute([near for near, _ in taps.values()], Counter(token for ids in seen.values() for token in ids))
-        return {
-            seq: [Credited(sample, share, trust) for sample, share, trust in zip(samples, *attributed, strict=True) if share >= LEAST_ATTRIBUTED]
-            for (seq, (_, samples)), attributed in zip(taps.items(), found, strict=True)
-        }
+        return Feedback(tuple(self._lessons[seq] for seq in seqs), {seq: self._samples[seq] for seq in seqs})
 
     def _read(self, lesson: Lesson) -> Iterator[Sample]:
+        """Raises PromptError."""
         if isinstance(lesson.judgement, Tap) and not lesson.judgement.whole:
             yield from self._credited(lesson, lesson.judgement)
-            return
-        if isinstance(lesson.judgement, Arm):
+        elif isinstance(lesson.judgement, Arm):
             yield from self._untapped(lesson, lesson.judgement)
-            return
-        answers = [self._sample(answer) for answer in lesson.answers if answer.uid]
-        answers = [answer for answer in answers if answer.token_ids]
-        yield from answers
-        judgement = lesson.judgement
-        if isinstance(judgement, Ranking | Rating | Tap) or not judgement.text.strip() or not lesson.answers:
-            return
-        ids = self._written(lesson.answers[0], judgement.text)
-        prompt_ids = answers[0].prompt_ids if answers else self._prompt(lesson.answers[0], len(ids))
-        if isinstance(judgement, Correction) and answers:
-            start, stop = changed_span(answers[0].token_ids, ids)
-            yield Sample(written_name(lesson.seq), prompt_ids, ids, (start, stop))
-            length = len(answers[0].token_ids)
-            tail = len(ids) - stop
-            yield Sample(original_name(lesson.seq), prompt_ids, answers[0].token_ids, (start, length - tail))
         else:
-            yield Sample(written_name(lesson.seq), prompt_ids, ids)
+            yield from self._answered(lesson)
+
+    def _answered(self, lesson: Lesson) -> Iterator[Sample]:
+        """The answers of a ranking or a rating, or of a whole-answer tap; for a correction or a demonstration also what was written."""
+        answers = self._usable([answer for answer in lesson.answers if answer.uid])
+        judgement = lesson.judgement
+        yield from _with_batches(answers, self._usable(lesson.beside))
+        if isinstance(judgement, Ranking | Rating | Tap | Arm):
+            if len(answers) < (2 if isinstance(judgement, Ranking) else 1):
+                raise PromptError(self._why(lesson.answers))
+        elif judgement.text.strip() and lesson.answers:
+            yield from self._corrected(lesson, judgement, answers)
+
+    def _corrected(self, lesson: Lesson, judgement: Correction | Demonstration, answers: Sequence[Sample]) -> Iterator[Sample]:
+        original = lesson.answers[0]
+        ids = self._written(original, judgement.text)
+        if len(ids) >= self._context:
+            raise PromptError(f"what was written is longer than the model's context of {self._context:,} tokens")
+        if not (isinstance(judgement, Correction) and answers):
+            yield Sample(written_name(lesson.seq), answers[0].prompt_ids if answers else self._prompt(original, len(ids)), ids)
+            return
+        before = answers[0].token_ids
+        prompt_ids = self._fitted(answers[0].prompt_ids, max(len(ids), len(before)))
+        start, stop = changed_span(before, ids)
+        yield Sample(written_name(lesson.seq), prompt_ids, ids, (start, stop))
+        yield Sample(original_name(lesson.seq), prompt_ids, before, (start, len(before) - (len(ids) - stop)))
+
+    def _usable(self, answers: Sequence[Answer]) -> list[Sample]:
+        """Those that have tokens, and not too many."""
+        return [sample for answer in answers if 0 < len((sample := self._sample(answer)).token_ids) < self._context]
+
+    def _why(self, answers: Sequence[Answer]) -> str:
+        """Nothing can be learned from these."""
+        longest = max((len(self._sample(answer).token_ids) for answer in answers), default=0)
+        if longest >= self._context:
+            return f"an answer is longer than the model's context of {self._context:,} tokens"
+        return "none of its answers has any words" if not longest else "it speaks of one answer only"
 
     def _credited(self, lesson: Lesson, tap: Tap) -> Iterator[Sample]:
         """The words that a tap may be about, of the answer as it was on the screen then. None where its window lies mostly before the answer."""
@@ -254,13 +308,27 @@ class FeedbackDataset:
 
     def _sample(self, answer: Answer) -> Sample:
         ids = answer.token_ids or tuple(self._encode_answer(answer.messages, answer.text))
-        return Sample(answer.uid, answer.prompt_ids or self._prompt(answer, len(ids)), ids)
+        return Sample(answer.uid, self._prompt(answer, len(ids)), ids)
 
     def _prompt(self, answer: Answer, answer_length: int) -> tuple[int, ...]:
-        ids = self._encode_prompt(answer.messages)
-        room = max(1, self._context - answer_length)
-        self.dropped_tokens += max(0, len(ids) - room)
-        return tuple(ids[-room:])
+        if answer.prompt_ids:
+            return self._fitted(answer.prompt_ids, answer_length)
+        ids, dropped = self._encode_prompt(answer.messages, max(1, self._context - answer_length))
+        self.dropped_tokens += dropped
+        return tuple(ids)
+
+    def _fitted(self, prompt_ids: tuple[int, ...], answer_length: int) -> tuple[int, ...]:
+        """Ids of a prompt, cut where there is no room for them beside a longer answer."""
+        ids, dropped = fit_prompt(prompt_ids, self._context, answer_length)
+        self.dropped_tokens += dropped
+        return tuple(ids) if dropped else prompt_ids
+
+
+def _with_batches(answers: Sequence[Sample], beside: Sequence[Sample]) -> Iterator[Sample]:
+    """Each with the distinct answers to the same prompt that were drawn in its set, in canonical order."""
+    for sample in answers:
+        together = {other.token_ids for other in (*answers, *beside) if other.prompt_ids == sample.prompt_ids}
+        yield replace(sample, batch=tuple(sorted(together)))
 
 
 def original_name(seq: int) -> str:

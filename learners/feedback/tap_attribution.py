@@ -1,7 +1,7 @@
-"""Which of the words near a tap it was about: what time leaves open, the other taps and the words that passed untapped decide.
+"""Which of the words near a tap it was about: expectation maximisation over all taps and over the words that passed untapped.
 
-Time alone leaves several words to a tap (credit.py), and all but one of them are innocent. But the guilty ones are tapped nearly each time that they
-appear, the innocent ones only where they stand beside a guilty one. So taps are taken as the points of a process to which each token of a word adds
+The window of delays leaves several words to a tap (tap_credit.py), of which it was about one. Words that cause taps are tapped nearly each time that
+they appear, the others only where they stand beside one of those. So taps are taken as the points of a process to which each token of a word adds
 with a rate of its kind, delayed as the window says; the rates and the shares of every tap are estimated together by expectation maximisation
 (Dempster, Laird and Rubin 1977; for point processes Veen and Schoenberg 2008):
 
@@ -11,8 +11,8 @@ with a rate of its kind, delayed as the window says; the rates and the shares of
 Tokens have the rates, not words, so that "friend", "friends" and "friendly" tell of each other. Within the window all delays are taken to be alike.
 
 Praise and blame have rates of their own. The rate, beside the highest one, also says how much a word is to be believed (`trust`): it is what the word
-earned on average when it was shown, where a tap's value alone would credit an innocent neighbour in full. Words that pass untapped count in these two
-only: silence is never evidence that a word is worth nothing. A pure function of the live taps: undo is exact, a restart gives the same bits.
+earned on average when it was shown, where a tap's value alone would credit in full a word that only stood near. Words that pass untapped count in
+these two only: silence is never evidence that a word is worth nothing. A pure function of the live taps.
 """
 
 from __future__ import annotations

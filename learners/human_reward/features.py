@@ -1,5 +1,4 @@
-"""What Ĥ sees: features of the base's states, which next tokens the base thought likely there and how sure it was, and which tokens it takes for
-alike.
+"""What Ĥ sees: features of the base's states, which next tokens the base thought likely there and how sure it was, and which tokens are similar.
 
 All of it is fixed once per base, from samples of its own, so that a score means the same for good.
 """
@@ -19,16 +18,18 @@ class FeatureSettings:
 
     dimensions: int = 256  # of x(s) without the constant; wider hidden states are projected to this
     constant: float = 0.25  # the last entry of x(s), beside a mean norm of 1 of the others: what a token is worth wherever it stands
-    likeness: int = 64  # dimensions of the vectors that say which tokens are alike
-    kinship: float = 1.0  # mean squared norm of these vectors, beside 1 for the token itself
+    similarity_rank: int = 64  # e, of the prior covariance's factor L (V, e)
+    similarity: float = 1.0  # mean of the diagonal of L Lᵀ, beside 1 for the token itself
 
 
-LIKELY = 8
+LIKELY_TOKENS = 8
 """Next tokens that the base is asked for in each state …"""
-LEAST = 0.02
+LEAST_PROBABILITY = 0.02
 """… as far as they have this probability."""
-NAT = 0.3
-"""What a nat of sureness counts, beside a mean norm of 1 of the state's features."""
+SURENESS_SCALE = 0.3
+"""What a nat of sureness counts as a feature, beside a mean norm of 1 of the state's features."""
+CHUNK = 16_384
+"""Rows of the LM head that are in float32 at a time."""
 
 
 class Seen(NamedTuple):
@@ -41,17 +42,19 @@ class Seen(NamedTuple):
     @staticmethod
     def of(hidden: Tensor, logits: Tensor) -> Seen:
         """From the last hidden states (…, d) and the next-token logits (…, V) there."""
-        probabilities, likely = logits.float().softmax(-1).topk(min(LIKELY, logits.shape[-1]), -1)
-        return Seen(hidden, likely, torch.where(probabilities >= LEAST, probabilities, 0.0))
+        logits = logits.float()
+        most, likely = logits.topk(min(LIKELY_TOKENS, logits.shape[-1]), -1)
+        probabilities = (most - logits.logsumexp(-1, keepdim=True)).exp()
+        return Seen(hidden, likely, torch.where(probabilities >= LEAST_PROBABILITY, probabilities, 0.0))
 
     @property
     def sureness(self) -> Tensor:
-        """(…, m) how much more likely than the least that counts each of the likely tokens is, in units of 1 / NAT nats; 0 for all others."""
-        return NAT * (self.probabilities / LEAST).clamp_min(1.0).log()
+        """(…, m) log-probability of each of the likely tokens above that of the least that counts, times SURENESS_SCALE; 0 for all others."""
+        return SURENESS_SCALE * (self.probabilities / LEAST_PROBABILITY).clamp_min(1.0).log()
 
     def span(self, start: int, stop: int) -> Seen:
         """These positions of one answer."""
-        return Seen(*(each[start:stop].cpu() for each in self))
+        return Seen(*(each[start:stop] for each in self))
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ class Features:
 
     @staticmethod
     def fit(hidden: Tensor, settings: FeatureSettings | None = None) -> Features:
-        """From base states (N, d): standardise each dimension; beyond `dimensions`, keep the directions of most variance."""
+        """From base states (N, d), on the CPU in float64: standardise each dimension; beyond `dimensions`, keep the directions of most variance."""
         settings = settings or FeatureSettings()
-        states = hidden.double()
+        states = hidden.cpu().double()
         mean = states.mean(0)
         basis = torch.diag(1.0 / states.std(0, correction=0).clamp_min(1e-6))
         if states.shape[1] > settings.dimensions:
@@ -90,15 +93,23 @@ class Features:
         return Features(self.mean.to(device), self.basis.to(device), self.constant)
 
 
-def likeness(head: Tensor, settings: FeatureSettings | None = None) -> Tensor:
-    """Vectors (V, e) of the tokens, from the rows of the LM head (V, d): standardised, projected, and scaled to `kinship`.
+def token_similarity(head: Tensor, settings: FeatureSettings | None = None) -> Tensor:
+    """The factor L (V, e) of the prior covariance I + L Lᵀ over tokens, float32 on the CPU, from the rows of the LM head (V, d): standardised,
+    projected on the directions of most variance, and scaled to `similarity`.
 
-    Tokens whose rows are alike are those that the base finds fitting in the same places.
+    Tokens whose rows are similar are those that the base finds fitting in the same places. Rows are read CHUNK at a time.
     """
     settings = settings or FeatureSettings()
-    rows = head.float() - head.float().mean(0)
-    rows = rows / rows.std(0, correction=0).clamp_min(1e-6)
-    if rows.shape[1] > settings.likeness:
-        _, directions = torch.linalg.eigh((rows.T @ rows).double())
-        rows = rows @ directions[:, -settings.likeness :].float()
-    return rows * (settings.kinship / rows.square().sum(1).mean().clamp_min(1e-12)).sqrt()
+    chunks = head.detach().split(CHUNK)
+    mean = torch.stack([chunk.double().sum(0) for chunk in chunks]).sum(0) / len(head)
+    products = torch.zeros(head.shape[1], head.shape[1], dtype=torch.float64, device=head.device)
+    for chunk in chunks:
+        rows = chunk.float() - mean.float()
+        products += (rows.T @ rows).double()
+    deviation = (products.diagonal() / len(head)).sqrt().clamp_min(1e-6)
+    basis = torch.diag(1.0 / deviation)
+    if head.shape[1] > settings.similarity_rank:
+        _, directions = torch.linalg.eigh(products / deviation / deviation[:, None])
+        basis = basis @ directions[:, -settings.similarity_rank :]
+    factor = torch.cat([((chunk.float() - mean.float()) @ basis.float()).cpu() for chunk in chunks])
+    return factor.mul_((settings.similarity / factor.square().sum(1).mean().clamp_min(1e-12)).sqrt())

@@ -1,4 +1,4 @@
-"""Ĥ, TAMER's model of the human's reward: one linear head that learns from every judgement at once and steers the next word.
+"""Ĥ, TAMER's model of the human's reward: one linear head, fitted to every judgement at once by penalised maximum likelihood.
 
 Every possible next token a has a reward in a state s,
 
@@ -7,14 +7,18 @@ Every possible next token a has a reward in a state s,
 where x(s) are the standardised last hidden state of the frozen base (projected on wide models) and a constant. Only tokens that were said in judged
 answers, or were likely there, have rows; all others are zero. The one number u says what it is worth that the base itself is sure of a token
 (features.py): what it says most often is true more often than what it says seldom, and judgements that reward the truth teach that first.
-A token is judged beside what the base would have said in its place,
+A token's score is its advantage over what the base would have said in its place,
 
     A(s, a) = r(s, a) - Σ_b π_base(b | s) r(s, b)
 
 so a word that had to come earns nothing, and the credit goes to where the answer could have gone another way. An answer's score is the mean of A
-over its tokens. Words that the base takes for alike share what is learned: the prior over the rows is Gaussian with covariance I + L Lᵀ, where L are
-the tokens' `likeness` vectors. The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly
-by Newton's method in the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary.
+over its tokens. Similar tokens share what is learned: the prior over the rows is Gaussian with covariance I + L Lᵀ, where L is `token_similarity`
+(features.py). The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly by Newton's method in
+the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary (likelihood.py, gram.py).
+
+Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next, whose
+covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to its end: it is kept and not solved again, and the
+statistics of its answers can be dropped.
 
 After Knox and Stone 2009 (TAMER: regress human reward, act on it myopically) and Bradley and Terry 1952 (rankings). What differs: the
 action set is a vocabulary, rankings and ratings are learned beside taps, and the fit is exact instead of one gradient step per judgement, so
@@ -23,16 +27,17 @@ that it is a pure function of the live judgements: undo and restart give the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from learners.human_reward.features import Features, Seen
-from learners.human_reward.gram import Gram, LinearFunctional
-from learners.human_reward.head import RewardHead, lookup
-from learners.human_reward.likelihood import Evidence, Pairs, Problem, mentioned, solve
+from learners.human_reward.gram import GramBlock, LinearFunctional
+from learners.human_reward.head import RewardHead
+from learners.human_reward.likelihood import Evidence, Pairs, blocks_of, mentioned, solve
 
 
 @dataclass(frozen=True)
@@ -41,96 +46,154 @@ class HumanRewardSettings:
 
     ridge: float = 0.001  # penalty on the squared weights, in units of the log-likelihood of one comparison
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
-    window: int = 1000  # answers that are solved exactly together; what is older becomes the prior mean
+    window: int = 512  # answers that are solved exactly together; what is older becomes the prior mean
+
+
+@dataclass(frozen=True)
+class Block:
+    """Judgements that are solved together."""
+
+    groups: tuple[tuple[str, ...], ...]  # names of each one's answers: those that the evidence mentions, and maybe more
+    evidence: tuple[Evidence, ...]
+
+    @staticmethod
+    def split(evidence: Sequence[Evidence], window: int) -> list[Block]:
+        """In the order given, each of at most `window` answers."""
+        groups = [tuple(sorted(mentioned(item))) for item in evidence]
+        ends = [*blocks_of(groups, window), len(evidence)]
+        return [Block(tuple(groups[a:b]), tuple(evidence[a:b])) for a, b in pairwise(ends)]
+
+    def among(self, known: Collection[str]) -> Block:
+        """What can be said of the known answers; itself where all are known."""
+        if all(name in known for group in self.groups for name in group):
+            return self
+        groups = tuple(tuple(name for name in group if name in known) for group in self.groups)
+        return Block(groups, tuple(item for item in self.evidence if all(name in known for name in mentioned(item))))
+
+
+KEPT_HEADS = 3
+"""Blocks, the last ones, whose heads are kept: to undo what is in the newest or the one before takes no others."""
 
 
 class HumanReward:
-    """Keeps the judged answers' features and fits the head. `fit` depends on the evidence and on token ids alone."""
+    """Keeps the judged answers' statistics and fits the head. `fit` depends on the evidence and on token ids alone.
 
-    def __init__(self, features: Features, likeness: Tensor | None = None, settings: HumanRewardSettings | None = None) -> None:
-        """`likeness` are the tokens' vectors (V, e); without them every token is on its own."""
-        self.features = features.to(torch.device("cpu"))
-        self.likeness = torch.zeros(0, 0, dtype=torch.float64) if likeness is None else likeness.cpu().double()
+    Belongs to one thread, on the CPU.
+    """
+
+    def __init__(self, features: Features, similarity: Tensor | None = None, settings: HumanRewardSettings | None = None) -> None:
+        """features: on the CPU. similarity: (V, e), the factor L of the prior covariance; without it every token is on its own."""
+        self.features = features
+        self.similarity = torch.zeros(0, 0) if similarity is None else similarity.float()
         self.settings = settings or HumanRewardSettings()
         self._known: dict[str, LinearFunctional] = {}
-        self._gram = Gram(features.width, self.likeness)
+        self._gram = GramBlock(features.width, self.similarity)
+        self._solved: list[tuple[Block, RewardHead | None]] = []  # from the first block on, as far as all answers were known
+        self._scored_by: RewardHead | None = None
+        self._scores: dict[str, float] = {}  # under `_scored_by`, the prior mean of the newest block
 
-    def __contains__(self, uid: str) -> bool:
-        return uid in self._known
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
 
-    def add_answer(self, uid: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int] | None = None) -> None:
-        """Remember an answer, or a span of one, by its canonical prefill: the base's states before each of its T tokens.
+    def __len__(self) -> int:
+        """Answers and words whose statistics are kept."""
+        return len(self._known)
+
+    def add_answer(self, name: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int] | None = None) -> None:
+        """Remember an answer, or a span of one, by its canonical prefill: the base's states before each of its T tokens, on the CPU.
 
         A span says nothing of what sureness is worth: the base is never sure of what a person wrote.
         """
         start, stop = span or (0, len(token_ids))
-        functional = LinearFunctional.of_answer(torch.tensor(token_ids[start:stop]), seen.span(start, stop), self.features)
-        self._known[uid] = replace(functional, sureness=0.0) if span else functional
+        functional = LinearFunctional.of_answer(torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop), self.features)
+        self._known[name] = replace(functional, sureness=0.0) if span else functional
 
-    def add_word(self, uid: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int]) -> None:
+    def add_word(self, name: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int]) -> None:
         """Remember a word of an answer, [start, stop) of its tokens: the sum of what they are worth."""
-        self._known[uid] = LinearFunctional.of_word(torch.tensor(token_ids[slice(*span)]), seen.span(*span), self.features)
+        self._known[name] = LinearFunctional.of_word(torch.tensor(token_ids[slice(*span)]), seen.span(*span), self.features)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Drop the statistics of all other answers. Blocks that were solved with them stay solved."""
+        self._known = {name: functional for name, functional in self._known.items() if name in names}
 
     def fit(self, evidence: Sequence[Evidence], epoch: int) -> RewardHead:
-        """The penalised maximum-likelihood head of this evidence, which may only speak of known answers.
+        """The penalised maximum-likelihood head of this evidence."""
+        return self.fit_blocks(Block.split(evidence, self.settings.window), epoch)
 
-        Evidence about more than `window` answers is taken in turns, in order: what came before is the prior mean of what comes after.
-        """
-        prior = RewardHead.empty(self.features, epoch)
-        for block in self._blocks(evidence):
-            prior = self._fit_block(block, prior, epoch)
-        return prior
+    def fit_blocks(self, blocks: Sequence[Block], epoch: int) -> RewardHead:
+        """The head of the last block, each one's the prior mean of the next. Of blocks that are not `solved` only known answers count."""
+        done = self.solved(blocks)
+        head = (self._solved[done - 1][1] if done else None) or RewardHead.empty(self.features, epoch)
+        del self._solved[done:]
+        complete = True
+        for block in blocks[done:]:
+            known = block.among(self._known)
+            head = self._fit_block(known, head, epoch)
+            complete = complete and known is block
+            if complete:
+                self._solved.append((block, head))
+        for i, (block, _) in enumerate(self._solved[:-KEPT_HEADS]):
+            self._solved[i] = block, None
+        return replace(head, epoch=epoch)
 
-    def score(self, head: RewardHead, uid: str) -> float:
+    def solved(self, blocks: Sequence[Block]) -> int:
+        """How many of these blocks, from the first on, need not be solved again."""
+        same = 0
+        for (block, _), other in zip(self._solved, blocks, strict=False):
+            if block != other:
+                break
+            same += 1
+        while same and self._solved[same - 1][1] is None:
+            same -= 1
+        return same
+
+    def score(self, head: RewardHead, name: str) -> float:
         """An answer's score, or a word's, under a head."""
-        return float(_apply(head, self._known[uid]))
+        return self._known[name].value(head)
 
     def margins(self, head: RewardHead, pairs: Pairs) -> list[float]:
         """Score differences of the untied pairs, the preferred answer's first."""
-        scores = {uid: self.score(head, uid) for uid in {*pairs.first, *pairs.second}}
+        scores = {name: self.score(head, name) for name in {*pairs.first, *pairs.second}}
         compared = zip(pairs.first, pairs.second, pairs.target, strict=True)
         return [scores[a] - scores[b] for a, b, target in compared if target != 0.5]
 
-    def _blocks(self, evidence: Sequence[Evidence]) -> list[list[Evidence]]:
-        blocks: list[list[Evidence]] = [[]]
-        uids: set[str] = set()
-        for item in evidence:
-            uids |= mentioned(item)
-            if len(uids) > self.settings.window and blocks[-1]:
-                blocks.append([])
-                uids = mentioned(item)
-            blocks[-1].append(item)
-        return blocks
-
-    def _fit_block(self, evidence: Sequence[Evidence], prior: RewardHead, epoch: int) -> RewardHead:
-        uids = list(dict.fromkeys(uid for item in evidence for uid in sorted(mentioned(item))))
-        if not uids:
+    def _fit_block(self, block: Block, prior: RewardHead, epoch: int) -> RewardHead:
+        if not block.evidence:
             return prior
-        index = {uid: i for i, uid in enumerate(uids)}
-        found = [0.0 if prior.blank else self.score(prior, uid) for uid in uids]
-        offset = torch.tensor(found, dtype=torch.float64)
-        problem = Problem.of(evidence, index, self.settings.rating_weight)
-        alpha = solve(problem, self._gram.of(self._known, uids), offset, self.settings.ridge)
-        return _combine(prior, [self._known[uid] for uid in uids], alpha, self.likeness, epoch)
+        groups = _distinct(block.groups)
+        self._gram.hold(groups, self._known)
+        index = {name: i for i, name in enumerate(name for group in groups for name in group)}
+        offset = torch.tensor(self._scored(prior, list(index)), dtype=torch.float64)
+        alpha = solve(block.evidence, index, self._gram.products, offset, self.settings.ridge, self.settings.rating_weight)
+        used = torch.zeros(len(index), dtype=torch.bool)
+        used[[index[name] for item in block.evidence for name in mentioned(item)]] = True
+        return self._posterior(prior, *self._gram.weighted_sum(alpha, used), epoch)
+
+    def _scored(self, prior: RewardHead, names: Sequence[str]) -> list[float]:
+        if prior is not self._scored_by:
+            self._scored_by, self._scores = prior, {}
+        for name in names:
+            if name not in self._scores:
+                self._scores[name] = self.score(prior, name)
+        return [self._scores[name] for name in names]
+
+    def _posterior(self, prior: RewardHead, new: Tensor, rows: Tensor, sureness: float, epoch: int) -> RewardHead:
+        """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far: `rows` are Σ α f of the tokens `new`."""
+        tokens, where = torch.unique(torch.cat([prior.tokens, new]), sorted=True, return_inverse=True)
+        if self.similarity.shape[1]:
+            weights = self.similarity[tokens] @ (self.similarity[new].T @ rows)
+        else:
+            weights = rows.new_zeros(len(tokens), rows.shape[1])
+        weights.index_add_(0, where[: len(prior.tokens)], prior.weights).index_add_(0, where[len(prior.tokens) :], rows)
+        return RewardHead(epoch, tokens, weights, prior.features, prior.sureness + sureness)
 
 
-def _apply(head: RewardHead, functional: LinearFunctional) -> Tensor:
-    """The functional's value at the head's weights."""
-    if head.blank:
-        return torch.zeros((), dtype=torch.float64)
-    slots, known = lookup(head.tokens, functional.tokens)
-    return ((functional.rows * head.weights[slots].double()).sum(1) * known).sum() + head.sureness * functional.sureness
-
-
-def _combine(prior: RewardHead, functionals: Sequence[LinearFunctional], alpha: Tensor, likeness: Tensor, epoch: int) -> RewardHead:
-    """The prior's weights plus the weighted sum of the functionals' rows, of which tokens that are alike have a share: (I + L Lᵀ) Σ α f."""
-    tokens, where = torch.unique(torch.cat([prior.tokens, *(f.tokens for f in functionals)]), sorted=True, return_inverse=True)
-    weights = torch.zeros(len(tokens), prior.features.width, dtype=torch.float64)
-    owners = torch.repeat_interleave(torch.tensor([len(f.tokens) for f in functionals]))
-    weights.index_add_(0, where[len(prior.tokens) :], torch.cat([f.rows for f in functionals]) * alpha[owners, None])
-    if likeness.shape[1]:
-        vectors = likeness[tokens]
-        weights += vectors @ (vectors.T @ weights)
-    weights.index_add_(0, where[: len(prior.tokens)], prior.weights.double())
-    sureness = prior.sureness + float((alpha * torch.tensor([f.sureness for f in functionals], dtype=torch.float64)).sum())
-    return RewardHead(epoch, tokens, weights.float(), prior.features, sureness)
+def _distinct(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Each name once, where it comes first; groups of no name left out."""
+    seen: set[str] = set()
+    found = []
+    for group in groups:
+        new = tuple(name for name in dict.fromkeys(group) if name not in seen)
+        seen |= {*new}
+        found += [new] if new else []
+    return found

@@ -1,146 +1,228 @@
-"""What judgements speak of, as Ĥ sees it: linear functionals of its weights, and their inner products under the prior.
+"""Sufficient statistics of the fit: scores as linear functionals of the head's weights, and their Gram matrix under the prior covariance I + L Lᵀ.
 
-An answer's score is the mean of A(s, a) over its tokens, a word's reward the sum over the tokens that make it up (human_reward.py). Both are linear
-in the weights, so all that the fit needs of them is a Gram matrix.
+An answer's score is the mean of A(s, a) over its tokens, a word's reward the sum over the tokens that make it up (fit.py). Both are linear in the
+weights: all that the fit needs of them is a Gram matrix, and the head a weighted sum.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import takewhile
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from learners.human_reward.features import Features, Seen
-from learners.human_reward.head import lookup, surer_than_likely
-
-UNIT = 2.0**-40
-"""Sums of several terms are taken in whole multiples of this: their order then changes no bit."""
+from learners.human_reward.head import RewardHead, lookup, sureness_advantage
 
 
 @dataclass(frozen=True)
 class LinearFunctional:
-    """A linear functional of the head's weights: rows for its distinct tokens only, sorted by token."""
+    """A linear functional of the head's weights w, by its factors: Σ_k c_k w[token_k] · x(s[step_k]), and a multiple of the weight of sureness."""
 
-    tokens: Tensor  # (u,) int64
-    rows: Tensor  # (u, f + 1) float64
+    states: Tensor  # (T, f + 1) float32, x(s) of each step
+    steps: Tensor  # (c,) int32, ascending
+    tokens: Tensor  # (c,) int32
+    coefficients: Tensor  # (c,) float32: of the token that was taken, less π_base of those that were likely
     sureness: float = 0.0
-    coefficients: Tensor | None = None  # of a word of m tokens: (m, u) what each of them says of the distinct tokens …
-    states: Tensor | None = None  # … and x(s) of each (m, f + 1): rows = coefficientsᵀ states
 
     @staticmethod
     def of_answer(token_ids: Tensor, seen: Seen, features: Features) -> LinearFunctional:
         """The mean of A over token_ids (T,), in the states `seen` before each token."""
         length = max(1, len(token_ids))
-        said = _Said.of(token_ids, seen)
-        x = features(seen.hidden).double() / length
-        rows = x.new_zeros(len(said.tokens), x.shape[1]).index_add_(0, said.where, said.coefficients[:, None] * x[said.step])
-        return LinearFunctional(said.tokens, rows, float(surer_than_likely(token_ids, seen).double().sum()) / length)
+        return LinearFunctional(
+            features(seen.hidden), *_coefficients(token_ids, seen, 1 / length), float(sureness_advantage(token_ids, seen).double().sum()) / length
+        )
 
     @staticmethod
     def of_word(token_ids: Tensor, seen: Seen, features: Features) -> LinearFunctional:
         """The sum of A over the few token_ids (m,) of a word, without what sureness is worth: of what a person points at the base is never sure."""
-        said = _Said.of(token_ids, seen)
-        places = said.step * len(said.tokens) + said.where
-        flat = torch.zeros(len(token_ids) * len(said.tokens), dtype=torch.float64).index_add_(0, places, said.coefficients)
-        coefficients, x = flat.view(len(token_ids), -1), features(seen.hidden).double()
-        return LinearFunctional(said.tokens, coefficients.T @ x, 0.0, coefficients, x)
+        return LinearFunctional(features(seen.hidden), *_coefficients(token_ids, seen, 1.0))
+
+    def value(self, head: RewardHead) -> float:
+        """At the head's weights."""
+        if head.blank:
+            return 0.0
+        slots, known = lookup(head.tokens, self.tokens.long())
+        products = head.weights[slots].double().mul_(self.states[self.steps]).sum(1)
+        return float((products * self.coefficients * known).sum()) + head.sureness * self.sureness
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Its distinct tokens (u,), sorted, and as coefficients of their weights (u, f + 1) float64."""
+        tokens, where = torch.unique(self.tokens, sorted=True, return_inverse=True)
+        terms = self.states[self.steps].double() * self.coefficients[:, None]
+        return tokens.long(), terms.new_zeros(len(tokens), terms.shape[1]).index_add_(0, where, terms)
 
 
-class _Said(NamedTuple):
-    """A(s, a) of several steps, as coefficients of rewards: 1 of the token that was taken, -π_base of those that were likely beside it."""
-
-    tokens: Tensor  # (u,) distinct, sorted
-    where: Tensor  # (c,) of each coefficient: its token's place among them
-    step: Tensor  # (c,) and its step
-    coefficients: Tensor  # (c,) float64
-
-    @staticmethod
-    def of(token_ids: Tensor, seen: Seen) -> _Said:
-        tokens = torch.cat([token_ids[:, None], seen.likely], 1)
-        coefficients = torch.cat([torch.ones(len(token_ids), 1, dtype=torch.float64), -seen.probabilities.double()], 1)
-        counts = coefficients != 0
-        step = torch.arange(len(token_ids))[:, None].expand_as(tokens)[counts]
-        distinct, where = torch.unique(tokens[counts], sorted=True, return_inverse=True)
-        return _Said(distinct, where, step, coefficients[counts])
+def _coefficients(token_ids: Tensor, seen: Seen, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A(s, a) of several steps as (steps, tokens, coefficients): 1 of the token that was taken, -π_base of those that were likely there."""
+    taken = seen.likely == token_ids[:, None]
+    probabilities = seen.probabilities.double()
+    first = 1.0 - (probabilities * taken).sum(1, keepdim=True)
+    coefficients = scale * torch.cat([first, -probabilities.masked_fill(taken, 0.0)], 1)
+    tokens = torch.cat([token_ids[:, None], seen.likely], 1)
+    counts = coefficients != 0
+    counts[:, 0] = True
+    steps = torch.arange(len(token_ids))[:, None].expand_as(tokens)
+    return steps[counts].int(), tokens[counts].int(), coefficients[counts].float()
 
 
-class Gram:
-    """Inner products of functionals under the prior I + L Lᵀ, kept per name. The bits of an entry do not depend on history.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
-    What a functional says of tokens that are alike, Lᵀ rows, is (e, f + 1) numbers. Of a word only the factors of it are kept: taps are about
-    words, and there are many of them.
+Groups = Sequence[tuple[str, ...]]
+"""Names of the functionals that each judgement brought, judgement by judgement."""
+
+
+class GramBlock:
+    """Gram matrix of the functionals that are solved together, grown a judgement at a time.
+
+    All of its bits are a function of the groups that it holds, in their order: whatever else it held before. Lᵀ f, what a functional says of similar
+    tokens, is e · (f + 1) numbers.
     """
 
-    def __init__(self, width: int, likeness: Tensor) -> None:
-        self._likeness = likeness
-        self._slots: dict[str, int] = {}
-        self._rows = _Stack(width)  # all functionals' rows, one after another
-        self._tokens = _Stack(dtype=torch.int64)
-        self._owners = _Stack(dtype=torch.int64)  # slot of each row
-        self._answers, self._words = _Stack(dtype=torch.int64), _Stack(dtype=torch.int64)  # slots: of each answer, and of each token of a word
-        self._shared = _Stack(likeness.shape[1] * width, dtype=torch.float32)  # Lᵀ rows, of answers
-        self._alike, self._states = (_Stack(n, dtype=torch.float32) for n in (likeness.shape[1], width))  # its factors, of words
-        self._sureness = _Stack()
-        self.products = torch.zeros(0, 0, dtype=torch.float64)
+    def __init__(self, width: int, similarity: Tensor) -> None:
+        """width: f + 1. similarity: (V, e) float32, L; V may be 0."""
+        self._similarity = similarity
+        self._groups: list[tuple[str, ...]] = []
+        self._sizes: list[_Size] = [_Size()]  # after each group
+        self._states = _Stack(width)
+        self._steps, self._tokens, self._owners = (_Stack(dtype=torch.int32) for _ in range(3))  # tokens: places among the distinct ones
+        self._coefficients, self._sureness = _Stack(), _Stack(dtype=torch.float64)
+        self._distinct = _Stack(dtype=torch.int32)  # in the order in which they came
+        self._similar = _Stack(similarity.shape[1] * width)
+        self._place = torch.full((len(similarity),), -1, dtype=torch.int32)  # of each token among the distinct ones
+        self._products = torch.zeros(0, 0, dtype=torch.float64)
 
-    def of(self, functionals: Mapping[str, LinearFunctional], uids: Sequence[str]) -> Tensor:
-        """(n, n) for these names."""
-        for uid in uids:
-            if uid not in self._slots:
-                self._append(uid, functionals[uid])
-        slots = torch.tensor([self._slots[uid] for uid in uids])
-        return self.products[slots][:, slots]
+    def hold(self, groups: Groups, functionals: Mapping[str, LinearFunctional]) -> None:
+        """Make it hold exactly these groups; what it has of them, from the first on, is not computed again."""
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._groups, groups, strict=False)))
+        self._cut(same)
+        for group in groups[same:]:
+            self._append([functionals[name] for name in group])
+            self._groups.append(group)
+            self._sizes.append(
+                _Size(len(self._sureness), len(self._states), len(self._coefficients), len(self._distinct)),
+            )
 
-    def _append(self, uid: str, functional: LinearFunctional) -> None:
-        slot = len(self._slots)
-        self._slots[uid] = slot
-        self._rows.push(functional.rows)
-        self._tokens.push(functional.tokens)
-        self._owners.push(torch.full((len(functional.tokens),), slot))
-        partners, known = lookup(functional.tokens, self._tokens.all)
-        same = known.nonzero()[:, 0]
-        products = (self._rows.all[same] * functional.rows[partners[same]]).sum(1)
-        row = torch.zeros(slot + 1, dtype=torch.float64).index_add_(0, self._owners.all[same], products)
-        if self._likeness.shape[1]:
-            row += UNIT * self._of_alike(slot, functional)
-        self._sureness.push(torch.tensor([functional.sureness], dtype=torch.float64))
-        row += self._sureness.all * functional.sureness
-        if slot == len(self.products):
-            grown = torch.zeros(2 * slot + 64, 2 * slot + 64, dtype=torch.float64)
-            grown[:slot, :slot] = self.products
-            self.products = grown
-        self.products[slot, : slot + 1] = self.products[: slot + 1, slot] = row
+    @property
+    def products(self) -> Tensor:
+        """(n, n) inner products of all functionals, float64."""
+        n = len(self._sureness)
+        return self._products[:n, :n]
 
-    def _of_alike(self, slot: int, functional: LinearFunctional) -> Tensor:
-        """What L Lᵀ adds to the products with all others: (slot + 1,), in units."""
-        units = torch.zeros(slot + 1, dtype=torch.int64)
-        vectors = self._likeness[functional.tokens]
-        if functional.coefficients is None or functional.states is None:
-            self._answers.push(torch.tensor([slot]))
-            self._shared.push((vectors.T @ functional.rows).flatten().float()[None])
-            shared = self._shared.all[-1]
-            for slots, alike, states in zip(*(stack.all.split(64) for stack in (self._words, self._alike, self._states)), strict=True):
-                units.index_add_(0, slots, _in_units((_outer(alike, states) * shared).sum(1)))
-            return units.index_add_(0, self._answers.all, _in_units((self._shared.all * shared).sum(1)))
-        alike, states = (functional.coefficients @ vectors).float(), functional.states.float()
-        self._words.push(torch.full((len(states),), slot))
-        self._alike.push(alike)
-        self._states.push(states)
-        for z, x in zip(alike, states, strict=True):
-            units.index_add_(0, self._words.all, _in_units((self._alike.all * z).sum(1) * (self._states.all * x).sum(1)))
-            units.index_add_(0, self._answers.all, _in_units((self._shared.all * _outer(z[None], x[None])).sum(1)))
-        return units
+    def weighted_sum(self, alpha: Tensor, used: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Σ α f for alpha (n,) over the functionals `used` (n,) bool: their distinct tokens (S,), sorted, rows (S, f + 1) float32, and the part of
+        sureness. Without the prior covariance.
+        """
+        owners = self._owners.all
+        kept = slice(None) if bool(used.all()) else used[owners]
+        distinct, order = torch.sort(self._distinct.all)
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        weights = self._coefficients.all[kept] * alpha.float()[owners[kept]]
+        ranks, order = torch.sort(rank[self._tokens.all[kept]], stable=True)
+        counts = torch.bincount(ranks, minlength=len(distinct))
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
+        steps = self._steps.all[kept][order].long()
+        rows = embedding_bag(steps, self._states.all, offsets, mode="sum", per_sample_weights=weights[order])
+        some = slice(None) if bool((counts > 0).all()) else counts > 0
+        return distinct[some].long(), rows[some], float((alpha * self._sureness.all).sum())
+
+    # --- growing -------------------------------------------------------------------------------------------------------
+
+    def _cut(self, groups: int) -> None:
+        """Keep the first groups."""
+        size = self._sizes[groups]
+        self._place[self._distinct.all[size.distinct :].long()] = -1
+        for stack in (self._sureness, self._similar):
+            stack.cut(size.functionals)
+        for stack in (self._steps, self._tokens, self._owners, self._coefficients):
+            stack.cut(size.coefficients)
+        self._states.cut(size.states)
+        self._distinct.cut(size.distinct)
+        del self._groups[groups:], self._sizes[groups + 1 :]
+
+    def _append(self, functionals: Sequence[LinearFunctional]) -> None:
+        before = len(self._sureness)
+        rows = [each.rows() for each in functionals]
+        for i, (functional, (distinct, _)) in enumerate(zip(functionals, rows, strict=True)):
+            self._know(distinct)
+            self._steps.push(functional.steps + len(self._states))
+            self._tokens.push(self._place[functional.tokens.long()])
+            self._owners.push(torch.full_like(functional.tokens, before + i))
+            self._coefficients.push(functional.coefficients)
+            self._states.push(functional.states)
+            self._sureness.push(torch.tensor([functional.sureness], dtype=torch.float64))
+        new = self._same_tokens(rows) + self._sureness.all[before:, None] * self._sureness.all
+        if self._similarity.shape[1]:
+            shared = torch.stack([(self._similarity[tokens].double().T @ terms).flatten().float() for tokens, terms in rows])
+            self._similar.push(shared)
+            new += (shared @ self._similar.all.T).double()
+        new[:, before:] = (new[:, before:] + new[:, before:].T) / 2
+        self._write(before, new)
+
+    def _know(self, tokens: Tensor) -> None:
+        """Give places to tokens that have none."""
+        if (most := int(tokens.max()) + 1 if len(tokens) else 0) > len(self._place):
+            self._place = torch.cat([self._place, self._place.new_full((most - len(self._place),), -1)])
+        unknown = tokens[self._place[tokens] < 0]
+        first = len(self._distinct)
+        self._place[unknown] = torch.arange(first, first + len(unknown), dtype=torch.int32)
+        self._distinct.push(unknown.int())
+
+    def _same_tokens(self, rows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """What the identity in the prior covariance adds to the products of new functionals with all: (k, n).
+
+        A product of rows is taken only where a step says something of one of their tokens (a sampled dense-dense matrix product).
+        """
+        n, steps = len(self._sureness), len(self._states)
+        column = torch.full((len(self._distinct), len(rows)), -1, dtype=torch.int32)  # of each token in `wanted`, for each new functional
+        first = 0
+        for i, (tokens, _) in enumerate(rows):
+            column[self._place[tokens].long(), i] = torch.arange(first, first + len(tokens), dtype=torch.int32)
+            first += len(tokens)
+        wanted = torch.cat([terms for _, terms in rows]).float()
+        columns = column[self._tokens.all.long()]
+        entry, which = (columns >= 0).nonzero(as_tuple=True)
+        step = self._steps.all[entry].long()
+        ends = torch.bincount(step, minlength=steps).cumsum(0)
+        pattern = torch.sparse_csr_tensor(
+            torch.cat([ends.new_zeros(1), ends]), columns[entry, which].long(), torch.zeros(len(entry)), (steps, len(wanted)), check_invariants=False
+        )
+        products = torch.sparse.sampled_addmm(pattern, self._states.all, wanted.T, beta=0.0).values()
+        terms = (products * self._coefficients.all[entry]).double()
+        found = torch.zeros(len(rows) * n, dtype=torch.float64)
+        return found.index_add_(0, which * n + self._owners.all[entry], terms).view(len(rows), n)
+
+    def _write(self, before: int, new: Tensor) -> None:
+        n = new.shape[1]
+        if n > len(self._products):
+            grown = torch.zeros(n + n // 2 + 64, n + n // 2 + 64, dtype=torch.float64)
+            grown[:before, :before] = self._products[:before, :before]
+            self._products = grown
+        self._products[before:n, :n] = new
+        self._products[:n, before:n] = new.T
+
+
+@dataclass(frozen=True)
+class _Size:
+    functionals: int = 0
+    states: int = 0
+    coefficients: int = 0
+    distinct: int = 0
 
 
 class _Stack:
-    """Rows that grow at the end."""
+    """Rows that grow and shrink at the end."""
 
-    def __init__(self, *shape: int, dtype: torch.dtype = torch.float64) -> None:
-        self._room = torch.zeros(64, *shape, dtype=dtype)
+    def __init__(self, *shape: int, dtype: torch.dtype = torch.float32) -> None:
+        self._room = torch.empty(64, *shape, dtype=dtype)
         self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
 
     @property
     def all(self) -> Tensor:
@@ -149,16 +231,11 @@ class _Stack:
     def push(self, rows: Tensor) -> None:
         before, self._n = self._n, self._n + len(rows)
         if self._n > len(self._room):
-            grown = self._room.new_zeros(2 * self._n, *self._room.shape[1:])
+            grown = self._room.new_empty(self._n + self._n // 2, *self._room.shape[1:])
             grown[:before] = self._room[:before]
             self._room = grown
         self._room[before : self._n] = rows
 
-
-def _outer(alike: Tensor, states: Tensor) -> Tensor:
-    """(m, e), (m, f + 1) -> (m, e · (f + 1))."""
-    return (alike[:, :, None] * states[:, None]).flatten(1)
-
-
-def _in_units(values: Tensor) -> Tensor:
-    return (values.double() / UNIT).round().long()
+    def cut(self, n: int) -> None:
+        """Keep the first n rows."""
+        self._n = min(n, self._n)

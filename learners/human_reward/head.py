@@ -1,10 +1,13 @@
-"""The reward head: Ĥ as of one fit, one row of weights for each token that was said or likely in judged answers."""
+"""The reward head: Ĥ as of one fit, one row of weights for each token that was said or likely in judged answers.
+
+Heads are fitted, kept and restored on the CPU. What is asked about states that lie elsewhere is answered there: `RewardHead.on` is the one place
+where a head crosses to another device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,40 +24,43 @@ class RewardHead:
     weights: Tensor  # (S, f + 1) float32
     features: Features
     sureness: float = 0.0  # u
+    _elsewhere: dict[torch.device, RewardHead] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def empty(features: Features, epoch: int = 0) -> RewardHead:
-        none = torch.zeros(0, dtype=torch.int64, device=features.mean.device)
-        return RewardHead(epoch, none, torch.zeros(0, features.width, device=features.mean.device), features)
+        return RewardHead(epoch, torch.zeros(0, dtype=torch.int64), torch.zeros(0, features.width), features)
 
     @property
     def blank(self) -> bool:
         """Whether it knows nothing."""
         return len(self.tokens) == 0
 
-    def rewards(self, hidden: Tensor) -> Tensor:
-        """w · x(s) of the S known tokens in each state: (…, d) -> (…, S)."""
-        rows, constant = self._of_hidden
-        return hidden.float() @ rows + constant
+    def on(self, device: torch.device) -> RewardHead:
+        """The same head on a device; copied there once."""
+        if device == self.weights.device:
+            return self
+        if device not in self._elsewhere:
+            moved = replace(self, tokens=self.tokens.to(device), weights=self.weights.to(device), features=self.features.to(device))
+            self._elsewhere[device] = moved
+        return self._elsewhere[device]
 
-    @cached_property
-    def _of_hidden(self) -> tuple[Tensor, Tensor]:
-        """w · x as a function of the hidden state itself: (d, S) and (S,)."""
-        rows = self.features.basis @ self.weights[:, :-1].T
-        return rows, self.features.constant * self.weights[:, -1] - self.features.mean @ rows
+    def rewards(self, hidden: Tensor) -> Tensor:
+        """w · x(s) of the S known tokens in each state, on its device: (…, d) -> (…, S)."""
+        head = self.on(hidden.device)
+        return head.features(hidden) @ head.weights.T
 
     def token_rewards(self, seen: Seen, token_ids: Tensor) -> Tensor:
-        """A(s_t, a_t) of taken tokens (…), in the states `seen` before each: their rewards beside what the base would have said there."""
+        """A(s_t, a_t) of taken tokens (…), in the states `seen` before each: their rewards beside what the base would have said there.
+
+        All on one device.
+        """
         if self.blank:
             return torch.zeros(token_ids.shape, device=seen.hidden.device)
-        asked = torch.cat([token_ids[..., None], seen.likely], -1)
-        slots, known = lookup(self.tokens, asked)
-        rewards = (self.weights[slots] @ self.features(seen.hidden)[..., None])[..., 0] * known
+        head = self.on(seen.hidden.device)
+        slots, known = lookup(head.tokens, torch.cat([token_ids[..., None], seen.likely], -1))
+        rewards = (head.weights[slots] @ head.features(seen.hidden)[..., None])[..., 0] * known
         beside = rewards[..., 0] - (seen.probabilities * rewards[..., 1:]).sum(-1)
-        return beside + self.sureness * surer_than_likely(token_ids, seen)
-
-    def to(self, device: torch.device) -> RewardHead:
-        return replace(self, tokens=self.tokens.to(device), weights=self.weights.to(device), features=self.features.to(device))
+        return beside + self.sureness * sureness_advantage(token_ids, seen)
 
     def state(self) -> dict[str, Tensor]:
         """For safetensors: rows, tokens and the features they belong to."""
@@ -83,7 +89,7 @@ def lookup(known: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return slots, known[slots] == tokens
 
 
-def surer_than_likely(token_ids: Tensor, seen: Seen) -> Tensor:
-    """How much surer the base was of these tokens (…) than of what it would have said there, in nats."""
+def sureness_advantage(token_ids: Tensor, seen: Seen) -> Tensor:
+    """How much surer the base was of these tokens (…) than of what it would have said there."""
     sureness = seen.sureness
     return (((token_ids[..., None] == seen.likely).float() - seen.probabilities) * sureness).sum(-1)

@@ -30,10 +30,19 @@ STATE_BYTES = 128e6
 """Memory for the distributions of remembered answers; at large vocabularies states are stepped over to keep to it."""
 
 
+def pooled_nats(kl: Sequence[float], tokens: Sequence[int]) -> float:
+    """Nats per REFERENCE_TOKENS tokens of several answers together: the sum of their KL over the sum of their tokens, not a mean of ratios.
+
+    kl: of each answer, summed over its tokens. tokens: how many it has. 0 where there are none.
+    """
+    return REFERENCE_TOKENS * math.fsum(kl) / max(1, sum(tokens))
+
+
 def state_stride(tokens: int, vocabulary: int) -> int:
     """Of an answer's `tokens` states, every which one to keep: two float32 distributions each."""
     states = max(1, int(STATE_BYTES / (8 * vocabulary * REMEMBERED_ANSWERS)))
     return max(1, -(-tokens // states))
+
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ class _KLCurve:
 
     @staticmethod
     def of(steering: LogitBias, states: _States, temperature: float) -> _KLCurve:
-        tokens = steering.tokens
+        tokens = steering.tokens(states.hidden.device)
         slots, known = lookup(tokens, states.likely)  # a likely token without rows has a column of its own
         rewards, offset = (
             torch.cat([of_rows.scatter_add(1, slots, each * states.sureness * known), each * states.sureness], 1)
@@ -158,13 +167,17 @@ class _KLCurve:
 
     def __call__(self, beta: float) -> float:
         """Nats per token."""
+        return float(self.nats(beta))
+
+    def nats(self, beta: float) -> Tensor:
+        """Nats per token, ()."""
         bias = beta * self.rewards + self.offset
         shift = bias.amax(1, keepdim=True).clamp_min(0)  # the largest exponent is 0: nothing overflows
         weights = self.policy * (bias - shift).exp()
         scale = (-shift[:, 0]).exp()
         mass = self.rest * scale + weights.sum(1)
         moved = (weights * (bias + self.gap)).sum(1) + self.rest_gap * scale
-        return float((moved / mass - mass.log() - shift[:, 0]).mean())
+        return (moved / mass - mass.log() - shift[:, 0]).mean()
 
     def solve(self, nats: float, absorbed_beta: float) -> float:
         """The largest β whose KL is `nats`; 0 if the policy is over with any.

@@ -1,31 +1,35 @@
-"""Ĥ kept fitted to the live judgements: reads lessons, looks at their answers with the base, and fits the head anew each time."""
+"""Ĥ kept fitted to the live judgements: reads lessons, computes the base's states of their answers, and fits the head anew each time.
+
+States are the dear part: one forward for the answers of a set. They are computed while the operator reads (`prepare`), at the commit where that was
+not done (`learn`), and one judgement at a time for those that come from the log (`replay`, `advance`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from learners.feedback.dataset import Feedback, FeedbackDataset, Sample, original_name, written_name
+from learners.feedback.dataset import Feedback, FeedbackDataset, Sample
+from learners.human_reward.evidence import EvidenceBlocks, pairs_of
 from learners.human_reward.features import Features, Seen
-from learners.human_reward.fit import HumanReward
+from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
 from learners.human_reward.head import RewardHead
-from learners.human_reward.likelihood import Evidence, Level, Pairs
 from learners.human_reward.prequential import PrequentialScores, Score
 from learners.protocol import Lesson
-from storage.records import Arm, Correction, Ranking, Tap
+from storage.records import Arm, Ranking, Tap
 
-TAP_REWARD = 10.0
-"""What a tap of 1 says a token is worth, on Ĥ's scale: one tap moves its words about as far as one ranking does."""
-TAP_WEIGHT = 0.003
-"""Of a tap's squared error beside one comparison, for the whole of its credit; chosen on simulated taps (benchmarks/taps.py)."""
-SILENCE_WEIGHT = 0.1 * TAP_WEIGHT
-"""Of one word that passed untapped while silence counted: there are many of them to a tap."""
+TokenIds = tuple[int, ...]
 StatesBefore = Callable[[Sequence[int], Sequence[Sequence[int]]], list[Seen]]
-"""Prompt ids and the ids of some answers to it -> of each answer the T states of the base in which its tokens were chosen."""
+"""Prompt ids and the ids of some answers to it -> of each answer the T states of the base in which its tokens were chosen, on the CPU."""
+PREPARED_ANSWERS = 64
+PREPARED_BYTES = 64e6
+"""Of states that are kept until they are judged."""
+KEPT_BLOCKS = 2
+"""Blocks whose answers' statistics are kept: the newest, and the one before, for undoing across its end."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,21 @@ class Fitted:
 class OnlineHumanReward:
     """Belongs to the generator's thread. `lessons` and the head it returns are immutable and may be handed to others."""
 
-    def __init__(self, book: FeedbackDataset, features: Features, states_before: StatesBefore, likeness: Tensor | None = None) -> None:
-        self._book = book
-        self._states_before = states_before
-        self._human_reward = HumanReward(features, likeness)
+    def __init__(
+        self,
+        dataset: FeedbackDataset,
+        features: Features,
+        states_before: StatesBefore,
+        similarity: Tensor | None = None,
+        settings: HumanRewardSettings | None = None,
+    ) -> None:
+        """features and similarity: see HumanReward."""
+        self._dataset = dataset
+        self._states = _States(states_before)
+        self._human_reward = HumanReward(features, similarity, settings)
+        self._blocks = EvidenceBlocks(self._human_reward.settings.window)
+        self._waiting: set[int] = set()
+        self._unsolved = 0  # judgements whose answers were looked at since the last fit
         self.record = PrequentialScores()
         self.head = RewardHead.empty(features)
         self.lessons = Feedback((), {})
@@ -52,104 +67,156 @@ class OnlineHumanReward:
 
     @property
     def dropped_tokens(self) -> int:
-        """Of prompts that were too long for the context, so far: their beginnings."""
-        return self._book.dropped_tokens
+        """Of prompts that were too long for the context, so far."""
+        return self._dataset.dropped_tokens
+
+    @property
+    def waiting(self) -> int:
+        """Judgements whose answers' states have not been computed: Ĥ does not know them yet."""
+        return len(self._waiting)
+
+    @property
+    def refused(self) -> Mapping[int, str]:
+        """Judgements, by seq, that cannot be used with this model, and why: left out of everything."""
+        return self._dataset.refused
+
+    def prepare(self, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> None:
+        """Compute and remember the states of the answers of a set to one prompt, before they are judged. The order does not matter."""
+        self._states.of(tuple(prompt_ids), tuple(sorted({tuple(ids) for ids in answers if ids})))
 
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
-        samples = self._take(lesson)
-        foreseen = self._examine(lesson)
-        head = self.fit()
-        return Fitted(head, foreseen, "" if samples else _why_nothing(lesson))
+        samples = self._dataset.add(lesson)
+        self._compute(samples)
+        self._waiting.discard(lesson.seq)
+        foreseen = self._foreseen(lesson)
+        return Fitted(self.fit(), foreseen, self._why_nothing(lesson) if not samples else "")
 
     def replay(self, lessons: Sequence[Lesson]) -> None:
-        """Take judgements of the log; call `fit` after the last."""
+        """Read judgements of the log; their answers' states are computed by `advance`."""
         for lesson in lessons:
-            self._take(lesson)
+            if any(sample.name not in self._human_reward for sample in self._dataset.add(lesson)):
+                self._waiting.add(lesson.seq)
+
+    def advance(self) -> bool:
+        """Compute the states of one judgement that waits, the oldest; False where none does. `fit` uses them from then on."""
+        if not self._waiting:
+            return False
+        seq = min(self._waiting)
+        self._compute(self._dataset.samples(seq))
+        self._waiting.discard(seq)
+        self._unsolved += len(self._dataset.samples(seq))
+        if self._unsolved >= self._human_reward.settings.window:  # a block's worth: solve what is complete, and drop its statistics
+            self._solve()
+        return True
 
     def retract(self, seq: int) -> Fitted:
         """Forget a judgement that was undone and fit without it."""
-        known = self._book.remove(seq)
+        known = self._dataset.remove(seq)
+        self._waiting.discard(seq)
         return Fitted(self.fit(), None, "" if known else "it was not known")
 
     def fit(self) -> RewardHead:
-        """The head of all live judgements: a pure function of them, whatever was learned and undone before."""
-        self.lessons = self._book.snapshot()
+        """The head of all live judgements that do not wait: a pure function of them, whatever was learned and undone before."""
         self._epoch += 1
-        self.head = self._solved() or self._begun_anew()
+        self.head = self._finite() or self._begun_anew()
         return self.head
 
-    def _solved(self) -> RewardHead | None:
+    # --- fitting -------------------------------------------------------------------------------------------------------
+
+    def _finite(self) -> RewardHead | None:
         """None where the numbers are none."""
         try:
-            head = self._human_reward.fit(evidence_of(self.lessons), self._epoch)
+            head = self._solve()
         except torch.linalg.LinAlgError:
             return None
-        return head if bool(head.weights.isfinite().all()) else None
+        return head if bool(head.weights.sum().isfinite()) else None
+
+    def _solve(self) -> RewardHead:
+        self.lessons = self._dataset.snapshot()
+        blocks = self._blocks.of(self.lessons)
+        head = self._human_reward.fit_blocks(blocks, self._epoch)
+        self._unsolved = 0
+        self._drop(blocks)
+        return head
+
+    def _drop(self, blocks: Sequence[Block]) -> None:
+        """Keep the statistics of the newest blocks alone; what an undo in an older one asks for anew waits, as if it came from the log."""
+        solved = self._human_reward.solved(blocks)
+        needed = min(solved, len(blocks) - 1) - (KEPT_BLOCKS - 1)
+        self._human_reward.keep({name for block in blocks[max(0, needed) :] for group in block.groups for name in group})
+        missing = {name for block in blocks[solved:] for group in block.groups for name in group if name not in self._human_reward}
+        if missing:
+            self._waiting |= {lesson.seq for lesson in self.lessons.lessons if any(s.name in missing for s in self.lessons.read[lesson.seq])}
 
     def _begun_anew(self) -> RewardHead:
-        """Forget what was computed, look at the log again, and know nothing where that does not help."""
+        """Forget all that was computed. The newest block is looked at again at once, the others wait; know nothing where that does not help."""
         self.resets += 1
-        self._human_reward = HumanReward(self._human_reward.features, self._human_reward.likeness)
-        for sample in self.lessons.samples.values():
-            self._look_at(sample, self._states_before(sample.prompt_ids, [sample.token_ids])[0])
-        return self._solved() or RewardHead.empty(self._human_reward.features, self._epoch)
+        self._human_reward = HumanReward(self._human_reward.features, self._human_reward.similarity, self._human_reward.settings)
+        self._states.clear()
+        newest = {name for group in self._blocks.of(self.lessons)[-1].groups for name in group}
+        for lesson in self.lessons.lessons:
+            samples = self.lessons.read[lesson.seq]
+            if any(sample.name in newest for sample in samples):
+                self._compute(samples)
+        return self._finite() or RewardHead.empty(self._human_reward.features, self._epoch)
 
-    def _take(self, lesson: Lesson) -> tuple[Sample, ...]:
-        samples = self._book.add(lesson)
-        unseen = [sample for sample in samples if sample.name not in self._human_reward]
-        for (prompt_ids, token_ids), same in groupby(unseen, key=lambda sample: (sample.prompt_ids, sample.token_ids)):
-            (seen,) = self._states_before(prompt_ids, [token_ids])
-            for sample in same:
-                self._look_at(sample, seen)
-        return samples
+    # --- states --------------------------------------------------------------------------------------------------------
 
-    def _look_at(self, sample: Sample, seen: Seen) -> None:
-        if sample.word and sample.span:
-            self._human_reward.add_word(sample.name, sample.token_ids, seen, sample.span)
-        else:
-            self._human_reward.add_answer(sample.name, sample.token_ids, seen, sample.span)
+    def _compute(self, samples: Sequence[Sample]) -> None:
+        """The statistics of those that are not known."""
+        for sample in samples:
+            if sample.name in self._human_reward:
+                continue
+            batch = sample.batch or (sample.token_ids,)
+            seen = self._states.of(sample.prompt_ids, batch)[batch.index(sample.token_ids)]
+            if sample.word and sample.span:
+                self._human_reward.add_word(sample.name, sample.token_ids, seen, sample.span)
+            else:
+                self._human_reward.add_answer(sample.name, sample.token_ids, seen, sample.span)
 
-    def _examine(self, lesson: Lesson) -> Score | None:
+    def _foreseen(self, lesson: Lesson) -> Score | None:
         """How well Ĥ foresaw a ranking."""
-        if not isinstance(lesson.judgement, Ranking):
+        if not isinstance(lesson.judgement, Ranking) or lesson.seq in self.refused:
             return None
-        pairs = _pairs(lesson, self._book.snapshot())
+        pairs = pairs_of(lesson, Feedback((lesson,), {lesson.seq: self._dataset.samples(lesson.seq)}))
         if pairs is None:
             return None
         self.record, score = self.record.add(lesson.seq, self._human_reward.margins(self.head, pairs))
         return score
 
-
-def evidence_of(lessons: Feedback) -> list[Evidence]:
-    """Rankings and corrections as pairs, ratings as centred levels, taps and silence as a level for each word, in the order of the log."""
-    levels = {seq: Level(name, score) for seq, name, score in lessons.levels()}
-    found: list[Evidence] = []
-    for lesson in lessons.lessons:
-        if isinstance(tap := lesson.judgement, Tap):
-            found += [Level(sample.name, TAP_REWARD * tap.value * trust, TAP_WEIGHT * share) for sample, share, trust in lessons.tapped(lesson)]
-        elif isinstance(lesson.judgement, Arm):
-            found += [Level(sample.name, 0.0, SILENCE_WEIGHT) for sample in lessons.silent(lesson)]
-        elif (item := _pairs(lesson, lessons) or levels.get(lesson.seq)) is not None:
-            found.append(item)
-    return found
+    def _why_nothing(self, lesson: Lesson) -> str:
+        if lesson.seq in self.refused:
+            return self.refused[lesson.seq]
+        if isinstance(lesson.judgement, Tap):
+            return "the tap came before the words that it could be about"
+        if isinstance(lesson.judgement, Arm):
+            return "no word was there long enough for silence to mean anything"
+        return "none of its answers has any words"
 
 
-def _why_nothing(lesson: Lesson) -> str:
-    if isinstance(lesson.judgement, Tap):
-        return "the tap came before the words that it could be about"
-    if isinstance(lesson.judgement, Arm):
-        return "no word was there long enough for silence to mean anything"
-    return "none of its answers has any words"
+class _States:
+    """States of sets of answers, those asked for last."""
 
+    def __init__(self, states_before: StatesBefore) -> None:
+        self._states_before = states_before
+        self._kept: OrderedDict[tuple[TokenIds, tuple[TokenIds, ...]], list[Seen]] = OrderedDict()
 
-def _pairs(lesson: Lesson, lessons: Feedback) -> Pairs | None:
-    judgement = lesson.judgement
-    if isinstance(judgement, Ranking):
-        known = [answer.uid for answer in lesson.answers if answer.uid in lessons.samples]
-        ranks = {uid: judgement.ranks[uid] for uid in known if uid in judgement.ranks}
-        pairs = Pairs.of_ranks(ranks, [uid for uid in known if uid not in ranks])
-        return pairs if pairs.first else None
-    if isinstance(judgement, Correction) and original_name(lesson.seq) in lessons.samples:
-        return Pairs.of_ranks({written_name(lesson.seq): 1, original_name(lesson.seq): 2})
-    return None
+    def of(self, prompt_ids: TokenIds, answers: tuple[TokenIds, ...]) -> list[Seen]:
+        """Of distinct answers in canonical order, computed together: their bits depend on the set."""
+        if not answers:
+            return []
+        key = prompt_ids, answers
+        if key not in self._kept:
+            self._kept[key] = self._states_before(prompt_ids, answers)
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and self._too_many():
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+    def _too_many(self) -> bool:
+        seen = [each for some in self._kept.values() for each in some]
+        return len(seen) > PREPARED_ANSWERS or sum(tensor.nbytes for each in seen for tensor in each) > PREPARED_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from learners.model.chat_format import Renderer
 from learners.model.checkpoint import Hashes
 from learners.model.lora import LoraSettings, adapter_tree
+from learners.model.memory import MemoryBudget
 from learners.model.replicas import distinct_bytes, replicate
 from storage.records import Message
 
@@ -61,6 +63,11 @@ class Backbone:
         """Whether answers are turns of a chat; else they continue the prompt."""
         return self.renderer.chat_template
 
+    @cached_property
+    def memory_budget(self) -> MemoryBudget:
+        """How much goes into one forward."""
+        return MemoryBudget.of(self)
+
     def tree(self) -> nn.Module:
         """A replica without an adapter."""
         return replicate(self.model)
@@ -69,12 +76,24 @@ class Backbone:
         """A replica with a LoRA that changes nothing yet."""
         return adapter_tree(self.model, settings or LoraSettings(), seed)
 
+    def adapter_trees(self, n: int, settings: LoraSettings | None = None, seed: int = 0) -> list[nn.Module]:
+        """So many at once: PEFT takes a second for each of some hundred layers, a copy does not."""
+        first = self.adapter_tree(settings, seed)
+        return [first, *(replicate(first, self.model) for _ in range(n - 1))]
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Prompt ids, never empty; see `fit_prompt` for long ones."""
+        """Prompt ids, never empty; see `fit` for long ones. Raises PromptError."""
         return self.renderer.encode(messages)
 
+    def fit(self, messages: Sequence[Message], answer_tokens: int) -> tuple[list[int], int]:
+        """Prompt ids that leave room for an answer of so many tokens, and how many were dropped. Raises PromptError.
+
+        An answer that may be longer than the context leaves the prompt one id.
+        """
+        return self.renderer.fit(messages, max(1, self.context - answer_tokens))
+
     def encode_completion(self, text: str) -> list[int]:
-        """Ids of a whole answer, closed by an end token if the model has one."""
+        """Ids of a whole answer, closed by an end token if the model has one. Raises PromptError."""
         return self.renderer.encode_completion(text)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -2,6 +2,8 @@
 
 With a chat template, an answer is the assistant's turn. Without one, the model only continues: the answer is whatever follows the prompt's last
 character, so its text keeps a leading space, and prompt + text reads right.
+
+Whatever text comes in, what comes out are ids that the model has, or a PromptError that says in one line why there are none.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Sequence
-from itertools import pairwise
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
 from typing import Any
 
 from storage.records import Message
@@ -18,17 +21,24 @@ from storage.records import Message
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the bytes of a character that is not complete yet."""
 
+GAP = " … "
+"""Stands in a message for what was cut out of its middle."""
+
 _ANCHOR = ":"
 """One character that merges with nothing and is no byte token: an answer is read as if it stood behind it."""
 _SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
 """What stands for a special token that somebody wrote, while the template is applied: two noncharacters."""
 
 
+class PromptError(ValueError):
+    """A conversation or an answer that this model cannot take; says why in one line."""
+
+
 class Renderer:
     """A tokenizer with the conventions of its model. `vocabulary` is the number of logits, which may differ from the tokenizer's size."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, configured_eos: Sequence[int] = ()) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer, self._vocabulary = tokenizer, vocabulary
         self.chat_template = bool(tokenizer.chat_template)
         self._lock = threading.Lock()  # a fast tokenizer keeps its options: two threads would change them under each other
         special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -51,10 +61,13 @@ class Renderer:
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Prompt ids, never empty. Without a chat template: the contents, joined by newlines.
 
-        What is written in a message is text: `<|im_end|>` in it does not end the turn.
+        What is written in a message is text: `<|im_end|>` in it does not end the turn. A lone surrogate is read as U+FFFD. Where the template
+        refuses the conversation as it is, the system message moves into the first user turn, or turns of one role that follow each other become
+        one, or both. Raises PromptError where that does not help either.
         """
+        messages = [Message(m.role, without_surrogates(m.content)) for m in messages]
         if not self.chat_template:
-            return self._opened("\n".join(m.content for m in messages))
+            return self._known(self._opened("\n".join(m.content for m in messages)))
         shielded, said = self._shield(messages)
         ids: list[int] = []
         for i, part in enumerate(_SHIELD.split(self._templated(shielded))):
@@ -62,6 +75,49 @@ class Renderer:
                 ids += self._literal(said[_number(part)])
             elif part:
                 ids += self._ids(part, special=True)
+        return self._known(ids or self._opened(""))
+
+    def fit(self, messages: Sequence[Message], room: int) -> tuple[list[int], int]:
+        """Prompt ids, at most `room` (1 or more), and how many were dropped for that. Raises PromptError.
+
+        With a chat template whole turns go, the oldest first, down to the newest that the user wrote; that one is cut in its middle if it must be;
+        the system message stays. What is still too long, and every prompt of a model without a template, keeps its first id and its last ones.
+        """
+        ids = self.encode(messages)
+        if len(ids) <= room or not self.chat_template:
+            return fit_prompt(ids, room, 0)
+        try:
+            kept = self._fit_turns(messages, room)
+        except PromptError:  # it takes the whole conversation, and not a part of it
+            kept = None
+        kept = kept or fit_prompt(ids, room, 0)[0]
+        return kept, max(1, len(ids) - len(kept))
+
+    def _fit_turns(self, messages: Sequence[Message], room: int) -> list[int] | None:
+        system = [m for m in messages if m.role == "system"]
+        turns = [m for m in messages if m.role != "system"]
+        starts = [i for i, m in enumerate(turns) if m.role == "user"][1:] or [len(turns) - 1]
+        fitting = bisect_left(starts, True, key=lambda i: len(self.encode([*system, *turns[i:]])) <= room)
+        if fitting < len(starts):
+            return self.encode([*system, *turns[starts[fitting] :]])
+        return self._fit_middle(system, turns[starts[-1] :], room) if turns else None
+
+    def _fit_middle(self, system: Sequence[Message], turns: Sequence[Message], room: int) -> list[int] | None:
+        """The newest user turn (and what follows it) with as much of both its ends as fits; None where not even the rest does."""
+        first, *rest = turns
+
+        def cut(removed: int) -> list[int]:
+            kept = len(first.content) - removed
+            content = first.content[: (kept + 1) // 2] + GAP + first.content[len(first.content) - kept // 2 :]
+            return self.encode([*system, Message(first.role, content), *rest])
+
+        fewest = bisect_left(range(len(first.content) + 1), True, key=lambda removed: len(cut(removed)) <= room)
+        return cut(fewest) if fewest <= len(first.content) else None
+
+    def _known(self, ids: list[int]) -> list[int]:
+        """A tokenizer may have tokens that its model has no row for."""
+        if any(not 0 <= i < self._vocabulary for i in ids):
+            raise PromptError("its tokenizer gives tokens that the model does not have")
         return ids
 
     def _shield(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
@@ -72,12 +128,14 @@ class Renderer:
         return [Message(m.role, self._special.sub(lambda found: signs.get(found[0], ""), p)) for m, p in zip(messages, plain)], said
 
     def _templated(self, messages: Sequence[Message]) -> str:
-        from jinja2.exceptions import TemplateError
-
-        try:
-            return self._apply(messages)
-        except TemplateError:
-            return self._apply(without_system(messages))  # some templates refuse a system turn
+        refused: Exception | None = None
+        for attempt in _readings(messages):
+            try:
+                return self._apply(attempt)
+            except Exception as error:  # a template is a program: what it raises may be anything
+                refused = refused or error
+        line = next((line.strip() for line in str(refused).splitlines() if line.strip()), type(refused).__name__)
+        raise PromptError(f"the model's chat template refuses the conversation: {line}")
 
     def _apply(self, messages: Sequence[Message], prompt: bool = True) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
@@ -105,10 +163,11 @@ class Renderer:
     def encode_completion(self, text: str) -> list[int]:
         """Ids of a whole answer, closed by the end token if the model has one.
 
-        Without a chat template `text` goes right behind the prompt's last character: see `continued` for text written by hand.
+        Without a chat template `text` goes right behind the prompt's last character: see `continued` for text written by hand. Raises PromptError.
         """
+        text = without_surrogates(text)
         ids = self._continuation(text) if self._anchor else self._literal(text)
-        return ids if self.eos_id is None else [*ids, self.eos_id]
+        return self._known(ids if self.eos_id is None else [*ids, self.eos_id])
 
     def _continuation(self, text: str) -> list[int]:
         """Ids of `text` in the middle of a line: some tokenizers put a space before whatever they encode."""
@@ -151,6 +210,28 @@ class Renderer:
 
 def _number(sign: str) -> int:
     return (ord(sign[0]) - 0xFDD0) * 16 + ord(sign[1]) - 0xFDE0
+
+
+def _readings(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """The conversation as it is, then as a stricter template may take it."""
+    yield messages
+    yield without_system(messages)  # some templates refuse a system turn
+    yield merged(messages)  # many want user and assistant to alternate
+    yield merged(without_system(messages))
+
+
+def merged(messages: Sequence[Message]) -> list[Message]:
+    """Turns of one role that follow each other as one turn, a blank line between them."""
+    return [Message(role, "\n\n".join(m.content for m in turns)) for role, turns in groupby(messages, key=lambda m: m.role)]
+
+
+def without_surrogates(text: str) -> str:
+    """Pairs of surrogates joined, and U+FFFD for a lone one: no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def without_system(messages: Sequence[Message]) -> list[Message]:

@@ -1,12 +1,19 @@
-"""One forward of a module tree: logits, and the states that enter the LM head."""
+"""Forwards of a module tree: its body gives the states that enter the LM head, its LM head gives logits; both at once for decoding.
+
+At a vocabulary of 150,000 the logits of one position take more memory than its state does in all layers of a small model together, so whatever
+trains or scores runs the body alone, and the LM head on as many positions at a time as `LMHead.positions` says.
+"""
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from learners.model.replicas import ENTERING
+from learners.model.memory import positions_at_once
+from learners.model.replicas import ENTERING, FIRST_POSITION
 
 
 class Output(NamedTuple):
@@ -24,30 +31,110 @@ def forward(
     past_key_values: Any = None,
     keep: int | None = None,
 ) -> Output:
-    """One forward of a tree of a `Backbone`.
+    """One forward of a tree of a `Backbone`, LM head included.
 
     input_ids: (B, T). attention_mask: (B, past + T), 1 on real tokens, which padding may precede or follow; None is all ones. past_key_values: a
     DynamicCache, which grows in place; None keeps no cache. keep: logits and states for that many last positions only.
     """
     model = causal_model(tree)
-    length = input_ids.shape[1]
+    output = _run(model, input_ids, attention_mask, past_key_values, keep or 0)
+    hidden = model.get_output_embeddings().__dict__.pop(ENTERING)
+    n = keep or input_ids.shape[1]
+    return Output(output.logits[:, -n:].float(), hidden[:, -n:].float(), past_key_values)
+
+
+def states(tree: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None) -> Tensor:
+    """The states (B, T, d), float32, that enter the LM head, which runs on the very first of them alone; arguments as in `forward`."""
+    model = causal_model(tree)
+    head = model.get_output_embeddings()
+    head.__dict__[FIRST_POSITION] = True
+    try:
+        _run(model, input_ids, attention_mask, past_key_values, 0)
+        return head.__dict__[ENTERING].float()
+    finally:
+        head.__dict__.pop(FIRST_POSITION)
+        head.__dict__.pop(ENTERING, None)
+
+
+def _run(model: Any, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, keep: int) -> Any:
     positions = None
     if attention_mask is not None:
-        positions = (attention_mask.cumsum(-1)[:, -length:] - 1).clamp_min(0)
-    output = model(
+        positions = (attention_mask.cumsum(-1)[:, -input_ids.shape[1] :] - 1).clamp_min(0)
+    return model(
         input_ids=input_ids,
         attention_mask=attention_mask,
         position_ids=positions,
         past_key_values=past_key_values,
         use_cache=past_key_values is not None,
-        logits_to_keep=keep or 0,
+        logits_to_keep=keep,
     )
-    hidden = model.get_output_embeddings().__dict__.pop(ENTERING)
-    n = keep or length
-    return Output(output.logits[:, -n:].float(), hidden[:, -n:].float(), past_key_values)
+
+
+class LMHead:
+    """The LM head of a tree and whatever its model does to the logits after it (soft-capping, scaling), without the model's body.
+
+    It is the model's own forward over a body that returns the given states, so it is right for every family.
+    """
+
+    def __init__(self, tree: nn.Module) -> None:
+        model = causal_model(tree)
+        self._head = model.get_output_embeddings()
+        self._forward, self._body = type(model).forward, _GivenStates()
+        if model.base_model_prefix not in model._modules:
+            raise TypeError(f"{type(model).__name__} does not say which of its modules is its body")
+        self._shell = copy.copy(model)
+        self._shell._modules = {name: module for name, module in model._modules.items() if name != model.base_model_prefix}
+        self._shell.__dict__[model.base_model_prefix] = self._body
+        self._dtype = self._head.weight.dtype
+        self.positions = positions_at_once(self._head.weight.shape[0])
+        """How many states to give it at once."""
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """States (n, d) -> logits (n, V) float32; gradients flow into the states."""
+        self._body.states = hidden[None].to(self._dtype)
+        try:
+            output = self._forward(self._shell, input_ids=hidden.new_zeros((1, len(hidden)), dtype=torch.int64), use_cache=False)
+            return output.logits[0].float()
+        finally:
+            self._body.states = None
+            self._head.__dict__.pop(ENTERING, None)
+
+
+class _GivenStates:
+    """In the place of a model's body."""
+
+    states: Tensor | None = None
+
+    def __call__(self, *arguments: Any, **named: Any) -> _BodyOutput:
+        return _BodyOutput(self.states)
+
+    def __getattr__(self, name: str) -> _GivenStates:
+        """OPT's forward calls `self.model.decoder`."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+
+class _BodyOutput(tuple[Any]):
+    """The states, and None for whatever else a family's body may give."""
+
+    def __new__(cls, states: Tensor | None) -> _BodyOutput:
+        return super().__new__(cls, (states,))
+
+    @property
+    def last_hidden_state(self) -> Any:
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        return None
 
 
 def causal_model(tree: nn.Module) -> Any:
     """The language model inside a tree, past PEFT's wrapper."""
     wrapper: Any = tree._modules.get("base_model")  # PEFT's; transformers' models have no such module
     return tree if wrapper is None else wrapper.model
+
+
+def device_of(tree: nn.Module) -> torch.device:
+    """Where a tree computes."""
+    return next(tree.parameters()).device

@@ -36,7 +36,7 @@ class Inspection(Struct, frozen=True):
     model: ModelInspection | None = None
 
 
-def survey(model: str | None, quantize: str) -> Inspection:
+def inspect_machine(model: str | None, quantize: str) -> Inspection:
     """Never raises: what is wrong is among the problems."""
     problems: list[str] = []
     try:
@@ -80,4 +80,4 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
 
 
 if __name__ == "__main__":
-    print(msgspec.json.encode(survey(*[*sys.argv[1:3], None, "auto"][:2])).decode())  # type: ignore[arg-type]
+    print(msgspec.json.encode(inspect_machine(*[*sys.argv[1:3], None, "auto"][:2])).decode())  # type: ignore[arg-type]

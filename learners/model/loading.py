@@ -39,6 +39,7 @@ def load_backbone(
     place = choose_device(device)
     report = Progress(progress)
     report("libraries")
+    _import_bitsandbytes()
     with _quiet():
         directory = find_checkpoint(model, report)
         files = check_weights(directory)
@@ -143,6 +144,18 @@ def _as_list(ids: int | list[int] | None) -> list[int]:
 
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _import_bitsandbytes() -> None:
+    """PEFT imports it for every model. It hands some of its fallbacks to `torch.compile` as it is imported, which alone imports the compiler, for
+    seconds; without it they run as they are written, which is also what bitsandbytes does where compiling fails."""
+    compiler = torch.compile
+    torch.compile = lambda model=None, **options: model if model is not None else lambda function: function  # type: ignore[assignment, misc]
+    try:
+        with contextlib.suppress(ImportError):
+            import bitsandbytes  # noqa: F401
+    finally:
+        torch.compile = compiler
 
 
 @contextlib.contextmanager

@@ -15,15 +15,19 @@ from torch import Tensor, nn
 
 ENTERING = "_entering_head"
 """Where the LM head of a tree keeps the tensor that last entered it, until `forward` takes it."""
+FIRST_POSITION = "_first_position"
+"""While it stands there, the head computes the first position of the first row alone."""
 
 
-def replicate(model: nn.Module) -> nn.Module:
-    """Another tree of modules over the same tensors; hooks are copied too. No extra memory."""
+def replicate(tree: nn.Module, base: nn.Module | None = None) -> nn.Module:
+    """Another tree of modules over the tensors of `base`, which are all of the tree's own unless it carries an adapter; hooks are copied too. What
+    is not the base's is copied."""
+    model = tree if base is None else base
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     for module in model.modules():
         for state in _quantization_states(module):
             memo[id(state)] = state
-    return copy.deepcopy(model, memo)
+    return copy.deepcopy(tree, memo)
 
 
 def freeze(model: nn.Module) -> None:
@@ -42,8 +46,9 @@ def watch_head(model: nn.Module) -> None:
     head.register_forward_pre_hook(_remember)  # type: ignore[union-attr]
 
 
-def _remember(head: nn.Module, arguments: tuple[Any, ...]) -> None:
+def _remember(head: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
     head.__dict__[ENTERING] = arguments[0]  # past nn.Module.__setattr__, which is slow and keeps books
+    return (arguments[0][:1, :1], *arguments[1:]) if FIRST_POSITION in head.__dict__ else None
 
 
 def distinct_bytes(*modules: nn.Module) -> int:
@@ -100,8 +105,8 @@ class _DequantizedLinear(torch.autograd.Function):
 
 
 def _dequantized(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """int8 (out, in) with row maxima (out,) -> float (out, in)."""
-    return weight.to(dtype).mul_((scale / 127.0).to(dtype).unsqueeze(1))
+    """int8 (out, in) with row maxima (out,) -> float (out, in), rounded once: a rounded scale would shift whole rows."""
+    return torch.mul(weight, (scale.float() / 127.0).unsqueeze(1)).to(dtype)
 
 
 def dequantize_in_forward(model: nn.Module) -> None:

@@ -116,10 +116,11 @@ def _draw(batch: _Batch, steer: SteeringBias | None, ended: dict[str, StopReason
     tokens = _inverse_cdf(probabilities, batch.uniforms())
     columns = [tokens.double(), *(t.gather(1, tokens[:, None])[:, 0].double() for t in (logprobs, unbiased))]
     if at_base is not logprobs:
-        columns.append((probabilities * (logprobs - at_base)).sum(1).double())
+        nats = torch.where(probabilities == 0, 0.0, probabilities * (logprobs - at_base))  # what cannot be drawn costs nothing, also at -inf
+        columns.append(nats.sum(1).double())
     ids, acted, plain, *kl = torch.stack(columns).tolist()  # the step's only wait for the device
-    nats = kl[0] if kl else [0.0] * len(ids)
-    return Step(batch.uids, [int(i) for i in ids], acted, plain, nats, state, base, policy, ended)
+    spent = kl[0] if kl else [0.0] * len(ids)
+    return Step(batch.uids, [int(i) for i in ids], acted, plain, spent, state, base, policy, ended)
 
 
 def _inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:

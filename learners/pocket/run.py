@@ -56,7 +56,7 @@ def rate_share(progress: float) -> float:
     return max(0.01, min(1.0, progress / 0.02, (1 - progress) / 0.4))
 
 
-class Run:
+class PocketRun:
     """A model in training, and everything that a checkpoint of it holds."""
 
     def __init__(self, recipe: Recipe, device: torch.device, tokenizer: Any, compiled: bool = False) -> None:
@@ -121,12 +121,12 @@ class Run:
         self.steps, self.tokens, self.seconds = state.steps, state.tokens, state.seconds
 
 
-def open_run(recipe: Recipe, work: Path, device: torch.device, compiled: bool = False) -> Run:
+def open_run(recipe: Recipe, work: Path, device: torch.device, compiled: bool = False) -> PocketRun:
     """The run of this work directory where there is one, else a new one. Raises TrainingError when the one there is another."""
     found = load_run(work, recipe.identity())
     if found is None:
-        return Run(recipe, device, train_tokenizer(islice(chats(recipe.seed), TOKENIZER_CHATS), recipe.vocabulary), compiled)
+        return PocketRun(recipe, device, train_tokenizer(islice(chats(recipe.seed), TOKENIZER_CHATS), recipe.vocabulary), compiled)
     state, tokenizer = found
-    run = Run(recipe, device, tokenizer, compiled)
+    run = PocketRun(recipe, device, tokenizer, compiled)
     run.restore(state)
     return run

@@ -24,14 +24,14 @@ from learners.pocket.card import Training, read_card, write_card
 from learners.pocket.corpus import corpus_hash
 from learners.pocket.measuring import measure
 from learners.pocket.model import write_weights
-from learners.pocket.run import Recipe, Run, open_run
+from learners.pocket.run import PocketRun, Recipe, open_run
 from learners.pocket.saving import TrainingError
 
 SAVE_SECONDS = 60.0
 REPORT_SECONDS = 10.0
 
 
-def train(run: Run, work: Path, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False) -> bool:
+def train(run: PocketRun, work: Path, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False) -> bool:
     """Until the recipe's end; whether it was reached. The run is saved every minute, and when it ends or is stopped."""
     saved = told = time.monotonic()
     tokens = run.tokens
@@ -48,7 +48,7 @@ def train(run: Run, work: Path, say: Callable[[str], None], stopped: Callable[[]
     return run.progress >= 1
 
 
-def _report(run: Run, loss: float, speed: float) -> str:
+def _report(run: PocketRun, loss: float, speed: float) -> str:
     left = (run.recipe.tokens - run.tokens) / speed / 60
     if run.recipe.minutes:
         left = min(left, run.recipe.minutes - run.seconds / 60)

@@ -14,13 +14,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from learners.model.forward import forward
-from learners.rlhf import losses, ops
+from learners.model.batches import TokenIds, pad_answers
+from learners.model.forward import LMHead, device_of
+from learners.model.memory import MemoryBudget
+from learners.model.shared_prompts import states_before
+from learners.rlhf import ops
+from learners.rlhf.distributions import Logits, forward_kl
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.stats import StepStats
 
-TeacherLogits = Callable[[ops.Padded], Tensor]
-"""Prompts and answers -> the teacher's next-token logits before each answer token, (B, R, V)."""
+Teacher = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Logits]
+"""Prompts and answers -> the teacher's next-token logits before each of the answers' tokens, one answer after the other."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class DistillSettings:
 
     learning_rate: float = 3e-4  # of the LoRA at width 2,000 (ops.rate_for_width) …
     highest_rate: float = 1.5e-3  # … and at any width: beyond it the smallest models overshoot the budget
-    microbatch: int = 8  # answers in one forward; fewer when they are long
+    microbatch: int = 8  # answers in one forward; fewer where memory is short
     adam: AdamSettings = field(default_factory=AdamSettings)
 
 
@@ -47,17 +51,18 @@ class Distill:
     def __init__(
         self,
         tree: nn.Module,
-        teacher: TeacherLogits,
+        teacher: Teacher,
         width: int,
         settings: DistillSettings | None = None,
         pause: Callable[[], None] = lambda: None,
+        memory: MemoryBudget | None = None,
     ) -> None:
         """`width` is the model's hidden size; `pause` is called between forwards, to let others compute."""
         self.tree, self.teacher = tree, teacher
         self.settings, self.pause = settings or DistillSettings(), pause
+        self.memory, self._head = memory or MemoryBudget.of_tree(tree), LMHead(tree)
         rate = min(ops.rate_for_width(self.settings.learning_rate, width), self.settings.highest_rate)
         parameters = [p for p in tree.parameters() if p.requires_grad]
-        self._device = parameters[0].device
         self._optimizer = Optimizer(parameters, rate, self.settings.adam)
 
     def step(self, batch: DistillBatch) -> StepStats:
@@ -71,11 +76,10 @@ class Distill:
         self._optimizer.clear()
         rate = self._optimizer.learning_rate
         total = 0.0
-        rows = ops.answers_per_forward(self.settings.microbatch, max(map(len, batch.answers)))
-        for start in range(0, len(batch.answers), rows):
-            part = slice(start, start + rows)
-            padded = ops.pad(batch.prompts[part], batch.answers[part], self._device)
-            loss = self._loss(padded, tokens)
+        for part in self.memory.parts(batch.prompts, batch.answers, gradients=True, most=self.settings.microbatch):
+            if not any(batch.answers[i] for i in part):
+                continue
+            loss = self._loss([batch.prompts[i] for i in part], [batch.answers[i] for i in part]) / tokens
             loss.backward()
             total += loss.item()
             self.pause()
@@ -87,9 +91,10 @@ class Distill:
         """Forget the optimizer's state: other weights have been loaded into the tree."""
         self._optimizer.reset()
 
-    def _loss(self, padded: ops.Padded, tokens: int) -> Tensor:
+    def _loss(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+        """Nats from teacher to adapter, summed over the answers' tokens."""
         with torch.no_grad():
-            wanted = self.teacher(padded)
+            wanted = self.teacher(prompts, answers)
         self.pause()
-        output = forward(self.tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
-        return losses.forward_kl(output.logits[:, :-1], wanted, padded.answer_mask, tokens)
+        _, mask = pad_answers(answers, device_of(self.tree))
+        return forward_kl(self._head, states_before(self.tree, prompts, answers)[mask], wanted).sum()

@@ -1,11 +1,11 @@
 """What the stages minimise, as pure functions of scores, log-probabilities and values.
 
 From Bradley and Terry 1952 and Ouyang et al. 2022 (InstructGPT: all C(K,2) pairs of a ranking are one batch element), Schulman et al. 2017
-(PPO: clipped policy and value losses) and Hinton et al. 2015 (distillation from a whole distribution). What differs: rankings may have
-ties, which pull two scores together, and may be partial: answers left out lose to those mentioned and are not compared with each other.
+(PPO: clipped policy and value losses). What differs: rankings may have ties, which pull two scores together, and may be partial: answers left out
+lose to those mentioned and are not compared with each other.
 
-Notation as in `ops`: B answers, R answer tokens, V vocabulary. `count` is the number of tokens of the whole minibatch when a loss is summed
-over several forwards; without it a loss is the mean over its own tokens.
+Notation as in `ops`: B answers, R answer tokens. `count` is the number of tokens of the whole minibatch when a loss is summed over several forwards;
+without it a loss is the mean over its own tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from learners.rlhf.ops import exact_kl, masked_mean, token_logprobs
+from learners.rlhf.ops import masked_mean
 
 # --- reward models ---------------------------------------------------------------------------------------------------
 
@@ -62,19 +62,6 @@ def squared_error(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 # --- policies --------------------------------------------------------------------------------------------------------
-
-
-def token_nll(logits: Tensor, token_ids: Tensor, mask: Tensor, count: float | None = None) -> Tensor:
-    """Negative log-likelihood per token of given answers: logits (B, R, V), token_ids and mask (B, R) -> (). The mask may be weights."""
-    return -masked_mean(token_logprobs(logits, token_ids), mask, count)
-
-
-def forward_kl(logits: Tensor, target_logits: Tensor, mask: Tensor, count: float | None = None) -> Tensor:
-    """KL(target || policy) in nats per token over the whole vocabulary: logits, target_logits (B, R, V), mask (B, R) -> ().
-
-    The gradient flows into `logits` only. Source: Hinton et al. 2015, at temperature 1.
-    """
-    return masked_mean(exact_kl(target_logits.detach(), logits), mask, count)
 
 
 class PolicyLoss(NamedTuple):

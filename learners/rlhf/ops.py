@@ -1,112 +1,18 @@
-"""The arithmetic of learning from rewards, as pure functions: batches, log-probabilities, KL, rewards, advantages, schedules.
+"""The arithmetic of learning from rewards, as pure functions: KL estimates, masked statistics, rewards, advantages, schedules.
 
 From Ziegler et al. 2019 (Fine-Tuning Language Models from Human Preferences: the KL reward, its adaptive coefficient, whitening) and
-Schulman et al. 2016 (generalised advantage estimation). What differs: everything is masked per token, log-probabilities are taken in
-float32 a chunk of positions at a time, and the score is put on an answer's last token (its end-of-sequence token if it has one), not after it.
+Schulman et al. 2016 (generalised advantage estimation). What differs: everything is masked per token, and the score is put
+on an answer's last token (its end-of-sequence token if it has one), not after it.
 
-Notation: B answers, P prompt tokens, R answer tokens, V vocabulary; masks are boolean and True on an answer's own tokens.
+Notation: B answers, R answer tokens; masks are boolean and True on an answer's own tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-CHUNK = 256
-"""Positions whose float32 distributions are held at once."""
-POSITIONS = 2048
-"""Positions whose logits one training forward may give: at a vocabulary of 150,000 they take 1.2 GB in float32."""
-
-
-# --- batches ---------------------------------------------------------------------------------------------------------
-
-
-class Padded(NamedTuple):
-    """Prompts padded on the left, answers on the right, so that every answer begins in column P."""
-
-    input_ids: Tensor  # (B, P + R) int64, 0 at padding
-    attention_mask: Tensor  # (B, P + R) int64, 0 at padding
-    answer_ids: Tensor  # (B, R) int64, 0 at padding
-    answer_mask: Tensor  # (B, R) bool
-
-    @property
-    def keep(self) -> int:
-        """How many last positions a forward must return: R + 1, of which [:, :-1] predict the answer and [:, 1:] have read it."""
-        return self.answer_ids.shape[1] + 1
-
-    def rows(self, chosen: Tensor | slice) -> Padded:
-        """Some of the answers, at the width of all."""
-        return Padded(*(field[chosen] for field in self))
-
-
-def pad(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Padded:
-    """Assemble token lists into one batch. An empty answer has an empty mask.
-
-    Raises ValueError without answers, when the two differ in number, or for an empty prompt (nothing would predict its first token).
-    """
-    if not prompts or len(prompts) != len(answers):
-        raise ValueError(f"{len(prompts)} prompts for {len(answers)} answers")
-    if any(len(prompt) == 0 for prompt in prompts):
-        raise ValueError("a prompt is empty")
-    widest, longest = max(map(len, prompts)), max(1, *map(len, answers))
-    ids = torch.zeros(len(prompts), widest + longest, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        row = slice(widest - len(prompt), widest + len(answer))
-        ids[i, row] = torch.tensor([*prompt, *answer], dtype=torch.int64)
-        mask[i, row] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    return Padded(ids, mask, ids[:, widest:], mask[:, widest:].bool())
-
-
-def answers_per_forward(most: int, longest: int) -> int:
-    """How many answers of up to `longest` tokens go into one training forward: at least one."""
-    return max(1, min(most, POSITIONS // (longest + 1)))
-
-
-# --- distributions over the next token -------------------------------------------------------------------------------
-
-
-def token_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0, chunk: int = CHUNK) -> Tensor:
-    """Log-probability of each taken token: logits (…, V), token_ids (…) -> (…) float32.
-
-    The taken logit minus the log of the partition function: no (…, V) tensor of log-probabilities is made.
-    """
-    flat, taken = logits.flatten(0, -2), token_ids.flatten()
-    parts = []
-    for rows, ids in zip(flat.split(chunk), taken.split(chunk), strict=True):
-        scaled = rows.float() / temperature if temperature != 1.0 else rows.float()
-        parts.append(scaled.gather(1, ids[:, None])[:, 0] - scaled.logsumexp(1))
-    return torch.cat(parts).view(token_ids.shape)
-
-
-def entropy(logits: Tensor, temperature: float = 1.0, chunk: int = CHUNK) -> Tensor:
-    """Entropy in nats of each next-token distribution: (…, V) -> (…) float32."""
-    parts = []
-    for rows in logits.flatten(0, -2).split(chunk):
-        logprobs = (rows.float() / temperature).log_softmax(1)
-        parts.append(-_expected(logprobs, logprobs))
-    return torch.cat(parts).view(logits.shape[:-1])
-
-
-def exact_kl(logits: Tensor, reference_logits: Tensor, temperature: float = 1.0, chunk: int = CHUNK) -> Tensor:
-    """KL(p || q) in nats of whole next-token distributions, p from `logits`: (…, V), (…, V) -> (…) float32."""
-    parts = []
-    pairs = zip(logits.flatten(0, -2).split(chunk), reference_logits.flatten(0, -2).split(chunk), strict=True)
-    for rows, reference_rows in pairs:
-        logprobs = (rows.float() / temperature).log_softmax(1)
-        reference_logprobs = (reference_rows.float() / temperature).log_softmax(1)
-        parts.append(_expected(logprobs, logprobs - reference_logprobs))
-    return torch.cat(parts).view(logits.shape[:-1])
-
-
-def _expected(logprobs: Tensor, values: Tensor) -> Tensor:
-    """Mean of values under a distribution, (…, V) -> (…): impossible tokens count 0 even where the value is infinite; NaN stays NaN."""
-    probabilities = logprobs.exp()
-    return torch.where(probabilities == 0, 0.0, probabilities * values).sum(-1)
+# --- estimates of KL from drawn tokens --------------------------------------------------------------------------------
 
 
 def kl_k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:

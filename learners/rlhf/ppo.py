@@ -9,6 +9,7 @@ differs:
   learned from a few dozen answers are rough, and must not pull at the policy.
 - Log-probabilities before the update come from the very forwards that the update makes (same rows, padding and kernels), not from
   sampling, so the ratio is exactly 1 and the approximate KL exactly 0 until the first optimizer step.
+- Answers are shuffled by whole prompts: a forward computes the prompt of its answers once.
 - Scores may come per token. The score of a whole answer goes on its last token, not after it, and is credited to all tokens alike
   (λ = 1): that is the better choice while the value head knows little.
 - An answer that ran into the length limit is not punished unless asked for, and one that was stopped never is.
@@ -26,9 +27,12 @@ from torch import Tensor, nn
 
 from learners.feedback.tap_advantages import Tapped
 from learners.model.base import Backbone
-from learners.model.forward import forward
+from learners.model.batches import pad_answers, unflatten
+from learners.model.forward import LMHead
 from learners.model.sampling import Row, decode
+from learners.model.shared_prompts import states_before
 from learners.rlhf import losses, ops
+from learners.rlhf.distributions import compare, token_logprobs
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.stats import StepStats
 from storage.records import Sampling, StopReason
@@ -46,7 +50,7 @@ class PPOSettings:
     value_rate: float = 0.1  # about how far one step may move a value; Adam's rate is this over the width
     epochs: int = 2  # passes over the rollouts (4 in Ziegler et al. 2019: no better here, and slower)
     minibatch: int = 16  # answers in one optimizer step
-    microbatch: int = 8  # answers in one forward; fewer when they are long
+    microbatch: int = 8  # answers in one forward; fewer where memory is short
     clip: float = 0.2  # of the probability ratio (Schulman et al. 2017)
     value_clip: float = 0.2  # of a value's change; presumes scores of unit size
     gamma: float = 1.0  # discount (Ziegler et al. 2019)
@@ -99,6 +103,7 @@ class PPO:
         self._random = torch.Generator().manual_seed(seed)
         parameters = [p for p in policy.parameters() if p.requires_grad]
         self._device = parameters[0].device
+        self._head = LMHead(policy)
         self.value_head = nn.Linear(backbone.width, 1, device=self._device, dtype=torch.float32)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -127,8 +132,7 @@ class PPO:
         logprobs: list[list[float]] = [[] for _ in rows]
         stops: dict[str, StopReason] = {}
         backbone = self.backbone
-        steps = decode(self.policy, rows, self.sampling, backbone.eos_ids, backbone.pad_id)
-        for step in steps:
+        for step in decode(self.policy, rows, self.sampling, backbone.eos_ids, backbone.pad_id):
             for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
                 ids[int(uid)].append(int(token))
                 logprobs[int(uid)].append(float(logprob))
@@ -147,22 +151,17 @@ class PPO:
         `tapped` are answers that a person praised and blamed, as advantages of single tokens: they pull in every optimizer step. Raises
         ValueError when the reward has not the answers' shape or is not finite, or on fewer than two tokens.
         """
-        batch = ops.pad(rollouts.prompts, rollouts.answers, self._device)
-        mask = batch.answer_mask
-        order = torch.randperm(len(mask), generator=self._random).to(self._device)
-        parts = order.split(ops.answers_per_forward(self.settings.microbatch, mask.shape[1]))  # the rows of each forward, the same in every epoch
-        before = self._look(batch, parts)
-        rewards = self._rewards(rollouts, mask)
-        lam = self.settings.lam if rewards.dim() == 2 else self.settings.lam_whole
-        shares = self._shares(rewards, rollouts, mask)
-        log_ratios = ops.kl_k1(before.logprobs, before.reference_logprobs)
-        penalised = ops.per_token_rewards(shares, log_ratios, mask, self.kl_coefficient)
-        advantages, returns = ops.generalised_advantages(penalised, before.values, mask, self.settings.gamma, lam)
-        advantages = ops.masked_whiten(advantages, mask)
-        experience = _Experience(batch, before.logprobs, before.values, advantages, returns)
-        updates = self._update([experience.rows(rows) for rows in parts], self._praise(tapped))
-        stats = self._stats(rollouts, before, experience, shares, updates)
-        self._adapt_kl_coefficient(before, len(mask))
+        parts = self._parts(rollouts)  # the answers of each forward, the same in every epoch
+        trajectory = self._trajectory(rollouts, parts)
+        score, lam = self._score(rollouts, trajectory.mask)
+        log_ratios = ops.kl_k1(trajectory.old_logprobs, trajectory.ref_logprobs)
+        rewards = ops.per_token_rewards(score, log_ratios, trajectory.mask, self.kl_coefficient)
+        advantages, returns = ops.generalised_advantages(rewards, trajectory.values, trajectory.mask, self.settings.gamma, lam)
+        advantages = ops.masked_whiten(advantages, trajectory.mask)
+        microbatches = [_microbatch(rollouts, trajectory, advantages, returns, part) for part in parts]
+        updates = self._update(microbatches, self._tapped(tapped))
+        stats = self._stats(rollouts, trajectory, returns, score, updates)
+        self._adapt_kl_coefficient(trajectory)
         return stats
 
     def reset_optimizer(self) -> None:
@@ -182,38 +181,50 @@ class PPO:
             parameter.copy_(state[name])
         self.kl_coefficient, self._kl_target = state["kl"].tolist()
 
-    # --- before the update -------------------------------------------------------------------------------------------
+    # --- trajectories and rewards --------------------------------------------------------------------------------------
 
-    def _look(self, batch: ops.Padded, parts: Sequence[Tensor]) -> _Before:
+    def _parts(self, rollouts: Rollouts) -> list[list[int]]:
+        """The answers in random order, those to one prompt beside each other, as many to a forward as may be."""
+        prompts = list(dict.fromkeys(rollouts.prompts))
+        place = dict(zip(prompts, torch.randperm(len(prompts), generator=self._random).tolist(), strict=True))
+        order = sorted(torch.randperm(len(rollouts.answers), generator=self._random).tolist(), key=lambda i: place[rollouts.prompts[i]])
+        parts = self.backbone.memory_budget.parts(
+            [rollouts.prompts[i] for i in order], [rollouts.answers[i] for i in order], gradients=True, most=self.settings.microbatch
+        )
+        return [[order[i] for i in part] for part in parts]
+
+    def _trajectory(self, rollouts: Rollouts, parts: Sequence[Sequence[int]]) -> Trajectory:
         """What policy, value head and reference say of the rollouts. The policy's forward keeps its graph, as in the update."""
-        before = _Before(*(torch.zeros_like(batch.answer_mask, dtype=torch.float32) for _ in _Before._fields))
-        for rows in parts:
-            padded = batch.rows(rows)
-            logits, logprobs, values = self._evaluate(padded)
+        _, mask = pad_answers(rollouts.answers, self._device)
+        trajectory = Trajectory(mask, *(torch.zeros(mask.shape, device=self._device) for _ in Trajectory._fields[1:]))
+        for part in parts:
+            prompts, answers = [rollouts.prompts[i] for i in part], [rollouts.answers[i] for i in part]
+            ids, of_part = pad_answers(answers, self._device)
+            hidden = states_before(self.policy, prompts, answers).detach()
             with torch.no_grad():
-                output = forward(self.reference, padded.input_ids, padded.attention_mask, keep=padded.keep)
-                reference, temperature = output.logits[:, :-1], self.sampling.temperature
-                found = _Before(
-                    logprobs.detach(),
-                    ops.token_logprobs(reference, padded.answer_ids, temperature),
-                    values.detach(),
-                    ops.exact_kl(logits, reference, temperature),
-                    ops.entropy(logits, temperature),
-                )
-            for whole, part in zip(before, found, strict=True):
-                whole[rows] = part * padded.answer_mask
+                ref_hidden = states_before(self.reference, prompts, answers)
+                found = compare(self._head, hidden[of_part], ref_hidden[of_part], ids[of_part], self.sampling.temperature)
+                columns = (found.logprobs, found.ref_logprobs, self._values(hidden)[of_part], found.kl, found.entropy)
+            for whole, values in zip(trajectory[1:], columns, strict=True):
+                whole[part, : of_part.shape[1]] = unflatten(values, of_part)
             self.pause()
-        return before
+        return trajectory
 
-    def _evaluate(self, padded: ops.Padded) -> tuple[Tensor, Tensor, Tensor]:
-        """The policy's logits (B, R, V), log-probabilities of the taken tokens (B, R) and values of the states before them (B, R)."""
-        output = forward(self.policy, padded.input_ids, padded.attention_mask, keep=padded.keep)
-        logits, states = output.logits[:, :-1], output.hidden[:, :-1].detach()
-        logprobs = ops.token_logprobs(logits, padded.answer_ids, self.sampling.temperature)
-        unit = states * torch.rsqrt(states.square().mean(-1, keepdim=True) + 1e-6)
-        return logits, logprobs, self.value_head(unit)[..., 0]
+    def _values(self, hidden: Tensor) -> Tensor:
+        """Of states (…, d), scaled to unit size: (…). No gradient flows into the states."""
+        hidden = hidden.detach()
+        return self.value_head(hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + 1e-6))[..., 0]
 
-    def _rewards(self, rollouts: Rollouts, mask: Tensor) -> Tensor:
+    def _score(self, rollouts: Rollouts, mask: Tensor) -> tuple[Tensor, float]:
+        """The reward as each token's share of it (B, R), less what a missing end of sequence costs; and the λ that goes with it."""
+        rewards = self._reward(rollouts, mask)
+        whole = rewards.dim() == 1
+        shares = ops.on_last_token(rewards, mask) if whole else rewards * mask
+        cut_off = torch.tensor([stop == "length" for stop in rollouts.stops], device=self._device)
+        shares = shares - ops.on_last_token(cut_off * self.settings.missing_eos_penalty, mask)
+        return shares, self.settings.lam_whole if whole else self.settings.lam
+
+    def _reward(self, rollouts: Rollouts, mask: Tensor) -> Tensor:
         """What the reward says, (B,) or (B, R), checked."""
         rewards = self.reward(rollouts.prompts, rollouts.answers).to(self._device, torch.float32)
         if rewards.shape not in (mask.shape, mask.shape[:1]):
@@ -222,48 +233,59 @@ class PPO:
             raise ValueError("a reward is not finite")
         return rewards
 
-    def _shares(self, rewards: Tensor, rollouts: Rollouts, mask: Tensor) -> Tensor:
-        """The reward as shares per token (B, R), less what a missing end of sequence costs."""
-        shares = rewards * mask if rewards.dim() == 2 else ops.on_last_token(rewards, mask)
-        cut_off = torch.tensor([stop == "length" for stop in rollouts.stops], device=self._device)
-        return shares - ops.on_last_token(cut_off * self.settings.missing_eos_penalty, mask)
-
-    def _praise(self, tapped: Tapped | None) -> _Praise | None:
-        """Tapped answers as the policy sees them before the update."""
+    def _tapped(self, tapped: Tapped | None) -> list[_Microbatch]:
+        """Tapped answers as the policy sees them before the update, masked to the tokens that taps were about."""
         if tapped is None:
-            return None
-        batch = ops.pad(tapped.prompts, tapped.answers, self._device)
-        advantages = torch.zeros_like(batch.answer_mask, dtype=torch.float32)
-        for row, values in zip(advantages, tapped.advantages, strict=True):
+            return []
+        parts = self.backbone.memory_budget.parts(tapped.prompts, tapped.answers, gradients=True)
+        return [self._tapped_part(tapped, part) for part in parts]
+
+    def _tapped_part(self, tapped: Tapped, part: Sequence[int]) -> _Microbatch:
+        prompts, answers = tuple(tapped.prompts[i] for i in part), tuple(tapped.answers[i] for i in part)
+        _, mask = pad_answers(answers, self._device)
+        advantages = torch.zeros(mask.shape, device=self._device)
+        for row, i in zip(advantages, part, strict=True):
+            values = tapped.advantages[i]
             row[: len(values)] = torch.tensor(values, device=self._device)
         with torch.no_grad():
-            _, logprobs, _ = self._evaluate(batch)
-        return _Praise(batch, logprobs, advantages)
+            old_logprobs, _ = self._evaluate(prompts, answers)
+        nothing = torch.zeros_like(advantages)
+        return _Microbatch(prompts, answers, mask & (advantages != 0), old_logprobs, nothing, advantages, nothing)
 
     # --- the update --------------------------------------------------------------------------------------------------
 
-    def _update(self, parts: Sequence[_Experience], praise: _Praise | None) -> list[_Update]:
+    def _update(self, microbatches: Sequence[_Microbatch], tapped: Sequence[_Microbatch]) -> list[_Update]:
         """Optimizer steps over shuffled minibatches, until the epochs are over or the policy has moved far enough."""
         updates: list[_Update] = []
-        forwards_per_step = max(1, self.settings.minibatch // len(parts[0].advantages))
         for _ in range(self.settings.epochs):
-            shuffled = torch.randperm(len(parts), generator=self._random)
-            for chosen in shuffled.split(forwards_per_step):
-                updates.append(self._minibatch([parts[i] for i in chosen], praise))
+            for chosen in self._minibatches(microbatches):
+                updates.append(self._minibatch(chosen, tapped))
                 if not updates[-1].applied:
                     return updates
         return updates
 
-    def _minibatch(self, parts: Sequence[_Experience], praise: _Praise | None) -> _Update:
+    def _minibatches(self, microbatches: Sequence[_Microbatch]) -> list[list[_Microbatch]]:
+        """In random order, as many to an optimizer step as its number of answers allows, at least one."""
+        found: list[list[_Microbatch]] = []
+        room = 0
+        for i in torch.randperm(len(microbatches), generator=self._random).tolist():
+            size = len(microbatches[i].answers)
+            if not found or size > room:
+                found.append([])
+                room = self.settings.minibatch
+            found[-1].append(microbatches[i])
+            room -= size
+        return found
+
+    def _minibatch(self, microbatches: Sequence[_Microbatch], tapped: Sequence[_Microbatch]) -> _Update:
         """One optimizer step, its gradient gathered over several forwards; left out when the policy has moved too far."""
         self._clear()
-        tokens = sum(int(part.batch.answer_mask.sum()) for part in parts)
+        tokens = sum(int(each.mask.sum()) for each in microbatches)
         sums = torch.zeros(5, device=self._device)
-        for part in parts:
-            sums += self._backward(part, tokens)
+        for each in microbatches:
+            sums += self._backward(each, tokens)
             self.pause()
-        if praise is not None:
-            self._backward_praise(praise)
+        self._backward_tapped(tapped)
         policy_loss, value_loss, ratio, approx_kl, clip_fraction = (sums / tokens).tolist()
         applied = approx_kl <= self.settings.step_kl
         norm = 0.0
@@ -277,55 +299,56 @@ class PPO:
         self._policy_optimizer.clear()
         self._value_optimizer.clear()
 
-    def _backward(self, part: _Experience, tokens: int) -> Tensor:
+    def _evaluate(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
+        """The policy's log-probabilities of the taken tokens and the values of the states before them: (B, R) each, 0 beyond the answers."""
+        ids, mask = pad_answers(answers, self._device)
+        hidden = states_before(self.policy, prompts, answers)
+        logprobs = token_logprobs(self._head, hidden[mask], ids[mask], self.sampling.temperature)
+        return unflatten(logprobs, mask), self._values(hidden) * mask
+
+    def _backward(self, part: _Microbatch, tokens: int) -> Tensor:
         """Add the gradient of the mean loss over `tokens`; sums over tokens of the five figures of an update, (5,)."""
-        settings, mask = self.settings, part.batch.answer_mask
-        _, logprobs, values = self._evaluate(part.batch)
-        policy = losses.clipped_policy_loss(logprobs, part.logprobs, part.advantages, mask, settings.clip, count=1)
-        value = losses.clipped_value_loss(values, part.values, part.returns, mask, settings.value_clip, count=1)
+        settings, mask = self.settings, part.mask
+        logprobs, values = self._evaluate(part.prompts, part.answers)
+        policy = losses.clipped_policy_loss(logprobs, part.old_logprobs, part.advantages, mask, settings.clip, count=1)
+        value = losses.clipped_value_loss(values, part.old_values, part.returns, mask, settings.value_clip, count=1)
         ((settings.policy_loss_weight * policy.loss + value) / tokens).backward()
         with torch.no_grad():
             ratio = (policy.ratio * mask).sum()
-            approx_kl = (ops.kl_k3(part.logprobs, logprobs) * mask).sum()
+            approx_kl = (ops.kl_k3(part.old_logprobs, logprobs) * mask).sum()
             return torch.stack([policy.loss, value, ratio, approx_kl, policy.clip_fraction])
 
-    def _backward_praise(self, praise: _Praise) -> None:
+    def _backward_tapped(self, tapped: Sequence[_Microbatch]) -> None:
         """Add the gradient of the mean clipped surrogate over the tokens that taps were about."""
-        about = (praise.advantages != 0).float() * praise.batch.answer_mask
-        _, logprobs, _ = self._evaluate(praise.batch)
-        loss = losses.clipped_policy_loss(logprobs, praise.logprobs, praise.advantages, about, self.settings.clip).loss
-        (self.settings.tap_weight * self.settings.policy_loss_weight * loss).backward()
-        self.pause()
+        tokens = sum(int(part.mask.sum()) for part in tapped)
+        for part in tapped:
+            logprobs, _ = self._evaluate(part.prompts, part.answers)
+            loss = losses.clipped_policy_loss(logprobs, part.old_logprobs, part.advantages, part.mask, self.settings.clip, max(1, tokens)).loss
+            (self.settings.tap_weight * self.settings.policy_loss_weight * loss).backward()
+            self.pause()
 
     # --- after the update --------------------------------------------------------------------------------------------
 
-    def _adapt_kl_coefficient(self, before: _Before, answers: int) -> None:
-        kl = float(before.kl.sum()) / answers
+    def _adapt_kl_coefficient(self, trajectory: Trajectory) -> None:
+        answers = len(trajectory.mask)
+        kl = float(trajectory.kl.sum()) / answers
         self.kl_coefficient = ops.adapted_kl_coefficient(self.kl_coefficient, kl, self.kl_target, answers, self.settings.kl_horizon)
 
-    def _stats(
-        self,
-        rollouts: Rollouts,
-        before: _Before,
-        experience: _Experience,
-        shares: Tensor,
-        updates: Sequence[_Update],
-    ) -> StepStats:
-        mask = experience.batch.answer_mask
-        answers, tokens = len(mask), int(mask.sum())
+    def _stats(self, rollouts: Rollouts, trajectory: Trajectory, returns: Tensor, score: Tensor, updates: Sequence[_Update]) -> StepStats:
+        answers, tokens = len(trajectory.mask), int(trajectory.mask.sum())
         return StepStats(
             loss=fmean(u.policy_loss for u in updates),
             grad_norm=updates[0].grad_norm,
             tokens=tokens,
-            reward=float(shares.sum()) / answers,
-            kl=float(before.kl.sum()) / answers,
+            reward=float(score.sum()) / answers,
+            kl=float(trajectory.kl.sum()) / answers,
             kl_coefficient=self.kl_coefficient,
             approx_kl=updates[-1].approx_kl,
             ratio=updates[0].ratio,
             clip_fraction=fmean(u.clip_fraction for u in updates),
-            entropy=float(before.entropy.sum()) / tokens,
+            entropy=float(trajectory.entropy.sum()) / tokens,
             value_loss=fmean(u.value_loss for u in updates),
-            explained_variance=float(ops.explained_variance(experience.values, experience.returns, mask)),
+            explained_variance=float(ops.explained_variance(trajectory.values, returns, trajectory.mask)),
             length=tokens / answers,
             no_eos=sum(stop == "length" for stop in rollouts.stops) / answers,
             learning_rate=self._policy_optimizer.learning_rate,
@@ -335,35 +358,34 @@ class PPO:
         return int(torch.randint(2**62, (), generator=self._random))
 
 
-class _Before(NamedTuple):
+class Trajectory(NamedTuple):
     """The rollouts as the trees see them before the update: (B, R) each, 0 outside the mask."""
 
-    logprobs: Tensor
-    reference_logprobs: Tensor
+    mask: Tensor  # bool
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
     values: Tensor
     kl: Tensor  # exact, policy against reference
     entropy: Tensor
 
 
-class _Experience(NamedTuple):
-    """Rollouts with all that the update needs: (B, R) each."""
+class _Microbatch(NamedTuple):
+    """The answers of one forward with all that the update needs: (B, R) each."""
 
-    batch: ops.Padded
-    logprobs: Tensor
-    values: Tensor
-    advantages: Tensor  # whitened over all rollouts
+    prompts: tuple[TokenIds, ...]
+    answers: tuple[TokenIds, ...]
+    mask: Tensor  # bool, the tokens that count
+    old_logprobs: Tensor
+    old_values: Tensor
+    advantages: Tensor  # of rollouts whitened over all of them; of taps as they are
     returns: Tensor
 
-    def rows(self, chosen: Tensor) -> _Experience:
-        return _Experience(self.batch.rows(chosen), *(field[chosen] for field in self[1:]))
 
-
-class _Praise(NamedTuple):
-    """Tapped answers with what the update needs: (B, R) each."""
-
-    batch: ops.Padded
-    logprobs: Tensor
-    advantages: Tensor  # not whitened: 0 is what nobody said anything about
+def _microbatch(rollouts: Rollouts, trajectory: Trajectory, advantages: Tensor, returns: Tensor, part: Sequence[int]) -> _Microbatch:
+    answers = tuple(rollouts.answers[i] for i in part)
+    longest = max(1, *map(len, answers))
+    fields = (trajectory.mask, trajectory.old_logprobs, trajectory.values, advantages, returns)
+    return _Microbatch(tuple(rollouts.prompts[i] for i in part), answers, *(field[part, :longest] for field in fields))
 
 
 class _Update(NamedTuple):

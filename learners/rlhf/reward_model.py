@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from learners.feedback.samples import Comparison, Scored
-from learners.model.forward import forward
+from learners.model.batches import pad_answers
+from learners.model.memory import MemoryBudget
+from learners.model.shared_prompts import states_after
 from learners.rlhf import losses, ops
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.stats import StepStats
@@ -31,7 +33,7 @@ class RewardSettings:
     learning_rate: float = 1e-4  # of LoRA and head at width 2,000 (ops.rate_for_width)
     centring_weight: float = 0.01  # of the mean squared score beside one ranking (Eisenstein et al. 2023)
     rating_weight: float = 1.0  # of the squared error of one rating beside one ranking
-    microbatch: int = 32  # answers in one forward, fewer when they are long; those of one ranking stay together
+    microbatch: int = 32  # answers in one forward, fewer where memory is short
     adam: AdamSettings = field(default_factory=AdamSettings)
 
 
@@ -45,9 +47,11 @@ class RewardModel:
         settings: RewardSettings | None = None,
         seed: int = 0,
         pause: Callable[[], None] = lambda: None,
+        memory: MemoryBudget | None = None,
     ) -> None:
         """`width` is the model's hidden size; `pause` is called between forwards, to let others compute."""
         self.tree, self.settings, self.pause = tree, settings or RewardSettings(), pause
+        self.memory = memory or MemoryBudget.of_tree(tree)
         self._lora = {name: p for name, p in tree.named_parameters() if p.requires_grad}
         self._device = next(iter(self._lora.values())).device
         self.head = _drawn_head(width, seed).to(self._device)
@@ -66,10 +70,8 @@ class RewardModel:
         rate = self._optimizer.learning_rate
         total, right, pairs, tokens = 0.0, 0, 0, 0
         for items in self._microbatches(batch):
-            scores = self._raw_scores(items)
-            loss = torch.stack([self._loss(item, s) for item, s in zip(items, scores, strict=True)]).sum() / len(batch)
-            loss.backward()
-            total += loss.item()
+            loss, scores = self._backward(items, len(batch))
+            total += loss
             for item, s in zip(items, scores, strict=True):
                 found = _right_order(item, s)
                 right, pairs = right + found[0], pairs + found[1]
@@ -82,13 +84,13 @@ class RewardModel:
     @torch.no_grad()
     def token_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Normalised reward after each token, (B, R) float32, 0 beyond an answer's end. Their mean is the answer's score."""
-        padded = ops.pad(prompts, answers, self._device)
-        parts, size = [], ops.answers_per_forward(self.settings.microbatch, padded.keep - 1)
-        for start in range(0, len(prompts), size):
-            rows = padded.rows(slice(start, start + size))
-            parts.append((self.gain * self._raw_rewards(rows) + self.bias) * rows.answer_mask)
+        _, mask = pad_answers(answers, self._device)
+        rewards = torch.zeros(mask.shape, device=self._device)
+        for part in self._parts(prompts, answers, gradients=False):
+            raw, of_part = self._raw_rewards([prompts[i] for i in part], [answers[i] for i in part])
+            rewards[part, : raw.shape[1]] = (self.gain * raw + self.bias) * of_part
             self.pause()
-        return torch.cat(parts)
+        return rewards
 
     def token_shares(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Each token's share of its answer's score, (B, R): they add up to the score. What PPO takes as its reward."""
@@ -142,31 +144,67 @@ class RewardModel:
         """Forget the optimizer's state: other weights have been loaded into the tree."""
         self._optimizer.reset()
 
+    # --- the gradient ------------------------------------------------------------------------------------------------
+
     def _microbatches(self, batch: Sequence[Comparison | Scored]) -> Iterator[list[Comparison | Scored]]:
-        longest = max(len(answer) for item in batch for answer in _answers(item))
-        room = size = ops.answers_per_forward(self.settings.microbatch, longest)
+        """Items whose answers go into one forward; an item that does not fit stands alone."""
         items: list[Comparison | Scored] = []
         for item in batch:
-            if items and room < len(_answers(item)):
+            if items and not self._fit([*items, item]):
                 yield items
-                items, room = [], size
+                items = []
             items.append(item)
-            room -= len(_answers(item))
         yield items
 
-    def _raw_scores(self, items: Sequence[Comparison | Scored]) -> list[Tensor]:
-        """Scores as learned, one tensor (K,) for each item."""
-        answers = [answer for item in items for answer in _answers(item)]
-        prompts = [item.prompt_ids for item in items for _ in _answers(item)]
-        padded = ops.pad(prompts, answers, self._device)
-        rewards = self._raw_rewards(padded) * padded.answer_mask
-        scores = rewards.sum(1) / padded.answer_mask.sum(1).clamp_min(1)
-        return list(scores.split([len(_answers(item)) for item in items]))
+    def _fit(self, items: Sequence[Comparison | Scored]) -> bool:
+        prompts, answers = _sequences(items)
+        return len(answers) <= self.settings.microbatch and self.memory.fits(prompts, answers, gradients=True)
 
-    def _raw_rewards(self, padded: ops.Padded) -> Tensor:
-        """(B, R) of the states that have read each answer token."""
-        output = forward(self.tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
-        return self.head(output.hidden[:, 1:])[..., 0]
+    def _backward(self, items: Sequence[Comparison | Scored], count: int) -> tuple[float, list[Tensor]]:
+        """Add the gradient of these items' share of the mean loss over `count`; that share, and the raw scores (K,) of each item."""
+        prompts, answers = _sequences(items)
+        if self._fit(items):
+            scores = self._raw_scores(prompts, answers)
+            loss, by_item = self._losses(items, scores)
+            (loss / count).backward()
+            return float(loss.detach()) / count, by_item
+        return self._backward_in_parts(items, prompts, answers, count)
+
+    def _backward_in_parts(
+        self, items: Sequence[Comparison | Scored], prompts: Sequence[TokenIds], answers: Sequence[TokenIds], count: int
+    ) -> tuple[float, list[Tensor]]:
+        """The same where the answers do not fit into one forward: scores first, without gradients; then each answer's, times d loss / d score."""
+        with torch.no_grad():
+            scores = torch.zeros(len(answers), device=self._device)
+            for part in self._parts(prompts, answers, gradients=False):
+                scores[part] = self._raw_scores([prompts[i] for i in part], [answers[i] for i in part])
+                self.pause()
+        scores.requires_grad_()
+        loss, by_item = self._losses(items, scores)
+        (slopes,) = torch.autograd.grad(loss / count, scores)
+        for part in self._parts(prompts, answers, gradients=True):
+            (self._raw_scores([prompts[i] for i in part], [answers[i] for i in part]) * slopes[part]).sum().backward()
+            self.pause()
+        return float(loss.detach()) / count, by_item
+
+    def _parts(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds], gradients: bool) -> list[list[int]]:
+        return self.memory.parts(prompts, answers, gradients, self.settings.microbatch)
+
+    def _raw_scores(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+        """Scores as learned, (B,)."""
+        rewards, mask = self._raw_rewards(prompts, answers)
+        return (rewards * mask).sum(1) / mask.sum(1).clamp_min(1)
+
+    def _raw_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
+        """Of the states that have read each answer token (B, R), and the answers' mask (B, R)."""
+        _, mask = pad_answers(answers, self._device)
+        return self.head(states_after(self.tree, prompts, answers))[..., 0], mask
+
+    def _losses(self, items: Sequence[Comparison | Scored], scores: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Summed over items, and the scores (K,) of each."""
+        by_item = scores.split([len(_answers(item)) for item in items])
+        loss = torch.stack([self._loss(item, s) for item, s in zip(items, by_item, strict=True)]).sum()
+        return loss, [s.detach() for s in by_item]
 
     def _loss(self, item: Comparison | Scored, scores: Tensor) -> Tensor:
         if isinstance(item, Scored):
@@ -186,6 +224,11 @@ def _drawn_head(width: int, seed: int) -> nn.Linear:
 
 def _answers(item: Comparison | Scored) -> tuple[TokenIds, ...]:
     return (item.answer,) if isinstance(item, Scored) else item.answers
+
+
+def _sequences(items: Sequence[Comparison | Scored]) -> tuple[list[TokenIds], list[TokenIds]]:
+    """Prompts and answers of all items, one after the other."""
+    return [item.prompt_ids for item in items for _ in _answers(item)], [answer for item in items for answer in _answers(item)]
 
 
 def _right_order(item: Comparison | Scored, scores: Tensor) -> tuple[int, int]:

@@ -13,15 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from learners.human_reward.features import Seen
-from learners.human_reward.kl_budget import REFERENCE_TOKENS, VisitedStates, state_stride
+from learners.human_reward.kl_budget import VisitedStates, pooled_nats, state_stride
 from learners.human_reward.logit_bias import LogitBias
+from learners.model import shared_prompts
 from learners.model.base import Backbone
-from learners.model.forward import forward
+from learners.model.batches import pad_answers
+from learners.model.forward import LMHead, states
 from learners.model.sampling import Row, Step, decode
+from learners.rlhf.distributions import chunks, expected
 from storage.records import Sampling, StopReason
 
 LARGEST_BATCH = 48
-"""Answers drawn in one batch."""
+"""Answers drawn in one batch; fewer where memory is short."""
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Trace:
     @property
     def nats(self) -> float:
         """Per 64 tokens."""
-        return self.kl * REFERENCE_TOKENS / max(1, len(self.ids))
+        return pooled_nats([self.kl], [len(self.ids)])
 
     def visited(self, temperature: float) -> VisitedStates:
         """The states in which its tokens were drawn, for solving β."""
@@ -95,8 +98,10 @@ def draw_answers(
     """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens."""
     stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
     traces: list[Trace] = []
-    for start in range(0, len(prompts), LARGEST_BATCH):
-        batch = prompts[start : start + LARGEST_BATCH]
+    longest = max(map(len, prompts), default=0)
+    size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
+    for start in range(0, len(prompts), size):
+        batch = prompts[start : start + size]
         rows = [Row(str(i), p, seed + start + i, adapter, steering is not None) for i, p in enumerate(batch)]
         drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
         for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, want_stop=lambda: _NOBODY):
@@ -113,32 +118,53 @@ _NOBODY: frozenset[str] = frozenset()
 
 
 def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:
-    """The canonical prefill: of each answer to one prompt the T states in which its tokens were chosen, on the CPU, in the order given."""
-    return [_states_of(backbone, tree, prompt_ids, token_ids) for token_ids in answers]
+    """The canonical prefill: of each answer to one prompt the T states in which its tokens were chosen, on the CPU, in the order given.
 
-
-def _states_of(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> Seen:
-    ids = torch.tensor([[*prompt_ids, *token_ids]], device=backbone.device)
+    One forward, the prompt computed once. Rounding depends on the set and its order: for the same bits give distinct answers, sorted.
+    """
+    if not answers:
+        return []
+    _, mask = pad_answers(answers)
     with torch.no_grad():
-        output = forward(tree, ids, keep=len(token_ids) + 1)
-    return Seen(*(each.cpu() for each in Seen.of(output.hidden[0, :-1], output.logits[0, :-1])))
+        hidden = shared_prompts.states_before(tree, [prompt_ids] * len(answers), answers)[mask.to(backbone.device)]
+        seen = look(LMHead(tree), hidden)
+    lengths = [len(answer) for answer in answers]
+    return [Seen(*each) for each in zip(*(field.cpu().split(lengths) for field in seen), strict=True)]
+
+
+def look(head: LMHead, hidden: Tensor) -> Seen:
+    """What Ĥ sees of base states (N, d); logits exist for a chunk of them at a time."""
+    parts = [Seen.of(hidden[rows], head(hidden[rows])) for rows in chunks(len(hidden), head.positions)]
+    return Seen(hidden, *(torch.cat(field) for field in list(zip(*parts, strict=True))[1:]))
 
 
 def look_again(backbone: Backbone, tree: nn.Module, answer: VisitedStates, temperature: float) -> VisitedStates:
     """The same states, seen with the tree's adapter as it is now."""
-    ids = torch.tensor([answer.sequence[:-1]], device=backbone.device)
-    first = answer.positions[0]
+    head, hidden = LMHead(tree), _visited_states(backbone, tree, answer)
     with torch.no_grad():
-        logits = forward(tree, ids, keep=ids.shape[1] - first).logits[0]
-    chosen = torch.tensor(answer.positions, device=backbone.device) - first
-    return replace(answer, policy_logprobs=(logits[chosen] / temperature).log_softmax(-1))
+        logprobs = [(head(hidden[rows]) / temperature).log_softmax(-1) for rows in chunks(len(hidden), head.positions)]
+    return replace(answer, policy_logprobs=torch.cat(logprobs))
 
 
+@torch.no_grad()
 def nats_on(backbone: Backbone, tree: nn.Module, answers: Sequence[VisitedStates], temperature: float) -> float:
     """KL of the tree's policy against the base, exact in each of these states, per 64 tokens."""
-    total, states = 0.0, 0
+    head = LMHead(tree)
+    kl: list[float] = []
     for answer in answers:
-        seen = look_again(backbone, tree, answer, temperature).policy_logprobs
-        total += float((seen.exp() * (seen - answer.base_logprobs)).sum())
-        states += len(seen)
-    return total / max(1, states) * REFERENCE_TOKENS
+        hidden = _visited_states(backbone, tree, answer)
+        parts = [_divergence(head(hidden[rows]), answer.base_logprobs[rows], temperature) for rows in chunks(len(hidden), head.positions)]
+        kl.append(float(torch.cat(parts).sum()))
+    return pooled_nats(kl, [len(answer.positions) for answer in answers])
+
+
+def _divergence(logits: Tensor, base_logprobs: Tensor, temperature: float) -> Tensor:
+    logprobs = (logits / temperature).log_softmax(-1)
+    return expected(logprobs, logprobs - base_logprobs)
+
+
+@torch.no_grad()
+def _visited_states(backbone: Backbone, tree: nn.Module, answer: VisitedStates) -> Tensor:
+    """(n, d) of the tree, where the answer's n states are."""
+    hidden = states(tree, torch.tensor([answer.sequence[:-1]], device=backbone.device))[0]
+    return hidden[list(answer.positions)]

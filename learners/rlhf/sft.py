@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from learners.feedback.samples import Target
-from learners.model.forward import forward
-from learners.rlhf import losses, ops
+from learners.model.batches import pad_answers
+from learners.model.forward import LMHead, device_of
+from learners.model.memory import MemoryBudget
+from learners.model.shared_prompts import states_before
+from learners.rlhf import ops
+from learners.rlhf.distributions import token_logprobs
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.stats import StepStats
 
@@ -26,19 +29,26 @@ class SFTSettings:
     """Constants of imitation."""
 
     learning_rate: float = 3e-5  # of the LoRA at width 2,000 (ops.rate_for_width); three corrections cost 1 nat in 6 steps, 4 in 8
-    microbatch: int = 8  # answers in one forward; fewer when they are long
+    microbatch: int = 8  # answers in one forward; fewer where memory is short
     adam: AdamSettings = field(default_factory=AdamSettings)
 
 
 class SFT:
     """Trains a tree's LoRA on targets. The tree stays in eval mode; nobody else may change it meanwhile."""
 
-    def __init__(self, tree: nn.Module, width: int, settings: SFTSettings | None = None, pause: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        tree: nn.Module,
+        width: int,
+        settings: SFTSettings | None = None,
+        pause: Callable[[], None] = lambda: None,
+        memory: MemoryBudget | None = None,
+    ) -> None:
         """`width` is the model's hidden size; `pause` is called between forwards, to let others compute."""
         self.tree, self.settings, self.pause = tree, settings or SFTSettings(), pause
+        self.memory, self._head = memory or MemoryBudget.of_tree(tree), LMHead(tree)
         rate = ops.rate_for_width(self.settings.learning_rate, width)
         parameters = [p for p in tree.parameters() if p.requires_grad]
-        self._device = parameters[0].device
         self._optimizer = Optimizer(parameters, rate, self.settings.adam)
 
     def step(self, batch: Sequence[Target]) -> StepStats:
@@ -49,20 +59,22 @@ class SFT:
         if whole <= 0:
             raise ValueError("nothing to imitate: the batch has no answer tokens")
         rate, total = self._optimizer.learning_rate, 0.0
-        rows = ops.answers_per_forward(self.settings.microbatch, max(map(len, weights)))
-        for start in range(0, len(batch), rows):
-            part = slice(start, start + rows)
-            padded = ops.pad([t.prompt_ids for t in batch[part]], [t.token_ids for t in batch[part]], self._device)
-            weight = padded.answer_mask.float()
-            weight[padded.answer_mask] = torch.tensor([w for row in weights[part] for w in row], device=self._device)
-            output = forward(self.tree, padded.input_ids, padded.attention_mask, keep=padded.keep)
-            loss = losses.token_nll(output.logits[:, :-1], padded.answer_ids, weight, whole)
+        prompts, answers = [target.prompt_ids for target in batch], [target.token_ids for target in batch]
+        for part in self.memory.parts(prompts, answers, gradients=True, most=self.settings.microbatch):
+            loss = self._loss([batch[i] for i in part], [w for i in part for w in weights[i]], whole)
             loss.backward()
             total += loss.item()
             self.pause()
         norm = self._optimizer.step()
         tokens = sum(map(len, weights))
         return StepStats(loss=total, grad_norm=norm, tokens=tokens, length=tokens / len(batch), learning_rate=rate)
+
+    def _loss(self, targets: Sequence[Target], weights: Sequence[float], whole: float) -> Tensor:
+        """Negative log-likelihood of these targets' tokens, each times its weight, over the weight of the whole batch."""
+        ids, mask = pad_answers([target.token_ids for target in targets], device_of(self.tree))
+        hidden = states_before(self.tree, [target.prompt_ids for target in targets], [target.token_ids for target in targets])
+        logprobs = token_logprobs(self._head, hidden[mask], ids[mask])
+        return -(logprobs * logprobs.new_tensor(weights)).sum() / whole
 
     def reset_optimizer(self) -> None:
         """Forget the optimizer's state: other weights have been loaded into the tree."""

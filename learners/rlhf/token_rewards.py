@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from learners.model.base import Backbone
-from learners.model.chat_format import fit_prompt, pieces_of
+from learners.model.chat_format import PromptError, pieces_of
 from learners.protocol import Answer, Appraisal
 
 TokenIds = tuple[int, ...]
 
 
 def appraise(backbone: Backbone, answers: Sequence[Answer], rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> tuple[Appraisal, ...]:
-    """`rewards` gives one number for each token of an answer to a prompt. Answers without token ids are passed over."""
-    return tuple(_of_answer(backbone, answer, rewards) for answer in answers if answer.token_ids)
+    """`rewards` gives one number for each token of an answer to a prompt. Answers without token ids, and those that the model cannot read, are
+    passed over."""
+    return tuple(found for answer in answers if answer.token_ids and (found := _of_answer(backbone, answer, rewards)) is not None)
 
 
-def _of_answer(backbone: Backbone, answer: Answer, rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> Appraisal:
-    prompt_ids = answer.prompt_ids or tuple(fit_prompt(backbone.encode(answer.messages), backbone.context, len(answer.token_ids))[0])
+def _of_answer(backbone: Backbone, answer: Answer, rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> Appraisal | None:
+    try:
+        prompt_ids = answer.prompt_ids or tuple(backbone.fit(answer.messages, len(answer.token_ids))[0])
+    except PromptError:
+        return None
+    if len(prompt_ids) + len(answer.token_ids) > backbone.context:
+        return None
     return Appraisal(
         uid=answer.uid, texts=tuple(pieces_of(backbone.renderer, answer.token_ids)), rewards=tuple(rewards(prompt_ids, answer.token_ids))
     )

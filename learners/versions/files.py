@@ -36,12 +36,17 @@ class Manifest(Struct, frozen=True):
     parent: str
     stage: str
     seed: int
-    seqs: tuple[int, ...]  # live judgements when it was trained
+    seqs: tuple[int, ...]  # judgements that influenced the policy's weights
     h_epoch: int
     absorbed_beta: float  # strength of Ĥ that the adapter has absorbed, 0 for none
     rank: int
     alpha: float
     format: int = FORMAT
+    reference_seqs: tuple[int, ...] | None = None  # that the reference imitates; None in old versions, as below
+    reward_seqs: tuple[int, ...] | None = None  # that influenced the reward model
+    reward_steps: int | None = None  # its optimizer steps
+    distilled_seqs: tuple[int, ...] | None = None  # whose Ĥ the last whole distillation absorbed …
+    distilled_nats: float | None = None  # … within this budget, nats per 64 tokens
 
 
 @dataclass(frozen=True)

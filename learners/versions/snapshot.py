@@ -27,12 +27,28 @@ class PolicySnapshot:
 
 
 @dataclass(frozen=True)
+class Distilled:
+    """What a distillation absorbed: the Ĥ of these judgements, within this budget."""
+
+    seqs: frozenset[int]
+    nats: float  # per 64 tokens
+
+
+@dataclass(frozen=True)
 class VersionState:
-    """A version as it was when it was published."""
+    """A version as it was when it was published. Judgements are named by seq; those of an old version are a superset of what was learned."""
 
     policy: PolicySnapshot
     head: RewardHead | None  # None for the base: nothing was known
-    reward_state: Mapping[str, Tensor] | None = None
-    value_state: Mapping[str, Tensor] | None = None
+    reward_state: Mapping[str, Tensor] | None = None  # None before it has learned anything
+    value_state: Mapping[str, Tensor] | None = None  # PPO's value head, KL coefficient and target; None unless PPO trained last
     reference: Mapping[str, Tensor] | None = None  # the SFT adapter that it was trained against
-    seqs: tuple[int, ...] = ()
+    seqs: tuple[int, ...] = ()  # that influenced the policy's weights
+    reference_seqs: tuple[int, ...] = ()  # that the reference imitates
+    reward_seqs: tuple[int, ...] = ()  # that influenced the reward model
+    reward_steps: int | None = None  # its optimizer steps; None where that was not recorded
+    distilled: Distilled | None = None
+
+
+BASE = VersionState(PolicySnapshot(), None)
+"""The base without an adapter."""

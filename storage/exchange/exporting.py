@@ -37,7 +37,7 @@ class Options(Struct, frozen=True):
     redact: bool = False
 
 
-class Manifest(Struct, frozen=True):
+class ExportManifest(Struct, frozen=True):
     """What lies beside an export."""
 
     format: str
@@ -55,7 +55,7 @@ class Log(NamedTuple):
     chain: str
 
 
-def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] = (), force: bool = False) -> Manifest:
+def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] = (), force: bool = False) -> ExportManifest:
     """Write `out` and `out`.manifest.json; `steps` are the items of a stepwise format. Raises JournalError, and then leaves everything as it was."""
     out = out.expanduser().absolute()
     _check(options)
@@ -129,7 +129,7 @@ def _put_in_place(made: Path, out: Path, options: Options) -> None:
 # --- the whole database ----------------------------------------------------------------------------------------------------
 
 
-def _whole(database: Path, made: Path, out: Path, options: Options) -> Manifest:
+def _whole(database: Path, made: Path, out: Path, options: Options) -> ExportManifest:
     target = made / out.name
     if options.format == "sqlite":
         back_up(database, target)
@@ -144,7 +144,7 @@ def _whole(database: Path, made: Path, out: Path, options: Options) -> Manifest:
             for row in lossless.dump(connection):
                 sink.add(row)
             rows = sink.rows
-    return Manifest(options.format, options, *log, {out.name: rows}, {out.name: sha256_of(target)})
+    return ExportManifest(options.format, options, *log, {out.name: rows}, {out.name: sha256_of(target)})
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _log(connection: sqlite3.Connection) -> Log:
 # --- rows for trainers -----------------------------------------------------------------------------------------------------
 
 
-def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterable[Steps]) -> Manifest:
+def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterable[Steps]) -> ExportManifest:
     chosen, redactor = FORMATS[options.format], Redactor()
     rows: dict[str, int] = {}
     left_out = 0
@@ -180,7 +180,7 @@ def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterab
         else:
             write_json(made / name, content)
     hashes = {str(path.relative_to(made)): sha256_of(path) for path in sorted(made.rglob("*")) if path.is_file()}
-    return Manifest(options.format, options, *log, rows, hashes, left_out, dict(sorted(redactor.counts.items())))
+    return ExportManifest(options.format, options, *log, rows, hashes, left_out, dict(sorted(redactor.counts.items())))
 
 
 def _write(file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor) -> Counter[str]:

@@ -29,7 +29,7 @@ _PROMPT = """
     SELECT role, content FROM up ORDER BY height DESC"""
 
 
-class Set(NamedTuple):
+class ImportedSet(NamedTuple):
     """Answers to one prompt with what one kind of judgement says of them."""
 
     messages: Messages
@@ -87,7 +87,7 @@ class Reader:
 
     # --- queries ---------------------------------------------------------------------------------------------------------
 
-    def _rankings(self, where: str = "1") -> Iterator[Set]:
+    def _rankings(self, where: str = "1") -> Iterator[ImportedSet]:
         rows = self._connection.execute(f"""
             SELECT e.seq, p.node_id, n.content, i.rank, (SELECT g.strength FROM ranking_strengths g WHERE g.seq = e.seq)
             FROM v_live e JOIN sample_sets s ON s.id = e.set_id JOIN prompts p ON p.id = s.prompt_id
@@ -96,9 +96,9 @@ class Reader:
             WHERE e.kind = 'ranking' AND e.seq >= ? AND {where} ORDER BY e.seq, r.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
             _, nodes, texts, ranks, strengths = zip(*answers, strict=True)
-            yield Set(self.messages(nodes[0]), texts, ranks, strengths[0])
+            yield ImportedSet(self.messages(nodes[0]), texts, ranks, strengths[0])
 
-    def _ratings(self, ranked: bool) -> Iterator[Set]:
+    def _ratings(self, ranked: bool) -> Iterator[ImportedSet]:
         """Overall ratings by set, by the first of them that counts. `ranked`: of sets with a ranking too."""
         without = "" if ranked else "AND NOT EXISTS (SELECT 1 FROM v_live q WHERE q.set_id = r.set_id AND q.kind = 'ranking')"
         rows = self._connection.execute(f"""
@@ -110,7 +110,7 @@ class Reader:
             JOIN prompts p ON p.id = s.prompt_id JOIN nodes n ON n.id = d.node_id ORDER BY d.first, d.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
             _, nodes, texts, values = zip(*answers, strict=True)
-            yield Set(self.messages(nodes[0]), texts, values)
+            yield ImportedSet(self.messages(nodes[0]), texts, values)
 
     def _corrections(self) -> Iterator[tuple[Messages, str, str]]:
         """Prompt, original, text."""
@@ -130,7 +130,7 @@ class Reader:
             yield self.messages(node_id), text
 
 
-def _of_ranks(found: Set) -> Iterator[PreferencePair]:
+def _of_ranks(found: ImportedSet) -> Iterator[PreferencePair]:
     last = max((rank for rank in found.values if rank is not None), default=0) + 1  # where those without a rank stand
     places = [(last if rank is None else rank, answer) for rank, answer in zip(found.values, found.answers, strict=True)]
     most = max(1, len(places) - 1)
@@ -141,14 +141,14 @@ def _of_ranks(found: Set) -> Iterator[PreferencePair]:
         yield PreferencePair(found.messages, *((first, second) if one < other else (second, first)), round(margin, 6))
 
 
-def _of_ratings(found: Set) -> Iterator[PreferencePair]:
+def _of_ratings(found: ImportedSet) -> Iterator[PreferencePair]:
     for (one, first), (other, second) in combinations(zip(found.values, found.answers, strict=True), 2):
         if one is None or other is None or one == other or not first.strip() or not second.strip() or first == second:
             continue
         yield PreferencePair(found.messages, *((first, second) if one > other else (second, first)), round(abs(one - other) / 6, 6))
 
 
-def _ends(found: Set) -> Iterator[Labelled]:
+def _ends(found: ImportedSet) -> Iterator[Labelled]:
     last = max((rank for rank in found.values if rank is not None), default=0) + 1
     places = [last if rank is None else rank for rank in found.values]
     if len(set(places)) < 2:

@@ -198,7 +198,7 @@ class ArenaScreen(TappingArena):
     # --- the machine ---------------------------------------------------------------------------------------------------------
 
     async def action_pause(self) -> None:
-        paused = not self.session.standing.paused
+        paused = not self.session.status.paused
         if await self._try(lambda: self.session.set_paused(paused)):
             self.say("learning is paused: p resumes it" if paused else "learning goes on")
         self.refresh_all()
@@ -208,7 +208,7 @@ class ArenaScreen(TappingArena):
             self.say("training now")
 
     async def action_bias(self) -> None:
-        on = not self.session.standing.bias
+        on = not self.session.status.bias
         if await self._try(lambda: self.session.set_bias(on)):
             self.say(f"steering by Ĥ is {'on' if on else 'off'}")
         self.refresh_all()
@@ -221,7 +221,7 @@ class ArenaScreen(TappingArena):
                 self.say(f"rolled back to {version}: learning is held, p resumes it")
             self.refresh_all()
 
-        self.app.push_screen(VersionsScreen(self.session.versions(), self.session.standing.acting[0]), chosen)
+        self.app.push_screen(VersionsScreen(self.session.versions(), self.session.status.acting[0]), chosen)
 
     async def action_mode(self, name: str) -> None:
         """Modes by number, for those who do not know their letters."""

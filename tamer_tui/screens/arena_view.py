@@ -215,9 +215,9 @@ class ArenaView(Screen[None]):
 
     def _show_heading(self) -> None:
         session, view = self.session, self.session.current
-        standing, place = session.standing, _shortened(session.database) if session.database else session.settings.model
-        learning = " · learning is held" if standing.held else " · learning is paused" if standing.paused else ""
-        acting = f"acting: {standing.policy}" if session.ready is not None else "no model yet"
+        status, place = session.status, _shortened(session.database) if session.database else session.settings.model
+        learning = " · learning is held" if status.held else " · learning is paused" if status.paused else ""
+        acting = f"acting: {status.policy}" if session.ready is not None else "no model yet"
         self.query_one("#heading", Line).show(f"· {acting}{learning} · {session.judged} judged · {place}", "tamer ")
         prompt = self.query_one(PromptBox)
         if view is not None:

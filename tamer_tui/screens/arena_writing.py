@@ -7,7 +7,7 @@ from collections.abc import Callable
 from textual import events
 
 from tamer_tui.screens.arena_view import ArenaView
-from tamer_tui.screens.editor import EditorScreen, NumberScreen, Written
+from tamer_tui.screens.editor import EditorScreen, NumberScreen, WrittenText
 from tamer_tui.session import SessionError
 from tamer_tui.text import editable, one_line
 from tamer_tui.views import CandidateView
@@ -87,11 +87,11 @@ class WritingArena(ArenaView):
                 raise SessionError(f"{one_line(text)[:20] or 'nothing'} is not a number of nats") from None
             await self.session.set_nats(nats)
 
-        now = f"{self.session.standing.nats:g}"
+        now = f"{self.session.status.nats:g}"
         self._edit(NumberScreen, "budget in nats per 64 tokens, 0 to 1000", "nats", now, "", change, "the budget is set")
 
     def _edit(self, screen: type[EditorScreen], title: str, name: str, text: str, above: str, use: Callable[[str], object], done: str) -> None:
-        async def written(result: Written | None) -> None:
+        async def written(result: WrittenText | None) -> None:
             if result is None:
                 return
             self._drafts[name] = result.text

@@ -16,7 +16,7 @@ from tamer_tui.text import content, editable
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenText:
     """What is in the box, and whether it is to be used."""
 
     text: str
@@ -31,7 +31,7 @@ class WritingArea(TextArea):
         self.move_cursor(self.replace(editable(event.text), *self.selection, maintain_selection_offset=False).end_location)
 
 
-class EditorScreen(ModalScreen[Written]):
+class EditorScreen(ModalScreen[WrittenText]):
     """Dismisses with what was written."""
 
     CSS_PATH = "editor.tcss"
@@ -61,10 +61,10 @@ class EditorScreen(ModalScreen[Written]):
         area.focus()
 
     def action_save(self) -> None:
-        self.dismiss(Written(self.query_one(TextArea).text, True))
+        self.dismiss(WrittenText(self.query_one(TextArea).text, True))
 
     def action_leave(self) -> None:
-        self.dismiss(Written(self.query_one(TextArea).text, False))
+        self.dismiss(WrittenText(self.query_one(TextArea).text, False))
 
 
 class NumberScreen(EditorScreen):

@@ -63,7 +63,7 @@ class Guidance:
         return "Taps soon are about the whole answer. Enter opens the next."
 
     def _first_move(self, view: SetView) -> str:
-        held = " p learns on." if self.session.standing.held else ""
+        held = " p learns on." if self.session.status.held else ""
         if len(view.candidates) == 1:
             return f"Score it 1-7 ({self.criterion}), or r to rewrite it, then enter.{held}"
         if len(view.candidates) == 2:

@@ -105,8 +105,11 @@ class CandidatePane(Vertical):
             self.border_title, self.border_subtitle = escape(state[0]), escape(state[1])
 
     def _progress(self, frozen: bool) -> str:
+        if self.view.refused:
+            return "the model cannot read this prompt"
         if self.complete:
-            return ENDS[self.view.ended or "eos"]
+            cut = f" · prompt cut by {self.view.cut:,} tokens" if self.view.cut else ""
+            return ENDS[self.view.ended or "eos"] + cut
         waiting = len(self.view.pieces) - self._shown
         return f"frozen · {waiting} more" if frozen else "…"
 

@@ -47,7 +47,7 @@ class Rail(Static):
 
     def _follow(self, session: Session) -> None:
         """A point for each new step of each stage."""
-        for stage, view in session.standing.learning.items():
+        for stage, view in session.status.learning.items():
             value = getattr(view, CURVES.get(stage, ""), None)
             if value is not None and self._drawn.get(stage) != (view.step, view.of):
                 self._drawn[stage] = (view.step, view.of)
@@ -62,11 +62,12 @@ def wide_lines(session: Session, curves: Curves) -> list[Content]:
 
 def narrow_lines(session: Session) -> list[Content]:
     """What fits two rows: the sentence; the busiest stage and the count."""
-    standing = session.standing
-    active = next((view for view in standing.learning.values() if view.active), None)
+    status = session.status
+    active = next((view for view in status.learning.values() if view.active), None)
     doing = f"{STAGES.get(active.stage, active.stage)} {_steps(active)}" if active else _engine(session)
+    doing = _replay(status.replay) if status.replay else doing
     count = f"won {session.blind.in_words()}" if session.blind.n else "nothing counted yet"
-    return [Content(one_line(standing.sentence)), _label(f"{doing} · {standing.nats:g} nats · {count}")]
+    return [Content(one_line(status.sentence)), _label(f"{doing} · {status.nats:g} nats · {count}")]
 
 
 # --- the paragraphs ----------------------------------------------------------------------------------------------------
@@ -74,23 +75,24 @@ def narrow_lines(session: Session) -> list[Content]:
 
 def _policy(session: Session) -> list[Content]:
     """What the judgements did, and who answers now."""
-    standing = session.standing
-    lines = [line for part in standing.sentence.split(" · ") for line in _hanging(one_line(part))]
-    spent = f"{number(standing.spent, 1)} of {standing.nats:g} nats" if standing.spent is not None else f"{standing.nats:g} nats"
-    lines.append(_label(f"{spent} · β {number(standing.acting[1], 2)}" + ("" if standing.bias else " · steering off")))
-    if standing.acting[2]:
-        lines.append(_label(f"Ĥ {standing.acting[2]}" + (f" · {session.taps_dropped} taps about nothing" if session.taps_dropped else "")))
-    if (since := standing.seconds_since_change) is not None:
+    status = session.status
+    lines = [line for part in status.sentence.split(" · ") for line in _hanging(one_line(part))]
+    spent = f"{number(status.spent, 1)} of {status.nats:g} nats" if status.spent is not None else f"{status.nats:g} nats"
+    lines.append(_label(f"{spent} · β {number(status.acting[1], 2)}" + ("" if status.bias else " · steering off")))
+    if status.acting[2]:
+        lines.append(_label(f"Ĥ {status.acting[2]}" + (f" · {session.taps_dropped} taps about nothing" if session.taps_dropped else "")))
+    if (since := status.seconds_since_change) is not None:
         lines.append(_label(f"policy changed {duration(since)} ago"))
     return lines
 
 
 def _learning(session: Session, curves: Curves) -> list[Content]:
     """Every stage that has worked; the one at work in bold, with a bar."""
-    standing = session.standing
-    shown = [stage for stage in STAGES if stage in standing.learning]
-    lines = [line for stage in shown for line in _stage(STAGES[stage], standing.learning[stage], curves.get(stage))]
-    if standing.paused and not standing.held:  # the sentence says what is held
+    status = session.status
+    shown = [stage for stage in STAGES if stage in status.learning]
+    lines = [Content.styled(_replay(status.replay), "bold"), _bar(status.replay)] if status.replay else []
+    lines += [line for stage in shown for line in _stage(STAGES[stage], status.learning[stage], curves.get(stage))]
+    if status.paused and not status.held:  # the sentence says what is held
         lines.append(Content("learning is paused: p resumes it"))
     return lines or [_label("the adapter has not learned yet")]
 
@@ -100,7 +102,7 @@ def _stage(name: str, view: StageView, curve: deque[float] | None) -> list[Conte
     left = f" · {duration(view.seconds_left)} left" if view.active and view.seconds_left else ""
     lines = [Content.styled(f"{'▸' if view.active else '·'} {name} {steps}{left}", "bold" if view.active else "")]
     if view.active and view.of:
-        lines.append(Content.styled(f"  {progress(view.step / view.of, ROOM - 2)}", "$accent"))
+        lines.append(_bar(view))
     figures = {"loss": (view.loss, 3), "pairs": (view.accuracy, 2), "reward": (view.reward, 2), "KL": (view.kl, 1)}
     shown = "  ".join(f"{label} {number(value, digits)}" for label, (value, digits) in figures.items() if value is not None)
     if shown:
@@ -109,6 +111,15 @@ def _stage(name: str, view: StageView, curve: deque[float] | None) -> list[Conte
     if view.note:
         lines += [_label(f"  {line.rstrip()}") for line in wrap(one_line(view.note), ROOM - 2)[:2]]
     return lines
+
+
+def _replay(view: StageView) -> str:
+    left = f" · {duration(view.seconds_left)} left" if view.seconds_left else ""
+    return f"learning from the log {view.step:,} of {view.of:,}{left}"
+
+
+def _bar(view: StageView) -> Content:
+    return Content.styled(f"  {progress(view.step / max(1, view.of), ROOM - 2)}", "$accent")
 
 
 def _won(session: Session) -> list[Content]:
@@ -147,7 +158,7 @@ def _engine(session: Session) -> str:
     if session.engine_state is EngineState.READY and session.ready is not None:
         ready = session.ready
         size = f"{ready.parameters / 1e6:.1f}M" if ready.parameters < 1e9 else f"{ready.parameters / 1e9:.1f}B"
-        paused = " · held" if session.standing.held else " · paused" if session.standing.paused else ""
+        paused = " · held" if session.status.held else " · paused" if session.status.paused else ""
         return f"{size} parameters on {ready.device}, {ready.quantize}{paused}"
     return {"starting": "engine starting", "loading": "loading the model", "dead": "engine stopped: R restarts it"}.get(
         session.engine_state.value, ""

@@ -58,12 +58,12 @@ async def test_rankings_train_a_version_that_peft_loads_and_the_next_sitting_res
     await session.wait_ready()
     assert session.ready is not None and session.ready.quantize == "nf4"
     await rank_by_length(session, 4)
-    await until(session, lambda: session.standing.known == 4)
-    assert session.standing.acting[1] > 0, "the next answer is steered already"
+    await until(session, lambda: session.status.known == 4)
+    assert session.status.acting[1] > 0, "the next answer is steered already"
     await session.grant(steps=80)
     await session.grant(flush=True)
     version = next(v for v in session.versions() if v.published)
-    assert session.standing.acting[0] == version.id and version.acting
+    assert session.status.acting[0] == version.id and version.acting
     runs = {run.stage: run for run in session.record.runs()}
     assert runs["distill"].seqs == tuple(logged.seq for logged in session.record.live())
     prompts = [PROMPTS[0]] * 2
@@ -75,8 +75,8 @@ async def test_rankings_train_a_version_that_peft_loads_and_the_next_sitting_res
     session, _ = session_over(stories260k, path)
     await session.start()
     await session.wait_ready()
-    await until(session, lambda: session.standing.known == 4)
-    assert session.standing.acting[0] == version.id
+    await until(session, lambda: session.status.known == 4)
+    assert session.status.acting[0] == version.id
     with pytest.raises(SessionError, match="no published version"):
         await session.rollback("v99")
     await session.rollback("base")
@@ -118,7 +118,7 @@ async def test_kill_9_of_the_engine_loses_nothing_and_a_restart_knows_everything
     await session.rank({view.candidates[0].uid: 1})
     await session.restart_engine()
     await session.wait_ready()
-    await until(session, lambda: session.standing.known == 2)
+    await until(session, lambda: session.status.known == 2)
     await session.close()
 
 

@@ -66,7 +66,7 @@ class FakeEngine:
                 self._load(command)
             case protocol.Replay(lessons=lessons, last=last):
                 self.lessons |= {lesson.seq: lesson for lesson in lessons}
-                if last:
+                if last and self.lessons:
                     self._learn(0)
             case protocol.AddJudgement(lesson=lesson):
                 self.lessons[lesson.seq] = lesson

@@ -29,7 +29,7 @@ async def test_pressing_only_painted_keys_reaches_a_published_version(tmp_path: 
             assert "a-d rank" in painted and "enter commit" in painted
             await t.press(*letters, "enter")
         await t.pilot.pause()
-        assert t.session.standing.acting[0] == "v1"
+        assert t.session.status.acting[0] == "v1"
         assert len(t.live()) == 2 and t.session.versions()[0].published
         assert "acting: v1" in t.line("heading")
 
@@ -173,12 +173,12 @@ async def test_versions_roll_back_after_one_confirmation(tmp_path: Path) -> None
         await t.press("a", "enter")
         await t.pilot.pause()
         await t.press("V", "down", "enter")
-        assert t.session.standing.acting[0] == "v1", "enter alone does not roll back"
+        assert t.session.status.acting[0] == "v1", "enter alone does not roll back"
         await t.pilot.press("y")
         await t.pilot.pause()
-        assert t.session.standing.held and t.session.standing.acting[0] == "base"
+        assert t.session.status.held and t.session.status.acting[0] == "base"
         await t.press("p")
-        assert not t.session.standing.held
+        assert not t.session.status.held
 
 
 async def test_machine_keys_reach_the_engine(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ async def test_machine_keys_reach_the_engine(tmp_path: Path) -> None:
         t.pilot.app.screen.query_one(TextArea).text = "8"
         await t.pilot.press("ctrl+s")
         await t.pilot.pause()
-        assert t.session.standing.nats == 8
+        assert t.session.status.nats == 8
 
 
 async def test_before_the_model_is_there_the_screen_says_what_is_loading(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from textual.app import App
 from storage.queries import Record
 from storage.records import Calibration
 from tamer_tui.calibration import GAP, LONGEST_DELAY, MARKS, WORDS_PER_SECOND, Measurement, connection, fit, text
-from tamer_tui.notebook import SessionError
 from tamer_tui.reports import keep_calibration
 from tamer_tui.screens.calibrate import CalibrateScreen
+from tamer_tui.session_store import SessionError
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import table
 from tests.tamer_tui.test_tapping import show, tapping

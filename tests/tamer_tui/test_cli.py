@@ -98,6 +98,18 @@ def test_answers_are_shorter_by_default_for_the_embedded_model(monkeypatch: pyte
     assert lengths == [80, 256, 5]
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:13"])
+def test_a_device_is_a_kind_or_one_of_several_gpus(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("tamer_tui.app.run", lambda settings, database, command: seen.append(settings.device) or 0)
+    assert tamer("run", "--device", device).exit_code == 0 and seen == [device]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "mps:0", "cuda:²", ""])
+def test_what_is_no_device_is_refused(device: str) -> None:
+    failed(tamer("run", "--device", device), 2, "none of auto, cpu, mps, cuda and cuda:N")
+
+
 def test_a_misspelt_command_is_not_a_new_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     failed(tamer("verions", "a.db"), 2, "did you mean versions?")

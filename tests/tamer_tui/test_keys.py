@@ -163,11 +163,11 @@ async def test_enter_saves_a_number_and_esc_leaves_it(tmp_path: Path) -> None:
         await t.press("N")
         await t.pilot.press("9", "enter")
         await t.pilot.pause()
-        assert t.session.standing.nats == 9 and protocol.Set(nats=9.0) in t.engine.received
+        assert t.session.status.nats == 9 and protocol.Set(nats=9.0) in t.engine.received
         await t.press("N")
         await t.pilot.press("4", "escape")
         await t.pilot.pause()
-        assert t.session.standing.nats == 9
+        assert t.session.status.nats == 9
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 6, 7, 8, 9])
@@ -192,6 +192,6 @@ async def test_the_palette_finds_a_command_by_what_it_does(tmp_path: Path) -> No
         await t.pilot.press("enter")
         for _ in range(50):
             await t.pilot.pause(0.02)
-            if not t.session.standing.bias:
+            if not t.session.status.bias:
                 break
-        assert not t.session.standing.bias
+        assert not t.session.status.bias

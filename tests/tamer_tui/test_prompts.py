@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from learners.pocket import corpus
 from storage.records import Message, Prompt
-from tamer_tui.prompts import LONGEST_PROMPT, PromptError, pocket_prompts, read_prompts, starter_prompts
+from tamer_tui.prompts import LONGEST_PROMPT, PromptFileError, pocket_prompts, read_prompts, starter_prompts
 
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp", "Zs"]), min_size=1).filter(
     lambda line: not line.startswith(("{", "\ufeff"))
@@ -90,16 +90,16 @@ def test_a_system_message_goes_before_every_prompt_that_has_none(tmp_path: Path)
 )
 def test_what_is_wrong_is_said_in_one_line_with_the_file_and_the_line(tmp_path: Path, content: str | bytes, said: str) -> None:
     path = written(tmp_path, content)
-    with pytest.raises(PromptError) as caught:
+    with pytest.raises(PromptFileError) as caught:
         read_prompts(path)
     assert str(path) in str(caught.value) and said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match=r"missing\.txt cannot be read"):
+    with pytest.raises(PromptFileError, match=r"missing\.txt cannot be read"):
         read_prompts(tmp_path / "missing.txt")
-    with pytest.raises(PromptError, match="cannot be read"):
+    with pytest.raises(PromptFileError, match="cannot be read"):
         read_prompts(tmp_path)
 
 

@@ -70,7 +70,7 @@ async def test_the_first_set_is_not_counted_and_later_ones_have_a_blind_base(tmp
         assert session.current is not None
         assert {c.policy for c in session.current.candidates} == {"acting"}
         await session.rank({uids(session)[0]: 1})
-        await until(session, lambda: session.standing.known == 1)
+        await until(session, lambda: session.status.known == 1)
         await session.next_set()
         await session.wait_set_ended()
         assert sorted(c.policy for c in session.current.candidates) == ["acting", "acting", "acting", "base"]
@@ -114,25 +114,25 @@ async def test_a_published_version_is_written_recorded_and_acknowledged_in_that_
     engine = FakeEngine(publish_after=1)
     async with sitting(tmp_path / "a.db", engine) as session:
         await session.rank({uids(session)[0]: 1})
-        await until(session, lambda: session.standing.acting[0] == "v1")
+        await until(session, lambda: session.status.acting[0] == "v1")
         (version,) = session.versions()
         assert version.published and version.acting and version.reason.startswith("better")
         assert (tmp_path / "a.db.versions" / version.sha256 / "adapter_config.json").read_bytes() == b"{}"
-        assert "v1 + Ĥ" in session.standing.sentence
+        assert "v1 + Ĥ" in session.status.sentence
 
 
 async def test_a_refused_version_keeps_its_reason(tmp_path: Path) -> None:
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
         engine.publish("worse on 12 prompts (30% won)", published=False)
-        await until(session, lambda: "v1 refused: worse on 12 prompts" in session.standing.sentence)
+        await until(session, lambda: "v1 refused: worse on 12 prompts" in session.status.sentence)
         assert not any(isinstance(c, protocol.PublishAck) for c in engine.received)
 
 
 async def test_the_next_sitting_resumes_from_the_last_version_and_replays_the_log(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db", FakeEngine(publish_after=1)) as session:
         seq = await session.rank({uids(session)[0]: 1})
-        await until(session, lambda: session.standing.acting[0] == "v1")
+        await until(session, lambda: session.status.acting[0] == "v1")
         sha256 = session.versions()[0].sha256
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
@@ -147,13 +147,13 @@ async def test_rolling_back_holds_learning_until_the_operator_resumes(tmp_path: 
     engine = FakeEngine(publish_after=1)
     async with sitting(tmp_path / "a.db", engine) as session:
         await session.rank({uids(session)[0]: 1})
-        await until(session, lambda: session.standing.acting[0] == "v1")
+        await until(session, lambda: session.status.acting[0] == "v1")
         await session.rollback("base")
-        assert session.standing.held
+        assert session.status.held
         with pytest.raises(SessionError, match="held"):
             await session.train_now()
         await session.set_paused(False)
-        assert not session.standing.held
+        assert not session.status.held
         with pytest.raises(SessionError, match="no published version v9"):
             await session.rollback("v9")
 
@@ -161,19 +161,19 @@ async def test_rolling_back_holds_learning_until_the_operator_resumes(tmp_path: 
 async def test_the_hold_after_a_rollback_outlives_the_sitting_and_the_engine(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db", FakeEngine(publish_after=1)) as session:
         await session.rank({uids(session)[0]: 1})
-        await until(session, lambda: session.standing.acting[0] == "v1")
+        await until(session, lambda: session.status.acting[0] == "v1")
         await session.rollback("v1")
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
-        assert session.standing.held and session.standing.paused
+        assert session.status.held and session.status.paused
         order = [type(c) for c in engine.received if isinstance(c, protocol.Rollback | protocol.Replay)]
         assert order[0] is protocol.Rollback, "before the log is replayed: Ĥ stays as the version had it"
-        await until(session, lambda: session.standing.acting[0] == "v1")
+        await until(session, lambda: session.status.acting[0] == "v1")
         await session.set_paused(False)
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
         load = next(c for c in engine.received if isinstance(c, protocol.Load))
-        assert load.version == "v1" and not session.standing.held
+        assert load.version == "v1" and not session.status.held
         assert not any(isinstance(c, protocol.Rollback) for c in engine.received)
 
 
@@ -366,7 +366,7 @@ async def test_a_database_of_another_base_stays_as_it_was(tmp_path: Path) -> Non
 async def test_a_comparison_leads_back_to_the_set_that_was_open_which_is_not_blind_any_more(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db") as session:
         await session.rank({uids(session)[0]: 1})
-        await until(session, lambda: session.standing.known == 1)
+        await until(session, lambda: session.status.known == 1)
         await session.next_set()
         view = await session.wait_set_ended()
         await session.rate(view.candidates[1].uid, 5)

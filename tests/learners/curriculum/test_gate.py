@@ -11,6 +11,7 @@ from learners.curriculum.gate import Contender, Gate, GateSettings
 from learners.engine.assembly import Parts, assemble
 from learners.model.lora import load_lora, lora_state
 from learners.protocol import Load
+from learners.rlhf.rollouts import Trace
 from storage.records import Message, Prompt, Sampling
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "girl", "king", "frog", "bird", "tree", "boat"))
@@ -27,8 +28,8 @@ def parts(request: pytest.FixtureRequest) -> Parts:
 
 @pytest.fixture
 def gate(parts: Parts) -> Gate:
-    load_lora(parts.shop.policy, None)
-    return Gate(parts.backbone, parts.shop.policy, SAMPLING, GateSettings(prompts=8, answers=3))
+    load_lora(parts.trees.policy, None)
+    return Gate(parts.backbone, parts.trees.policy, SAMPLING, GateSettings(prompts=8, answers=3))
 
 
 def prompts(parts: Parts) -> list[tuple[int, ...]]:
@@ -38,11 +39,11 @@ def prompts(parts: Parts) -> list[tuple[int, ...]]:
 def disturbed(parts: Parts, size: float, seed: int = 0) -> dict[str, torch.Tensor]:
     """LoRA weights that change the policy by about `size`."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: size * torch.randn(w.shape, generator=generator) if "lora_B" in name else w for name, w in lora_state(parts.shop.policy).items()}
+    return {name: size * torch.randn(w.shape, generator=generator) if "lora_B" in name else w for name, w in lora_state(parts.trees.policy).items()}
 
 
 def contender(parts: Parts, lora: dict[str, torch.Tensor] | None) -> Contender:
-    return Contender(lambda: load_lora(parts.shop.policy, lora), None)
+    return Contender(lambda: load_lora(parts.trees.policy, lora), None)
 
 
 def favouring(token_ids: set[int]):  # type: ignore[no-untyped-def]
@@ -59,7 +60,7 @@ def test_a_candidate_that_is_the_live_policy_passes(parts: Parts, gate: Gate) ->
 
 def test_a_clearly_worse_candidate_is_refused_with_the_reason(parts: Parts, gate: Gate) -> None:
     noise = disturbed(parts, 0.4)
-    load_lora(parts.shop.policy, None)
+    load_lora(parts.trees.policy, None)
     common = {token for prompt in prompts(parts) for token in prompt}
 
     def likes_the_base(asked, answers):  # type: ignore[no-untyped-def]
@@ -90,8 +91,8 @@ def test_weights_that_are_no_numbers_are_refused(parts: Parts, gate: Gate) -> No
     next(iter(broken.values())).view(-1)[0] = float("nan")
     verdict = gate.compare(contender(parts, broken), contender(parts, None), favouring(set()), prompts(parts), 6.0, 4)
     assert not verdict.published and verdict.code == "not finite"
-    load_lora(parts.shop.policy, disturbed(parts, 0.0))
-    for parameter in parts.shop.policy.parameters():
+    load_lora(parts.trees.policy, disturbed(parts, 0.0))
+    for parameter in parts.trees.policy.parameters():
         if parameter.requires_grad:
             parameter.data.nan_to_num_()
 
@@ -99,5 +100,14 @@ def test_weights_that_are_no_numbers_are_refused(parts: Parts, gate: Gate) -> No
 def test_the_candidate_is_in_the_tree_afterwards(parts: Parts, gate: Gate) -> None:
     mine = disturbed(parts, 0.05, seed=7)
     gate.compare(contender(parts, mine), contender(parts, None), lambda p, a: torch.zeros(len(a)), prompts(parts), 1e6, 5)
-    left = lora_state(parts.shop.policy)
+    left = lora_state(parts.trees.policy)
     assert all(torch.equal(left[name], weight) for name, weight in mine.items())
+
+
+def test_its_nats_are_those_of_all_answers_together(parts: Parts, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One short answer that costs much among long ones that cost little: a mean over answers would refuse the candidate."""
+    short, long = Trace((1,), ids=[5], logprobs=[0.0], unbiased=[0.0], kls=[2.0]), Trace((1,), ids=[5] * 63, kls=[0.0] * 63)
+    assert (short.nats, long.nats) == (128.0, 0.0)
+    monkeypatch.setattr(gate, "_draw", lambda asked, seed, steering: [short, long] * 12)
+    verdict = gate.compare(contender(parts, None), contender(parts, None), lambda p, a: torch.zeros(len(a)), prompts(parts), 6.0, 1)
+    assert verdict.kl == pytest.approx(2.0) and verdict.published

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from learners.curriculum.inputs import LearnerInputs
+from learners.curriculum.ppo_stage import PPOPlan, PPOStage
+from learners.curriculum.practice import Practice
+from learners.curriculum.runs import RunRecorder
 from learners.curriculum.schedule import Curriculum, Proposal
-from learners.curriculum.stages import DistillPlan, DistillStage, PPOPlan, PPOStage, RewardPlan, RewardStage, SFTPlan, SFTStage
+from learners.curriculum.stages import DistillPlan, DistillStage, RewardPlan, RewardStage, SFTPlan, SFTStage
+from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.forward import forward
 from learners.model.lora import load_lora, lora_state
 from learners.protocol import Answer, Event, Lesson, Load, Trained
 from learners.rlhf.rollouts import draw_answers
+from learners.versions.snapshot import Distilled
 from storage.records import Demonstration, Message, Ranking, Sampling
 
 SAMPLING = Sampling(1.0, 20)
@@ -35,6 +42,35 @@ def parts(request: pytest.FixtureRequest, events: list[Event]) -> Parts:
     return assemble(Load(model=str(model), sampling=SAMPLING, train_prompts=PROMPTS), events.append)
 
 
+class Learning:
+    """What stages are made of, and the inputs that a test tells them."""
+
+    def __init__(self, parts: Parts, emit: Callable[[Event], None]) -> None:
+        self.parts, self.inputs = parts, parts.inputs
+        self.weights = PolicyWeights(parts.trees.policy, parts.trees.reference)
+        self.practice = Practice(parts.backbone, parts.trees.base, parts.sampling, 0, self.now)
+        self.runs = RunRecorder(emit, 0)
+        self.of_policy = (self.weights, self.practice, self.now, self.runs)
+        self.of_reward = (parts.trees.reward, self.practice, self.now, self.runs)
+
+    def now(self) -> LearnerInputs:
+        return self.inputs
+
+    def tell(self, **changes: object) -> None:
+        online = self.parts.live_reward
+        self.inputs = replace(self.inputs, head=online.head, feedback=online.lessons, head_scores=online.record, **changes)  # type: ignore[arg-type]
+
+    def teach(self, *lessons: Lesson) -> None:
+        for lesson in lessons:
+            self.parts.live_reward.learn(lesson)
+        self.tell()
+
+
+@pytest.fixture
+def learning(parts: Parts, events: list[Event]) -> Learning:
+    return Learning(parts, events.append)
+
+
 def ranking(parts: Parts, seq: int) -> Lesson:
     """Four answers of the base; more letters e are better."""
     prompt = PROMPTS[seq % len(PROMPTS)]
@@ -48,24 +84,13 @@ def ranking(parts: Parts, seq: int) -> Lesson:
     return Lesson(seq=seq, judgement=Ranking("s", {a.uid: i + 1 for i, a in enumerate(order)}), answers=tuple(answers))
 
 
-def teach(parts: Parts, *lessons: Lesson) -> None:
-    for lesson in lessons:
-        parts.live_reward.learn(lesson)
-    tell(parts)
-
-
-def tell(parts: Parts) -> None:
-    inputs = parts.shop.inputs
-    inputs.head, inputs.lessons, inputs.head_record = parts.live_reward.head, parts.live_reward.lessons, parts.live_reward.record
-
-
 def run(work: Iterator[object]) -> int:
     return sum(1 for _ in work)
 
 
-def test_the_adapter_comes_close_to_the_teacher_on_answers_that_it_never_saw(parts: Parts, events: list[Event]) -> None:
-    teach(parts, *(ranking(parts, seq) for seq in (1, 2, 3, 4)))
-    course = DistillStage(parts.shop, DistillPlan(steps=30, batch=8))
+def test_the_adapter_comes_close_to_the_teacher_on_answers_that_it_never_saw(parts: Parts, learning: Learning, events: list[Event]) -> None:
+    learning.teach(*(ranking(parts, seq) for seq in (1, 2, 3, 4)))
+    course = DistillStage(*learning.of_policy, DistillPlan(steps=30, batch=8))
     assert course.due()
     prompts = [tuple(parts.backbone.encode(prompt)) for prompt in PROMPTS]
 
@@ -73,11 +98,11 @@ def test_the_adapter_comes_close_to_the_teacher_on_answers_that_it_never_saw(par
         """KL(teacher || adapter) per token, from whole distributions, on the teacher's own fresh answers."""
         teacher = course._teacher
         total, tokens = 0.0, 0
-        for trace in draw_answers(parts.backbone, parts.shop.base, prompts, SAMPLING, 999, adapter=False, steering=teacher.steering):
+        for trace in draw_answers(parts.backbone, parts.trees.base, prompts, SAMPLING, 999, adapter=False, steering=teacher.steering):
             ids = torch.tensor([[*trace.prompt_ids, *trace.ids]])
             with torch.no_grad():
-                base = forward(parts.shop.base, ids, keep=len(trace.ids) + 1)
-                mine = forward(parts.shop.policy, ids, keep=len(trace.ids) + 1).logits[0, :-1].log_softmax(-1)
+                base = forward(parts.trees.base, ids, keep=len(trace.ids) + 1)
+                mine = forward(parts.trees.policy, ids, keep=len(trace.ids) + 1).logits[0, :-1].log_softmax(-1)
             bias = teacher.steering.bias(base.hidden[0, :-1], base.logits[0, :-1])
             assert bias is not None, "the teacher is steered"
             wanted = (base.logits[0, :-1] + bias).log_softmax(-1)
@@ -87,108 +112,108 @@ def test_the_adapter_comes_close_to_the_teacher_on_answers_that_it_never_saw(par
 
     run(course.work())
     absorbed = distance()
-    trained, _ = lora_state(parts.shop.policy), load_lora(parts.shop.policy, None)
+    trained, _ = lora_state(parts.trees.policy), load_lora(parts.trees.policy, None)
     assert absorbed < distance() / 2.5, "most of the way from the base to the same teacher"
-    load_lora(parts.shop.policy, trained)
-    assert not course.due() and parts.shop.candidate.absorbed is parts.shop.inputs.head
+    load_lora(parts.trees.policy, trained)
+    assert not course.due() and learning.weights.lineage.absorbed is learning.inputs.head
     (record,) = [event.run for event in events if isinstance(event, Trained)]
     assert record.stage == "distill" and record.seqs == (1, 2, 3, 4) and record.steps == 30
 
 
-def test_distillation_that_went_over_the_budget_aims_lower_and_gives_up_at_last(parts: Parts) -> None:
-    teach(parts, ranking(parts, 1), ranking(parts, 2))
-    course = DistillStage(parts.shop, DistillPlan(steps=3, again=3, batch=4))
+def test_distillation_that_went_over_the_budget_aims_lower_and_gives_up_at_last(parts: Parts, learning: Learning) -> None:
+    learning.teach(ranking(parts, 1), ranking(parts, 2))
+    course = DistillStage(*learning.of_policy, DistillPlan(steps=3, again=3, batch=4))
     run(course.work())
-    nats = parts.shop.inputs.nats
-    course.spend_less(1.2 * nats)
+    nats = learning.inputs.nats
+    course.lower_share(1.2 * nats)
     assert course.due()
     run(course.work())
     assert course._teacher._budget.nats == pytest.approx(0.95 * nats / 1.2) and not course.due()
     for _ in range(9):
-        course.spend_less(1.2 * nats)
-        course._absorbed = course._absorbed or (parts.shop.inputs.head, nats)
-    course.spend_less(1.2 * nats)
+        course.lower_share(1.2 * nats)
+        learning.weights.mark_distilled(Distilled(frozenset(learning.inputs.feedback.seqs), nats))
+    course.lower_share(1.2 * nats)
     assert not course.due(), "half of the budget is the least"
 
 
-def test_an_undone_judgement_makes_distillation_start_over(parts: Parts) -> None:
-    teach(parts, ranking(parts, 1), ranking(parts, 2))
-    course = DistillStage(parts.shop, DistillPlan(steps=3, again=3, batch=4))
+def test_an_undone_judgement_makes_distillation_start_over(parts: Parts, learning: Learning) -> None:
+    learning.teach(ranking(parts, 1), ranking(parts, 2))
+    course = DistillStage(*learning.of_policy, DistillPlan(steps=3, again=3, batch=4))
     run(course.work())
-    first_runs = list(parts.shop.candidate.runs)
+    first_runs = list(learning.weights.lineage.runs)
     parts.live_reward.retract(2)
-    tell(parts)
+    learning.tell()
     assert course.due()
     work = course.work()
     next(work)
-    assert all(float(w.abs().max()) == 0 for name, w in lora_state(parts.shop.policy).items() if "lora_B" in name)
+    assert all(float(w.abs().max()) == 0 for name, w in lora_state(parts.trees.policy).items() if "lora_B" in name)
     run(work)
-    assert not set(first_runs) & set(parts.shop.candidate.runs), "nothing of the undone training is in its lineage"
+    assert not set(first_runs) & set(learning.weights.lineage.runs), "nothing of the undone training is in its lineage"
 
 
-def test_imitation_becomes_the_reference_and_stops_within_its_share_of_the_budget(parts: Parts) -> None:
+def test_imitation_becomes_the_reference_and_stops_within_its_share_of_the_budget(parts: Parts, learning: Learning) -> None:
     told = Lesson(seq=1, judgement=Demonstration("s", "named Zed. Zed sang and sang."), answers=(Answer(uid="", messages=PROMPTS[0], text=""),))
-    teach(parts, told)
-    parts.shop.inputs.nats = 2.0
-    course = SFTStage(parts.shop, SFTPlan(steps=60, probe_every=1))
+    learning.teach(told)
+    learning.tell(nats=2.0)
+    course = SFTStage(*learning.of_policy, SFTPlan(steps=60, probe_every=1))
     steps = run(course.work())
     assert 1 < steps < 60, "the budget stopped it"
-    assert parts.shop.imitates and not course.due()
-    policy, reference = lora_state(parts.shop.policy), lora_state(parts.shop.reference)
+    assert learning.weights.imitates and not course.due()
+    policy, reference = lora_state(parts.trees.policy), lora_state(parts.trees.reference)
     assert all(torch.equal(policy[name], reference[name]) for name in policy)
     parts.live_reward.retract(1)
-    tell(parts)
+    learning.tell()
     assert course.due()
     run(course.work())
-    assert not parts.shop.imitates
-    assert all(float(w.abs().max()) == 0 for name, w in lora_state(parts.shop.reference).items() if "lora_B" in name)
+    assert not learning.weights.imitates
+    assert all(float(w.abs().max()) == 0 for name, w in lora_state(parts.trees.reference).items() if "lora_B" in name)
 
 
-def test_the_reward_model_is_examined_on_a_ranking_before_it_learns_from_it(parts: Parts) -> None:
+def test_the_reward_model_is_examined_on_a_ranking_before_it_learns_from_it(parts: Parts, learning: Learning) -> None:
     lessons = [ranking(parts, seq) for seq in range(1, 6)]
-    teach(parts, *lessons[:4])
-    course = RewardStage(parts.shop, parts.reward_tree, RewardPlan(steps=4, steps_per_item=2, batch=4))
+    learning.teach(*lessons[:4])
+    course = RewardStage(*learning.of_reward, RewardPlan(steps=4, steps_per_item=2, batch=4))
     run(course.work())
-    assert course.record.judgements == 0, "nothing was foreseen by a model that had learned nothing"
+    assert course.scores.judgements == 0, "nothing was foreseen by a model that had learned nothing"
     answers = lessons[0].answers
     appraised = course.appraise(answers)
     assert appraised.by == "reward" and [a.uid for a in appraised.appraisals] == [a.uid for a in answers]
     of_tokens = [a.rewards for a in appraised.appraisals]
     alone = course.model.score([a.prompt_ids for a in answers], [a.token_ids for a in answers]).tolist()
     assert [sum(r) / len(r) for r in of_tokens] == pytest.approx(alone, abs=1e-5)
-    teach(parts, lessons[4])
-    expected = parts.shop.inputs.lessons.comparisons()[-1]
+    learning.teach(lessons[4])
+    expected = learning.inputs.feedback.comparisons()[-1]
     scores = course.model.score([expected.prompt_ids] * 4, expected.answers).tolist()
     run(course.work())
     pairs = [(i, j) for i in range(4) for j in range(4) if expected.ranks[i] < expected.ranks[j]]  # type: ignore[operator]
-    assert course.record.accuracy == pytest.approx(sum(scores[i] > scores[j] for i, j in pairs) / len(pairs))
+    assert course.scores.accuracy == pytest.approx(sum(scores[i] > scores[j] for i, j in pairs) / len(pairs))
 
 
-def test_ppo_starts_at_the_trade_off_of_the_steered_policy_and_takes_back_what_goes_over_the_budget(parts: Parts) -> None:
-    teach(parts, *(ranking(parts, seq) for seq in (1, 2, 3)))
-    parts.shop.inputs.nats = 0.05
-    course = PPOStage(parts.shop, None, PPOPlan(prompts=3, answers=2, iterations=6))
-    expected = course._coefficient()
-    probe = parts.shop.probe(16)
+def test_ppo_starts_at_the_trade_off_of_the_steered_policy_and_takes_back_what_goes_over_the_budget(parts: Parts, learning: Learning) -> None:
+    learning.teach(*(ranking(parts, seq) for seq in (1, 2, 3)))
+    learning.tell(nats=0.05)
+    course = PPOStage(*learning.of_policy, None, PPOPlan(prompts=3, answers=2, iterations=6))
+    expected = course.first_coefficient(learning.inputs)
+    probe = learning.practice.base_answers()
     length = sum(len(t.ids) for t in probe) / len(probe)
-    assert expected == pytest.approx(course._head_judge().gain / (course._teacher.steering.beta * length), rel=1e-6)
+    assert expected == pytest.approx(course._head_scorer(learning.inputs).gain / (course._teacher.steering.beta * length), rel=1e-6)
     run(course.work())
-    assert course.ppo.kl_coefficient > 1.4 * expected, "over the budget, the KL got dearer"
-    spent = draw_answers(parts.backbone, parts.shop.policy, [t.prompt_ids for t in probe], SAMPLING, 3, adapter=True)
+    assert course.ppo is not None and course.ppo.kl_coefficient > 1.4 * expected, "over the budget, the KL got dearer"
+    spent = draw_answers(parts.backbone, parts.trees.policy, [t.prompt_ids for t in probe], SAMPLING, 3, adapter=True)
     assert sum(t.kl for t in spent) / sum(len(t.ids) for t in spent) * REFERENCE_TOKENS < 3
 
 
-def test_the_curriculum_proposes_what_it_trained_with_the_exact_judgements(parts: Parts, events: list[Event]) -> None:
-    teach(parts, *(ranking(parts, seq) for seq in (1, 2, 3)))
+def test_the_curriculum_proposes_what_it_trained_with_the_exact_judgements(parts: Parts, learning: Learning, events: list[Event]) -> None:
+    learning.teach(*(ranking(parts, seq) for seq in (1, 2, 3)))
     proposals: list[Proposal] = []
-    curriculum = Curriculum(parts.shop, parts.reward_tree, ("distill",), proposals.append)
+    curriculum = Curriculum(*learning.of_policy, parts.trees.reward, ("distill",), proposals.append)
     work = curriculum.work()
     while next(work):
         pass
     (proposal,) = proposals
     runs = [event.run.uid for event in events if isinstance(event, Trained)]
     assert proposal.state.seqs == (1, 2, 3) and list(proposal.runs) == runs and proposal.parent == "base" and proposal.stage == "distill"
-    assert proposal.state.policy.absorbed is parts.shop.inputs.head and proposal.verdict.kl is not None
+    assert proposal.state.policy.absorbed is learning.inputs.head and proposal.verdict.kl is not None
     assert next(work) is False, "nothing more to learn"
-    teach(parts, ranking(parts, 4))
+    learning.teach(ranking(parts, 4))
     assert next(work) is True

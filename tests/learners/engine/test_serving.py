@@ -99,6 +99,7 @@ def model(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def engine(model: str) -> Iterator[Engine]:
     engine = Engine(Load(model=model, metered=True, sampling=SAMPLING, stages=("distill",), train_prompts=PROMPTS))
+    engine.send(protocol.Replay(lessons=(), last=True))
     yield engine
     engine.send(protocol.Set(paused=True))
 

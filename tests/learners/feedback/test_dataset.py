@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from learners.feedback.dataset import FeedbackDataset, changed_span, original_name, silence_name, written_name
+from learners.human_reward.evidence import evidence_of
 from learners.human_reward.likelihood import Level, Pairs
-from learners.human_reward.online import evidence_of
+from learners.model.chat_format import fit_prompt
 from learners.protocol import Answer, Lesson
 from storage.records import Arm, Correction, Demonstration, Message, Ranking, Rating, Tap
 
@@ -17,7 +18,7 @@ PROMPT = (Message("user", "hello"),)
 def book(context: int = 100) -> FeedbackDataset:
     """One token a character, each a word of its own."""
     return FeedbackDataset(
-        lambda messages: [ord(c) for c in messages[-1].content],
+        lambda messages, room: fit_prompt([ord(c) for c in messages[-1].content], room, 0),
         lambda messages, text: [*(ord(c) for c in text), EOS],
         lambda ids: [f" {chr(i)}" for i in ids],
         frozenset({EOS}),
@@ -86,13 +87,13 @@ def test_what_was_removed_leaves_no_trace_and_an_old_snapshot_stays_as_it_was() 
     assert len(found.snapshot()) == 0 and len(before) == 1
 
 
-def test_imported_answers_are_tokenised_and_long_prompts_cut_on_the_left() -> None:
-    found = book(context=4)
+def test_imported_answers_are_tokenised_and_long_prompts_keep_their_first_token_and_their_end() -> None:
+    found = book(context=6)
     found.add(Lesson(seq=1, judgement=Rating("s", "a", 5), answers=(Answer(uid="a", messages=PROMPT, text="hi"),)))
     sample = found.snapshot().samples["a"]
     assert sample.token_ids == (ord("h"), ord("i"), EOS)
-    assert sample.prompt_ids == (ord("o"),)
-    assert found.dropped_tokens == 4
+    assert sample.prompt_ids == tuple(map(ord, "hlo"))
+    assert found.dropped_tokens == 2
 
 
 @pytest.mark.parametrize(

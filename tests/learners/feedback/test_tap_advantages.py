@@ -26,7 +26,11 @@ PROMPT = (Message("user", "p"),)
 def book(*lessons: Lesson, words_of: int = 1) -> FeedbackDataset:
     """Every word has so many tokens."""
     made = FeedbackDataset(
-        lambda messages: [1, 2], lambda messages, text: [0], lambda ids: ["a" if i % words_of else " a" for i in range(len(ids))], frozenset(), 512
+        lambda messages, room: ([1, 2], 0),
+        lambda messages, text: [0],
+        lambda ids: ["a" if i % words_of else " a" for i in range(len(ids))],
+        frozenset(),
+        512,
     )
     for lesson in lessons:
         made.add(lesson)

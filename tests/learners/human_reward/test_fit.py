@@ -11,7 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.human_reward.features import LEAST, NAT, Features, FeatureSettings, Seen, likeness
+from learners.human_reward import features as features_module
+from learners.human_reward.features import LEAST_PROBABILITY as LEAST
+from learners.human_reward.features import SURENESS_SCALE as NAT
+from learners.human_reward.features import Features, FeatureSettings, Seen, token_similarity
 from learners.human_reward.fit import HumanReward, HumanRewardSettings
 from learners.human_reward.head import RewardHead
 from learners.human_reward.likelihood import Level, Pairs
@@ -25,7 +28,7 @@ def features(seed: int = 0) -> Features:
 
 
 def alike(seed: int = 0) -> torch.Tensor:
-    return likeness(torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(seed + 5)))
+    return token_similarity(torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(seed + 5)))
 
 
 def looked_at(length: int, generator: torch.Generator, width: int = WIDTH, vocabulary: int = VOCABULARY) -> Seen:
@@ -92,7 +95,7 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
     x = dense(human_reward, answers, uids)
     row = {uid: x[i] for i, uid in enumerate(uids)}
     w = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
-    vectors = human_reward.likeness
+    vectors = human_reward.similarity.double()
     prior = torch.linalg.inv(torch.eye(VOCABULARY, dtype=torch.float64) + vectors @ vectors.T)  # precision over tokens
     optimizer = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
 
@@ -125,7 +128,7 @@ def test_levels_alone_give_the_solution_of_their_normal_equations() -> None:
     levels = [Level("a2", 0.6, 0.3), Level("a0", -0.2), Level("a5", 1.0, 0.5), Level("a2", 0.1), Level("a8", -1.0, 0.0)]
     head = human_reward.fit(levels, epoch=1)
     x = dense(human_reward, answers, [level.uid for level in levels])
-    vectors, width = human_reward.likeness, human_reward.features.width
+    vectors, width = human_reward.similarity.double(), human_reward.features.width
     precision = torch.linalg.inv(torch.eye(VOCABULARY, dtype=torch.float64) + vectors @ vectors.T)
     prior = torch.block_diag(torch.kron(precision.contiguous(), torch.eye(width, dtype=torch.float64)), torch.eye(1, dtype=torch.float64))
     weights = torch.diag(torch.tensor([level.weight for level in levels], dtype=torch.float64))
@@ -287,6 +290,20 @@ def test_a_head_of_a_large_vocabulary_and_a_wide_model_stays_small() -> None:
     head = human_reward.fit([Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})], 1)
     assert head.weights.shape[0] <= 480 * 6 and head.weights.shape[1] == 257
     assert right(human_reward, head, Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})) == 28
+
+
+@pytest.mark.parametrize("width", [20, 100])
+def test_token_similarity_is_that_of_all_rows_at_once_whatever_is_read_at_a_time(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standardised rows, by their singular vectors: L Lᵀ, since the vectors' signs are free."""
+    rows = torch.randn(90, width, generator=torch.Generator().manual_seed(6)).mul(torch.rand(width) + 0.5).add(1)
+    standard = ((rows - rows.mean(0)) / rows.std(0, correction=0)).double()
+    left, values, _ = torch.linalg.svd(standard, full_matrices=False)
+    factor = left[:, :64] * values[:64]
+    wanted = factor @ factor.T / factor.square().sum(1).mean()
+    monkeypatch.setattr(features_module, "CHUNK", 7)
+    found = token_similarity(rows)
+    assert found.dtype == torch.float32 and found.shape == (90, min(width, 64))
+    torch.testing.assert_close(found.double() @ found.double().T, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_a_head_survives_its_state() -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from learners.human_reward.features import LEAST, NAT, Features, Seen
+from learners.human_reward.features import LEAST_PROBABILITY as LEAST
+from learners.human_reward.features import SURENESS_SCALE as NAT
+from learners.human_reward.features import Features, Seen
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import (
     CAUTION,
@@ -19,6 +21,7 @@ from learners.human_reward.kl_budget import (
     STATE_BYTES,
     KLBudget,
     VisitedStates,
+    pooled_nats,
     state_stride,
 )
 from learners.human_reward.logit_bias import LogitBias
@@ -143,6 +146,12 @@ def test_a_new_head_replaces_the_absorbed_one_within_the_budget() -> None:
     answers = [visited(seed, adapter=0.1) for seed in range(2)]
     steering = budget(6.0, answers).solve(LogitBias(new, 0.0, old, absorbed_beta=0.2))
     assert exact_nats(steering, answers) == pytest.approx(6.0, rel=1e-3)
+
+
+def test_nats_of_several_answers_are_pooled_over_their_tokens() -> None:
+    """One short answer that cost much does not count as much as a long one: 4 nats in 4 tokens, 1 in 60."""
+    assert pooled_nats([4.0, 1.0], [4, 60]) == pytest.approx(5.0)
+    assert pooled_nats([], []) == 0.0
 
 
 def test_nothing_learned_means_no_bias() -> None:

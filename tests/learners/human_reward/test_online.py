@@ -95,8 +95,9 @@ def test_a_head_that_is_no_number_is_built_anew_from_the_log(load_parts: Parts) 
     live = load_parts.live_reward
     good = live.learn(lesson(load_parts, 1)).head
     for functional in live._human_reward._known.values():
-        functional.rows.fill_(float("nan"))
+        functional.states.fill_(float("nan"))
     live._human_reward._gram.products.fill_(float("nan"))
+    live._human_reward._solved.clear()
     healed = live.fit()
     assert live.resets == 1 and torch.equal(healed.weights, good.weights) and torch.equal(healed.tokens, good.tokens)
     live.retract(1)

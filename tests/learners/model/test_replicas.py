@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from learners.model.base import Backbone
 from learners.model.forward import forward
 from learners.model.lora import LoraSettings, copy_lora, load_lora, lora_parameters, lora_state, set_row_scaling
-from learners.model.replicas import between_layers, distinct_bytes, replicate
+from learners.model.replicas import _dequantized, between_layers, distinct_bytes, replicate
 from learners.model.sampling import Row, decode
 from storage.records import Sampling
 from tests.learners.models import QUANTIZED, needs_gpt2, needs_stories, prompt, random_gpt2, stirred, stories
@@ -236,3 +236,11 @@ def test_others_get_their_turn_between_layers_forward_and_backward_and_nothing_i
     found, wanted = gradients(backbone, tree), gradients(backbone, plain)
     assert len(calls) >= 2 * backbone.layers - 1
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_eight_bit_weights_are_rounded_once_in_half_precision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, scale = torch.randint(-127, 128, (16, 40), dtype=torch.int8, generator=generator), torch.rand(16, generator=generator) + 0.1
+    exact = weight.double() * scale.double()[:, None] / 127
+    found = _dequantized(weight, scale, torch.bfloat16)
+    assert torch.equal(found, exact.to(torch.bfloat16))

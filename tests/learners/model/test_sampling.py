@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from learners.model.base import Backbone
 from learners.model.chat_format import TextStream, words_of
-from learners.model.forward import forward
+from learners.model.forward import causal_model, forward
 from learners.model.sampling import Row, Step, decode
 from storage.records import Sampling
 from tests.learners.models import needs_gpt2, needs_stories, prompt, random_experts, random_gpt2, random_llama, stirred, stories
@@ -156,6 +156,15 @@ def test_twin_rows_see_the_base_and_the_exact_kl() -> None:
         kl = [sum(a * math.log(a / b) for a, b in zip(*pair, strict=True)) for pair in zip(p.tolist(), q.tolist(), strict=True)]
         torch.testing.assert_close(drawn.kl[row.uid], kl, atol=1e-4, rtol=1e-3)
         assert sum(kl) > 0.5  # the adapter does something
+
+
+@needs_stories
+def test_the_kl_is_a_number_where_a_token_cannot_be_drawn() -> None:
+    tree = stirred(stories())
+    head = causal_model(tree).get_output_embeddings()
+    head.register_forward_hook(lambda module, arguments, logits: logits.index_fill(-1, torch.tensor([7, 9]), -math.inf))
+    drawn = draw(stories(), tree, [Row("a", prompt(stories()), 1)], Sampling(1.0, 12), twin=True)
+    assert all(math.isfinite(kl) for kl in drawn.kl["a"]) and sum(drawn.kl["a"]) > 0
 
 
 @needs_stories

@@ -18,7 +18,7 @@ from learners.pocket.corpus import chats, corpus_hash
 from learners.pocket.labels import label
 from learners.pocket.measuring import Drawn, figures
 from learners.pocket.model import SHARPNESS, Shape, write_weights
-from learners.pocket.run import Recipe, Run, open_run, rate_share
+from learners.pocket.run import PocketRun, Recipe, open_run, rate_share
 from learners.pocket.saving import TrainingError
 from learners.pocket.train import main, train
 
@@ -26,7 +26,7 @@ SMALL = Recipe(seed=3, batch_tokens=1024, rate=1e-2, tokens=24_000, shape=Shape(
 CPU = torch.device("cpu")
 
 
-def finished(work: Path, recipe: Recipe = SMALL, stop_after: int = 0) -> Run:
+def finished(work: Path, recipe: Recipe = SMALL, stop_after: int = 0) -> PocketRun:
     """A run to its end; with `stop_after` first one that is stopped after so many steps, and then another that goes on."""
     if stop_after:
         run = open_run(recipe, work, CPU)
@@ -38,18 +38,18 @@ def finished(work: Path, recipe: Recipe = SMALL, stop_after: int = 0) -> Run:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> PocketRun:
     return finished(tmp_path_factory.mktemp("whole"))
 
 
-def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(whole: Run, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(whole: PocketRun, tmp_path: Path) -> None:
     resumed = finished(tmp_path, stop_after=3)
     assert (resumed.steps, resumed.tokens) == (whole.steps, whole.tokens)
     for name, weights in whole.model.state_dict().items():
         assert torch.equal(weights, resumed.model.state_dict()[name]), name
 
 
-def test_a_run_that_was_killed_between_two_saves_goes_on_from_the_last(whole: Run, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_between_two_saves_goes_on_from_the_last(whole: PocketRun, tmp_path: Path) -> None:
     run = open_run(SMALL, tmp_path, CPU)
     run.step()
     run.save(tmp_path)
@@ -61,7 +61,7 @@ def test_a_run_that_was_killed_between_two_saves_goes_on_from_the_last(whole: Ru
     assert all(torch.equal(weights, resumed.model.state_dict()[name]) for name, weights in whole.model.state_dict().items())
 
 
-def test_it_learns(whole: Run, tmp_path: Path) -> None:
+def test_it_learns(whole: PocketRun, tmp_path: Path) -> None:
     fresh = open_run(SMALL, tmp_path, CPU)
     first = fresh.step()
     assert first > 5.5  # nats: nearly as little as nothing is known of 400 pieces
@@ -104,7 +104,7 @@ def test_the_rate_rises_stays_and_descends() -> None:
     assert shares == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 0.01])
 
 
-def test_a_whole_model_directory_is_written_and_loads(whole: Run, tmp_path: Path) -> None:
+def test_a_whole_model_directory_is_written_and_loads(whole: PocketRun, tmp_path: Path) -> None:
     out = tmp_path / "weights"
     write_weights(whole.model, whole.tokenizer, out)
     backbone = load_backbone(str(out), "none", "cpu")
@@ -119,7 +119,7 @@ def test_a_whole_model_directory_is_written_and_loads(whole: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize("text", ["plain words", "naïve café", "你好，世界", "🦊 \u200d\x00\x1b[31m", "", "x" * 3000])
-def test_any_text_survives_the_tokenizer(whole: Run, text: str) -> None:
+def test_any_text_survives_the_tokenizer(whole: PocketRun, text: str) -> None:
     assert whole.tokenizer.decode(whole.tokenizer(text, add_special_tokens=False).input_ids) == text
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
 from learners.model.base import Backbone
+from learners.model.batches import pad
 from learners.model.forward import forward
 from learners.model.sampling import Row, decode
-from learners.rlhf import ops
-from learners.rlhf.distillation import Distill, DistillBatch, DistillSettings, TeacherLogits
+from learners.rlhf.distillation import Distill, DistillBatch, DistillSettings, Teacher
+from learners.rlhf.distributions import Logits
 from storage.records import Sampling
 from tests.learners.models import needs_stories, prompt, stirred, stories
 
@@ -30,12 +33,19 @@ class Biased:
         self.tree = backbone.tree()
         self.bias_of = torch.randn(backbone.vocabulary, generator=torch.Generator().manual_seed(0))
 
-    def __call__(self, batch: ops.Padded) -> Tensor:
-        return forward(self.tree, batch.input_ids, batch.attention_mask, keep=batch.keep).logits[:, :-1] + self.bias_of
+    def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Logits:
+        logits = logits_before(self.tree, prompts, answers) + self.bias_of
+        return lambda rows: logits[rows]
 
     def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor:
         """For the sampler."""
         return self.bias_of.expand(len(hidden), -1)
+
+
+def logits_before(tree: torch.nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+    """Of all answer tokens, prompt and answer in one row: (N, V)."""
+    batch = pad(prompts, answers)
+    return forward(tree, batch.input_ids, batch.attention_mask, keep=batch.keep).logits[:, :-1][batch.answer_mask]
 
 
 def drawn(backbone: Backbone, teacher: Biased, seed: int, tokens: int = 24) -> DistillBatch:
@@ -49,14 +59,13 @@ def drawn(backbone: Backbone, teacher: Biased, seed: int, tokens: int = 24) -> D
     return DistillBatch(prompts, [tuple(answer) for answer in answers])
 
 
-def kl_by_hand(teacher: TeacherLogits, tree: torch.nn.Module, batch: DistillBatch) -> float:
+def kl_by_hand(teacher: Teacher, tree: torch.nn.Module, batch: DistillBatch) -> float:
     """Nats per token from teacher to tree, one answer at a time."""
     total = 0.0
     for prompt_ids, answer in zip(batch.prompts, batch.answers, strict=True):
-        alone = ops.pad([prompt_ids], [answer])
         with torch.no_grad():
-            p = teacher(alone)[0].log_softmax(-1)
-            q = forward(tree, alone.input_ids).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+            p = teacher([prompt_ids], [answer])(slice(None)).log_softmax(-1)
+            q = forward(tree, torch.tensor([[*prompt_ids, *answer]])).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
         total += float((p.exp() * (p - q)).sum())
     return total / sum(map(len, batch.answers))
 
@@ -94,8 +103,8 @@ def test_the_adapter_absorbs_a_steered_policy(backbone: Backbone) -> None:
 def test_an_adapter_that_acts_as_its_teacher_already_stays_so(backbone: Backbone) -> None:
     tree, base = backbone.adapter_tree(), backbone.tree()
 
-    def teacher(batch: ops.Padded) -> Tensor:
-        return forward(base, batch.input_ids, batch.attention_mask, keep=batch.keep).logits[:, :-1] + 5.0
+    def teacher(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Logits:
+        return lambda rows: logits_before(base, prompts, answers)[rows] + 5.0
 
     stats = Distill(tree, teacher, backbone.width).step(DistillBatch([prompt(backbone)], [(400, 401)]))
     assert stats.loss == pytest.approx(0, abs=1e-5)

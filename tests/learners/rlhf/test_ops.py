@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,66 +23,6 @@ def answers(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
     mask = lengths_mask(lengths, 7)
     rewards, values = torch.randn(2, *mask.shape, generator=generator, dtype=torch.float64)
     return rewards, values, mask
-
-
-def test_prompts_are_padded_left_and_answers_right() -> None:
-    padded = ops.pad([(5, 6, 7), (8,)], [(1,), (2, 3)])
-    assert padded.input_ids.tolist() == [[5, 6, 7, 1, 0], [0, 0, 8, 2, 3]]
-    assert padded.attention_mask.tolist() == [[1, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
-    assert padded.answer_ids.tolist() == [[1, 0], [2, 3]]
-    assert padded.answer_mask.tolist() == [[True, False], [True, True]]
-    assert padded.keep == 3
-
-
-def test_an_empty_answer_has_an_empty_mask() -> None:
-    padded = ops.pad([(1,), (2,)], [(), ()])
-    assert padded.answer_ids.shape == (2, 1)
-    assert not padded.answer_mask.any()
-
-
-@pytest.mark.parametrize(("prompts", "answers"), [([], []), ([(1,)], [(1,), (2,)]), ([(1,), ()], [(1,), (2,)])])
-def test_a_batch_without_prompts_or_with_an_empty_one_is_refused(prompts: list, answers: list) -> None:
-    with pytest.raises(ValueError):
-        ops.pad(prompts, answers)
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_token_logprobs_are_those_of_the_tempered_softmax(chunk: int, temperature: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 4, 9, generator=generator)
-    taken = torch.randint(9, (2, 4), generator=generator)
-    found = ops.token_logprobs(logits, taken, temperature, chunk)
-    for i in range(2):
-        for t in range(4):
-            weights = [math.exp(x / temperature) for x in logits[i, t].tolist()]
-            assert found[i, t].item() == pytest.approx(math.log(weights[taken[i, t]] / sum(weights)), abs=1e-5)
-
-
-def test_token_logprobs_have_the_gradient_of_a_softmax() -> None:
-    logits = torch.randn(3, 5, dtype=torch.float32, requires_grad=True)
-    taken = torch.tensor([0, 4, 2])
-    ops.token_logprobs(logits, taken, chunk=2).sum().backward()
-    one_hot = torch.nn.functional.one_hot(taken, 5)
-    assert logits.grad is not None
-    assert torch.allclose(logits.grad, one_hot - logits.detach().softmax(1), atol=1e-6)
-
-
-def test_entropy_of_a_uniform_distribution_is_the_log_of_its_size() -> None:
-    assert torch.allclose(ops.entropy(torch.zeros(2, 3, 8)), torch.full((2, 3), math.log(8)))
-
-
-def test_exact_kl_is_the_sum_over_the_vocabulary() -> None:
-    p, q = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
-    by_hand = sum(a * math.log(a / b) for a, b in zip(p.softmax(0).tolist(), q.softmax(0).tolist(), strict=True))
-    assert ops.exact_kl(p[None], q[None]).item() == pytest.approx(by_hand, abs=1e-6)
-
-
-def test_impossible_tokens_do_not_break_entropy_or_kl_but_nan_shows() -> None:
-    logits = torch.tensor([[0.0, 0.0, -math.inf]])
-    assert ops.entropy(logits).item() == pytest.approx(math.log(2))
-    assert ops.exact_kl(logits, logits).item() == 0
-    assert ops.exact_kl(torch.full((1, 3), math.nan), torch.zeros(1, 3)).isnan().all()
 
 
 def test_both_kl_estimators_are_unbiased() -> None:
@@ -187,9 +125,3 @@ def test_warmup_rises_to_one_and_stays() -> None:
 def test_narrow_models_take_larger_steps() -> None:
     assert ops.rate_for_width(1e-4, 2000) == 1e-4
     assert ops.rate_for_width(1e-4, 64) > ops.rate_for_width(1e-4, 4096) > 0
-
-
-def test_long_answers_go_through_a_forward_in_smaller_groups() -> None:
-    assert ops.answers_per_forward(8, 64) == 8
-    assert ops.answers_per_forward(8, 1023) == 2
-    assert ops.answers_per_forward(8, 100_000) == 1

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from learners.model.base import Backbone
-from learners.model.forward import forward
+from learners.model.forward import causal_model, forward
 from learners.model.lora import copy_lora, load_lora, lora_state
+from learners.model.shared_prompts import states_in_one_row
 from learners.rlhf import ops
+from learners.rlhf import ppo as ppo_module
 from learners.rlhf.ppo import PPO, PPOSettings, Rollouts
 from storage.records import Sampling
 from tests.learners.models import STORIES, needs_stories, prompt, random_llama, stirred, stories
@@ -330,6 +332,31 @@ def test_after_a_reset_the_optimizers_begin_anew(backbone: Backbone) -> None:
         one._random.manual_seed(3)
     assert ppo.step(rollouts) == new.step(rollouts)
     assert same(lora_state(used), lora_state(fresh))
+
+
+def test_prompts_are_computed_once_for_the_answers_of_a_forward(backbone: Backbone) -> None:
+    policy, shapes = stirred(backbone), []
+    ppo = ppo_of(backbone, policy, PPOSettings(microbatch=4, minibatch=12, epochs=1))
+    rollouts = drawn(ppo, 4)
+    hook = causal_model(policy).get_input_embeddings().register_forward_hook(lambda module, ids, output: shapes.append(tuple(ids[0].shape)))
+    ppo.step(rollouts)
+    hook.remove()
+    lengths = sorted(len(prompt(backbone, text)) for text in OPENINGS)
+    for times in (shapes[: len(shapes) // 2], shapes[len(shapes) // 2 :]):  # the look before the update, and the update
+        assert sorted(length for rows, length in times if rows == 1) == lengths
+
+
+def test_its_update_is_that_of_prompts_and_answers_in_one_row(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for in_one_row in (False, True):
+        if in_one_row:
+            monkeypatch.setattr(ppo_module, "states_before", lambda tree, prompts, answers: states_in_one_row(tree, prompts, answers)[:, :-1])
+        ppo = ppo_of(backbone, stirred(backbone), PPOSettings(epochs=1))
+        stats = ppo.step(drawn(ppo))
+        assert stats.ratio == 1.0
+        found.append(stats)
+    for name in ("loss", "grad_norm", "kl", "entropy", "reward", "value_loss"):
+        assert getattr(found[0], name) == pytest.approx(getattr(found[1], name), rel=1e-3, abs=1e-5)
 
 
 def test_it_works_at_a_vocabulary_of_fifty_thousand_with_an_untied_head() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -11,11 +12,13 @@ import torch
 
 from learners.feedback.samples import Comparison, Scored
 from learners.model.base import Backbone
-from learners.model.forward import forward
+from learners.model.forward import causal_model, forward
 from learners.model.lora import lora_state
 from learners.model.sampling import Row, decode
-from learners.rlhf import losses
+from learners.model.shared_prompts import states_in_one_row
+from learners.rlhf import losses, reward_model
 from learners.rlhf.reward_model import RewardModel, RewardSettings
+from learners.rlhf.reward_model import _sequences as sequences
 from storage.records import Sampling
 from tests.learners.models import needs_stories, prompt, stirred, stories
 
@@ -134,6 +137,44 @@ def test_how_a_batch_is_split_into_forwards_changes_nothing(backbone: Backbone) 
     assert split.loss == pytest.approx(whole.loss, abs=1e-5)
     assert split.grad_norm == pytest.approx(whole.grad_norm, rel=1e-3)
     assert (split.accuracy, split.tokens) == (whole.accuracy, whole.tokens)
+
+
+def test_a_ranking_that_does_not_fit_into_one_forward_has_the_same_loss_and_gradient(backbone: Backbone) -> None:
+    batch = [*rankings(8, 1)[:2], Scored(prompt(backbone), (410,), 0.5)]
+    whole, parts = (RewardModel(stirred(backbone), backbone.width) for _ in range(2))
+    parts.memory = replace(parts.memory, allowance=1.0)  # one answer to a forward
+    gradients = []
+    for model in (whole, parts):
+        losses_of = model._backward(batch, 3) if model is whole else model._backward_in_parts(batch, *sequences(batch), 3)
+        gradients.append([losses_of[0], *(p.grad for p in [*model._lora.values(), *model.head.parameters()])])
+    assert gradients[1][0] == pytest.approx(gradients[0][0], abs=1e-5)
+    for one, other in zip(gradients[0][1:], gradients[1][1:], strict=True):
+        assert float((one - other).norm()) < 1e-5 * float(one.norm())
+    step, again = whole.step(batch), parts.step(batch)
+    assert (again.loss, again.grad_norm) == (pytest.approx(step.loss, abs=1e-5), pytest.approx(step.grad_norm, rel=1e-3))
+    assert (again.accuracy, again.tokens) == (step.accuracy, step.tokens)
+
+
+def test_the_gradient_of_answers_that_share_their_prompt_is_that_of_answers_in_rows_of_their_own(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, found = rankings(8, 1)[:3], []
+    for in_one_row in (False, True):
+        if in_one_row:
+            monkeypatch.setattr(reward_model, "states_after", lambda tree, prompts, answers: states_in_one_row(tree, prompts, answers)[:, 1:])
+        model = RewardModel(stirred(backbone), backbone.width)
+        loss, _ = model._backward(batch, 3)
+        found.append((loss, [p.grad for p in model._lora.values()]))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert float((one - other).abs().max()) < 1e-5 * max(1.0, float(one.abs().max()))
+
+
+def test_it_runs_no_lm_head(backbone: Backbone) -> None:
+    tree, rows = backbone.adapter_tree(), []
+    causal_model(tree).get_output_embeddings().register_forward_hook(lambda head, arguments, output: rows.append(output[..., 0].numel()))
+    RewardModel(tree, backbone.width).step(rankings(8, 1)[:2])
+    assert rows and max(rows) == 1
 
 
 def test_a_rating_pulls_the_score_towards_itself(backbone: Backbone) -> None:

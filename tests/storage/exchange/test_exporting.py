@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from storage.database import JournalError
-from storage.exchange.exporting import Manifest, Options, export
+from storage.exchange.exporting import ExportManifest, Options, export
 from storage.exchange.formats import FORMATS
 from storage.exchange.items import Steps
 from storage.journal import Journal
@@ -44,7 +44,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def exported(desk: Desk, tmp_path: Path, format: str, **options: Any) -> tuple[Path, Manifest]:
+def exported(desk: Desk, tmp_path: Path, format: str, **options: Any) -> tuple[Path, ExportManifest]:
     out = tmp_path / f"out-{format}{'' if FORMATS.get(format) and FORMATS[format].folder else '.jsonl'}"
     return out, export(desk.path, out, Options(format, **options))
 

@@ -11,7 +11,7 @@ from storage.records import Message, Sampling
 from tamer_tui.views import CandidateView
 
 
-class Drawings:
+class AnswerStreams:
     """Keeps the views of unfinished answers up with the engine's events."""
 
     def __init__(self, send: Callable[[Command], None], sampling: Sampling) -> None:
@@ -73,10 +73,11 @@ class Drawings:
         self._release(known)
         return known
 
-    def give_up(self, uid: str) -> CandidateView | None:
-        """The engine cannot go on with an answer: what came is the answer."""
+    def give_up(self, uid: str, why: str) -> CandidateView | None:
+        """The engine cannot go on with an answer: what came is the answer; it was refused where nothing came."""
         view = self._growing.get(uid)
         if view is not None:
+            view.refused = why if view.started is None else ""
             view.break_off()
             self._release(view)
         return view

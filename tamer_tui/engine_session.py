@@ -18,17 +18,16 @@ from learners import protocol
 from learners.protocol import Command, Event, Idle
 from storage.blind import BlindCount
 from storage.queries import Record
-from storage.records import BASE_VERSION, BaseModel, Judgement, Message, Prequential, Prompt, new_uid
-from storage.records import Sitting as SittingRecord
+from storage.records import BASE_VERSION, BaseModel, Judgement, Message, Prequential, Prompt, Sitting, new_uid
 from tamer_tui import __version__
+from tamer_tui.answer_streams import AnswerStreams
 from tamer_tui.dealing import Dealer, Split
-from tamer_tui.drawings import Drawings
-from tamer_tui.notebook import Notebook, SessionError
-from tamer_tui.standing import Standing
+from tamer_tui.learning_status import LearningStatus
+from tamer_tui.session_store import SessionError, SessionStore
 from tamer_tui.views import CandidateView, Change, EngineState, Observer, SessionSettings, SetView
 
 
-class Engine(Protocol):
+class EngineConnection(Protocol):
     """What EngineClient offers, and a scripted engine in tests."""
 
     async def start(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
@@ -41,13 +40,13 @@ class Engine(Protocol):
         """End it."""
 
 
-class Sitting:
+class EngineSession:
     """What Session stands on: it follows the engine and owns what is open."""
 
     def __init__(
         self,
         settings: SessionSettings,
-        engine: Callable[[], Engine],
+        engine: Callable[[], EngineConnection],
         database: Path | Callable[[str], Path],
         starter: Callable[[bool], Sequence[Prompt]] | None = None,
     ) -> None:
@@ -62,17 +61,17 @@ class Sitting:
         self.last_commit: Judgement | None = None
         self.appraisals: dict[str, protocol.Appraisal] = {}  # of the current set's answers, as they were asked for last
         self.appraised_by: protocol.RewardLearner = "human_reward"
-        self.standing = Standing(settings.bias, settings.nats)
+        self.status = LearningStatus(settings.bias, settings.nats)
         self.split = Split.of(settings.prompts, settings.held_out)
         self.blind = self.blind_all = self.blind_adapter = BlindCount(0, 0, 0, 0, 0.0, 1.0)
         self.judged = 0
         self.taps_dropped = 0  # that could not be about what was on the screen
         self.silence = False  # counts, in the tap view: words that pass untapped are worth 0
         self._make_engine, self._place, self._starter = engine, database, starter
-        self._engine: Engine | None = None
-        self._notebook: Notebook | None = None
+        self._engine: EngineConnection | None = None
+        self._store: SessionStore | None = None
         self._dealer: Dealer | None = None
-        self._drawings = Drawings(self._send, settings.sampling)
+        self._streams = AnswerStreams(self._send, settings.sampling)
         self._sitting = new_uid()
         self._observers: list[Observer] = []
         self._begun: asyncio.Future[None] | None = None
@@ -89,7 +88,7 @@ class Sitting:
     async def start(self) -> None:
         """Open the database if it is named, and start the engine. `wait_ready` waits for the model. Raises SessionError."""
         if isinstance(self._place, Path):
-            self._notebook = Notebook(self._place)
+            self._store = SessionStore(self._place)
             self._count()
         await self._start_engine()
 
@@ -112,9 +111,9 @@ class Sitting:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._notebook is not None:
-            self._notebook.close()
-            self._notebook = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     async def next_set(self) -> None:
         """Open the next prompt."""
@@ -123,12 +122,12 @@ class Sitting:
     @property
     def database(self) -> Path | None:
         """Where the record lies, once it is known."""
-        return self._notebook.path if self._notebook is not None else None
+        return self._store.path if self._store is not None else None
 
     @property
     def record(self) -> Record:
         """The read side of the open database. Raises SessionError before there is one."""
-        return self._open_notebook().record
+        return self._open_store().record
 
     @property
     def refused(self) -> str:
@@ -147,9 +146,9 @@ class Sitting:
             self._fatal = SessionError(f"the engine cannot be started: {error}")
             self._engine_died("")
             return
-        held = self._notebook is not None and self._notebook.record.held()
+        held = self._store is not None and self._store.record.held()
         version, adapter = (BASE_VERSION, None) if held else self._send_acting_version()
-        s, standing = self.settings, self.standing
+        s, status = self.settings, self.status
         self._send(
             protocol.Load(
                 model=s.model,
@@ -158,10 +157,10 @@ class Sitting:
                 adapter=adapter,
                 version=version,
                 seed=s.seed,
-                nats=standing.nats,
-                bias=standing.bias,
+                nats=status.nats,
+                bias=status.bias,
                 stages=s.stages,
-                paused=standing.paused,
+                paused=status.paused,
                 metered=s.metered,
                 sampling=s.sampling,
                 train_prompts=_messages(self.split.train),
@@ -175,11 +174,11 @@ class Sitting:
 
     def _send_acting_version(self) -> tuple[str, str | None]:
         """Blobs of the version to resume from, if the database is open; its id and hash."""
-        acting = self._notebook.acting_version() if self._notebook is not None else None
-        if acting is None or self._notebook is None:
+        acting = self._store.acting_version() if self._store is not None else None
+        if acting is None or self._store is None:
             return BASE_VERSION, None
         try:
-            blobs = self._notebook.blobs_of(acting[1])
+            blobs = self._store.blobs_of(acting[1])
         except SessionError as error:
             self._say(f"{error}; starting from the base")
             return BASE_VERSION, None
@@ -190,16 +189,16 @@ class Sitting:
     def _begin(self, ready: protocol.Ready) -> None:
         """The model is loaded: open the database if need be, replay, and open the first set."""
         self.ready = ready
-        late = self._notebook is None
+        late = self._store is None
         try:
-            if self._notebook is None:
+            if self._store is None:
                 assert not isinstance(self._place, Path)
-                self._notebook = Notebook(self._place(ready.base_hash))
+                self._store = SessionStore(self._place(ready.base_hash))
             hashes = (ready.weights_sha256, ready.tokenizer_sha256, ready.template_sha256)
             base = BaseModel(ready.base_hash, ready.model, ready.quantize, ready.parameters, ready.layers, *hashes)
             settings = json.dumps(asdict(self.settings) | {"prompts": len(self.settings.prompts)}, default=msgspec.to_builtins)
-            sitting = SittingRecord(self._sitting, ready.base_hash, __version__, settings, self.settings.operator, ready.quantize)
-            self._notebook.bind(base, sitting)
+            sitting = Sitting(self._sitting, ready.base_hash, __version__, settings, self.settings.operator, ready.quantize)
+            self._store.bind(base, sitting)
         except SessionError as error:
             self._fatal = error
             self._fail(error)
@@ -209,8 +208,8 @@ class Sitting:
         if held or late:
             self._roll_to_last(held)
         elif ready.version != BASE_VERSION:
-            self.standing.acting = (ready.version, 0.0, 0)
-        for command in self._notebook.replay():
+            self.status.acting = (ready.version, 0.0, 0)
+        for command in self._store.replay():
             self._send(command)
         self._deal()
         self._count()
@@ -228,9 +227,9 @@ class Sitting:
         if held or sha256 is not None:
             self._send(protocol.Rollback(version=version, sha256=sha256))
         if held:
-            self.standing.held = self.standing.paused = True
+            self.status.held = self.status.paused = True
         elif sha256 is not None:
-            self._send(protocol.Set(paused=self.standing.paused))
+            self._send(protocol.Set(paused=self.status.paused))
 
     def _deal(self) -> None:
         assert self.ready is not None
@@ -248,9 +247,9 @@ class Sitting:
 
     def _lose_engine(self, reason: SessionError) -> None:
         self.engine_state = EngineState.DEAD
-        for view in self._drawings.break_off():
+        for view in self._streams.break_off():
             self._drawn(view)
-        self.standing.forget()
+        self.status.forget()
         if self._idle is not None and not self._idle.done():
             self._idle.set_exception(reason)
             self._idle.exception()  # seen: nobody may be waiting
@@ -280,13 +279,13 @@ class Sitting:
             case protocol.Learned() | protocol.Metrics() | protocol.Acting() | protocol.Idle():
                 self._learn(event)
             case protocol.Foreseen(seq=seq, judge=judge, log_loss=log_loss, right=right, pairs=pairs):
-                if self._notebook is not None:
-                    self._notebook.keep(Prequential(seq, judge, log_loss, right, pairs), self._say)
+                if self._store is not None:
+                    self._store.keep(Prequential(seq, judge, log_loss, right, pairs), self._say)
             case protocol.Appraised(h_epoch=_, appraisals=appraisals, by=by):
                 self.appraisals, self.appraised_by = {appraisal.uid: appraisal for appraisal in appraisals}, by
                 self._tell(Change.APPRAISED)
             case protocol.Trained(run=run):
-                self._open_notebook().keep(run, self._say)
+                self._open_store().keep(run, self._say)
             case protocol.Blob():
                 self._receive(event)
             case protocol.Gated():
@@ -295,7 +294,7 @@ class Sitting:
                 self._complain(event)
 
     def _follow(self, event: protocol.Started | protocol.Tokens | protocol.Ended) -> None:
-        complete = self._drawings.take(event)
+        complete = self._streams.take(event)
         if complete is not None:
             self._drawn(complete)
             self._tell(Change.ENDED)
@@ -304,18 +303,18 @@ class Sitting:
 
     def _drawn(self, view: CandidateView) -> None:
         """All of an answer is here. Of one that is tapped, what is not on the screen yet may still change."""
-        self.standing.draw(view)
+        self.status.draw(view)
         if not view.paced:
             self._keep(view)
 
     def _keep(self, view: CandidateView) -> None:
         """Record an answer of a set, also of one that was left while it was drawn. (Those of an evaluation are not kept.)"""
-        if view.set_uid and self._notebook is not None and not view.kept:
+        if view.set_uid and self._store is not None and not view.kept:
             view.kept = True
-            self._notebook.keep(view.response(self.settings.sampling), self._say)
+            self._store.keep(view.response(self.settings.sampling), self._say)
 
     def _learn(self, event: protocol.Learned | protocol.Metrics | protocol.Acting | protocol.Idle) -> None:
-        self.standing.take(event)
+        self.status.take(event)
         match event:
             case protocol.Learned(dropped=dropped):
                 if dropped:
@@ -331,25 +330,25 @@ class Sitting:
 
     def _receive(self, blob: protocol.Blob) -> None:
         try:
-            self._open_notebook().receive(blob)
+            self._open_store().receive(blob)
         except SessionError as error:
             self._say(str(error))
 
     async def _publish(self, judged: protocol.Gated) -> None:
         """A verdict of the gate: on disk first, then the engine may act with it."""
         try:
-            version = await self._open_notebook().keep_version(judged)
+            version = await self._open_store().keep_version(judged)
         except SessionError as error:
             self._say(str(error))
             return
-        self.standing.refused = "" if judged.published else f"{version} refused: {judged.reason}"
+        self.status.refused = "" if judged.published else f"{version} refused: {judged.reason}"
         if judged.published:
             self._send(protocol.PublishAck(sha256=judged.sha256, version=version))
         self._tell(Change.VERSION)
 
     def _complain(self, error: protocol.Error) -> None:
         problem = SessionError(error.what, error.hint)
-        if error.uid and (view := self._drawings.give_up(error.uid)) is not None:
+        if error.uid and (view := self._streams.give_up(error.uid, error.what)) is not None:
             self._drawn(view)
             self._tell(Change.ENDED)
         if error.fatal:
@@ -372,10 +371,10 @@ class Sitting:
             raise SessionError("there are no answers yet")
         return self.current
 
-    def _open_notebook(self) -> Notebook:
-        if self._notebook is None:
+    def _open_store(self) -> SessionStore:
+        if self._store is None:
             raise SessionError("the database is not open yet")
-        return self._notebook
+        return self._store
 
     def _raise_if_dead(self) -> None:
         if self.engine_state is EngineState.DEAD:

@@ -37,7 +37,9 @@ from storage.records import (
 
 TEACHING = get_args(Teaching)
 REPLAY_CHUNK = 32
-"""Judgements in one `replay` line."""
+"""Judgements in one `replay` line, at most …"""
+REPLAY_CHARACTERS = 500_000
+"""… and characters of text, which keeps the line under the protocol's longest; a judgement with more has a line of its own."""
 
 
 class SessionError(Exception):
@@ -48,7 +50,7 @@ class SessionError(Exception):
         self.message, self.hint = message, hint
 
 
-class Notebook:
+class SessionStore:
     """One open database. Raises SessionError wherever it cannot be read or written."""
 
     def __init__(self, path: Path) -> None:
@@ -138,15 +140,20 @@ class Notebook:
     # --- what the engine knows -----------------------------------------------------------------------------------------
 
     def replay(self) -> Iterator[Command]:
-        """Everything live, for an engine that knows nothing."""
-        lessons = self.record.lessons()
+        """Everything live, for an engine that knows nothing, and the end of it."""
         self._sent.clear()
-        for taught in lessons:
+        chunk: list[Lesson] = []
+        characters = 0
+        for taught in self.record.lessons():
             self._sent.setdefault(taught.sample_set.uid, set()).add(taught.logged.seq)
-        for start in range(0, len(lessons), REPLAY_CHUNK):
-            yield protocol.Replay(lessons=tuple(lesson_of(taught) for taught in lessons[start : start + REPLAY_CHUNK]))
-        if lessons:
-            yield protocol.Replay(lessons=(), last=True)
+            lesson = lesson_of(taught)
+            size = _characters(lesson)
+            if chunk and (len(chunk) == REPLAY_CHUNK or characters + size > REPLAY_CHARACTERS):
+                yield protocol.Replay(lessons=tuple(chunk))
+                chunk, characters = [], 0
+            chunk.append(lesson)
+            characters += size
+        yield protocol.Replay(lessons=tuple(chunk), last=True)
 
     def changes(self, set_uid: str) -> Iterator[Command]:
         """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
@@ -213,8 +220,19 @@ def lesson_of(taught: Taught) -> Lesson:
     messages, tap = taught.sample_set.prompt.messages, taught.logged.judgement
     if isinstance(tap, Tap | Arm):
         return _watched_lesson(taught, tap, messages)
-    answers = tuple(answer_of(response, messages) for response in taught.responses)
-    return Lesson(seq=taught.logged.seq, judgement=taught.logged.judgement, answers=answers or (Answer(uid="", messages=messages, text=""),))  # type: ignore[arg-type]
+    answers, beside = (tuple(answer_of(r, messages) for r in responses) for responses in (taught.responses, taught.beside))
+    return Lesson(
+        seq=taught.logged.seq,
+        judgement=taught.logged.judgement,  # type: ignore[arg-type]
+        answers=answers or (Answer(uid="", messages=messages, text=""),),
+        beside=beside,
+    )
+
+
+def _characters(lesson: Lesson) -> int:
+    """Of its texts, and what its tokens take in a line."""
+    answers = (*lesson.answers, *lesson.beside)
+    return sum(len(a.text) + 6 * (len(a.token_ids) + len(a.prompt_ids)) + sum(len(m.content) for m in a.messages) for a in answers)
 
 
 def _watched_lesson(taught: Taught, tap: Tap | Arm, messages: tuple[Message, ...]) -> Lesson:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import fmean
 
 from learners import protocol
 from storage.records import BASE_VERSION
@@ -13,10 +12,12 @@ from tamer_tui.views import CandidateView, StageView
 
 SPENT_BY = 12
 """Answers."""
+REFERENCE_TOKENS = 64
+"""Budgets are nats per this many tokens."""
 
 
 @dataclass
-class Standing:
+class LearningStatus:
     """Follows the engine's events."""
 
     bias: bool
@@ -29,7 +30,8 @@ class Standing:
     refused: str = ""
     trained: protocol.Idle | None = None
     _changed: float | None = None
-    _spent: deque[float] = field(default_factory=lambda: deque(maxlen=SPENT_BY))
+    replay: StageView | None = None  # while Ĥ learns from the judgements of the log
+    _spent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=SPENT_BY))
 
     @property
     def known(self) -> int:
@@ -39,13 +41,14 @@ class Standing:
 
     @property
     def spent(self) -> float | None:
-        """Nats per 64 tokens that the last acting answers were from the base."""
-        return fmean(self._spent) if self._spent else None
+        """Nats per 64 tokens that the last acting answers were from the base, pooled: nats of all of them over tokens of all of them."""
+        tokens = sum(n for _, n in self._spent)
+        return sum(kl for kl, _ in self._spent) / tokens * REFERENCE_TOKENS if tokens else None
 
     def draw(self, answer: CandidateView) -> None:
         """An answer is complete."""
         if answer.policy == "acting" and answer.token_ids:
-            self._spent.append(answer.kl * 64 / len(answer.token_ids))
+            self._spent.append((answer.kl, len(answer.token_ids)))
 
     @property
     def adapted(self) -> bool:
@@ -66,6 +69,8 @@ class Standing:
                 self._changed = time.monotonic()
             case protocol.Acting(version=version, beta=beta, h_epoch=epoch):
                 self.acting, self._changed = (version, beta, epoch), time.monotonic()
+            case protocol.Metrics(stage="human_reward"):
+                self.replay = StageView(event.stage, event.step, event.of, event.seconds_left) if event.step < event.of else None
             case protocol.Metrics():
                 if event.stage != "idle":
                     self.learning.setdefault(event.stage, StageView(event.stage)).update(event)
@@ -76,7 +81,7 @@ class Standing:
 
     def forget(self) -> None:
         """The engine is gone, and what it knew with it."""
-        self.learned, self.acting = None, (BASE_VERSION, 0.0, 0)
+        self.learned, self.acting, self.replay = None, (BASE_VERSION, 0.0, 0), None
         self._mark_active("idle")
 
     @property

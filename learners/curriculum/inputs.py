@@ -1,0 +1,33 @@
+"""What the learner is told from outside: one frozen value, replaced whole, so that a reader sees an old one or a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from learners.feedback.dataset import Feedback
+from learners.human_reward.head import RewardHead
+from learners.human_reward.prequential import PrequentialScores
+from learners.versions.snapshot import BASE, VersionState
+
+TokenIds = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LearnerInputs:
+    """Read once at the beginning of a step. `head` is the fit of `feedback`: they are told together."""
+
+    head: RewardHead
+    feedback: Feedback = field(default_factory=lambda: Feedback((), {}))
+    head_scores: PrequentialScores = field(default_factory=PrequentialScores)  # of Ĥ
+    live: VersionState = BASE  # what acts
+    live_beta: float = 0.0
+    nats: float = 6.0  # KL budget of the acting policy against the base, per 64 tokens
+    bias: bool = True  # whether Ĥ is added to the logits
+    train_prompts: Sequence[TokenIds] = ()
+    gate_prompts: Sequence[TokenIds] = ()
+    replayed: bool = False  # whether the log has been read: nothing is trained before
+
+
+CurrentInputs = Callable[[], LearnerInputs]
+"""The inputs as they are now."""

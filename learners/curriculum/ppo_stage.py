@@ -1,0 +1,187 @@
+"""PPO as the curriculum runs it: against which scorer, how dear the KL is, and what is taken back when it goes over the budget."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from learners.curriculum.inputs import CurrentInputs, LearnerInputs
+from learners.curriculum.practice import Practice
+from learners.curriculum.runs import RunRecorder
+from learners.curriculum.scorers import HumanRewardScorer, Scorer, reward_model_leads
+from learners.curriculum.stages import RewardStage, SFTPlan
+from learners.curriculum.teacher import DistillationTeacher
+from learners.curriculum.weights import PolicyWeights
+from learners.feedback.tap_advantages import tapped_of
+from learners.human_reward.kl_budget import REFERENCE_TOKENS
+from learners.model.lora import lora_state
+from learners.rlhf.ppo import PPO, PPOSettings
+from learners.rlhf.stats import StepStats
+
+PPO_SETTINGS = PPOSettings(learning_rate=3e-5, step_kl=0.01, kl_horizon=60.0)
+"""Gentler than PPO's own: the budgets here are a few nats an answer, and the coefficient has to find its place within a minute."""
+
+
+@dataclass(frozen=True)
+class PPOPlan:
+    prompts: int = 8
+    answers: int = 4  # to each prompt
+    iterations: int = 6  # between gates
+    share: float = 0.85  # of the nats budget that the policy may spend: what is published is what did best, and that spent more than it seemed
+    tolerance: float = 1.1  # of that share; beyond it an update is taken back …
+    raise_coefficient: float = 1.5  # … and the KL coefficient is multiplied by this
+
+
+@dataclass
+class KLLimit:
+    """Decides which update is taken back: keeps the last weights whose KL was within a limit or, until there are any, coming down to it.
+
+    The KL of weights is only estimated, on rollouts: those that were put back are looked at anew and never put back twice in a row.
+    """
+
+    kept: Mapping[str, Tensor] | None = None
+    kl: float = math.inf  # of `kept`, nats per answer
+    over: bool = False  # whether the weights looked at last were over the limit for the first time, or were put back
+    put_back: bool = False
+
+    def look(self, weights: Mapping[str, Tensor], kl: float, limit: float) -> Mapping[str, Tensor] | None:
+        """At the weights before an update, and their KL; returns what to put in place of the weights after it, None to go on with those."""
+        exceeded = kl > limit
+        self.put_back = exceeded and self.kept is not None and not self.put_back and kl >= self.kl
+        self.over = self.put_back or (exceeded and self.kept is None)
+        if self.put_back:
+            return self.kept
+        self.kept, self.kl = weights, kl
+        return None
+
+
+@dataclass
+class _Generation:
+    """What belongs to one generation of the weights."""
+
+    number: int
+    ppo: PPO
+    limit: KLLimit = field(default_factory=KLLimit)
+
+
+class PPOStage:
+    """Goes on from the adapter so far, against the scorer that predicts the operator best."""
+
+    def __init__(
+        self,
+        weights: PolicyWeights,
+        practice: Practice,
+        inputs: CurrentInputs,
+        runs: RunRecorder,
+        reward: RewardStage | None,
+        plan: PPOPlan | None = None,
+        settings: PPOSettings = PPO_SETTINGS,
+    ) -> None:
+        """`reward` is None where the reward model is not trained."""
+        self._weights, self._practice, self._inputs, self._runs = weights, practice, inputs, runs
+        self._reward, self._plan, self._settings = reward, plan or PPOPlan(), settings
+        self._scorer: Scorer | None = None
+        self._teacher = DistillationTeacher(practice, weights, self._plan.share)
+        self._generation: _Generation | None = None
+
+    @property
+    def ppo(self) -> PPO | None:
+        """Of the weights that are in the tree; None where it has not trained them."""
+        own = self._generation
+        return own.ppo if own is not None and own.number == self._weights.generation else None
+
+    @property
+    def value_state(self) -> Mapping[str, Tensor] | None:
+        """Value head, KL coefficient and target, to go on with from a version; None unless PPO trained last."""
+        return self.ppo.state() if self.ppo is not None else self._weights.lineage.value_state
+
+    def due(self) -> bool:
+        return not self._inputs().head.blank
+
+    def work(self) -> Iterator[None]:
+        inputs, plan = self._inputs(), self._plan
+        seqs = inputs.feedback.seqs
+        self._weights.begin("ppo", seqs, inputs.head)
+        self._scorer = self.scorer(inputs)
+        generation = self._current(inputs)
+        tapped = tapped_of(inputs.feedback)
+        with self._runs.run("ppo", seqs, plan, self._weights.trained) as steps:
+            started = time.monotonic()
+            for step in range(plan.iterations):
+                rollouts = generation.ppo.rollout(self._practice.prompts(plan.prompts), plan.answers)
+                length = sum(map(len, rollouts.answers)) / len(rollouts.answers)
+                self._aim(generation.ppo, length)
+                yield
+                before = lora_state(self._weights.policy)
+                stats = generation.ppo.step(rollouts, tapped)
+                self._keep_to_budget(generation, before, stats.kl or 0.0)
+                steps[0] = step + 1
+                self._report(stats, step + 1, length, started)
+                yield
+
+    def scorer(self, inputs: LearnerInputs) -> Scorer:
+        """The reward model when it has taken over, else Ĥ; scaled to unit deviation on answers of the base."""
+        if self._reward is not None and self._reward.trained and reward_model_leads(inputs.head_scores, self._reward.scores):
+            return self._reward.model
+        return self._head_scorer(inputs)
+
+    def _current(self, inputs: LearnerInputs) -> _Generation:
+        """PPO with an optimizer, a value head and a KL coefficient for the weights that are in the tree."""
+        number, practice = self._weights.generation, self._practice
+        if self._generation is None or self._generation.number != number:
+            ppo = PPO(
+                self._weights.policy, self._weights.reference, self._token_shares, self._settings, practice.seed + number,
+                backbone=practice.backbone, sampling=practice.sampling, pause=practice.pause,
+            )  # fmt: skip
+            if (state := self._weights.lineage.value_state) is not None:
+                ppo.load_state(state)
+            else:
+                self._aim(ppo, practice.base_length())  # before the coefficient, which a new target rescales
+                ppo.kl_coefficient = self.first_coefficient(inputs)
+            self._generation = _Generation(number, ppo)
+        return self._generation
+
+    def first_coefficient(self, inputs: LearnerInputs) -> float:
+        """The KL coefficient at which the steered policy is the optimum of a myopic reward, so that PPO starts where distillation ended.
+
+        The optimum of `score - λ·KL` is π ∝ π_base · exp(gain·r / (λ·T)), as a score is the mean of T token rewards r times a gain; the
+        teacher is π ∝ π_base · exp(β·r); so λ = gain / (β·T).
+        """
+        self._teacher.refresh(inputs)
+        gain, beta = self._head_scorer(inputs).gain, self._teacher.steering.beta
+        return gain / max(1e-6, beta * self._practice.base_length())
+
+    def _keep_to_budget(self, generation: _Generation, before: Mapping[str, Tensor], kl: float) -> None:
+        """`kl` is of the weights before the update, in nats per answer."""
+        kept = generation.limit.look(before, kl, self._plan.tolerance * generation.ppo.kl_target)
+        if kept is not None:
+            self._weights.take_back(kept)
+        if generation.limit.over:
+            generation.ppo.kl_coefficient *= self._plan.raise_coefficient
+
+    def _head_scorer(self, inputs: LearnerInputs) -> HumanRewardScorer:
+        scorer, answers = HumanRewardScorer(self._practice.base, inputs.head, self._practice.backbone.memory_budget), self._practice.base_answers()
+        scorer.normalise([t.prompt_ids for t in answers], [tuple(t.ids) for t in answers])
+        return scorer
+
+    def _aim(self, ppo: PPO, length: float) -> None:
+        """At the KL per answer of this length."""
+        spent = SFTPlan().budget if self._weights.imitates else 0.0
+        room = self._plan.share * self._inputs().nats * (1 - spent)  # nats per 64 tokens between policy and reference
+        ppo.kl_target = max(1e-3, room * length / REFERENCE_TOKENS)
+
+    def _token_shares(self, prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]]) -> Tensor:
+        assert self._scorer is not None
+        return self._scorer.token_shares(prompts, answers)
+
+    def _report(self, stats: StepStats, step: int, length: float, started: float) -> None:
+        self._runs.progress(
+            "ppo", step, self._plan.iterations, started,
+            loss=stats.loss, reward=stats.reward, kl=(stats.kl or 0.0) * REFERENCE_TOKENS / max(1.0, length),
+            kl_coefficient=stats.kl_coefficient, entropy=stats.entropy, clip_fraction=stats.clip_fraction,
+            explained_variance=stats.explained_variance, grad_norm=stats.grad_norm,
+        )  # fmt: skip

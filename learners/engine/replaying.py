@@ -1,0 +1,72 @@
+"""Ĥ learns from the judgements of the log: one forward at a time, so that nobody waits for more than that, and it is told how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from learners.human_reward.online import OnlineHumanReward
+from learners.protocol import Event, Lesson, Metrics
+
+TOLD_SECONDS = 0.2
+"""Progress is told at most this often."""
+FIT_SECONDS = 10.0
+"""Between two fits while there is more to learn: what was learned so far acts already."""
+
+
+class LogReplay:
+    """Belongs to the generator's thread."""
+
+    def __init__(self, reward: OnlineHumanReward, emit: Callable[[Event], None]) -> None:
+        self._reward, self._emit = reward, emit
+        self._total = 0
+        self._ended = False  # the log has been read to its end
+        self._began = self._told = self._fitted = 0.0  # monotonic seconds
+        self._refusals_told = 0
+
+    def take(self, lessons: Sequence[Lesson]) -> None:
+        """Read these; they wait."""
+        if self._ended:  # another log: the engine is asked to learn more than at its start
+            self._ended, self._total = False, 0
+        self._reward.replay(lessons)
+        self._total += len(lessons)
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._ended = True
+        self._began = self._fitted = time.monotonic()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the log held nothing."""
+        return self._total == 0
+
+    @property
+    def due(self) -> bool:
+        """Whether judgements wait to be learned from: of the log, or those that an undo asks for again."""
+        return self._ended and self._reward.waiting > 0
+
+    def take_fit(self) -> bool:
+        """Whether a fit is due, which is then taken for done."""
+        due = time.monotonic() - self._fitted >= FIT_SECONDS
+        self._fitted = time.monotonic() if due else self._fitted
+        return due
+
+    def advance(self) -> None:
+        """Look at one judgement: at most one forward."""
+        self._total = max(self._total, self._reward.waiting)
+        self._reward.advance()
+        now = time.monotonic()
+        if now - self._told >= TOLD_SECONDS or not self.due:
+            self._told = now
+            done = max(0, self._total - self._reward.waiting)
+            left = (now - self._began) / done * self._reward.waiting if done else None
+            self._emit(Metrics(stage="human_reward", step=done, of=self._total, seconds_left=left))
+
+    def refusals(self) -> str:
+        """What of the log cannot be used with this model, in words; '' where it is known already."""
+        refused = self._reward.refused
+        n, self._refusals_told = len(refused) - self._refusals_told, len(refused)
+        if n <= 0:
+            return ""
+        return f"{n:,} judgement{'s' if n != 1 else ''} of the log: {list(refused.values())[-1]}"

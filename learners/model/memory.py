@@ -1,0 +1,140 @@
+"""The memory budget: how many answers go into one forward, and how many positions through the LM head at once.
+
+An estimate from the model's shape, on the safe side for the families that were measured (benchmarks/training_memory.py). Free memory counts on a
+GPU only: elsewhere the system pages, and what is free says little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from learners.model.base import Backbone
+
+ALLOWANCE = 1e9
+"""Bytes that one forward may take beside the weights, its backward included."""
+SHARE = 0.5
+"""Of a GPU's free memory: what is drawn, fitted and shown meanwhile needs some too."""
+LOGITS = 48e6
+"""Bytes of float32 logits at once; a few tensors as large stand beside them."""
+COPIES_IN_DRAWING = 10
+"""Tensors as large as the logits of all rows at a step of decoding: bias, log-probabilities, probabilities, cumulated in float64 …"""
+
+
+def positions_at_once(vocabulary: int) -> int:
+    """States whose logits are computed at once."""
+    return max(8, int(LOGITS / (4 * vocabulary)))
+
+
+@dataclass
+class MemoryBudget:
+    """Of one base model and the adapters on it. Sizes are numbers of elements to a token, summed over all layers."""
+
+    device: torch.device
+    itemsize: int  # bytes of an element of a state
+    width: int  # d
+    layers: int
+    vocabulary: int
+    linear_in: int  # inputs of all linear layers: a LoRA keeps each as float32 for its gradient
+    linear_out: int
+    keys_values: int
+    scores: int  # attention heads, where their scores are kept: in models that do something to them before the softmax
+    allowance: float = ALLOWANCE
+
+    @staticmethod
+    def of(backbone: Backbone) -> MemoryBudget:
+        """Of a base that is loaded."""
+        return MemoryBudget.of_tree(backbone.model)
+
+    @staticmethod
+    def of_tree(tree: nn.Module) -> MemoryBudget:
+        """The same for whoever has only a tree of it."""
+        linear = [sizes for name, module in tree.named_modules() if ".lora_" not in name and (sizes := _linear_sizes(module))]
+        head: Any = tree.get_output_embeddings()  # type: ignore[operator]
+        vocabulary, width = head.weight.shape
+        config: Any = tree.config.get_text_config()  # type: ignore[union-attr, operator]
+        heads = config.num_attention_heads
+        key_width = (getattr(config, "num_key_value_heads", None) or heads) * (getattr(config, "head_dim", None) or width // heads)
+        return MemoryBudget(
+            device=head.weight.device,
+            itemsize=head.weight.element_size(),
+            width=width,
+            layers=config.num_hidden_layers,
+            vocabulary=vocabulary,
+            linear_in=sum(inputs for inputs, _ in linear) - width,  # the LM head carries no LoRA
+            linear_out=sum(outputs for _, outputs in linear) - vocabulary,
+            keys_values=2 * config.num_hidden_layers * key_width,
+            scores=config.num_hidden_layers * heads if config._attn_implementation == "eager" else 0,
+        )
+
+    @property
+    def positions(self) -> int:
+        """States that go through the LM head at once."""
+        return positions_at_once(self.vocabulary)
+
+    def halve(self) -> None:
+        """Something ran out of memory: half as much in each forward from here on."""
+        self.allowance /= 2
+
+    def fits(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool) -> bool:
+        """Whether these answers can go into one forward, those to the same prompt sharing it."""
+        return self._bytes(prompts, answers, gradients) <= self._room
+
+    def parts(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool, most: int = 1 << 30) -> list[list[int]]:
+        """Which answers go into each forward: at most `most`, at least one, those to the same prompt beside each other."""
+        first: dict[tuple[int, ...], int] = {}
+        for i, prompt in enumerate(prompts):
+            first.setdefault(tuple(prompt), i)
+        parts: list[list[int]] = []
+        room = self._room
+        for i in sorted(range(len(prompts)), key=lambda i: first[tuple(prompts[i])]):
+            longer = [*parts[-1], i] if parts else []
+            if not longer or len(longer) > most or self._bytes([prompts[j] for j in longer], [answers[j] for j in longer], gradients) > room:
+                parts.append([i])
+            else:
+                parts[-1] = longer
+        return parts
+
+    def rows_to_draw(self, prompt_tokens: int, answer_tokens: int, most: int, twin: bool = False) -> int:
+        """Answers in one batch of decoding: their keys and values, and what a step makes of their logits; twice with twin rows."""
+        row = self.itemsize * self.keys_values * 2 * (prompt_tokens + answer_tokens) + 4 * COPIES_IN_DRAWING * self.vocabulary
+        return max(1, min(most, int(self._room / (row * (2 if twin else 1)))))
+
+    @property
+    def _room(self) -> float:
+        if self.device.type != "cuda":
+            return self.allowance
+        free, _ = torch.cuda.mem_get_info(self.device)
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return min(self.allowance, SHARE * (free + unused))
+
+    def _bytes(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool) -> float:
+        distinct, rows = len(set(map(tuple, prompts))), len(answers)
+        prompt, answer = max(map(len, prompts)), max(1, *map(len, answers))
+        tokens = distinct * prompt + rows * answer
+        columns = rows * (prompt + answer)  # of the cache that the answers attend to
+        if gradients:
+            attended = 2 * self.keys_values + (2 * self.layers * self.width)  # selected, extended, and repeated for each query head
+            scores = 4 * 4 * self.scores * (columns * answer + distinct * prompt * prompt)
+            return tokens * self._kept + columns * self.itemsize * attended + scores
+        passing = (self.linear_in + self.linear_out) / self.layers * (self.itemsize + 4)  # one layer at a time
+        return tokens * passing + columns * self.itemsize * 2 * self.keys_values
+
+    @property
+    def _kept(self) -> float:
+        """Bytes that one token leaves behind for the backward pass, measured: a float32 input is one tensor for all LoRAs that read it."""
+        inputs = 4.0 if self.itemsize < 4 else 2.4
+        return inputs * self.linear_in + (2 + self.itemsize) * self.linear_out + 4 * self.itemsize * self.layers * self.width
+
+
+def _linear_sizes(module: nn.Module) -> tuple[int, int] | None:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    if type(module).__name__ == "Conv1D":  # GPT-2's
+        return module.nx, module.nf  # type: ignore[return-value]
+    return None

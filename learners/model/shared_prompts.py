@@ -1,0 +1,72 @@
+"""States of answers, with each distinct prompt computed once: its keys and values keep their graph, and all answers to it attend to them.
+
+The same states and gradients as of prompt and answer in one row, up to rounding. Models that keep something else than keys and values between
+tokens (linear attention, state spaces) run prompt and answer in one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learners.model.batches import TokenIds, pad, pad_answers, pad_prompts
+from learners.model.forward import causal_model, device_of, states
+
+
+def states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+    """Of each answer to its prompt the states in which its tokens are chosen: (B, R, d) float32, anything at padding; R is the longest's length."""
+    if not _pays(tree, prompts):
+        return states_in_one_row(tree, prompts, answers)[:, :-1]
+    device = device_of(tree)
+    at_end, index, past, mask = _prompts(tree, prompts, device)
+    first = at_end[index]
+    ids, answer_mask = pad_answers(answers, device)
+    if ids.shape[1] == 1:
+        return first[:, None]
+    read = states(tree, ids[:, :-1], torch.cat([mask, answer_mask[:, :-1]], 1).long(), past)
+    return torch.cat([first[:, None], read], 1)
+
+
+def states_after(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+    """The states that have read each answer token: (B, R, d) float32, anything at padding."""
+    if not _pays(tree, prompts):
+        return states_in_one_row(tree, prompts, answers)[:, 1:]
+    device = device_of(tree)
+    _, _, past, mask = _prompts(tree, prompts, device)
+    ids, answer_mask = pad_answers(answers, device)
+    return states(tree, ids, torch.cat([mask, answer_mask], 1).long(), past)
+
+
+def states_in_one_row(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+    """Prompt and answer side by side: (B, R + 1, d), of which [:, :-1] are before each answer token and [:, 1:] after it."""
+    padded = pad(prompts, answers, device_of(tree))
+    return states(tree, padded.input_ids, padded.attention_mask)[:, -padded.keep :]
+
+
+def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device) -> tuple[Tensor, Tensor, Any, Tensor]:
+    """Last states (n, d) of the n distinct prompts; which of them each answer follows (B,); their cache and mask, a row for each answer."""
+    from transformers import DynamicCache
+
+    distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    ids, mask = pad_prompts(list(distinct), device)
+    past = DynamicCache(config=causal_model(tree).config)
+    at_end = states(tree, ids, None if bool(mask.all()) else mask.long(), past)[:, -1]
+    index = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
+    past.reorder_cache(index)  # by index_select, whose gradient is a sum over the answers to a prompt
+    return at_end, index, past, mask[index]
+
+
+def _pays(tree: nn.Module, prompts: Sequence[TokenIds]) -> bool:
+    return len(set(map(tuple, prompts))) < len(prompts) and _keeps_keys_and_values(causal_model(tree))
+
+
+def _keeps_keys_and_values(model: Any) -> bool:
+    """Whether nothing but keys and values goes from token to token."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    layers = DynamicCache(config=model.config).layers
+    return not getattr(model, "_is_stateful", False) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

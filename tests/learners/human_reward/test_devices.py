@@ -1,0 +1,100 @@
+"""Heads stay on the CPU, states are on the base's device. Fake tensors of a device that is not here tell where the two would meet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from learners.human_reward.features import Features, Seen, token_similarity
+from learners.human_reward.fit import HumanReward
+from learners.human_reward.head import RewardHead
+from learners.human_reward.kl_budget import VisitedStates, _KLCurve, _States
+from learners.human_reward.likelihood import Pairs
+from learners.human_reward.logit_bias import LogitBias
+
+WIDTH, VOCABULARY = 16, 50
+GPU = torch.device("lazy", 0)
+"""Any device will do that is no CPU; of this one every build of torch can index fake tensors."""
+
+
+def fitted(seed: int) -> RewardHead:
+    """A head that was taught, as the fit leaves it."""
+    generator = torch.Generator().manual_seed(seed)
+    features = Features.fit(torch.randn(100, WIDTH, generator=generator))
+    human_reward = HumanReward(features, token_similarity(torch.randn(VOCABULARY, WIDTH, generator=generator)))
+    for name in ("good", "bad"):
+        ids = torch.randint(0, VOCABULARY, (6,), generator=generator).tolist()
+        human_reward.add_answer(name, ids, Seen.of(torch.randn(6, WIDTH, generator=generator), torch.randn(6, VOCABULARY, generator=generator)))
+    return human_reward.fit([Pairs.of_ranks({"good": 1, "bad": 2})], 1)
+
+
+def restored(seed: int) -> RewardHead:
+    return RewardHead.from_state(fitted(seed).state())
+
+
+def elsewhere() -> FakeTensorMode:
+    """A machine with a GPU, as far as shapes and devices go. Heads that crossed to another such machine are forgotten."""
+    for head in itertools.chain(*HEADS.values()):
+        head._elsewhere.clear()
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def biases(kind: str) -> Iterator[LogitBias]:
+    """Without and with an adapter that absorbed another head. Which tokens they bias is known: fake tensors cannot tell how many are distinct."""
+    new, old = HEADS[kind]
+    for bias in (LogitBias(new, 0.7), LogitBias(new, 0.7, old, 0.4)):
+        bias.tokens(torch.device("cpu"))
+        yield bias
+
+
+HEADS = {name: (make(0), make(1)) for name, make in (("fitted", fitted), ("restored", restored))}
+
+
+def on_gpu(*shape: int) -> Tensor:
+    return torch.randn(*shape, device=GPU)
+
+
+def test_fake_tensors_tell_two_devices_apart() -> None:
+    with elsewhere(), pytest.raises(RuntimeError, match="on the same device"):
+        on_gpu(2, 3) @ torch.randn(3, 2)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_reward_of_every_token_and_of_taken_tokens_is_where_the_states_are(kind: str) -> None:
+    head, _ = HEADS[kind]
+    with elsewhere():
+        hidden = on_gpu(2, 5, WIDTH)
+        assert head.rewards(hidden).device == GPU
+        ids = torch.zeros(2, 5, dtype=torch.int64, device=GPU)
+        assert head.token_rewards(Seen.of(hidden, on_gpu(2, 5, VOCABULARY)), ids).device == GPU
+        assert head.tokens.device.type == "cpu" and head.on(GPU) is head.on(GPU)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_logit_bias_is_where_the_logits_are(kind: str) -> None:
+    """As drawing and the teacher of distillation use it."""
+    for bias in biases(kind):
+        with elsewhere():
+            found = bias.bias(on_gpu(4, WIDTH), on_gpu(4, VOCABULARY))
+            assert found is not None and found.device == GPU and found.shape == (4, VOCABULARY)
+
+
+def test_beta_is_solved_where_the_states_are() -> None:
+    for bias in biases("restored"):
+        with elsewhere():
+            logits = on_gpu(7, VOCABULARY)
+            answer = VisitedStates(Seen.of(on_gpu(7, WIDTH), logits), logits.log_softmax(-1), on_gpu(7, VOCABULARY).log_softmax(-1))
+            assert _KLCurve.of(bias, _States.of([answer, answer]), 1.0).nats(0.5).device == GPU
+
+
+def test_features_and_token_similarity_of_a_base_elsewhere_stay_on_the_cpu() -> None:
+    with elsewhere():
+        features = Features.fit(on_gpu(100, WIDTH))
+        assert {features.mean.device.type, features.basis.device.type} == {"cpu"}
+        assert token_similarity(on_gpu(VOCABULARY, WIDTH)).device.type == "cpu"
+        assert RewardHead.empty(features).weights.device.type == "cpu"

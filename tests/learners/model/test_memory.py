@@ -1,0 +1,105 @@
+"""The memory budget: its estimate against what autograd really keeps, and how answers are put into forwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learners.model.memory import ALLOWANCE, MemoryBudget, positions_at_once
+from learners.model.shared_prompts import states_after
+from tests.learners.model.families import random_model, random_tree
+from tests.learners.models import random_gpt2
+
+LONG, SHORT = tuple(range(2, 62)), (3, 4, 5)
+
+
+def kept_bytes(tree: nn.Module, prompts: list[tuple[int, ...]], answers: list[tuple[int, ...]]) -> int:
+    """Of distinct storages that a forward leaves for its backward, weights left out."""
+    weights = {p.untyped_storage().data_ptr() for p in tree.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        graph = states_after(tree, prompts, answers)
+    assert graph.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in weights)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gemma2", "granite", "cohere"])
+def test_the_estimate_is_of_the_size_of_what_is_kept(family: str) -> None:
+    tree = random_tree(family)
+    budget = MemoryBudget.of_tree(tree)
+    for prompts in ([LONG] * 4, [LONG, SHORT, LONG, SHORT], [SHORT] * 4):
+        answers = [tuple(range(2, 2 + n)) for n in (60, 30, 50, 60)]
+        assert 0.6 < budget._bytes(prompts, answers, gradients=True) / kept_bytes(tree, prompts, answers) < 2.5
+
+
+def test_a_base_and_an_adapter_on_it_have_one_budget() -> None:
+    of_model, of_tree = MemoryBudget.of_tree(random_model("llama")), MemoryBudget.of_tree(random_tree("llama"))
+    assert of_model == of_tree
+    assert random_gpt2().memory_budget is random_gpt2().memory_budget
+    assert random_gpt2().memory_budget.vocabulary == 50257
+
+
+def budget(allowance: float) -> MemoryBudget:
+    return replace(MemoryBudget.of_tree(random_model("llama")), allowance=allowance)
+
+
+def test_answers_to_one_prompt_stand_beside_each_other_and_none_is_lost() -> None:
+    prompts = [LONG, SHORT, LONG, SHORT, LONG]
+    answers = [(7,) * n for n in (5, 6, 7, 8, 9)]
+    assert budget(1e12).parts(prompts, answers, gradients=True) == [[0, 2, 4, 1, 3]]
+    assert budget(1e12).parts(prompts, answers, gradients=True, most=2) == [[0, 2], [4, 1], [3]]
+
+
+def test_an_answer_larger_than_the_allowance_goes_alone() -> None:
+    assert budget(1.0).parts([SHORT] * 3, [LONG] * 3, gradients=True) == [[0], [1], [2]]
+
+
+def test_long_prompts_and_long_answers_and_gradients_take_room() -> None:
+    def most(prompt: tuple[int, ...], answer: tuple[int, ...], gradients: bool) -> int:
+        distinct = [(i + 2, *prompt[1:]) for i in range(40)]
+        return len(budget(3e6).parts(distinct, [answer] * 40, gradients)[0])
+
+    assert most(SHORT, SHORT, True) > most(LONG, SHORT, True) >= 1, "a prompt's length counts"
+    assert most(SHORT, SHORT, True) > most(SHORT, LONG, True)
+    assert most(LONG, LONG, False) > most(LONG, LONG, True)
+
+
+def test_a_shared_prompt_takes_less_than_prompts_of_ones_own() -> None:
+    together, apart = [LONG] * 40, [(i + 2, *LONG[1:]) for i in range(40)]
+    assert len(budget(3e6).parts(together, [SHORT] * 40, True)[0]) > len(budget(3e6).parts(apart, [SHORT] * 40, True)[0])
+
+
+def test_after_running_out_of_memory_there_is_half_as_much() -> None:
+    ours = budget(ALLOWANCE)
+    ours.halve()
+    assert ours.allowance == ALLOWANCE / 2
+
+
+def test_fewer_rows_are_drawn_at_a_large_vocabulary_and_with_twins() -> None:
+    small, large = (replace(budget(1e9), vocabulary=v) for v in (1000, 500_000))
+    assert small.rows_to_draw(60, 60, most=48) == 48
+    assert large.rows_to_draw(60, 60, most=1000) // 2 == large.rows_to_draw(60, 60, most=1000, twin=True)
+    assert large.rows_to_draw(60, 60, most=48) < 52
+
+
+@pytest.mark.parametrize("vocabulary", [512, 49_152, 151_936])
+def test_a_chunk_of_logits_takes_fifty_megabytes_at_most(vocabulary: int) -> None:
+    assert 40e6 < positions_at_once(vocabulary) * vocabulary * 4 <= 50e6
+
+
+def test_free_memory_counts_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = replace(budget(1e9), device=torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400e6, 8e9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300e6)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100e6)
+    assert ours._room == 300e6
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6e9, 8e9))
+    assert ours._room == 1e9
