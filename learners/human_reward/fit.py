@@ -179,13 +179,18 @@ class HumanReward:
 
     def _posterior(self, prior: RewardHead, new: Tensor, rows: Tensor, sureness: float, epoch: int) -> RewardHead:
         """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far: `rows` are Σ α f of the tokens `new`."""
+        similar = self._vectors(new)
+        shared = similar.T @ rows  # Lᵀ Σ α f
+        if prior.blank:
+            return RewardHead(epoch, new, torch.addmm(rows, similar, shared), prior.features, prior.sureness + sureness)
         tokens, where = torch.unique(torch.cat([prior.tokens, new]), sorted=True, return_inverse=True)
-        if self.similarity.shape[1]:
-            weights = self.similarity[tokens] @ (self.similarity[new].T @ rows)
-        else:
-            weights = rows.new_zeros(len(tokens), rows.shape[1])
+        weights = self._vectors(tokens) @ shared
         weights.index_add_(0, where[: len(prior.tokens)], prior.weights).index_add_(0, where[len(prior.tokens) :], rows)
         return RewardHead(epoch, tokens, weights, prior.features, prior.sureness + sureness)
+
+    def _vectors(self, tokens: Tensor) -> Tensor:
+        """Their rows of L, (S, e)."""
+        return self.similarity[tokens] if len(self.similarity) else torch.zeros(len(tokens), 0)
 
 
 def _distinct(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

@@ -123,14 +123,16 @@ class _States(NamedTuple):
             """Each answer from another place on: answers to one prompt are alike, and every third word of all of them may cost nothing."""
             return torch.cat([of(answer)[i % step :: step] for i, answer in enumerate(answers)])
 
-        base, policy = gathered(lambda answer: answer.base_logprobs), gathered(lambda answer: answer.policy_logprobs)
+        of_base = all(answer.policy_logprobs is answer.base_logprobs for answer in answers)  # one tensor then: they are the largest there are
+        base = gathered(lambda answer: answer.base_logprobs)
+        policy = base if of_base else gathered(lambda answer: answer.policy_logprobs)
         return _States(
             gathered(lambda answer: answer.seen.hidden),
             gathered(lambda answer: answer.seen.likely),
             gathered(lambda answer: answer.seen.sureness),
             base,
             policy,
-            (policy.exp() * (policy - base)).sum(1),
+            base.new_zeros(len(base)) if of_base else (policy.exp() * (policy - base)).sum(1),
         )
 
 

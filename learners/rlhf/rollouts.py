@@ -42,7 +42,7 @@ class Trace:
     _positions: list[int] = field(default_factory=list)
     _hidden: list[Tensor] = field(default_factory=list)
     _base: list[Tensor] = field(default_factory=list)
-    _policy: list[Tensor] = field(default_factory=list)
+    _policy: list[Tensor] = field(default_factory=list)  # empty where the base drew it
 
     def add(self, step: Step, row: int) -> None:
         """Take row `row` of a decode step."""
@@ -50,7 +50,8 @@ class Trace:
             self._positions.append(len(self.prompt_ids) + len(self.ids) - 1)
             self._hidden.append(step.hidden[row])
             self._base.append(step.base_logits[row])
-            self._policy.append(step.policy_logits[row])
+            if step.policy_logits is not step.base_logits:
+                self._policy.append(step.policy_logits[row])
         self.ids.append(step.ids[row])
         self.logprobs.append(step.logprobs[row])
         self.unbiased.append(step.unbiased_logprobs[row])
@@ -77,7 +78,8 @@ class Trace:
 
     def visited(self, temperature: float) -> VisitedStates:
         """The states in which its tokens were drawn, for solving β."""
-        base, policy = (torch.stack(rows).div(temperature).log_softmax(-1) for rows in (self._base, self._policy))
+        base = torch.stack(self._base).div(temperature).log_softmax(-1)
+        policy = torch.stack(self._policy).div(temperature).log_softmax(-1) if self._policy else base
         seen = Seen.of(torch.stack(self._hidden), torch.stack(self._base))
         spent = math.fsum(self.kls[self.kept :]) / max(1, len(self.ids) - self.kept)
         return VisitedStates(seen, base, policy, (*self.prompt_ids, *self.ids), tuple(self._positions), spent)
