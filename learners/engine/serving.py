@@ -18,6 +18,7 @@ import msgspec
 
 from learners import protocol
 from learners.engine.assembly import Parts, assemble, usable_prompts
+from learners.engine.freed_memory import return_freed_memory
 from learners.engine.generator import AnsweredSet, Generator
 from learners.engine.replaying import LogReplay
 from learners.engine.training import Learner
@@ -70,6 +71,8 @@ class GeneratorWorker:
         """What to serve. While nothing is asked for, what can wait is done, one forward at a time."""
         while not self._later:
             if not (self._set_drawn or self._beta_due or self._replay.due):
+                if self._commands.empty():
+                    return_freed_memory()
                 return self._commands.get()
             try:
                 return self._commands.get_nowait()
