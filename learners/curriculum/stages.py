@@ -19,6 +19,7 @@ from learners.curriculum.scorers import margins_of
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import NO_SEQS, PolicyWeights
 from learners.feedback.samples import Comparison, Scored, Target
+from learners.human_reward.kl_budget import pooled_nats
 from learners.human_reward.prequential import PrequentialScores
 from learners.protocol import Answer, Appraised, Foreseen
 from learners.rlhf.distillation import Distill, DistillBatch
@@ -279,7 +280,7 @@ class DistillStage:
             stats = trainer.step(DistillBatch([t.prompt_ids for t in chosen], [tuple(t.ids) for t in chosen]))
             progress.step, steps[0] = progress.step + 1, steps[0] + 1
             weights.absorb(teacher.head, teacher.steering.beta)
-            spent = sum(t.nats for t in chosen) / len(chosen)
+            spent = pooled_nats([t.kl for t in chosen], [len(t.ids) for t in chosen])
             self._runs.progress("distill", progress.step, progress.of, progress.started, loss=stats.loss, kl=spent, grad_norm=stats.grad_norm)
             yield
 

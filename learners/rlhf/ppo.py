@@ -132,18 +132,15 @@ class PPO:
         logprobs: list[list[float]] = [[] for _ in rows]
         stops: dict[str, StopReason] = {}
         backbone = self.backbone
-        for step in decode(self.policy, rows, self.sampling, backbone.eos_ids, backbone.pad_id):
-            for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
-                ids[int(uid)].append(int(token))
-                logprobs[int(uid)].append(float(logprob))
-            stops.update(step.ended)
-            self.pause()
-        return Rollouts(
-            prompts=tuple(repeated),
-            answers=tuple(map(tuple, ids)),
-            stops=tuple(stops[row.uid] for row in rows),
-            logprobs=tuple(map(tuple, logprobs)),
-        )
+        size = backbone.memory_budget.rows_to_draw(max(map(len, repeated), default=0), self.sampling.max_new_tokens, len(rows))
+        for start in range(0, len(rows), size):
+            for step in decode(self.policy, rows[start : start + size], self.sampling, backbone.eos_ids, backbone.pad_id):
+                for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
+                    ids[int(uid)].append(int(token))
+                    logprobs[int(uid)].append(float(logprob))
+                stops.update(step.ended)
+                self.pause()
+        return Rollouts(tuple(repeated), tuple(map(tuple, ids)), tuple(stops[row.uid] for row in rows), tuple(map(tuple, logprobs)))
 
     def step(self, rollouts: Rollouts, tapped: Tapped | None = None) -> StepStats:
         """Several epochs over one batch of rollouts, which must be this policy's own as it is now.

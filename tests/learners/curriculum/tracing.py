@@ -159,7 +159,7 @@ STATS = StepStats(loss=0.0, grad_norm=0.0, tokens=1)
 
 
 def _trace() -> Any:
-    return SimpleNamespace(ids=[1], prompt_ids=(1,), nats=0.0, visited=lambda temperature: None)
+    return SimpleNamespace(ids=[1], prompt_ids=(1,), kl=0.0, visited=lambda temperature: None)
 
 
 class _Teacher:
