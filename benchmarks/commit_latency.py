@@ -9,15 +9,15 @@ After the answers have ended the operator reads for `--reading` seconds, then ra
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tarfile
-import tempfile
-from io import BytesIO
 from pathlib import Path
+
+from before_and_after import extracted
 
 ROOT = Path(__file__).resolve().parents[1]
 STORIES = ROOT.parent / "shared" / "data" / "stories260k"
@@ -87,14 +87,9 @@ def main() -> None:
     options = parser.parse_args()
     how = {"model": options.model, "rankings": options.rounds, "k": 4, "answer_tokens": TOKENS}
     found: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        trees = {"now": ROOT}
-        if options.before:
-            archive = subprocess.run(["git", "archive", options.before], cwd=ROOT, capture_output=True, check=True).stdout
-            with tarfile.open(fileobj=BytesIO(archive)) as files:
-                files.extractall(folder, filter="data")
-            trees[options.before] = Path(folder)
-        for name, tree in reversed(trees.items()):
+    with contextlib.ExitStack() as stack:
+        before = {options.before: stack.enter_context(extracted(options.before))} if options.before else {}
+        for name, tree in {**before, "now": ROOT}.items():
             found[name] = measure(tree, options.model, options.rounds, options.reading)
             print(json.dumps({"tree": name, **how, **{key: round(value, 2) for key, value in found[name].items()}}), flush=True)
     if options.before:

@@ -10,15 +10,14 @@ One JSON line for each figure, CPU time of one thread, then the ratios.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from before_and_after import extracted
 
 TREE = Path(__file__).resolve().parents[1]
 CHILD = """
@@ -76,13 +75,6 @@ def measured(tree: Path, sets: int, answers: list[int]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def extracted(commit: str, folder: str) -> Path:
-    archive = subprocess.run(["git", "archive", commit], cwd=TREE, capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
-    return Path(folder)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commit", default="ce5d47c", help="the earlier commit")
@@ -92,8 +84,8 @@ def main() -> None:
     options = parser.parse_args()
     now = measured(TREE, options.sets, options.answers)
     print("\n".join(json.dumps({"tree": "now"} | line) for line in now), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        old = measured(extracted(options.commit, folder), options.old_sets, options.answers)
+    with extracted(options.commit) as tree:
+        old = measured(tree, options.old_sets, options.answers)
     print("\n".join(json.dumps({"tree": options.commit} | line) for line in old))
     times = {line["answers"]: line["ms"] for line in old if "ms" in line}
     ratios = {f"ms at {n:,}": round(times[n] / line["ms"], 1) for line in now if (n := line.get("answers")) in times}

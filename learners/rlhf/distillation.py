@@ -87,10 +87,6 @@ class Distill:
         n = len(batch.answers)
         return StepStats(loss=total, grad_norm=norm, tokens=tokens, kl=total * tokens / n, length=tokens / n, learning_rate=rate)
 
-    def reset_optimizer(self) -> None:
-        """Forget the optimizer's state: other weights have been loaded into the tree."""
-        self._optimizer.reset()
-
     def _loss(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Nats from teacher to adapter, summed over the answers' tokens."""
         with torch.no_grad():

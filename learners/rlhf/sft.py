@@ -76,10 +76,6 @@ class SFT:
         logprobs = token_logprobs(self._head, hidden[mask], ids[mask])
         return -(logprobs * logprobs.new_tensor(weights)).sum() / whole
 
-    def reset_optimizer(self) -> None:
-        """Forget the optimizer's state: other weights have been loaded into the tree."""
-        self._optimizer.reset()
-
 
 def _weights(target: Target) -> tuple[float, ...]:
     weights = target.weights or (1.0,) * len(target.token_ids)
