@@ -16,6 +16,7 @@ from learners.model import replicas as trees
 from learners.model.base import Backbone
 from learners.model.chat_format import Renderer
 from learners.model.checkpoint import Hashes, ModelError, Progress, check_weights, find_checkpoint, hashes, parameter_count, stored_quantization
+from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.protocol import Loading
 
@@ -105,6 +106,7 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
             module.compute_dtype, module.compute_type_is_set = compute, True
     trees.freeze(model)
     trees.watch_head(model)
+    speed_up_on_cpu(model)
     return model
 
 

@@ -16,10 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learners.model.lora_forward import ADAPTER, simplify
 from learners.model.replicas import replicate
-
-ADAPTER = "default"
-"""PEFT's name of the only adapter on a tree."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ def adapter_tree(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modu
     for parameter in lora_parameters(tree).values():
         parameter.data = parameter.data.float()
     _draw_a(tree, seed)
+    simplify(tree)
     return tree.eval()
 
 
