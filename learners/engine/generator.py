@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,15 @@ from learners.rlhf.token_rewards import appraise
 from learners.versions.snapshot import PolicySnapshot
 from storage.records import BASE_VERSION, Sampling, StopReason
 
+if TYPE_CHECKING:
+    from learners.model.caches import PromptCache
+
 SHORTEST_ANSWER = 8
 """Tokens; β is solved on acting answers, or rests that were drawn anew, of at least this length."""
 BETA_ANSWERS = 12
 BETA_SEED = 2
+PROMPT_CACHE_BYTES = 64e6
+"""Of keys and values of prompts that were read last."""
 REMEMBERED_ANSWERS = 64
 """Drawn answers that can still be resumed from one of their tokens."""
 
@@ -95,6 +100,7 @@ class Generator:
         self.steering = LogitBias(head)
         self._emit = emit
         self._temperature = 1.0  # of the answers that β is solved on
+        self._prompts: PromptCache | None = None
         self._live: dict[str, StreamedAnswer] = {}
         self._finished: deque[StreamedAnswer] = deque(maxlen=REMEMBERED_ANSWERS)
         self._stops: set[str] = set()
@@ -114,6 +120,7 @@ class Generator:
     def use_policy(self, policy: PolicySnapshot) -> None:
         """Act with another version from the next answer on; β is solved again on the remembered answers."""
         load_lora(self.actor, policy.lora)
+        self.prompts.forget_adapter()
         self.policy = policy
         self.budget.see_again(lambda answer: look_again(self.backbone, self.actor, answer, self._temperature))
         self._steer(policy.steering(self.steering.head))
@@ -190,7 +197,7 @@ class Generator:
         flushed = 0.0
         for step in decode(
             self._tree(adapted), rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops,
+            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts,
         ):  # fmt: skip
             self._record(step)
             for uid in step.ended:
@@ -246,6 +253,15 @@ class Generator:
             )
         )
         return drawing
+
+    @property
+    def prompts(self) -> PromptCache:
+        """Of the prompts that this thread's trees read last: the bare model and the actor without its adapter compute the same."""
+        if self._prompts is None:
+            from learners.model.caches import PromptCache
+
+            self._prompts = PromptCache(PROMPT_CACHE_BYTES)
+        return self._prompts
 
     def _tree(self, adapted: bool) -> nn.Module:
         """To draw with: without an adapter the bare model, since a LoRA costs a third of a step even where it changes nothing."""
