@@ -21,6 +21,7 @@ from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, TextStream
 from learners.model.lora import load_lora
+from learners.model.rows import FixedBias
 from learners.model.sampling import Row, Step, decode
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Piece, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
@@ -313,3 +314,8 @@ class _CurrentBias:
     def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
         """See LogitBias.bias."""
         return self._generator.steering.bias(hidden, base_logits) if self._generator.bias else None
+
+    def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
+        """See LogitBias.fixed."""
+        steering = self._generator.steering
+        return (steering if self._generator.bias else LogitBias(steering.head)).fixed(before, device)

@@ -24,6 +24,7 @@ from learners.engine.replaying import LogReplay
 from learners.engine.training import Learner
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward
+from learners.model.cuda_graph import priority_stream
 from learners.model.lora import LoraSettings
 from learners.protocol import Command, Error, Event, Learned, Load
 from learners.versions.blobs import BlobError
@@ -64,8 +65,9 @@ class GeneratorWorker:
 
     def run(self) -> None:
         """Never returns."""
-        while True:
-            self._try(self._next())
+        with priority_stream(self._backbone.device):
+            while True:
+                self._try(self._next())
 
     def _next(self) -> Command:
         """What to serve. While nothing is asked for, what can wait is done, one forward at a time."""

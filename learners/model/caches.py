@@ -14,11 +14,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from learners.model.rows import KeysValues
+
 LEAST_CAPACITY = 64
 """Tokens."""
-
-KeysValues = list[tuple[Tensor, Tensor]]
-"""Of each layer keys and values (rows, heads, n, width)."""
 
 
 class DoublingLayer(DynamicLayer):

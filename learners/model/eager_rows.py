@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +11,35 @@ from torch import Tensor, nn
 from learners.model.cpu_weights import drawing
 from learners.model.forward import Output, causal_model, device_of, forward
 from learners.model.lora import has_adapter, row_scaling
-from learners.model.rows import Drawn, Layout, Row, SteeringBias, draw_tokens, uniforms_of
+from learners.model.rows import Drawn, KeysValues, Layout, Row, SteeringBias, draw_tokens, uniforms_of
 from storage.records import Sampling
 
 if TYPE_CHECKING:
     from learners.model.caches import PromptCache
 
 
+class RowsState(NamedTuple):
+    """All that a batch is, between two tokens: of B rows, K answers and with `twin` a row of the base for each."""
+
+    keys_values: KeysValues  # (B, heads, n, width) of each layer
+    columns: int  # n
+    twin: bool
+    seen: Tensor  # (B, n) bool: which are no padding
+    ids: Tensor  # (B, 1) the tokens to read next
+    positions: Tensor  # (B, 1) their places in the text
+    scaling: Tensor  # (B,) of the LoRA
+    steered: Tensor  # (K, 1)
+    drawn: Tensor  # (K, 1) tokens of each answer
+    uniforms: Tensor  # (K, T)
+
+
 class EagerRows:
     """The live answers and, where asked for, their twins in the base, over one cache."""
 
-    def __init__(self, tree: nn.Module, rows: Sequence[Row], sampling: Sampling, pad_id: int, twin: bool, prompts: PromptCache | None) -> None:
+    def __init__(self, tree: nn.Module, rows: Sequence[Row], sampling: Sampling, pad_id: int, twin: bool, steer: SteeringBias | None = None,
+                 prompts: PromptCache | None = None) -> None:  # fmt: skip
         self._tree, self._pad_id, self._device = tree, pad_id, device_of(tree)
-        self._temperature, self._prompts, self._twin = sampling.temperature, prompts, twin
+        self._temperature, self._twin, self._steer, self._prompts = sampling.temperature, twin, steer, prompts
         self._adapted = has_adapter(tree)
         self._rows = list(rows)
         self.lengths = [len(row.prefix_ids) for row in rows]
@@ -38,11 +54,11 @@ class EagerRows:
         self.uids = tuple(row.uid for row in self._rows)
         self._layout = Layout(self._rows, self._adapted, self._twin, self._device)
 
-    def draw(self, steer: SteeringBias | None) -> Drawn:
+    def draw(self) -> Drawn:
         """The forward of one step and a token for each row."""
         output = self._prefill() if self._past is None else self._forward(self._next, self._mask, self._layout.scaling)
         policy, base, state = self._layout.split(output.logits[:, 0], output.hidden[:, 0])
-        bias = steer.bias(state, base) if steer is not None and self._layout.any_steered else None
+        bias = self._steer.bias(state, base) if self._steer is not None and self._layout.any_steered else None
         biased = None if bias is None else policy + (bias * self._layout.steered).to(policy.dtype)
         uniforms = self._uniforms.gather(1, self._at[:, None])[:, 0]
         ids, acted, plain, kl = draw_tokens(policy, base, biased, self._temperature, uniforms).tolist()  # the step's only wait for the device
@@ -72,6 +88,36 @@ class EagerRows:
             self._past.reorder_cache(batch_rows)
             self._mask = None if self._mask is None else self._mask[batch_rows]
             self._next = self._next[batch_rows]
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first tokens were drawn."""
+        return self._past is not None
+
+    def state(self) -> RowsState | None:
+        """To go on elsewhere, after the first token; None where layers keep something else than all keys and values."""
+        from learners.model.caches import keeps_all
+
+        if not keeps_all(self._past):
+            return None
+        layout, k = self._layout, len(self._rows)
+        twin = len(layout.source) > k
+        rows = [*range(k), *(layout.base_rows.tolist() if twin else [])]  # a row that draws from the base is its own twin
+        columns = self._past.get_seq_length()
+        seen = self._next.new_ones(len(rows), columns, dtype=torch.bool) if self._mask is None else self._mask[rows, :columns].bool()
+        scaling = torch.tensor([1.0 if each else 0.0 for each in layout.adapter], device=self._device)[rows]
+        return RowsState(
+            [(layer.keys[rows], layer.values[rows]) for layer in self._past.layers], columns, twin, seen, self._next[rows],
+            seen.sum(1, keepdim=True), scaling, layout.steered, self._at[:, None], self._uniforms,
+        )  # fmt: skip
+
+    def logits(self) -> Tensor:
+        """(B, V) of the next tokens."""
+        return self._forward(self._next, self._mask, self._layout.scaling).logits[:, 0]
+
+    def forget(self) -> None:
+        """The rows went on elsewhere."""
+        self._past = None
 
     # --- forwards ----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ def simplify(tree: nn.Module) -> None:
     """Let the LoRA layers of a new tree compute by `_forward`; layers with something more keep PEFT's."""
     for module in tree.modules():
         if (type(module).__module__, type(module).__name__) in PLAIN and _is_plain(module):
-            module.__class__ = _simple_class(type(module))
+            kind: Any = type(module)
+            module.__class__ = _simple_class(kind)
 
 
 def _is_plain(layer: Any) -> bool:
@@ -32,7 +33,7 @@ def _is_plain(layer: Any) -> bool:
 
 
 @cache
-def _simple_class(kind: type) -> type:
+def _simple_class(kind: Any) -> Any:
     return type(f"Simple{kind.__name__}", (kind,), {"forward": _forward})
 
 

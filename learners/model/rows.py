@@ -17,6 +17,22 @@ class SteeringBias(Protocol):
         """States (K, d) and logits (K, V) of the base -> what to add to the logits (K, V), or None for nothing."""
         ...
 
+    def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
+        """The same in tensors that stay where they are: `before`, with what steers now copied in, or where that does not fit another one."""
+        ...
+
+
+class FixedBias(Protocol):
+    """A bias for steps that are captured once."""
+
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor:
+        """As SteeringBias.bias; zeros for nothing. Waits for nothing and changes nothing."""
+        ...
+
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Of each layer keys and values (rows, heads, n, width)."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -79,11 +95,12 @@ def uniforms_of(rows: Sequence[Row], count: int, device: torch.device) -> Tensor
     return torch.stack(drawn).to(_widest(device)).to(device)
 
 
-def draw_tokens(policy: Tensor, base: Tensor, biased: Tensor | None, temperature: float, uniforms: Tensor) -> Tensor:
+def draw_tokens(policy: Tensor, base: Tensor, biased: Tensor | None, temperature: float | Tensor, uniforms: Tensor) -> Tensor:
     """Draw from softmax(acting / temperature), by where `uniforms` (K,) fall in the cumulated probabilities.
 
-    policy, base: logits (K, V), the same tensor where the base draws. biased: the acting logits where they are not the policy's. Gives (4, K): tokens,
-    their log-probabilities under the acting policy and without the bias, and the exact KL(acting || base) in nats; float64 where the device has it.
+    policy, base: logits (K, V), the same tensor where the base draws. biased: the acting logits where they are not the policy's. Gives (4, K):
+    tokens, their log-probabilities under the acting policy and without the bias, and the exact KL(acting || base) in nats; float64 where the device
+    has it.
     """
     acting = policy if biased is None else biased
     logprobs = (acting / temperature).log_softmax(-1)
@@ -91,9 +108,8 @@ def draw_tokens(policy: Tensor, base: Tensor, biased: Tensor | None, temperature
     at_base = unbiased if base is policy else (base / temperature).log_softmax(-1)
     probabilities = logprobs.exp()
     tokens = inverse_cdf(probabilities, uniforms)
-    if at_base is logprobs:
-        nats = torch.zeros_like(uniforms)
-    else:  # what cannot be drawn costs nothing, also at -inf
+    nats = torch.zeros_like(uniforms)
+    if at_base is not logprobs:  # what cannot be drawn costs nothing, also at -inf
         nats = torch.where(probabilities == 0, 0.0, probabilities * (logprobs - at_base)).sum(1)
     taken = (each.gather(1, tokens[:, None])[:, 0] for each in (logprobs, unbiased))
     return torch.stack([each.to(uniforms.dtype) for each in (tokens, *taken, nats)])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from learners.model.eager_rows import EagerRows
 from learners.model.rows import Row, SteeringBias
+from learners.model.static_rows import StaticDecoder, StaticRows, static_decoder
 from storage.records import Sampling, StopReason
 
 if TYPE_CHECKING:
@@ -51,24 +52,28 @@ def decode(
     twin: bool = False,
     want_stop: Callable[[], Collection[str]] = frozenset,
     prompts: PromptCache | None = None,
+    decoder: StaticDecoder | None = None,
+    ahead: int = 1,
 ) -> Iterator[Step]:
     """Draw all answers in one batch, a step for each token, until all have ended.
 
     twin: on a tree with an adapter, rows with `adapter` get a row of the base beside them. want_stop: uids to end as 'stopped', asked before each
-    step; they get no further token. prompts: what is known of prompts read earlier, by a tree that computed the same. Raises ValueError unless the
-    temperature is positive. The tree may be used for other forwards between steps.
+    step; they get no further token. prompts: what is known of prompts read earlier, by a tree that computed the same. decoder: by which to draw after
+    the first tokens; by itself the tree's own where it has one, on a GPU. ahead: where that is used, so many tokens may be drawn before any is given;
+    more than one leaves out states and logits, so it is for when nobody waits and only tokens count. Raises ValueError unless the temperature is
+    positive. The tree may be used for other forwards between steps.
     """
     if sampling.temperature <= 0:
         raise ValueError("the temperature of plain sampling must be positive")
     ended = {row.uid: reason for row in rows if (reason := _ended_already(row, sampling, eos_ids))}
-    batch = EagerRows(tree, [row for row in rows if row.uid not in ended], sampling, pad_id, twin, prompts)
+    batch = _batch(tree, [row for row in rows if row.uid not in ended], sampling, pad_id, twin, steer, prompts, decoder, ahead)
     while True:
         stopped: dict[str, StopReason] = {uid: "stopped" for uid in want_stop() if uid in batch.uids}
         batch.drop(stopped)
         ended |= stopped
         if not batch.uids:
             break
-        uids, drawn = batch.uids, batch.draw(steer)
+        uids, drawn = batch.uids, batch.draw()
         batch.append(drawn.ids)
         last = {uid: r for uid, n, i in zip(uids, batch.lengths, drawn.ids, strict=True) if (r := _reason(i, n, sampling, eos_ids))}
         yield Step(uids, *drawn, ended | last)
@@ -77,6 +82,18 @@ def decode(
     if ended:
         nothing = torch.empty(0, 0)
         yield Step((), [], [], [], [], nothing, nothing, nothing, ended)
+
+
+def _batch(
+    tree: nn.Module, rows: Sequence[Row], sampling: Sampling, pad_id: int, twin: bool, steer: SteeringBias | None, prompts: PromptCache | None,
+    decoder: StaticDecoder | None, ahead: int,
+) -> EagerRows | StaticRows:  # fmt: skip
+    steer = steer if any(row.steer for row in rows) else None
+    eager = EagerRows(tree, rows, sampling, pad_id, twin, steer, prompts)
+    decoder = decoder or static_decoder(tree)
+    if decoder is None or (steer is not None and not hasattr(steer, "fixed")):
+        return eager
+    return StaticRows(decoder, eager, sampling, steer, ahead)
 
 
 def _ended_already(row: Row, sampling: Sampling, eos_ids: Collection[int]) -> StopReason | None:
