@@ -26,6 +26,8 @@ from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings, lora_parameters
 from learners.model.sampling import Row, decode
+from learners.model.static_rows import WORTH_PREPARING, StaticDecoder
+from learners.model.traced_step import traced_decoder
 from storage.records import Message, Sampling
 
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260k"
@@ -74,10 +76,14 @@ def theirs(
     return [b - a for a, b in itertools.pairwise(clock.times)]
 
 
-def ours(backbone: Backbone, tree: nn.Module, ids: tuple[int, ...], k: int, tokens: int, **how: Any) -> list[float]:
-    """Of ours."""
+def ours(
+    backbone: Backbone, tree: nn.Module, ids: tuple[int, ...], k: int, tokens: int, decoder: StaticDecoder | None = None, **how: Any
+) -> list[float]:
+    """Of ours; what the generator prepares between answers is prepared before them."""
     rows = [Row(str(i), ids, i) for i in range(k)]
-    times = [time.process_time() for _ in decode(tree, rows, Sampling(1.0, tokens), (), backbone.pad_id, **how)]
+    if decoder is not None and (shape := decoder.due()):
+        decoder.prepare(shape)
+    times = [time.process_time() for _ in decode(tree, rows, Sampling(1.0, tokens), (), backbone.pad_id, decoder=decoder, **how)]
     return [b - a for a, b in itertools.pairwise(times)]
 
 
@@ -86,17 +92,19 @@ def measure(directory: str, quantize: str, k: int, tokens: int, rounds: int) -> 
     tree, other, bare = stir(backbone.adapter_tree()), peft_model(directory, quantize), backbone.model
     assert lora_parameters(tree)
     ids = tuple(backbone.encode(ASK))
+    by_tree = [traced_decoder(each, backbone.layers) for each in (tree, bare)]
     ways = {
         "generate": lambda: theirs(other, ids, k, tokens, backbone.pad_id),
-        "adapter": lambda: ours(backbone, tree, ids, k, tokens),
-        "twin": lambda: ours(backbone, tree, ids, k, tokens, twin=True),
-        "bare": lambda: ours(backbone, bare, ids, k, tokens),
+        "adapter": lambda: ours(backbone, tree, ids, k, tokens, by_tree[0]),
+        "twin": lambda: ours(backbone, tree, ids, k, tokens, by_tree[0], twin=True),
+        "bare": lambda: ours(backbone, bare, ids, k, tokens, by_tree[1]),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(rounds + 1):
+    warm = 1 + WORTH_PREPARING // tokens
+    for round_ in range(warm + rounds):
         for name, way in ways.items():
             seconds = way()
-            found[name] += seconds if round_ else []  # the first warms up
+            found[name] += seconds if round_ >= warm else []
     steps = {name: statistics.quantiles(seconds, n=4)[0] for name, seconds in found.items()}
     return {
         "model": Path(directory).name, "quantize": quantize, "k": k, "prompt": len(ids), "tokens": tokens,

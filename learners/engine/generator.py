@@ -23,6 +23,8 @@ from learners.model.chat_format import PromptError, TextStream
 from learners.model.lora import load_lora
 from learners.model.rows import FixedBias
 from learners.model.sampling import Row, Step, decode
+from learners.model.static_rows import StaticDecoder
+from learners.model.traced_step import traced_decoder
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Piece, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
 from learners.rlhf.token_rewards import appraise
@@ -102,6 +104,8 @@ class Generator:
         self._emit = emit
         self._temperature = 1.0  # of the answers that β is solved on
         self._prompts: PromptCache | None = None
+        self.may_prepare = False  # whether answers may be drawn in other ways when there was time to prepare for it, which rounds otherwise
+        self._decoders: dict[nn.Module, StaticDecoder | None] = {}
         self._live: dict[str, StreamedAnswer] = {}
         self._finished: deque[StreamedAnswer] = deque(maxlen=REMEMBERED_ANSWERS)
         self._stops: set[str] = set()
@@ -196,9 +200,10 @@ class Generator:
         rows = [self._row(drawing) for drawing in drawn]
         adapted = any(row.adapter for row in rows)
         flushed = 0.0
+        tree = self._tree(adapted)
         for step in decode(
-            self._tree(adapted), rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts,
+            tree, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
+            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts, decoder=self._decoder(tree),
         ):  # fmt: skip
             self._record(step)
             for uid in step.ended:
@@ -254,6 +259,26 @@ class Generator:
             )
         )
         return drawing
+
+    def _decoder(self, tree: nn.Module) -> StaticDecoder | None:
+        """Of a small model on a CPU; elsewhere `decode` knows by itself."""
+        if not self.may_prepare:
+            return None
+        if tree not in self._decoders:
+            self._decoders[tree] = traced_decoder(tree, self.backbone.layers)
+        return self._decoders[tree]
+
+    @property
+    def unprepared(self) -> bool:
+        """Whether preparing would make the next answers faster."""
+        return any(decoder is not None and decoder.due() for decoder in self._decoders.values())
+
+    def prepare(self) -> None:
+        """One thing of that, in a second or so."""
+        for decoder in self._decoders.values():
+            if decoder is not None and (shape := decoder.due()):
+                decoder.prepare(shape)
+                return
 
     @property
     def prompts(self) -> PromptCache:

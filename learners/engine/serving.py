@@ -57,6 +57,7 @@ class GeneratorWorker:
         self._later: deque[Command] = deque()  # what must wait until no answer is being drawn
         self._held = False  # after a rollback: Ĥ stays as it was
         self._dropped_told = 0  # tokens
+        self._generator.may_prepare = not metered
         self._metered = metered  # a run that is repeated must come out the same: nothing depends on how fast it was
         self._replay = LogReplay(self._reward, emit)
         self._set_drawn: AnsweredSet | None = None  # is being read, and has not been looked at
@@ -72,7 +73,7 @@ class GeneratorWorker:
     def _next(self) -> Command:
         """What to serve. While nothing is asked for, what can wait is done, one forward at a time."""
         while not self._later:
-            if not (self._set_drawn or self._beta_due or self._replay.due):
+            if not (self._set_drawn or self._beta_due or self._replay.due or self._generator.unprepared):
                 if self._commands.empty():
                     return_freed_memory()
                 return self._commands.get()
@@ -89,6 +90,8 @@ class GeneratorWorker:
             self._let_learn()
         elif self._beta_due:
             self._calibrate_beta(interrupted=lambda: not self._commands.empty())
+        elif not self._replay.due:
+            self._generator.prepare()
         else:
             self._replay.advance()
             if not self._replay.due:

@@ -8,11 +8,12 @@ meanwhile, so only this thread's calls are checked ("thread_local"). The kernels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 WARM_UPS = 3
@@ -20,9 +21,10 @@ HIGH_PRIORITY = -1
 """Of CUDA's streams; 0 is the usual one."""
 
 
-def capture(step: Callable[[], T], restore: Callable[[], None], device: torch.device) -> Callable[[], T]:
-    """What replays `step` as one graph and gives what it gave, in the same tensors each time. `restore` puts back what running the step changed.
+def capture(step: Callable[[], T], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], T]:
+    """What replays `step` as one graph and gives what it gave, in the same tensors each time. `restore` takes back what running the step changed.
     RuntimeError where it cannot be captured."""
+    device = changed[0].device
     stream = torch.cuda.Stream(device, priority=torch.cuda.current_stream(device).priority)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):

@@ -31,14 +31,18 @@ from storage.records import Sampling
 LEAST_LENGTH = 256
 FEWER_FROM = 16
 """Rows from which on answers that have ended are left behind, when three quarters have."""
+MOST_PREPARED_ROWS = 8
+"""Answers in a batch that is worth preparing: of more, the kernels take most of the time."""
+WORTH_PREPARING = 256
+"""Tokens of a shape, asked for so far."""
 KEPT_BUFFERS = 6
 """Shapes whose buffers and graphs are kept; the one used longest ago goes."""
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 """By which logits of the two forwards may differ, beside their size: attention over masked columns rounds in another order."""
 
 Outputs = tuple[Tensor, Tensor, Tensor]
-Capture = Callable[[Callable[[], Outputs], Callable[[], None], torch.device], Callable[[], Outputs]]
-"""Of a step and what restores what it changed -> what replays it and gives what it gave."""
+Capture = Callable[[Callable[[], Outputs], Callable[[], None], Sequence[Tensor]], Callable[[], Outputs]]
+"""Of a step, what takes its changes back, and the tensors that it changes -> what replays it and gives what it gave."""
 
 
 def power_of_two(n: int) -> int:
@@ -46,7 +50,7 @@ def power_of_two(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def as_it_is(step: Callable[[], Outputs], restore: Callable[[], None], device: torch.device) -> Callable[[], Outputs]:
+def as_it_is(step: Callable[[], Outputs], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], Outputs]:
     """In place of a graph: the step itself."""
     return step
 
@@ -75,6 +79,7 @@ class Buffers:
         self.positions = torch.zeros(b, 1, dtype=torch.int64, device=device)
         self.column = torch.zeros(1, dtype=torch.int64, device=device)  # where in the cache the next token goes
         self.seen = torch.zeros(b, shape.length, dtype=torch.bool, device=device)  # columns that a row attends to
+        self._yes = self.seen.new_ones(b, 1)
         self.scaling = torch.ones(b, device=device)  # of the LoRA
         self.steered = torch.zeros(k, 1, device=device)
         self.uniforms = torch.zeros(k, shape.most, dtype=torch.float64, device=device)
@@ -97,16 +102,16 @@ class Buffers:
                     each.copy_(was)
 
             try:
-                self._replay = capture(self._step, restore, self.ids.device)
+                self._replay = capture(self._step, restore, (*changed, *(each for both in self.cache for each in both)))
             except RuntimeError as error:
-                logging.getLogger(__name__).warning("decoding without a CUDA graph: %s", _first_line(error))
+                logging.getLogger(__name__).warning("decoding without a graph: %s", _first_line(error))
                 restore()
                 self._replay = self._step
         return self._replay()
 
     def logits(self) -> tuple[Tensor, Tensor]:
         """Logits (B, V) and states (B, d) of the next token; the token before it is read into the cache."""
-        self.seen.index_fill_(1, self.column, True)
+        self.seen.index_copy_(1, self.column, self._yes)
         with row_scaling(self._tree, self.scaling if has_adapter(self._tree) else None), drawing():
             output = forward_at(self._tree, self.ids, self.seen, self.positions, self._past)
         return output.logits[:, 0], output.hidden[:, 0]
@@ -133,8 +138,10 @@ def _sizes(like: Tensor, shape: Shape) -> tuple[int, int, int]:
 class StaticDecoder:
     """Buffers and graphs of one tree, kept from batch to batch. ValueError where the tree cannot decode like this."""
 
-    def __init__(self, tree: nn.Module, capture: Capture = capture) -> None:
-        self.tree, self.capture = tree, capture
+    def __init__(self, tree: nn.Module, capture: Capture = capture, prepared: bool = False) -> None:
+        """prepared: draw only by shapes that `prepare` has captured, since capturing takes longer than somebody who waits would wait."""
+        self.tree, self.capture, self.prepared = tree, capture, prepared
+        self._wanted: dict[Shape, tuple[int, KeysValues]] = {}  # tokens that would have been drawn by it, and sizes
         self._bias: FixedBias | None = None
         self._buffers: OrderedDict[Shape, Buffers] = OrderedDict()
         self._try()
@@ -147,6 +154,25 @@ class StaticDecoder:
             self._buffers[shape] = Buffers(self.tree, shape, like, self.bias_of(shape))
         self._buffers.move_to_end(shape)
         return self._buffers[shape]
+
+    def ready(self, shape: Shape, like: KeysValues, tokens: int) -> bool:
+        """Whether to draw by this shape now. Where it must be prepared first, that so many tokens were asked for counts towards it."""
+        if not self.prepared or shape in self._buffers:
+            return True
+        if shape.rows <= MOST_PREPARED_ROWS:
+            before = self._wanted.get(shape, (0, []))[0]
+            self._wanted[shape] = (before + tokens, [(keys[:1, :, :1], values[:1, :, :1]) for keys, values in like])
+        return False
+
+    def due(self) -> Shape | None:
+        """A shape that is worth preparing."""
+        return next((shape for shape, (tokens, _) in self._wanted.items() if tokens >= WORTH_PREPARING), None)
+
+    def prepare(self, shape: Shape) -> None:
+        """Capture the step of a shape, on no answers."""
+        _, like = self._wanted.pop(shape)
+        if not shape.steered or self._bias is not None:
+            self.buffers(shape, like).run(self.capture)
 
     def steer(self, steer: SteeringBias) -> None:
         """Copy in what steers now. Where it needs other tensors, graphs with the old ones are made anew."""
@@ -194,7 +220,7 @@ def _tried(tree: nn.Module) -> StaticDecoder | None:
     try:
         return StaticDecoder(tree)
     except Exception as error:  # whatever a family's own code makes of these tensors
-        logging.getLogger(__name__).warning("decoding without CUDA graphs: %s", _first_line(error))
+        logging.getLogger(__name__).warning("decoding without graphs: %s", _first_line(error))
         return None
 
 
@@ -257,16 +283,20 @@ class StaticRows:
         if self._steer is not None:
             self._decoder.steer(self._steer)
         self._column = state.columns
-        self._buffers = self._of_shape(power_of_two(len(self.uids)), state.twin, state.keys_values)
+        shape = self._shape(power_of_two(len(self.uids)), state.twin)
+        if not self._decoder.ready(shape, state.keys_values, self._sampling.max_new_tokens):
+            return
+        self._buffers = self._decoder.buffers(shape, state.keys_values)
         self._buffers.temperature.fill_(self._sampling.temperature)
         _move_in(self._buffers, state)
         self._use(torch.arange(len(self.uids), device=self._buffers.ids.device))
         self._eager.forget()
 
-    def _of_shape(self, k: int, twin: bool, like: KeysValues) -> Buffers:
-        length = max(LEAST_LENGTH, power_of_two(self._column + self._ahead))
-        shape = Shape(k, twin, length, power_of_two(self._sampling.max_new_tokens), self._steer is not None)
-        return self._decoder.buffers(shape, like)
+    def _shape(self, k: int, twin: bool) -> Shape:
+        """With room for the next tokens; for all of them where another shape would have to be prepared."""
+        most = self._sampling.max_new_tokens
+        length = max(LEAST_LENGTH, power_of_two(self._column + (most if self._decoder.prepared else self._ahead)))
+        return Shape(k, twin, length, power_of_two(most), self._steer is not None)
 
     def _run(self) -> Outputs:
         """So many tokens as are drawn ahead, all launched before the first is looked at."""
@@ -288,7 +318,8 @@ class StaticRows:
         few = old.shape.rows >= FEWER_FROM and len(self.uids) <= old.shape.rows // 4
         if self._column + self._ahead <= old.shape.length and not few and old.bias is self._decoder.bias_of(old.shape):
             return old
-        self._buffers = self._of_shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin, old.cache)
+        shape = self._shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin)
+        self._buffers = self._decoder.buffers(shape, old.cache)
         self._buffers.temperature.copy_(old.temperature)
         _move_in(self._buffers, _taken(old, self._slots.tolist(), self._column))
         self._use(torch.arange(len(self.uids), device=self._slots.device))

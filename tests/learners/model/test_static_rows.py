@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from learners.model.base import Backbone
 from learners.model.lora import copy_lora, load_lora
 from learners.model.sampling import Row, decode
 from learners.model.static_rows import Outputs, StaticDecoder, as_it_is
+from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
 from tests.learners.model.test_sampling import PROMPTS, SHORT, Answers, draw
 from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories
@@ -27,7 +28,7 @@ class Graph:
 
     made = 0
 
-    def __call__(self, step: Callable[[], Outputs], restore: Callable[[], None], device: torch.device) -> Callable[[], Outputs]:
+    def __call__(self, step: Callable[[], Outputs], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], Outputs]:
         type(self).made += 1
         kept = step()
         restore()
@@ -133,14 +134,14 @@ def test_tokens_that_are_read_late_are_the_same_tokens() -> None:
 
 @needs_stories
 def test_a_step_that_cannot_be_captured_runs_as_it_is_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    def fails(step: Callable[[], Outputs], restore: Callable[[], None], device: torch.device) -> Callable[[], Outputs]:
+    def fails(step: Callable[[], Outputs], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], Outputs]:
         step()
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     backbone = stories()
     tree = stirred(backbone)
     same(draw(backbone, tree, rows_of(backbone), twin=True, decoder=StaticDecoder(tree, fails)), draw(backbone, tree, rows_of(backbone), twin=True))
-    assert [record.message for record in caplog.records] == ["decoding without a CUDA graph: operation not permitted when stream is capturing"]
+    assert [record.message for record in caplog.records] == ["decoding without a graph: operation not permitted when stream is capturing"]
 
 
 @needs_stories
@@ -149,3 +150,31 @@ def test_a_tree_whose_logits_differ_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(static_rows.FixedCache, "update", lambda self, k, v, layer, *_, **__: (self._kept[layer][0] * 0, self._kept[layer][1]))
     with pytest.raises(ValueError, match="logits are off"):
         StaticDecoder(tree, as_it_is)
+
+
+@needs_stories
+def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "WORTH_PREPARING", 2 * SHORT.max_new_tokens)
+    backbone = stories()
+    tree, other = stirred(backbone), stirred(backbone, seed=5)
+    decoder, rows = traced_decoder(tree, backbone.layers), rows_of(backbone)
+    assert decoder is not None and decoder.due() is None
+    steer = LogitBias(head_of(backbone, 1), 2.0, head_of(backbone, 2), 0.7)
+    expected = draw(backbone, tree, rows, twin=True, steer=steer)
+    for _ in range(2):  # by ordinary forwards
+        assert not decoder._buffers
+        same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), expected)
+    decoder.prepare(decoder.due())  # type: ignore[arg-type]
+    assert decoder.due() is None and len(decoder._buffers) == 1
+    assert all(parameter.requires_grad for name, parameter in tree.named_parameters() if "lora" in name)
+    same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), expected)
+    steer = LogitBias(head_of(backbone, 3), 1.0)
+    copy_lora(other, tree)
+    (buffers,) = decoder._buffers.values()
+    buffers._step = None  # type: ignore[method-assign, assignment]  # what is replayed is not Python
+    same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), draw(backbone, other, rows, twin=True, steer=steer))
+
+
+@needs_gpt2
+def test_a_model_of_many_layers_is_not_recorded() -> None:
+    assert traced_decoder(random_llama().model, 30) is None
