@@ -50,10 +50,10 @@ class Linear16(nn.Linear):
     """A linear layer over weights that float16 holds, packed for drawing."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _drawing.on:
+        if not _drawing.on or torch.jit.is_tracing():  # recordings do not hold packed weights
             return nn.functional.linear(x, self.weight, self.bias)
-        packed, bias = self.weight.__dict__[COPY]
-        return torch.fbgemm_linear_fp16_weight_fp32_activation(x, packed, bias)
+        product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self.weight.__dict__[COPY])
+        return product if self.bias is None else product.add_(self.bias)
 
 
 def speed_up_on_cpu(model: nn.Module) -> None:
@@ -76,8 +76,7 @@ def _pack_16bit(model: nn.Module) -> None:
         return
     for layer in distinct.values():
         if _held_by_float16(layer.weight):
-            bias = layer.bias if layer.bias is not None else torch.zeros(layer.out_features)
-            layer.weight.__dict__[COPY] = (torch.fbgemm_pack_gemm_matrix_fp16(layer.weight.detach()), bias.detach())
+            layer.weight.__dict__[COPY] = torch.ops.quantized.linear_prepack_fp16(layer.weight.detach(), None)
     for layer in layers:
         if COPY in layer.weight.__dict__:
             layer.__class__ = Linear16
@@ -93,8 +92,7 @@ def _has_float16_products() -> bool:
     """Builds for other processors than x86 have none."""
     weight = torch.tensor([[1.5, -2.0], [0.25, 4.0]])
     try:
-        packed = torch.fbgemm_pack_gemm_matrix_fp16(weight)
-        product = torch.fbgemm_linear_fp16_weight_fp32_activation(torch.ones(1, 2), packed, torch.zeros(2))
+        product = torch.ops.quantized.linear_dynamic_fp16(torch.ones(1, 2), torch.ops.quantized.linear_prepack_fp16(weight, None))
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return product.tolist() == [[-0.5, 4.25]]
