@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from learners.model.rows import KeysValues
 
@@ -56,10 +56,15 @@ class DoublingLayer(DynamicLayer):
     batch_select_indices = reorder_cache
 
 
-def new_cache(config: Any) -> DynamicCache:
-    """An empty cache for a model of this configuration; layers that keep something else than all keys and values are transformers' own."""
+def new_cache(config: Any, columns: int) -> DynamicCache:
+    """An empty cache of up to so many columns for a model of this configuration; layers that keep something else than all keys and values, or not
+    all of them to the end, are transformers' own."""
+
+    def all_kept(layer: Any) -> bool:
+        return type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and columns <= layer.sliding_window)
+
     cache = DynamicCache(config=config)
-    cache.layers = [DoublingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [DoublingLayer() if all_kept(layer) else layer for layer in cache.layers]
     return cache
 
 

@@ -40,7 +40,7 @@ class EagerRows:
                  prompts: PromptCache | None = None) -> None:  # fmt: skip
         self._tree, self._pad_id, self._device = tree, pad_id, device_of(tree)
         self._temperature, self._twin, self._steer, self._prompts = sampling.temperature, twin, steer, prompts
-        self._adapted = has_adapter(tree)
+        self._adapted, self._most = has_adapter(tree), sampling.max_new_tokens
         self._rows = list(rows)
         self.lengths = [len(row.prefix_ids) for row in rows]
         self._uniforms = uniforms_of(rows, sampling.max_new_tokens, self._device) if rows else torch.empty(0)
@@ -129,8 +129,9 @@ class EagerRows:
         """Run each distinct (sequence, policy) once, then give every row its copy of the cache."""
         from learners.model.caches import new_cache
 
-        self._past = new_cache(causal_model(self._tree).config)
         layout = self._layout
+        columns = max(len(row.begun) for row in self._rows) + self._most - min(self.lengths)
+        self._past = new_cache(causal_model(self._tree).config, columns)
         keys = [(self._rows[s].begun, adapter) for s, adapter in zip(layout.source, layout.adapter, strict=True)]
         distinct = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         output = self._read(list(distinct))

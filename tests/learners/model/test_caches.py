@@ -23,7 +23,7 @@ def test_a_cache_that_doubles_computes_bit_for_bit_what_one_that_copies_does(loa
 
     backbone = load()  # type: ignore[operator]
     ids = torch.randint(0, 50_000, (3, 60), generator=torch.Generator().manual_seed(0))
-    mine, theirs = new_cache(backbone.model.config), DynamicCache(config=backbone.model.config)
+    mine, theirs = new_cache(backbone.model.config, 64), DynamicCache(config=backbone.model.config)
     with torch.no_grad():
         for at in (0, 7, 8, 40, 41):
             part = ids[:, at : at + 1] if at else ids[:, :7]

@@ -14,11 +14,13 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
 from learners.model import static_rows
 from learners.model.base import Backbone
+from learners.model.forward import causal_model, forward
 from learners.model.lora import copy_lora, load_lora
 from learners.model.sampling import Row, decode
 from learners.model.static_rows import Outputs, StaticDecoder, as_it_is
 from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
+from tests.learners.model.families import random_tree
 from tests.learners.model.test_sampling import PROMPTS, SHORT, Answers, draw
 from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories
 
@@ -83,6 +85,30 @@ def test_other_families_draw_the_same(load: Callable[[], Backbone]) -> None:
     rows = rows_of(backbone, PROMPTS[:2])
     found = draw(backbone, tree, rows, Sampling(1.0, 6), twin=True, decoder=StaticDecoder(tree, as_it_is))
     same(found, draw(backbone, tree, rows, Sampling(1.0, 6), twin=True))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere", "opt", "qwen2_moe"])
+def test_small_families_draw_the_same_within_their_windows_and_eagerly_beyond(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "LEAST_LENGTH", 16)
+    tree = random_tree(family)
+    window = 16
+    if family == "gemma2":
+        causal_model(tree).config.sliding_window = window
+        for module in tree.modules():
+            if getattr(module, "sliding_window", None):
+                module.sliding_window = window
+    decoder = StaticDecoder(tree, Graph())
+    for tokens in (6, 20):
+        rows = [Row(str(i), tuple(range(3, 7 + i)), i) for i in range(3)]
+        expected, found = (Answers(decode(tree, rows, Sampling(1.0, tokens), (1,), 0, twin=True, decoder=d)) for d in (None, decoder))
+        same(found, expected)
+        lengths = {shape.length for shape in decoder._buffers}
+        assert lengths == ({16} if tokens == 6 or family == "gemma2" else {16, 32})
+        for row in rows:
+            ids = torch.tensor([[*row.prompt_ids, *expected.ids[row.uid]]])
+            with torch.no_grad():
+                whole = forward(tree, ids, keep=len(expected.ids[row.uid]) + 1).logits[0, :-1]
+            torch.testing.assert_close(torch.stack(expected.policy_logits[row.uid]), whole, atol=1e-3, rtol=1e-3)
 
 
 @needs_stories
