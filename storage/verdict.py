@@ -122,8 +122,8 @@ def rate_at_equal_length(found: Sequence[Vote]) -> Rate | None:
         return None
     size = sqrt(sum(vote.longer**2 for vote in found) / len(found)) or 1.0
     fit = _logistic([(1.0, tanh(vote.longer / size)) for vote in found], [vote.outcome for vote in found])
-    (mean, _), spread = fit.mean, sqrt(fit.covariance[0][0])
-    return Rate(*(round(_sigmoid(mean + z * spread), 4) for z in (0, -Z95, Z95)), n=len(found))
+    rate, low, high = (round(_sigmoid(value), 4) for value in fit.interval(0))
+    return Rate(rate, low, high, len(found))
 
 
 def strengths(found: Sequence[Vote]) -> tuple[Strength, ...]:
@@ -135,10 +135,7 @@ def strengths(found: Sequence[Vote]) -> tuple[Strength, ...]:
     rows = Counter((vote.version, vote.against, vote.outcome) for vote in found if vote.version != vote.against)
     design = [[float(name == version) - float(name == against) for name in versions] for version, against, _ in rows]
     fit = _logistic(design, [outcome for *_, outcome in rows], list(rows.values()))
-    of_versions = [
-        Strength(name, *(round(mean + z * sqrt(fit.covariance[i][i]), 3) for z in (0, -Z95, Z95)), n=played[name])
-        for i, (name, mean) in enumerate(zip(versions, fit.mean, strict=True))
-    ]
+    of_versions = [Strength(name, *_rounded(fit.interval(i)), played[name]) for i, name in enumerate(versions)]
     base = [Strength(BASE_VERSION, 0.0, 0.0, 0.0, played[BASE_VERSION])] if BASE_VERSION in played else []
     return tuple(sorted([*of_versions, *base], key=lambda each: -each.strength))
 
@@ -146,6 +143,11 @@ def strengths(found: Sequence[Vote]) -> tuple[Strength, ...]:
 class _Fit(Struct, frozen=True):
     mean: list[float]
     covariance: list[list[float]]  # inverse Hessian at the mode
+
+    def interval(self, i: int) -> tuple[float, float, float]:
+        """A coefficient and its 95 % interval."""
+        mean, spread = self.mean[i], Z95 * sqrt(self.covariance[i][i])
+        return mean, mean - spread, mean + spread
 
 
 def _logistic(rows: Sequence[Sequence[float]], outcomes: Sequence[float], counts: Sequence[int] | None = None) -> _Fit:
@@ -194,6 +196,11 @@ def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
             if j != i and lines[j][i]:
                 lines[j] = [a - lines[j][i] * b for a, b in zip(lines[j], lines[i], strict=True)]
     return [line[m:] for line in lines]
+
+
+def _rounded(interval: tuple[float, float, float]) -> tuple[float, float, float]:
+    mean, low, high = interval
+    return round(mean, 3), round(low, 3), round(high, 3)
 
 
 def _dot(a: Sequence[float], b: Sequence[float]) -> float:
