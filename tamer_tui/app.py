@@ -14,7 +14,6 @@ from textual.app import App
 from tamer_tui.headless import make_session
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.session import Session, SessionError
-from tamer_tui.tapping import TapSession
 from tamer_tui.terminal import TerminalDriver
 from tamer_tui.views import SessionSettings
 
@@ -25,7 +24,7 @@ class TamerApp(App[None]):
     TITLE = "tamer"
     ENABLE_COMMAND_PALETTE = True
 
-    def __init__(self, session: TapSession) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__(driver_class=TerminalDriver)
         self.session = session
 
@@ -39,7 +38,7 @@ class TamerApp(App[None]):
         """A sitting that cannot begin is no screen to stay on; one whose engine died is: R restarts it."""
         with contextlib.suppress(SessionError):
             await self.session.wait_ready()
-        if self.session.refused:
+        if self.session.engine.refused:
             self.exit(return_code=1)
 
 
@@ -50,7 +49,7 @@ def run(settings: SessionSettings, database: Path | None, command: tuple[str, ..
     return asyncio.run(_run(make_session(settings, database, command)))
 
 
-async def _run(session: TapSession, headless: bool = False) -> int:
+async def _run(session: Session, headless: bool = False) -> int:
     app = TamerApp(session)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -66,8 +65,8 @@ async def _run(session: TapSession, headless: bool = False) -> int:
         card = farewell(session)
     finally:
         await session.close()
-    if session.refused:
-        return _failed(session.refused)
+    if session.engine.refused:
+        return _failed(session.engine.refused)
     with contextlib.suppress(OSError):
         print(card, flush=True)
     return app.return_code or 0

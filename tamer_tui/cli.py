@@ -15,8 +15,8 @@ from tamer_tui import __version__
 from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, option, options, session_settings
 
 if TYPE_CHECKING:
+    from tamer_tui.session import Session
     from tamer_tui.simulate import Plan
-    from tamer_tui.tapping import TapSession
     from tamer_tui.views import SessionSettings
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ def simulate(database: Path, as_json: bool, **chosen: Any) -> None:
 
     settings, plan = _simulation(database, chosen)
 
-    async def simulated(session: TapSession) -> Any:
+    async def simulated(session: Session) -> Any:
         return await Simulation(session, plan, _progress, lambda line: click.echo(line, err=True)).run()
 
     click.echo(msgspec.json.encode(_with_session(settings, database, engine_command(chosen), simulated)).decode())
@@ -313,9 +313,7 @@ def engine() -> None:
 # --- what they share --------------------------------------------------------------------------------------------------------
 
 
-def _with_session(
-    settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[TapSession], Coroutine[Any, Any, T]]
-) -> T:
+def _with_session(settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
     """Run something over a session that is ready; failures are one line and exit code 1."""
     from tamer_tui.headless import with_session
     from tamer_tui.operators import OperatorError

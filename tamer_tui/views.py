@@ -23,6 +23,7 @@ class Change(StrEnum):
     APPRAISED = "appraised"  # session.appraisals
     LEARNED = "learned"  # session.sentence, session.learning
     METRICS = "metrics"  # session.learning
+    MACHINE = "machine"  # what the operator set: session.status
     VERSION = "version"  # session.versions(), session.acting
     ENGINE = "engine"  # session.engine_state
     NOTICE = "notice"  # session.notice: one clear line for the operator

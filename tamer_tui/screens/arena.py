@@ -69,8 +69,8 @@ class ArenaScreen(TappingArena):
             return
         self.complete_display()
         if value == 0:
-            await self._try(lambda: self.session.clear_rating(candidate.uid, self.criterion))
-        elif await self._try(lambda: self.session.rate(candidate.uid, value, self.criterion)):
+            await self._try(lambda: self.session.judging.clear_rating(candidate.uid, self.criterion))
+        elif await self._try(lambda: self.session.judging.rate(candidate.uid, value, self.criterion)):
             self.say(f"✓ {candidate.letter} scored {value} of 7, {self.criterion}")
         self.refresh_all()
 
@@ -85,7 +85,7 @@ class ArenaScreen(TappingArena):
             return
         self.complete_display()
         if view.purpose == "compare":
-            if await (self.advance() if self.tap_view else self._try(self.session.leave_comparison)):
+            if await (self.advance() if self.tap_view else self._try(self.session.sets.leave_comparison)):
                 self.complete_display()
             return
         if view.committed or (view.purpose == "tap" and self.ballot.empty):
@@ -110,7 +110,7 @@ class ArenaScreen(TappingArena):
     async def _commit(self, view: SetView) -> bool:
         if self.ballot.all_bad:
             for candidate in view.candidates:
-                if not await self._try(lambda uid=candidate.uid: self.session.rate(uid, 1, self.criterion)):  # type: ignore[misc]
+                if not await self._try(lambda uid=candidate.uid: self.session.judging.rate(uid, 1, self.criterion)):  # type: ignore[misc]
                     return False
             return True
         if self.ballot.empty:
@@ -119,20 +119,20 @@ class ArenaScreen(TappingArena):
         if len(view.candidates) == 2 and len(ranks) == 1:
             ranks |= {c.uid: 2 for c in view.candidates if c.uid not in ranks}
         seconds = max(0.0, time.monotonic() - self._ended)
-        return await self._try(lambda: self.session.rank(ranks, self.ballot.keys(), seconds))
+        return await self._try(lambda: self.session.judging.rank(ranks, self.ballot.keys(), seconds))
 
     async def action_skip(self) -> None:
         if self._judgeable() is None or self._in_grace:
             return
-        if await self._try(self.session.skip) and await self.advance():
+        if await self._try(self.session.judging.skip) and await self.advance():
             self.say("skipped")
 
     async def action_undo(self) -> None:
-        await self._try(self.session.undo)
+        await self._try(self.session.judging.undo)
         self.refresh_all()
 
     async def action_redo(self) -> None:
-        await self._try(self.session.redo)
+        await self._try(self.session.judging.redo)
         self.refresh_all()
 
     # --- showing -----------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class ArenaScreen(TappingArena):
 
     async def action_compare(self) -> None:
         if self.session.current is not None:
-            await self._try(self.session.compare_with_base)
+            await self._try(self.session.sets.compare_with_base)
 
     async def action_peel(self) -> None:
         if not self.ballot.empty:
@@ -192,24 +192,24 @@ class ArenaScreen(TappingArena):
         elif self.frozen:
             self.frozen = False
         else:
-            await self._try(self.session.stop)
+            await self._try(self.session.sets.stop)
         self.refresh_all()
 
     # --- the machine ---------------------------------------------------------------------------------------------------------
 
     async def action_pause(self) -> None:
         paused = not self.session.status.paused
-        if await self._try(lambda: self.session.set_paused(paused)):
+        if await self._try(lambda: self.session.machine.set_paused(paused)):
             self.say("learning is paused: p resumes it" if paused else "learning goes on")
         self.refresh_all()
 
     async def action_train(self) -> None:
-        if await self._try(self.session.train_now):
+        if await self._try(self.session.machine.train_now):
             self.say("training now")
 
     async def action_bias(self) -> None:
         on = not self.session.status.bias
-        if await self._try(lambda: self.session.set_bias(on)):
+        if await self._try(lambda: self.session.machine.set_bias(on)):
             self.say(f"steering by Ĥ is {'on' if on else 'off'}")
         self.refresh_all()
 
@@ -217,11 +217,11 @@ class ArenaScreen(TappingArena):
         from tamer_tui.screens.versions import VersionsScreen
 
         async def chosen(version: str | None) -> None:
-            if version is not None and await self._try(lambda: self.session.rollback(version)):
+            if version is not None and await self._try(lambda: self.session.machine.rollback(version)):
                 self.say(f"rolled back to {version}: learning is held, p resumes it")
             self.refresh_all()
 
-        self.app.push_screen(VersionsScreen(self.session.versions(), self.session.status.acting[0]), chosen)
+        self.app.push_screen(VersionsScreen(self.session.machine.versions(), self.session.status.acting[0]), chosen)
 
     async def action_mode(self, name: str) -> None:
         """Modes by number, for those who do not know their letters."""
@@ -233,7 +233,7 @@ class ArenaScreen(TappingArena):
     async def action_restart(self) -> None:
         if self.session.engine_state is EngineState.DEAD:
             self.say("restarting the engine")
-            await self._try(self.session.restart_engine)
+            await self._try(self.session.engine.restart)
             self.refresh_all()
 
     def action_help(self) -> None:

@@ -171,7 +171,7 @@ class ArenaView(Screen[None]):
         """Ask for tints, if they are wanted and may be shown now; they come when the engine gets to it."""
         view = self.session.current
         if self.tinting and view is not None and view.revealed and all(pane.complete for pane in self._panes):
-            self.session.appraise(self.tinting)
+            self.session.judging.appraise(self.tinting)
 
     def plain_words(self) -> None:
         """Without tints."""

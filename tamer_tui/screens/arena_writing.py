@@ -37,15 +37,15 @@ class WritingArena(ArenaView):
         if candidate is None or view is None:
             return
         if candidate.ended is None:  # what is rewritten is a whole answer, as it was read
-            await self.session.stop()
-            await self.session.wait_set_ended()
+            await self.session.sets.stop()
+            await self.session.sets.wait_ended()
         self.complete_display()
         original = editable(candidate.text)
 
         async def correct(written: str) -> None:
             if written == original:
                 raise SessionError("nothing was changed")
-            await self.session.correct(candidate.uid, written)
+            await self.session.judging.correct(candidate.uid, written)
 
         title, name = f"rewrite answer {candidate.letter}", f"rewrite {candidate.uid}"
         self._edit(EditorScreen, title, name, original, view.prompt.text, correct, "✓ rewritten answer on disk")
@@ -53,12 +53,12 @@ class WritingArena(ArenaView):
     def action_write(self) -> None:
         view = self._judgeable()
         if view is not None:
-            above, use = view.prompt.text, self.session.demonstrate
+            above, use = view.prompt.text, self.session.judging.demonstrate
             self._edit(EditorScreen, "the ideal answer", f"ideal {view.uid}", "", above, use, "✓ ideal answer on disk")
 
     def action_new_prompt(self) -> None:
         if self.session.ready is not None:
-            self._edit(EditorScreen, "your prompt", "prompt", "", "", self.session.open_prompt, "")
+            self._edit(EditorScreen, "your prompt", "prompt", "", "", self.session.sets.open_prompt, "")
 
     def action_continue(self) -> None:
         candidate, view = self._focused(), self.session.current
@@ -66,7 +66,7 @@ class WritingArena(ArenaView):
             return
 
         async def go_on(text: str) -> None:
-            await self.session.continue_from(candidate.uid, text)
+            await self.session.sets.continue_from(candidate.uid, text)
 
         above = f"{view.prompt.text}\n\n{candidate.text}"
         self._edit(EditorScreen, f"go on from answer {candidate.letter}: your next message", f"continue {candidate.uid}", "", above, go_on, "")
@@ -85,7 +85,7 @@ class WritingArena(ArenaView):
                 nats = float(text)
             except ValueError:
                 raise SessionError(f"{one_line(text)[:20] or 'nothing'} is not a number of nats") from None
-            await self.session.set_nats(nats)
+            await self.session.machine.set_nats(nats)
 
         now = f"{self.session.status.nats:g}"
         self._edit(NumberScreen, "budget in nats per 64 tokens, 0 to 1000", "nats", now, "", change, "the budget is set")

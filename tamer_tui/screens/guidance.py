@@ -59,7 +59,7 @@ class Guidance:
     def _tap_moves(self, view: SetView) -> str:
         answer = view.candidates[0]
         if answer.ended is None or len(answer.shown) < len(answer.pieces):
-            return f"Tap + or - as the words appear; < > change the pace, k leaves.{' Silence counts.' if self.session.silence else ''}"
+            return f"Tap + or - as the words appear; < > change the pace, k leaves.{' Silence counts.' if self.session.taps.silence else ''}"
         return "Taps soon are about the whole answer. Enter opens the next."
 
     def _first_move(self, view: SetView) -> str:

@@ -80,7 +80,7 @@ def _policy(session: Session) -> list[Content]:
     spent = f"{number(status.spent, 1)} of {status.nats:g} nats" if status.spent is not None else f"{status.nats:g} nats"
     lines.append(_label(f"{spent} · β {number(status.acting[1], 2)}" + ("" if status.bias else " · steering off")))
     if status.acting[2]:
-        lines.append(_label(f"Ĥ {status.acting[2]}" + (f" · {session.taps_dropped} taps about nothing" if session.taps_dropped else "")))
+        lines.append(_label(f"Ĥ {status.acting[2]}" + (f" · {session.taps.dropped} taps about nothing" if session.taps.dropped else "")))
     if (since := status.seconds_since_change) is not None:
         lines.append(_label(f"policy changed {duration(since)} ago"))
     return lines

@@ -12,8 +12,7 @@ from storage.records import Correction, Demonstration, Ranking, Rating, Skip
 from tamer_tui.app import TamerApp, farewell
 from tamer_tui.keys import ARENA
 from tamer_tui.screens.arena import ArenaScreen
-from tamer_tui.session import SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionSettings
 from tamer_tui.widgets.lines import PromptBox
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import PROMPTS, table
@@ -30,7 +29,7 @@ async def test_pressing_only_painted_keys_reaches_a_published_version(tmp_path: 
             await t.press(*letters, "enter")
         await t.pilot.pause()
         assert t.session.status.acting[0] == "v1"
-        assert len(t.live()) == 2 and t.session.versions()[0].published
+        assert len(t.live()) == 2 and t.session.machine.versions()[0].published
         assert "acting: v1" in t.line("heading")
 
 
@@ -135,7 +134,7 @@ async def test_a_typed_prompt_and_a_continued_conversation_open_sets(tmp_path: P
         await t.pilot.press("ctrl+s")
         await t.pilot.pause()
         assert t.session.current.prompt.text == "Hello [/b] there"  # type: ignore[union-attr]
-        await t.session.wait_set_ended()
+        await t.session.sets.wait_ended()
         await t.press("l")
         t.pilot.app.screen.query_one(TextArea).text = "And then?"
         await t.pilot.press("ctrl+s")
@@ -199,7 +198,7 @@ async def test_machine_keys_reach_the_engine(tmp_path: Path) -> None:
 
 
 async def test_before_the_model_is_there_the_screen_says_what_is_loading(tmp_path: Path) -> None:
-    session = TapSession(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
+    session = Session(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
     await session.start()
     async with TamerApp(session).run_test(size=(80, 24)) as pilot:
         await pilot.pause()
@@ -234,7 +233,7 @@ async def test_only_keys_that_work_are_painted_and_enter_leads_back_from_a_compa
     async with table(tmp_path, size=(200, 50)) as t:
         before = t.session.current
         await t.press("o")
-        await t.session.wait_set_ended()
+        await t.session.sets.wait_ended()
         assert t.session.current is not before and "a-" not in t.painted() and "skip" not in t.painted() and "rewrite" not in t.painted()
         await t.press("a", "3", "x", "s", "r")
         assert not t.live() or not any(hasattr(judgement, "value") for judgement in t.live())
@@ -252,7 +251,7 @@ async def test_the_mark_of_what_is_on_disk_shows_also_where_no_next_set_can_open
 @pytest.mark.parametrize("size", [(80, 24), (80, 40), (200, 50), (50, 20)])
 async def test_of_a_long_prompt_the_end_is_seen_where_the_answers_begin(tmp_path: Path, size: tuple[int, int]) -> None:
     async with table(tmp_path, size=size) as t:
-        await t.session.open_prompt("There was a very long story. " * 40 + "And then the dog")
+        await t.session.sets.open_prompt("There was a very long story. " * 40 + "And then the dog")
         for columns, rows in (size, (100, 30), (60, 50)):
             await t.pilot.resize_terminal(columns, rows)
             await t.pilot.pause()

@@ -188,7 +188,7 @@ async def test_answers_are_left_and_come_back_whole_whatever_their_number(tmp_pa
     async with table(tmp_path) as t:
         texts = [pane.view.text for pane in t.arena._panes]
         await t.press("o")
-        await t.session.wait_set_ended()
+        await t.session.sets.wait_ended()
         await t.pilot.pause()
         assert len(t.arena._panes) == len(t.arena.query(CandidatePane)) == 2
         await t.press("enter")

@@ -13,8 +13,7 @@ from textual.widgets import TextArea
 from learners import protocol
 from storage.records import Correction, Prompt
 from tamer_tui.app import TamerApp
-from tamer_tui.session import SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionSettings
 from tamer_tui.text import wrap
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, painted, table
@@ -94,7 +93,7 @@ async def test_hostile_words_of_the_engine_are_plain_text(tmp_path: Path, text: 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 async def test_a_hostile_name_of_a_model_is_plain_text_while_it_loads_and_when_it_fails(tmp_path: Path, text: str) -> None:
     engine = FakeEngine(ready=False)
-    session = TapSession(SessionSettings(text, (Prompt.of(text),)), lambda: engine, tmp_path / "[b]a.db")
+    session = Session(SessionSettings(text, (Prompt.of(text),)), lambda: engine, tmp_path / "[b]a.db")
     await session.start()
     async with TamerApp(session).run_test(size=(80, 24)) as pilot:
         engine.emit(protocol.Loading(what=text, done=1.0, total=2.0, seconds_left=float("inf")))
