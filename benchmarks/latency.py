@@ -79,7 +79,7 @@ async def measure(model: str, rounds: int) -> dict[str, float]:
                 arena._opened = 0.0  # type: ignore[attr-defined]
                 committed = time.perf_counter()
                 await pilot.press("enter")
-                while session.current is view or not any(pane.stream.text for pane in arena._panes):  # type: ignore[attr-defined]
+                while session.current is view or not any(pane.stream.text for pane in arena.answers.panes):  # type: ignore[attr-defined]
                     await asyncio.sleep(0.002)
                 shown = time.perf_counter()
                 waits.append(1000 * (shown - committed))

@@ -174,7 +174,7 @@ class EngineLink:
         session.tell(Change.READY)
         session.tell(Change.ENGINE)
         if session.settings.autostart and (session.current is None or session.current.committed):
-            session.spawn(session.sets.open_next())
+            session.spawn(session.sets.open_first())
 
     def _bind(self, store: SessionStore, ready: protocol.Ready) -> None:
         settings = self._session.settings

@@ -26,6 +26,7 @@ class Sets:
         self.dealer: Dealer | None = None
         self.streams = AnswerStreams(session.engine.send, session.settings.sampling)
         self._waiting: SetView | None = None  # while its prompt is compared with the base
+        self._typed_early: Prompt | None = None  # before the model was there
 
     # --- opening -------------------------------------------------------------------------------------------------------
 
@@ -37,10 +38,19 @@ class Sets:
         await self._open(prompt)
 
     async def open_prompt(self, text: str) -> None:
-        """Open a prompt that the operator typed."""
+        """Open a prompt that the operator typed; while the model is loaded, it opens as soon as that is done."""
         if not text.strip():
             raise SessionError("the prompt is empty")
-        await self._open(Prompt.of(text, self._session.settings.system, "typed"))
+        prompt = Prompt.of(text, self._session.settings.system, "typed")
+        if self._session.ready is None and self._session.engine_state is not EngineState.DEAD:
+            self._typed_early = prompt
+        else:
+            await self._open(prompt)
+
+    async def open_first(self) -> None:
+        """What the operator typed while the model was loaded, else the next prompt."""
+        prompt, self._typed_early = self._typed_early, None
+        await (self._open(prompt) if prompt is not None else self.open_next())
 
     async def continue_from(self, uid: str, text: str) -> None:
         """Go on with the conversation from one of the current answers."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 
 from rich.cells import cell_len
 from textual.content import Content
+from textual.reactive import var
 from textual.widgets import Static
 
 from storage.blind import BlindCount
@@ -19,6 +21,8 @@ STAGES = {"sft": "imitate", "distill": "distil", "reward": "reward model", "ppo"
 CURVES = {"sft": "loss", "distill": "loss", "reward": "accuracy", "ppo": "reward"}
 """Which figure of a stage is drawn over time."""
 CURVE_CELLS = 12
+REPAINT_SECONDS = 0.2
+"""Between two paintings while figures arrive."""
 ROOM = 36
 """Cells in a line of the column."""
 Curves = dict[str, deque[float]]
@@ -29,20 +33,39 @@ class Rail(Static):
 
     DEFAULT_CSS = """
     Rail { width: 42; height: 1fr; padding: 0 2; border: round $foreground 30%; border-title-color: $foreground 70%; }
+    Rail.narrow { width: 1fr; height: 2; border: none; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
-    def __init__(self, id: str | None = None) -> None:
+    narrow: var[bool] = var(False, toggle_class="narrow", init=False)
+    revision: var[int] = var(0, init=False)  # of what the session says
+
+    def __init__(self, session: Session, id: str | None = None) -> None:
         super().__init__(id=id)
+        self._session = session
         self.curves: Curves = {}
         self._drawn: dict[str, tuple[int, int]] = {}
+        self._painted = 0.0  # monotonic seconds
 
     def on_mount(self) -> None:
         self.border_title = "learning"
+        self.set_interval(1.0, self.repaint)  # some figures are times
 
-    def show(self, session: Session, narrow: bool) -> None:
+    def watch_narrow(self) -> None:
+        self.repaint()
+
+    def watch_revision(self) -> None:
+        self.repaint()
+
+    def follow(self) -> None:
+        """Figures have come; they may come faster than anybody reads."""
+        if time.monotonic() - self._painted >= REPAINT_SECONDS:
+            self.repaint()
+
+    def repaint(self) -> None:
         """As it stands now."""
-        self._follow(session)
-        lines = narrow_lines(session) if narrow else wide_lines(session, self.curves)
+        self._painted = time.monotonic()
+        self._follow(self._session)
+        lines = narrow_lines(self._session) if self.narrow else wide_lines(self._session, self.curves)
         self.update(Content("\n").join(lines), layout=False)
 
     def _follow(self, session: Session) -> None:

@@ -54,7 +54,7 @@ class Table:
 
     def subtitle(self, slot: int) -> str:
         """What stands under an answer."""
-        return str(self.arena._panes[slot].border_subtitle)
+        return str(self.arena.answers.panes[slot].border_subtitle)
 
     def shown(self) -> str:
         """The screen on top, as it is painted."""

@@ -48,11 +48,11 @@ async def test_the_line_says_what_to_do_and_shows_the_ranking_as_it_is_typed(tmp
 
 async def test_a_score_is_on_disk_at_its_key_and_its_mark_shows_only_then(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        assert "✓" not in str(t.arena._panes[1].border_subtitle)
+        assert "✓" not in str(t.arena.answers.panes[1].border_subtitle)
         await t.press("tab", "6")
         (rating,) = t.live()
         assert isinstance(rating, Rating) and rating.value == 6
-        assert "✓ overall 6" in str(t.arena._panes[1].border_subtitle)
+        assert "✓ overall 6" in str(t.arena.answers.panes[1].border_subtitle)
         await t.press("m", "2", "m", "m", "m", "0")
         assert {(r.criterion, r.value) for r in t.live()} == {("truthful", 2)}  # type: ignore[attr-defined]
 
@@ -145,7 +145,7 @@ async def test_a_typed_prompt_and_a_continued_conversation_open_sets(tmp_path: P
 async def test_hostile_text_is_shown_as_plain_text(tmp_path: Path) -> None:
     async with table(tmp_path, FakeEngine((HOSTILE,)), size=(80, 24)) as t:
         await t.press("a")
-        shown = t.arena._panes[0].stream.text
+        shown = t.arena.answers.panes[0].stream.text
         assert "[/b] and [@click=app.quit]x[/] [31mred[0m" in shown
         assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in shown)
         await t.pilot.resize_terminal(61, 20)
@@ -206,6 +206,25 @@ async def test_before_the_model_is_there_the_screen_says_what_is_loading(tmp_pat
         assert "Loading fake: weights 50 %" in str(arena.query_one("#todo", Static).content)
         await pilot.press("a", "enter", "s", "u", "r", "space", "v", "1")
         assert pilot.app.is_running
+    await session.close()
+
+
+async def test_what_is_typed_while_the_model_loads_opens_when_it_is_there(tmp_path: Path) -> None:
+    engine = FakeEngine(ready=False)
+    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
+    await session.start()
+    async with TamerApp(session).run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.press("n", *"pm 1", "ctrl+s")
+        await pilot.pause()
+        arena = pilot.app.screen
+        assert isinstance(arena, ArenaScreen) and arena.criterion == "overall" and not session.status.paused, "no letter was a command"
+        assert "opens as soon as the model is loaded" in arena.said
+        engine.loads = True
+        await session.engine.restart()
+        await session.wait_ready()
+        await pilot.pause()
+        assert session.current is not None and session.current.prompt.text == "pm 1"
     await session.close()
 
 

@@ -258,7 +258,7 @@ async def test_the_tap_view_shows_one_answer_and_taps_stand_in_the_gutter(tmp_pa
         await t.press("minus", "plus")
         assert t.live() == [], "these keys mean nothing in the Arena"
         await t.press("k")
-        assert t.session.taps.answer is not None and len(t.arena._panes) == 1 and "Tap + or -" in t.line("todo")
+        assert t.session.taps.answer is not None and len(t.arena.answers.panes) == 1 and "Tap + or -" in t.line("todo")
         assert "+ - tap" in t.painted()
         await t.press(*["greater_than_sign"] * 4)  # at once
         await t.until(lambda: t.session.taps.complete)
@@ -271,7 +271,7 @@ async def test_the_tap_view_shows_one_answer_and_taps_stand_in_the_gutter(tmp_pa
         await t.press("enter")
         assert t.session.taps.answer is not None
         await t.press("k")
-        assert t.session.taps.answer is None and len(t.arena._panes) == 4
+        assert t.session.taps.answer is None and len(t.arena.answers.panes) == 4
         await t.press("f2")
         assert t.session.taps.answer is None, "it is there already"
         await t.press("f3")

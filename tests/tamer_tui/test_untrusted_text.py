@@ -15,6 +15,7 @@ from storage.records import Correction, Prompt
 from tamer_tui.app import TamerApp
 from tamer_tui.session import Session, SessionSettings
 from tamer_tui.text import wrap
+from tamer_tui.widgets.rail import Rail
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, painted, table
 
@@ -64,7 +65,7 @@ async def test_brackets_are_seen_as_they_are(tmp_path: Path, size: tuple[int, in
     async with table(tmp_path, FakeEngine((HOSTILE["markup"],)), size, prompts=(Prompt.of(HOSTILE["markup"]),)) as t:
         await t.press("a")
         assert t.shown().count("[/b] [@click=app.quit]x[/] [red") >= 2
-        await t.pilot.click(t.arena._panes[0].stream, offset=(18, 0))
+        await t.pilot.click(t.arena.answers.panes[0].stream, offset=(18, 0))
         assert t.pilot.app.is_running
 
 
@@ -78,7 +79,7 @@ async def test_hostile_words_of_the_engine_are_plain_text(tmp_path: Path, text: 
         t.engine.publish(text, published=False)
         t.engine.publish(text)
         await t.pilot.pause(0.1)
-        t.arena._show_rail()
+        t.arena.query_one(Rail).repaint()
         await t.pilot.pause()
         assert_plain(t)
         await t.press("V")
@@ -113,7 +114,7 @@ async def test_figures_that_are_no_numbers_are_crosses(tmp_path: Path) -> None:
             for step, value in enumerate(bad * 3):
                 t.engine.emit(protocol.Metrics(stage=stage, step=step, of=12, seconds_left=value, loss=value, accuracy=value, reward=value, kl=value))
                 await t.pilot.pause()
-                t.arena._show_rail()
+                t.arena.query_one(Rail).repaint()
         assert "×" in t.shown()
         assert_plain(t)
 

@@ -90,7 +90,8 @@ class Guidance:
         restart = ["machine.restart"] if self.dead else []
         view = self.view
         if view is None:
-            return [*restart, *leave, "machine.versions", "screen.palette"] if self.session.database else [*restart, *leave]
+            early = [] if self.dead else ["prompt.new"]
+            return [*restart, *leave, *early, "machine.versions", "screen.palette"] if self.session.database else [*restart, *leave, *early]
         if not judgeable(view):
             opening = [] if self.dead else ["prompt.new", "prompt.continue", *(["prompt.compare"] if view.committed else [])]
             return [*restart, "set.commit", *undo, *leave, *opening, *READING, *MACHINE, "set.redo"]
