@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tamer_tui.keys import LETTERS
 from tamer_tui.views import SetView
-
-LETTERS = "abcdefghi"
 
 
 @dataclass(frozen=True)

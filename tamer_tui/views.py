@@ -17,6 +17,8 @@ class Change(StrEnum):
     LOADING = "loading"  # session.loading
     READY = "ready"  # session.ready
     SET = "set"  # session.current is another set
+    CHAT = "chat"  # session.chat.turns
+    DUEL = "duel"  # session.duels.current
     TOKENS = "tokens"  # texts of session.current grew
     ENDED = "ended"  # an answer of session.current is complete
     COMMITTED = "committed"  # a judgement is on disk; session.last_commit

@@ -12,24 +12,23 @@ from textual.content import Content
 from textual.reactive import var
 from textual.screen import Screen
 
-from learners.protocol import RewardLearner
-from storage.records import CRITERIA, Calibration
+from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
-from tamer_tui.keys import ARENA, LETTERS
+from tamer_tui.keys import ARENA_KEYS, LETTERS
 from tamer_tui.screens.arrangement import Arrangement, arrange
-from tamer_tui.screens.calibrate import CalibrateScreen
+from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.commands import ArenaCommands
+from tamer_tui.screens.take_out import TakeOut
 from tamer_tui.screens.tap_keys import TapKeys
+from tamer_tui.screens.tinting import Tinting
 from tamer_tui.screens.writing import Writing
-from tamer_tui.session import CandidateView, Change, EngineState, Session, SessionError, SetView
-from tamer_tui.tint import OPINIONS, after, levels
+from tamer_tui.session import CandidateView, Change, Session, SessionError, SetView
 from tamer_tui.widgets.answers import Answers
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.guidance import judgeable
 from tamer_tui.widgets.guide import Guide
 from tamer_tui.widgets.heading import CurrentPrompt, Heading
 from tamer_tui.widgets.rail import Rail
-from tamer_tui.widgets.stream_view import legend
 from tamer_tui.widgets.tabs import TabStrip
 
 GRACE_SECONDS = 0.25
@@ -48,15 +47,17 @@ class ArenaScreen(Screen[None]):
     """
 
     CSS_PATH = "arena.tcss"
-    BINDINGS = list(ARENA)
+    BINDINGS = list(ARENA_KEYS)
     COMMANDS = {ArenaCommands}
 
     ballot: var[Ballot] = var(Ballot())
     criterion: var[str] = var(CRITERIA[0])
     focused_slot: var[int] = var(0)
     frozen: var[bool] = var(False)
+    markdown: var[bool] = var(True)
+    folded: var[bool] = var(True)
+    detailed: var[bool] = var(False)
     pace: var[int] = var(PACES.index(12.0), init=False)
-    tinting: var[RewardLearner | None] = var(None)  # words are tinted by it as soon as that tells nothing that should be hidden
     tap_view: var[bool] = var(False)
     undoable: var[bool] = var(False)
     arrangement: var[Arrangement] = var(Arrangement(1, False, True, False), init=False)
@@ -68,6 +69,8 @@ class ArenaScreen(Screen[None]):
         super().__init__()
         self.session = session
         self._writing = Writing(session, self.app, self.attempt)
+        self._take_out = TakeOut(self.app, self.attempt)
+        self._tinting = Tinting(session, self)
         self._taps = TapKeys(session, self, self.attempt)
         self._arena_pace = self.pace
         self._opened = self._ended = 0.0  # monotonic seconds
@@ -78,8 +81,9 @@ class ArenaScreen(Screen[None]):
         yield CurrentPrompt(session, id="prompt").data_bind(ArenaScreen.revision)
         with Container(id="main"):
             answers = Answers(session, id="panes")
-            yield answers.data_bind(ArenaScreen.ballot, ArenaScreen.focused_slot, ArenaScreen.frozen, ArenaScreen.revision)
-            yield Rail(session, id="rail").data_bind(ArenaScreen.revision)
+            answers.data_bind(ArenaScreen.ballot, ArenaScreen.focused_slot, ArenaScreen.frozen, ArenaScreen.revision)
+            yield answers.data_bind(ArenaScreen.markdown, ArenaScreen.folded)
+            yield Rail(session, id="rail").data_bind(ArenaScreen.revision, ArenaScreen.detailed)
         guide = Guide(session)
         guide.data_bind(ArenaScreen.ballot, ArenaScreen.criterion, ArenaScreen.frozen, ArenaScreen.undoable)
         yield guide.data_bind(ArenaScreen.revision, ArenaScreen.said, ArenaScreen.legend)
@@ -114,7 +118,7 @@ class ArenaScreen(Screen[None]):
             case Change.NOTICE:
                 self.say(self.session.notice)
             case Change.APPRAISED:
-                self._show_tints()
+                self._tinting.show()
             case Change.ENDED if self.session.current is not None and self.session.current.ended:
                 self._ended = time.monotonic()
         if change in (Change.SET, Change.COMMITTED, Change.READY):
@@ -140,15 +144,8 @@ class ArenaScreen(Screen[None]):
         self.said = line
 
     async def attempt(self, work: Callable[[], Awaitable[object]], done: str = "") -> bool:
-        """Do it and say the words, its own or these; say why not, if not. Nothing typed is lost."""
-        try:
-            result = await work()
-        except SessionError as error:
-            self.say(str(error))
-            return False
-        if isinstance(result, str) or done:
-            self.say(result if isinstance(result, str) else done)
-        return True
+        """Do it; say why not, if not."""
+        return await attempt(self.say, work, done)
 
     # --- layout ------------------------------------------------------------------------------------------------------------
 
@@ -179,7 +176,7 @@ class ArenaScreen(Screen[None]):
         pane = self.answers.focused_pane
         return pane.view if pane is not None else None
 
-    def _reveal(self) -> None:
+    def reveal(self) -> None:
         """A judging key: everything there is shows."""
         self.frozen = False
         self.answers.reveal_all()
@@ -188,20 +185,20 @@ class ArenaScreen(Screen[None]):
         view, slot = self._judgeable(), LETTERS.index(letter)
         if view is None or slot >= len(view.candidates) or len(view.candidates) < 2:
             return
-        self._reveal()
+        self.reveal()
         self.ballot = (Ballot() if len(view.candidates) == 2 else self.ballot).add(slot)
 
     def action_tie(self) -> None:
         view = self._judgeable()
         if view is not None and len(view.candidates) == 2:
-            self._reveal()
+            self.reveal()
             self.ballot = self.ballot.call_equal()
         elif view is not None:
             self.ballot = self.ballot.tie()
 
     def action_all_bad(self) -> None:
         if self._judgeable() is not None and not self._in_grace:
-            self._reveal()
+            self.reveal()
             self.ballot = self.ballot.condemn()
 
     def action_take_back(self) -> None:
@@ -213,7 +210,7 @@ class ArenaScreen(Screen[None]):
         candidate, judging = self._focused(), self.session.judging
         if self._judgeable() is None or candidate is None:
             return
-        self._reveal()
+        self.reveal()
         if value == 0:
             await self.attempt(lambda: judging.clear_rating(candidate.uid, self.criterion))
         else:
@@ -228,7 +225,7 @@ class ArenaScreen(Screen[None]):
         view = self.session.current
         if view is None or self._in_grace:
             return
-        self._reveal()
+        self.reveal()
         if view.purpose == "compare":
             await self._leave_comparison()
         elif view.committed or (view.purpose == "tap" and self.ballot.empty):
@@ -240,7 +237,7 @@ class ArenaScreen(Screen[None]):
 
     async def _leave_comparison(self) -> None:
         if await (self.advance() if self.tap_view else self.attempt(self.session.sets.leave_comparison)):
-            self._reveal()
+            self.reveal()
 
     async def _commit(self, view: SetView) -> bool:
         judging, ballot = self.session.judging, self.ballot
@@ -255,10 +252,10 @@ class ArenaScreen(Screen[None]):
         return await self.attempt(lambda: judging.rank(ballot.ranks(view), ballot.keys(), seconds))
 
     async def _after_commit(self, view: SetView, said: str) -> None:
-        if self.tinting:
+        if self._tinting.by:
             view.committed = True  # scores are on disk already
             self.say(said)
-            self._ask_tints()
+            self._tinting.ask()
             self.revision += 1
         else:
             on = await self.advance()
@@ -287,7 +284,7 @@ class ArenaScreen(Screen[None]):
         if candidate.ended is None:  # what is rewritten is a whole answer, as it was read
             await self.session.sets.stop()
             await self.session.sets.wait_ended()
-        self._reveal()
+        self.reveal()
         self._writing.rewrite(view, candidate)
 
     def action_write(self) -> None:
@@ -301,9 +298,6 @@ class ArenaScreen(Screen[None]):
         candidate, view = self._focused(), self.session.current
         if candidate is not None and view is not None and candidate.ended:
             self._writing.message(view, candidate)
-
-    def action_nats(self) -> None:
-        self._writing.nats()
 
     def on_paste(self, event: events.Paste) -> None:
         """A paste outside an editor is a prompt."""
@@ -333,13 +327,7 @@ class ArenaScreen(Screen[None]):
         await self.attempt(lambda: self.session.taps.arm(on), said)
 
     def action_calibrate(self) -> None:
-        async def measured(found: Calibration | None) -> None:
-            if found is not None:
-                said = f"✓ your taps come {found.low:.2f} to {found.high:.2f} s after the word: taps are credited by that from now on"
-                await self.attempt(lambda: self.session.taps.calibrate(found), said)
-
-        if self.session.database is not None:
-            self.app.push_screen(CalibrateScreen(), measured)
+        self._taps.calibrate()
 
     # --- showing -----------------------------------------------------------------------------------------------------------
 
@@ -364,11 +352,31 @@ class ArenaScreen(Screen[None]):
 
     def action_scroll(self, lines: int) -> None:
         if (pane := self.answers.focused_pane) is not None:
-            pane.stream.scroll_relative(y=lines, animate=False)
+            pane.reading.scroll_relative(y=lines, animate=False)
 
     def action_freeze(self) -> None:
         if self.answers.panes:
             self.frozen = not self.frozen
+
+    def action_markdown(self) -> None:
+        self.markdown = not self.markdown
+        self.say("finished answers are rendered as Markdown" if self.markdown else "answers show as they were written")
+
+    def action_fold(self) -> None:
+        self.folded = not self.folded
+        self.say("thoughts are folded" if self.folded else "thoughts are shown")
+
+    def action_details(self) -> None:
+        self.detailed = not self.detailed
+
+    async def action_copy(self) -> None:
+        await self._take_out.copy(self._focused())
+
+    async def action_copy_code(self) -> None:
+        await self._take_out.copy_code(self._focused())
+
+    async def action_export(self) -> None:
+        await self._take_out.export(self.session.current, self._focused())
 
     def action_pace(self, step: int) -> None:
         self.pace = min(len(PACES) - 1, max(0, self.pace + step))
@@ -379,39 +387,11 @@ class ArenaScreen(Screen[None]):
         self.answers.pace = PACES[self.pace]
 
     def action_tint(self) -> None:
-        view = self.session.current
-        if view is None:
-            return
-        self.tinting = after(self.tinting)
-        self.answers.untint()  # until the next opinion is there: the legend names whose it is
-        self.legend = Content("")
-        if self.tinting is not None and view.revealed:
-            self._reveal()
-            self._ask_tints()
-        elif self.tinting is not None:
-            self.say(f"Words are tinted by {OPINIONS[self.tinting]} once you commit: enter then stays here, and a second enter goes on.")
-
-    def _ask_tints(self) -> None:
-        """They come when the engine gets to it."""
-        view = self.session.current
-        if self.tinting and view is not None and view.revealed and self.answers.complete:
-            self.session.judging.appraise(self.tinting)
+        self._tinting.turn()
 
     @on(Answers.Completed)
     def _all_shown(self) -> None:
-        self._ask_tints()
-
-    def _show_tints(self) -> None:
-        view, found = self.session.current, self.session.appraisals
-        if self.tinting is None or self.tinting != self.session.appraised_by or view is None or not view.revealed:
-            return
-        if not found:
-            self.say(f"{OPINIONS[self.tinting]} has learned nothing yet")
-            return
-        tints = levels({uid: appraisal.rewards for uid, appraisal in found.items()})
-        self.answers.tint({uid: appraisal.texts for uid, appraisal in found.items()}, tints)
-        tinted = next((pane.stream for pane in self.answers.panes if pane.stream.tinted), None)
-        self.legend = legend(tinted, OPINIONS[self.tinting]) if tinted is not None else Content("")
+        self._tinting.ask()
 
     async def action_compare(self) -> None:
         if self.session.current is not None:
@@ -424,47 +404,6 @@ class ArenaScreen(Screen[None]):
             self.frozen = False
         else:
             await self.attempt(self.session.sets.stop)
-
-    # --- the machine ---------------------------------------------------------------------------------------------------------
-
-    async def action_pause(self) -> None:
-        paused = not self.session.status.paused
-        said = "learning is paused: p resumes it" if paused else "learning goes on"
-        await self.attempt(lambda: self.session.machine.set_paused(paused), said)
-
-    async def action_train(self) -> None:
-        await self.attempt(self.session.machine.train_now, "training now")
-
-    async def action_bias(self) -> None:
-        on = not self.session.status.bias
-        await self.attempt(lambda: self.session.machine.set_bias(on), f"steering by Ĥ is {'on' if on else 'off'}")
-
-    def action_versions(self) -> None:
-        from tamer_tui.screens.versions import VersionsScreen
-
-        async def chosen(version: str | None) -> None:
-            if version is not None:
-                said = f"rolled back to {version}: learning is held, p resumes it"
-                await self.attempt(lambda: self.session.machine.rollback(version), said)
-
-        self.app.push_screen(VersionsScreen(self.session.machine.versions(), self.session.status.acting[0]), chosen)
-
-    async def action_mode(self, name: str) -> None:
-        """Modes by number, for those who do not know their letters."""
-        if name == "versions":
-            self.action_versions()
-        elif self.tap_view != (name == "tap"):
-            await self.action_tap_view()
-
-    async def action_restart(self) -> None:
-        if self.session.engine_state is EngineState.DEAD:
-            self.say("restarting the engine")
-            await self.attempt(self.session.engine.restart)
-
-    def action_help(self) -> None:
-        from tamer_tui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen())
 
 
 def _revealed(view: SetView) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 
 from textual.dom import DOMNode
 
+from storage.records import Calibration
 from tamer_tui.debounce import DEBOUNCE_SECONDS, Debounce, Press
+from tamer_tui.screens.attempt import Attempt
+from tamer_tui.screens.calibrate import CalibrateScreen
 from tamer_tui.session import Session
-
-Attempt = Callable[[Callable[[], Awaitable[object]], str], Awaitable[bool]]
 
 
 class TapKeys:
@@ -41,3 +41,14 @@ class TapKeys:
             return f"✓ {mark}" if seq is not None else f"{mark} not counted: it was about nothing on the screen"
 
         await self._attempt(tap, "")
+
+    def calibrate(self) -> None:
+        """Measure how late they come."""
+
+        async def measured(found: Calibration | None) -> None:
+            if found is not None:
+                said = f"✓ your taps come {found.low:.2f} to {found.high:.2f} s after the word: taps are credited by that from now on"
+                await self._attempt(lambda: self._session.taps.calibrate(found), said)
+
+        if self._session.database is not None:
+            self._screen.app.push_screen(CalibrateScreen(), measured)

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable
 
 from textual.app import App
 
+from tamer_tui.screens.attempt import Attempt
 from tamer_tui.screens.editor import EditorScreen, NumberScreen, WrittenText
 from tamer_tui.session import CandidateView, Session, SessionError, SetView
 from tamer_tui.text import editable, one_line
 
 Use = Callable[[str], Awaitable[object]]
-Attempt = Callable[[Callable[[], Awaitable[object]], str], Awaitable[bool]]
-"""Does it and says the words, or says why not."""
 
 
 class Writing:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from learners import protocol
 from storage.records import Arm, Correction, Demonstration, Judgement, Peek, Ranking, Rating, Redo, Skip, Tap, Undo
+from tamer_tui.session.sets import ELSEWHERE
 from tamer_tui.session_store import SessionError, answer_of
 from tamer_tui.views import Change
 
@@ -107,7 +108,8 @@ class Judging:
         session = self._session
         judgement = session.record.logged(seq).judgement
         set_uid: str = judgement.set_uid  # type: ignore[union-attr]
-        if session.current is None or session.current.uid != set_uid:
+        elsewhere = session.record.sample_set(set_uid).purpose in ELSEWHERE
+        if not elsewhere and (session.current is None or session.current.uid != set_uid):
             await session.sets.leave()
             await session.sets.streams.settle()  # so that the answers of the set are on disk before they are read
         await self.append(event, set_uid)

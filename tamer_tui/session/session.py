@@ -17,6 +17,8 @@ from storage.queries import Record
 from storage.records import Judgement, Prompt, new_uid
 from tamer_tui.dealing import Split
 from tamer_tui.learning_status import LearningStatus
+from tamer_tui.session.chat import Chat
+from tamer_tui.session.duels import Duels
 from tamer_tui.session.engine import EngineConnection, EngineLink
 from tamer_tui.session.evaluation import Evaluation
 from tamer_tui.session.judging import Judging
@@ -28,7 +30,7 @@ from tamer_tui.views import Change, EngineState, Observer, SessionSettings, SetV
 
 
 class Session:
-    """State that the parts share, and the parts: `engine`, `sets`, `judging`, `taps`, `machine`, `evaluation`."""
+    """State that the parts share, and the parts: `engine`, `sets`, `judging`, `taps`, `chat`, `duels`, `machine`, `evaluation`."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self.engine = EngineLink(self, engine)
         self.sets, self.judging, self.taps = Sets(self), Judging(self), Taps(self)
+        self.chat, self.duels = Chat(self), Duels(self)
         self.machine, self.evaluation = Machine(self), Evaluation(self)
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from tamer_tui.views import CandidateView, Change, EngineState, SetView, convers
 if TYPE_CHECKING:
     from tamer_tui.session.session import Session
 
+ELSEWHERE = ("chat", "duel")
+"""Purposes of sets that are not shown in the Arena."""
 NO_PROMPT = ("there is no prompt to open", "press n to type one")
 
 
@@ -81,7 +83,12 @@ class Sets:
         self._session.tell(Change.SET)
 
     async def return_to(self, set_uid: str) -> None:
-        """An earlier set, from the record, with what is live of it."""
+        """An earlier set, from the record, with what is live of it. Those of the other screens stay there."""
+        if self._session.record.sample_set(set_uid).purpose in ELSEWHERE:
+            for view in (*self._session.chat.turns, *filter(None, [self._session.duels.current])):
+                if view.uid == set_uid:
+                    self.restore_marks(view)
+            return
         if self._session.current is None or self._session.current.uid != set_uid:
             self._session.current = self.from_record(set_uid)
             self._session.tell(Change.SET)

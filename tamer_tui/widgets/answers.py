@@ -37,6 +37,8 @@ class Answers(Container):
     ballot: var[Ballot] = var(Ballot(), init=False)
     focused_slot: var[int] = var(0, init=False)
     frozen: var[bool] = var(False, init=False)
+    markdown: var[bool] = var(True, init=False)  # finished answers are rendered
+    folded: var[bool] = var(True, init=False)  # their thoughts are one line
     pace: var[float] = var(12.0, init=False)  # tokens a second
     revision: var[int] = var(0, init=False)  # of what the session says
 
@@ -78,6 +80,7 @@ class Answers(Container):
         self.panes = [*kept, *fresh]
         self.query_one(Welcome).display = False
         self.mount_all(fresh)
+        self._choose_reading()
 
     # --- at reading pace -------------------------------------------------------------------------------------------------
 
@@ -126,11 +129,13 @@ class Answers(Container):
         for pane in self.panes:
             if pane.view.uid in texts:
                 pane.stream.tint(texts[pane.view.uid], levels[pane.view.uid])
+                pane.choose_reading()
 
     def untint(self) -> None:
         """Plain words."""
         for pane in self.panes:
             pane.stream.untint()
+            pane.choose_reading()
 
     # --- frames, letters and places ----------------------------------------------------------------------------------------
 
@@ -142,6 +147,17 @@ class Answers(Container):
 
     def watch_frozen(self) -> None:
         self.show_state()
+
+    def watch_markdown(self) -> None:
+        self._choose_reading()
+
+    def watch_folded(self) -> None:
+        self._choose_reading()
+
+    def _choose_reading(self) -> None:
+        for pane in self.panes:
+            pane.markdown, pane.folded = self.markdown, self.folded
+            pane.choose_reading()
 
     def watch_revision(self) -> None:
         self.show_state()

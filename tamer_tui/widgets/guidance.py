@@ -8,10 +8,11 @@ from tamer_tui.ballot import Ballot
 from tamer_tui.keys import LETTERS
 from tamer_tui.session import Session
 from tamer_tui.views import EngineState, SetView
-from tamer_tui.widgets.rail import duration
+from tamer_tui.widgets.details import duration
 
-MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette")
-READING = ("focus.next", "scroll.down", "show.tint", "show.freeze", "show.slower", "show.faster")
+MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.leader")
+READING = ("focus.next", "scroll.down", "show.tint", "show.freeze", "show.slower", "show.faster", "copy.answer", "copy.code", "copy.export",
+           "show.markdown", "show.fold", "show.details")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ class Table:
 
     @property
     def arena(self) -> ArenaScreen:
-        return next(screen for screen in self.pilot.app.screen_stack if isinstance(screen, ArenaScreen))
+        assert isinstance(self.pilot.app, TamerApp)
+        return self.pilot.app.arena
 
     async def press(self, *keys: str) -> None:
         """After the grace of a new set; waits until everything has settled."""

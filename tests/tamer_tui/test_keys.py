@@ -10,7 +10,8 @@ from textual.widgets import Static, TextArea
 
 from learners import protocol
 from storage.records import Ranking, Rating
-from tamer_tui.keys import ARENA, EDITOR, LETTERS, NUMBER, SECTIONS, painted, sections
+from tamer_tui.app import TamerApp
+from tamer_tui.keys import ARENA, EDITOR, LETTERS, MODES, NUMBER, SECTIONS, painted, sections
 from tamer_tui.screens.arena import PACES, ArenaScreen
 from tamer_tui.widgets.lines import KeyLine
 from tests.tamer_tui.fake_engine import FakeEngine
@@ -39,7 +40,7 @@ def test_no_command_needs_a_key_that_a_multiplexer_takes() -> None:
 def test_every_action_exists() -> None:
     for binding in ARENA:
         name = binding.action.split("(")[0]
-        assert name.startswith("app.") or hasattr(ArenaScreen, f"action_{name}"), name
+        assert hasattr(TamerApp if name.startswith("app.") else ArenaScreen, f"action_{name.removeprefix('app.')}"), name
 
 
 def test_the_help_page_has_every_key_under_a_heading() -> None:
@@ -103,7 +104,7 @@ async def test_at_200_columns_every_key_that_works_is_painted(tmp_path: Path) ->
         named = {b.id or "" for b in ARENA if (b.id or "").split(".")[1] not in (*LETTERS, *"1234567")}
         unpainted = {identity for identity in named if " ".join(painted(identity)) not in t.painted()}
         of_the_tap_view = {"tap.plus", "tap.minus", "learn.silence"}
-        other = {"screen.arena", "screen.tap", "screen.versions"}  # k and V are painted
+        other = {f"screen.{mode}" for mode in MODES}  # k, V and the leader key are painted
         assert unpainted - other == {"focus.previous", "scroll.up", "scroll.page_up", "scroll.page_down", "machine.restart"} | of_the_tap_view
 
 

@@ -153,8 +153,8 @@ async def test_the_screen_says_how_far_the_log_is_learned(tmp_path: Path) -> Non
     async with sitting(tmp_path / "a.db", engine) as session:
         engine.emit(protocol.Metrics(stage="human_reward", step=1200, of=3000, seconds_left=90.0))
         await until(session, lambda: session.status.replay is not None)
-        wide, narrow = ("\n".join(line.plain for line in lines) for lines in (wide_lines(session, {}), narrow_lines(session)))
+        wide, narrow = ("\n".join(line.plain for line in lines) for lines in (wide_lines(session), narrow_lines(session)))
         assert "learning from the log 1,200 of 3,000" in wide and "learning from the log 1,200 of 3,000" in narrow
         engine.emit(protocol.Metrics(stage="human_reward", step=3000, of=3000))
         await until(session, lambda: session.status.replay is None)
-        assert "learning from the log" not in "\n".join(line.plain for line in wide_lines(session, {}))
+        assert "learning from the log" not in "\n".join(line.plain for line in wide_lines(session))
