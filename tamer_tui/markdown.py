@@ -20,6 +20,7 @@ LONGEST = 100_000
 _SIGNS = re.compile(r"^ {0,3}(#{1,6} \S|```|~~~|[-*+] \S|\d{1,3}[.)] \S|> |\|.*\|)|\*\*\S|`[^`\n]+`|\]\(", re.MULTILINE)
 _THOUGHT = re.compile(r"<(think|thinking|reasoning|thought)>(.*?)(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _END = re.compile(r"\A(.*?)</(think|thinking|reasoning|thought)>", re.DOTALL | re.IGNORECASE)
+_END_TAG = re.compile(r"</(think|thinking|reasoning|thought)>", re.IGNORECASE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -50,7 +51,7 @@ def markdown_lines(text: str, width: int, dark: bool) -> list[list[Segment]]:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor", legacy_windows=False)
-    return console.render_lines(_parsed(plain(text), dark), pad=False)
+    return console.render_lines(_parsed(_END_TAG.sub(r"\g<0>\n\n", plain(text)), dark), pad=False)
 
 
 def _unopened(text: str) -> re.Match[str] | None:

@@ -15,7 +15,13 @@ from tamer_tui.widgets.plot import plot
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import table
 
-ANSWER = "<think>Hm, let me see.</think># Title\n\n- one **bold**\n- <b>two</b> [link](http://x.y)\n\n```python\nprint('hi')\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+TABLE = "| a | b |\n|---|---|\n| 1 | 2 |\n"
+ANSWER = f"<think>Hm, let me see.</think># Title\n\n- one **bold**\n- <b>two</b> [link](http://x.y)\n\n```python\nprint('hi')\n```\n\n{TABLE}"
+
+
+def only_file(folder: Path) -> str:
+    (path,) = folder.glob("*.md")
+    return path.read_text()
 
 
 def rendered(text: str, width: int = 60) -> str:
@@ -24,7 +30,7 @@ def rendered(text: str, width: int = 60) -> str:
 
 def test_markdown_is_rendered_and_html_is_shown_as_it_is_written() -> None:
     shown = rendered(ANSWER)
-    assert "Title" in shown and "# Title" not in shown and "**" not in shown and "• one bold" in shown
+    assert "Title" in shown and "# Title" not in shown and "see.</think>" in shown and "**" not in shown and "• one bold" in shown
     assert "<b>two</b> link (http://x.y)" in shown and "print('hi')" in shown and "```" not in shown
     assert not any(segment.style and segment.style.link for line in markdown_lines(ANSWER, 60, True) for segment in line), "no link to click"
 
@@ -67,7 +73,7 @@ async def test_a_finished_answer_is_markdown_m_shows_it_plain_and_tints_are_over
         await t.press("a")
         pane = t.arena.answers.panes[0]
         await t.until(lambda: "• one bold" in t.shown())
-        assert "thought, 5 words" in t.shown() and "Hm, let me see" not in t.shown() and pane.reading is not pane.stream
+        assert "thought, 4 words" in t.shown() and "Hm, let me see" not in t.shown() and pane.reading is not pane.stream
         await t.press("Z")
         await t.until(lambda: "Hm, let me see" in t.shown())
         await t.press("M")
@@ -91,8 +97,7 @@ async def test_answers_and_code_go_to_the_clipboard_and_the_conversation_to_a_fi
         assert "no code block" in t.line("said")
         await t.press("shift+tab", "E")
         await t.until(lambda: "written to" in t.line("said"))
-        (path,) = tmp_path.glob("*.md")
-        text = path.read_text()
+        text = only_file(tmp_path)
         assert text.startswith("# Once upon a time") and "## assistant (answer a)" in text and "acting" not in text, "blind before the commit"
 
 
