@@ -26,7 +26,7 @@ class Change(StrEnum):
     LEARNED = "learned"  # session.sentence, session.learning
     METRICS = "metrics"  # session.learning
     MACHINE = "machine"  # what the operator set: session.status
-    VERSION = "version"  # session.versions(), session.acting
+    VERSION = "version"  # session.machine.versions(), session.acting
     ENGINE = "engine"  # session.engine_state
     NOTICE = "notice"  # session.notice: one clear line for the operator
 
