@@ -7,16 +7,18 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from textual.app import App
 from textual.screen import Screen
+from textual.theme import BUILTIN_THEMES
 
+from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.headless import make_session
-from tamer_tui.keys import COMMON, MODES
+from tamer_tui.keys import COMMON, MODES, check_keymap
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.writing import Writing
@@ -40,14 +42,18 @@ class TamerApp(App[None]):
     DEFAULT_MODE = "arena"
     BINDINGS = list(COMMON)
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, theme: str = "") -> None:
+        """`theme` '' is Textual's own choice."""
         super().__init__(driver_class=TerminalDriver)
         self.session = session
+        self._own_theme = theme
         self.arena: ArenaScreen
         for name in MODES:
             self.add_mode(name, partial(self._screen_of, name))
 
     async def on_mount(self) -> None:
+        if self._own_theme:
+            self.theme = self._own_theme
         self._writing = Writing(self.session, self, self.attempt)
         self.run_worker(self._leave_if_refused())
         gc.collect()
@@ -89,13 +95,14 @@ class TamerApp(App[None]):
             await self.arena.action_tap_view()
 
     def action_leader(self) -> None:
-        from tamer_tui.screens.leader import LeaderScreen
+        from tamer_tui.screens.choice import ChoiceScreen
 
         async def chosen(mode: str | None) -> None:
             if mode is not None:
                 await self.action_mode(mode)
 
-        self.push_screen(LeaderScreen(), chosen)
+        options = {letter: (mode, f"{name:<11}f{n}  {meaning}") for n, (mode, (letter, name, meaning)) in enumerate(MODES.items(), start=2)}
+        self.push_screen(ChoiceScreen("go to", options), chosen)
 
     async def action_pause(self) -> None:
         paused = not self.session.status.paused
@@ -126,15 +133,28 @@ class TamerApp(App[None]):
         self.push_screen(HelpScreen())
 
 
+def theme_of(settings: Mapping[str, Any]) -> str:
+    """The theme that config.toml names, '' for none. Raises ConfigError."""
+    theme = settings.get("theme", "")
+    if theme and theme not in BUILTIN_THEMES:
+        raise ConfigError(f"{config_file()}: there is no theme {theme}: {', '.join(sorted(BUILTIN_THEMES))}")
+    return str(theme)
+
+
 def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None) -> int:
     """Open the Arena; the exit code. What cannot be opened is one line on stderr."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _failed("the Arena needs a terminal: tamer simulate and tamer generate work without one")
-    return asyncio.run(_run(make_session(settings, database, command)))
+    try:
+        check_keymap()
+        theme = theme_of(tables())
+    except ConfigError as error:
+        return _failed(str(error))
+    return asyncio.run(_run(make_session(settings, database, command), theme=theme))
 
 
-async def _run(session: Session, headless: bool = False) -> int:
-    app = TamerApp(session)
+async def _run(session: Session, headless: bool = False, theme: str = "") -> int:
+    app = TamerApp(session, theme)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
         with contextlib.suppress(NotImplementedError):

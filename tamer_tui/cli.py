@@ -82,6 +82,23 @@ def run(database: Path | None, **chosen: Any) -> None:
 
 
 @main.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.pass_context
+def sittings(context: click.Context, folder: Path | None) -> None:
+    """Look at the databases that there are (or those of FOLDER): open, rename, delete."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.ClickException("sittings needs a terminal: tamer stats DATABASE works without one")
+    from tamer_tui.config import databases
+    from tamer_tui.screens.sittings import SittingsApp
+
+    found = SittingsApp(folder or databases()).run()
+    if found is not None and context.parent is not None:
+        arguments = [str(found.path), *(["--model", found.model] if found.model else [])]
+        with run.make_context("run", arguments, parent=context.parent) as opened:
+            run.invoke(opened)
+
+
+@main.command()
 @DATABASE
 @options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias", "json")
 @click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…) or tap(…): see the README.")
@@ -300,6 +317,32 @@ def calibrate(database: Path) -> None:
         keep_calibration(database, None)  # what would be refused in the end is refused before
         found = CalibrateApp().run()
         click.echo(keep_calibration(database, found) if found is not None else "nothing was changed")
+
+
+@main.command()
+@click.option("--keys", "keys", is_flag=True, help="List the keys by their ids, for [keymap].")
+@click.pass_context
+def config(context: click.Context, keys: bool) -> None:
+    """Show each setting and where it came from."""
+    from tamer_tui.config import config_file
+    from tamer_tui.settings import key_table, listed
+
+    assert context.parent is not None
+    rows = key_table() if keys else listed(run, context.parent)
+    click.echo(f"settings: {config_file()}")
+    for name, value, about in rows:
+        click.echo(f"{name:<22}{value:<26}{about}".rstrip())
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what lets a shell complete commands: eval "$(tamer completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "tamer", "_TAMER_COMPLETE").source())
 
 
 @main.command()

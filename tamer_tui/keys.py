@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from textual.binding import Binding
 
+from tamer_tui.keymap import check, chosen
+
 LETTERS = "abcdefghi"
 SECTIONS = {
     "rank": "Rank", "tap": "Tap", "score": "Score", "set": "Go on, or back", "edit": "Write", "prompt": "Prompts", "focus": "Look", "scroll": "Look",
-    "show": "Look", "copy": "Take out", "learn": "Learning", "machine": "Machine", "screen": "Program",
+    "show": "Look", "note": "Notes", "copy": "Take out", "learn": "Learning", "machine": "Machine", "screen": "Program",
 }  # fmt: skip
 """The first part of a binding's id -> its heading on the help page."""
 
 
 def _key(key: str, action: str, identity: str, description: str, tooltip: str, display: str | None = None) -> Binding:
-    return Binding(key, action, description, id=identity, tooltip=tooltip, key_display=display, show=False)
+    """`key` unless the operator chose another one."""
+    own = chosen().get(identity)
+    return Binding(own or key, action, description, id=identity, tooltip=tooltip, key_display=None if own else display, show=False)
 
 
 MODES = {
@@ -64,6 +68,8 @@ ARENA_KEYS: tuple[Binding, ...] = (
     _key("M", "markdown", "show.markdown", "Markdown", "Finished answers rendered as Markdown, or plain as they were written"),
     _key("Z", "fold", "show.fold", "thoughts", "Unfold the thoughts of finished answers, and fold them again"),
     _key("D", "details", "show.details", "details", "Figures and technical names beside the answers, or plain words"),
+    _key("F", "flag", "note.flag", "flag", "Mark the focused answer as a case of something: a refusal, made up, too long …"),
+    _key("C", "comment", "note.comment", "comment", "Write a note on the focused answer; nothing is learned from it"),
     _key("y", "copy", "copy.answer", "copy", "Copy the focused answer to the clipboard, also over ssh (OSC 52)"),
     _key("Y", "copy_code", "copy.code", "copy code", "Copy a code block of the focused answer; again: its next one"),
     _key("E", "export", "copy.export", "export", "Write this conversation to a Markdown file in the current folder"),
@@ -103,6 +109,11 @@ NUMBER: tuple[Binding, ...] = (
 )
 
 _BY_ID = {binding.id or "": binding for binding in ARENA}
+
+
+def check_keymap() -> None:
+    """Raises ConfigError where the operator's own keys name no binding, or one key has two meanings."""
+    check((binding.id or "", binding.key) for binding in ARENA)
 
 
 def painted(identity: str) -> tuple[str, str]:

@@ -17,7 +17,9 @@ from tamer_tui.ballot import Ballot
 from tamer_tui.keys import ARENA_KEYS, LETTERS
 from tamer_tui.screens.arrangement import Arrangement, arrange
 from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.commands import ArenaCommands
+from tamer_tui.screens.committing import Committing
 from tamer_tui.screens.take_out import TakeOut
 from tamer_tui.screens.tap_keys import TapKeys
 from tamer_tui.screens.tinting import Tinting
@@ -70,10 +72,11 @@ class ArenaScreen(Screen[None]):
         self.session = session
         self._writing = Writing(session, self.app, self.attempt)
         self._take_out = TakeOut(self.app, self.attempt)
-        self._tinting = Tinting(session, self)
+        self.tinting = Tinting(session, self)
+        self._committing = Committing(session, self)
         self._taps = TapKeys(session, self, self.attempt)
         self._arena_pace = self.pace
-        self._opened = self._ended = 0.0  # monotonic seconds
+        self._opened = self.ended = 0.0  # monotonic seconds
 
     def compose(self) -> ComposeResult:
         session = self.session
@@ -118,9 +121,9 @@ class ArenaScreen(Screen[None]):
             case Change.NOTICE:
                 self.say(self.session.notice)
             case Change.APPRAISED:
-                self._tinting.show()
+                self.tinting.show()
             case Change.ENDED if self.session.current is not None and self.session.current.ended:
-                self._ended = time.monotonic()
+                self.ended = time.monotonic()
         if change in (Change.SET, Change.COMMITTED, Change.READY):
             self._know_undo()
             self.answers.mark_taps()
@@ -130,7 +133,7 @@ class ArenaScreen(Screen[None]):
         """Another set: what was typed about the old one is gone."""
         self.answers.open(view)
         self.ballot, self.focused_slot, self.frozen, self.legend = Ballot(), 0, False, Content("")
-        self._opened = self._ended = time.monotonic()
+        self._opened = self.ended = time.monotonic()
         self._arrange()
 
     def _know_undo(self) -> None:
@@ -222,44 +225,9 @@ class ArenaScreen(Screen[None]):
         self.say(f"scores are for: {self.criterion}")
 
     async def action_commit(self) -> None:
-        view = self.session.current
-        if view is None or self._in_grace:
-            return
-        self.reveal()
-        if view.purpose == "compare":
-            await self._leave_comparison()
-        elif view.committed or (view.purpose == "tap" and self.ballot.empty):
-            await self.advance()
-        elif self.ballot.empty and not any(candidate.ratings for candidate in view.candidates):
-            self.say("Nothing judged yet: type letters best first, or a score from 1 to 7; s skips.")
-        elif await self._commit(view):
-            await self._after_commit(view, f"✓ {self.ballot.in_words() or 'scores'} on disk{_revealed(view)}")
-
-    async def _leave_comparison(self) -> None:
-        if await (self.advance() if self.tap_view else self.attempt(self.session.sets.leave_comparison)):
+        if self.session.current is not None and not self._in_grace:
             self.reveal()
-
-    async def _commit(self, view: SetView) -> bool:
-        judging, ballot = self.session.judging, self.ballot
-        if ballot.all_bad:
-            for candidate in view.candidates:
-                if not await self.attempt(lambda uid=candidate.uid: judging.rate(uid, 1, self.criterion)):  # type: ignore[misc]
-                    return False
-            return True
-        if ballot.empty:
-            return True
-        seconds = max(0.0, time.monotonic() - self._ended)
-        return await self.attempt(lambda: judging.rank(ballot.ranks(view), ballot.keys(), seconds))
-
-    async def _after_commit(self, view: SetView, said: str) -> None:
-        if self._tinting.by:
-            view.committed = True  # scores are on disk already
-            self.say(said)
-            self._tinting.ask()
-            self.revision += 1
-        else:
-            on = await self.advance()
-            self.say(said if on else f"{said} · {self.said}")
+            await self._committing.enter(self.session.current)
 
     async def advance(self) -> bool:
         """The next prompt, in the view that is on."""
@@ -290,6 +258,23 @@ class ArenaScreen(Screen[None]):
     def action_write(self) -> None:
         if (view := self._judgeable()) is not None:
             self._writing.ideal(view)
+
+    def action_flag(self) -> None:
+        candidate = self._focused()
+        if candidate is None or candidate.ended is None:
+            return
+
+        async def chosen(label: str | None) -> None:
+            if label is not None:
+                said = f"✓ {candidate.letter} flagged: {label}"
+                await self.attempt(lambda: self.session.judging.flag(candidate.uid, label), said)
+
+        self.app.push_screen(ChoiceScreen(f"answer {candidate.letter} is a case of", FLAGS), chosen)
+
+    def action_comment(self) -> None:
+        candidate, view = self._focused(), self.session.current
+        if candidate is not None and view is not None and candidate.ended is not None:
+            self._writing.comment(view, candidate)
 
     def action_new_prompt(self) -> None:
         self._writing.prompt()
@@ -387,11 +372,11 @@ class ArenaScreen(Screen[None]):
         self.answers.pace = PACES[self.pace]
 
     def action_tint(self) -> None:
-        self._tinting.turn()
+        self.tinting.turn()
 
     @on(Answers.Completed)
     def _all_shown(self) -> None:
-        self._tinting.ask()
+        self.tinting.ask()
 
     async def action_compare(self) -> None:
         if self.session.current is not None:
@@ -404,8 +389,3 @@ class ArenaScreen(Screen[None]):
             self.frozen = False
         else:
             await self.attempt(self.session.sets.stop)
-
-
-def _revealed(view: SetView) -> str:
-    base = next((c.letter for c in view.candidates if c.policy == "base"), None)
-    return f" · {base} was the base" if base else ""

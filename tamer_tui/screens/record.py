@@ -17,11 +17,10 @@ from textual.widgets import DataTable, Input, Static
 from storage.history import Entry, Wanted, history
 from storage.journal import JournalError
 from storage.queries import Record
-from storage.records import Comment
 from tamer_tui.history import line_of, words
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen, WrittenText
-from tamer_tui.session import Change, Session, SessionError
+from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
 from tamer_tui.widgets.foot import Foot
 
@@ -143,15 +142,9 @@ class RecordScreen(Screen[None]):
 
         async def written(result: WrittenText | None) -> None:
             if result is not None and result.saved:
-                await attempt(self.say, lambda: self._keep(set_uid, result.text), "✓ comment on disk")
+                await attempt(self.say, lambda: self.session.judging.comment(set_uid, None, result.text), "✓ comment on disk")
 
         self.app.push_screen(EditorScreen("comment", "", entry.prompt if entry is not None else ""), written)
-
-    async def _keep(self, set_uid: str, text: str) -> None:
-        if not text.strip():
-            raise SessionError("the comment is empty")
-        await self.session.judging.append(Comment(set_uid, None, text))
-        self.session.tell(Change.COMMITTED)
 
 
 def _newest(path: Path, wanted: Wanted) -> list[Entry]:

@@ -57,6 +57,16 @@ class Writing:
         title, name = f"go on from answer {candidate.letter}: your next message", f"continue {candidate.uid}"
         self._edit(EditorScreen, title, name, "", above, go_on, "")
 
+    def comment(self, view: SetView, candidate: CandidateView) -> None:
+        """A note on an answer."""
+
+        async def keep(text: str) -> None:
+            await self._session.sets.end_current()
+            await self._session.judging.comment(view.uid, candidate.uid, text)
+
+        title, name = f"comment on answer {candidate.letter}", f"comment {candidate.uid}"
+        self._edit(EditorScreen, title, name, "", candidate.text, keep, "✓ comment on disk")
+
     def nats(self) -> None:
         """The budget."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from learners import protocol
-from storage.records import Arm, Correction, Demonstration, Judgement, Peek, Ranking, Rating, Redo, Skip, Tap, Undo
+from storage.records import Arm, Comment, Correction, Demonstration, Flag, Judgement, Peek, Ranking, Rating, Redo, Skip, Tap, Undo
 from tamer_tui.session.sets import ELSEWHERE
 from tamer_tui.session_store import SessionError, answer_of
 from tamer_tui.views import Change
@@ -88,6 +88,19 @@ class Judging:
         found = [candidate.response(sampling) for candidate in view.candidates if candidate.ended]
         self._session.engine.send(protocol.Appraise(answers=tuple(answer_of(response, messages) for response in found), by=by))
 
+    # --- notes, from which nothing is learned ------------------------------------------------------------------------------
+
+    async def flag(self, uid: str, label: str) -> int:
+        """Mark one of the current answers as a case of something."""
+        await self._session.sets.end_current()
+        return await self._commit(Flag(self._session.set.uid, self._session.sets.candidate(uid).uid, label))
+
+    async def comment(self, set_uid: str, uid: str | None, text: str) -> int:
+        """A note on a set, or on one of its answers."""
+        if not text.strip():
+            raise SessionError("the comment is empty")
+        return await self._commit(Comment(set_uid, uid, text))
+
     # --- taking back -----------------------------------------------------------------------------------------------------
 
     async def undo(self) -> str:
@@ -154,4 +167,8 @@ def _in_words(judgement: Judgement) -> str:
             return "the praise" if value > 0 else "the blame"
         case Arm():
             return "the stretch in which silence counted"
+        case Flag(label=label):
+            return f"the flag {label}"
+        case Comment():
+            return "the comment"
     return "it"

@@ -11,6 +11,8 @@ from textual.widgets import Static
 
 from tamer_tui.widgets.lines import Line
 
+EVERYWHERE = (("esc", "Arena"), ("j", "go to"), ("?", "help"), ("^q", "quit"))
+
 
 class Foot(Vertical):
     """Says lines."""
@@ -21,10 +23,10 @@ class Foot(Vertical):
     Foot #said { color: $foreground 80%; }
     """
 
-    def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Each key and what it is called, the most needed first."""
+    def __init__(self, keys: Sequence[tuple[str, str]], general: Sequence[tuple[str, str]] = EVERYWHERE) -> None:
+        """Each key and what it is called, the most needed first; then those that work on other screens too."""
         super().__init__()
-        self._keys = (*keys, ("esc", "Arena"), ("j", "go to"), ("?", "help"), ("^q", "quit"))
+        self._keys = (*keys, *general)
 
     def compose(self) -> ComposeResult:
         yield Line(id="said")

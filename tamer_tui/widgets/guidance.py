@@ -11,8 +11,10 @@ from tamer_tui.views import EngineState, SetView
 from tamer_tui.widgets.details import duration
 
 MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.leader")
-READING = ("focus.next", "scroll.down", "show.tint", "show.freeze", "show.slower", "show.faster", "copy.answer", "copy.code", "copy.export",
-           "show.markdown", "show.fold", "show.details")  # fmt: skip
+READING = (
+    "focus.next", "scroll.down", "show.tint", "show.freeze", "show.slower", "show.faster", "note.flag", "note.comment", "copy.answer", "copy.code",
+    "copy.export", "show.markdown", "show.fold", "show.details",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
