@@ -112,7 +112,7 @@ class SampleSet(Struct, frozen=True):
     sitting_uid: str
     prompt: Prompt
     k: int
-    purpose: str = "judge"  # 'judge', 'evaluate' (simulation's end), 'compare' (the `o` key, never counted)
+    purpose: str = "judge"  # 'judge', 'evaluate' (simulation's end), 'compare' (`o`, never counted), 'tap', 'chat', 'duel' (counted apart)
     blind_base: str | None = None  # response uid of the slot answered by the base, if there is one
     blind_acting: str | None = None  # response uid of the acting slot it is compared with
 
