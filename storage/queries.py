@@ -5,9 +5,10 @@ Every answer is computed from the log at the moment of asking: there is no state
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +38,7 @@ from storage.records import (
 from storage.rows import MarkedVersion
 from storage.statistics import Habits
 
-__all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "wilson"]
+__all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "Teaching", "wilson"]
 
 T = TypeVar("T")
 
@@ -51,6 +52,18 @@ class Taught(NamedTuple):
     beside: tuple[Response, ...] = ()  # of a rating or a correction: the other answers of its set
     shown: Shown | None = None  # of a tap, or of silence: the answer as far as it had appeared
     window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured
+
+
+class Teaching(NamedTuple):
+    """A live judgement that teaches, without its texts."""
+
+    seq: int
+    kind: str
+    imported: bool
+
+
+_LEARNABLE = "e.set_id NOT IN (SELECT set_id FROM kept_rows WHERE NOT teaches)"
+"""Of an event `e`: its set is not one that is only kept."""
 
 
 class Refusals(Struct, frozen=True):
@@ -169,6 +182,19 @@ class Record:
         """Every live judgement that teaches, in seq order, with its set and answers."""
         return self._taught("1")
 
+    def teaching(self) -> list[Teaching]:
+        """What `lessons` are of, in seq order, without their texts: a hundred thousand are told in a second."""
+        with self._snapshot() as connection:
+            found = connection.execute(
+                "SELECT e.seq, e.kind, s.purpose = 'imported' FROM v_live e JOIN sample_sets s ON s.id = e.set_id"
+                f" WHERE e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {_LEARNABLE} ORDER BY e.seq"
+            )
+            return [Teaching(seq, kind, bool(imported)) for seq, kind, imported in found]
+
+    def lessons_of(self, seqs: Sequence[int]) -> list[Taught]:
+        """Those lessons, in seq order: for a log that is too long to be read at once, or in another order."""
+        return self._taught("e.seq IN (SELECT value FROM json_each(?))", json.dumps(list(seqs)))
+
     def lesson(self, seq: int) -> Taught:
         """The same for one judgement. Raises KeyError if it is not live or does not teach."""
         return _only(self._taught("e.seq = ?", seq), seq)
@@ -192,6 +218,15 @@ class Record:
         """The finished answers of a set, by slot."""
         with self._snapshot() as connection:
             return rows.responses(connection, "s.uid = ?", (set_uid,))
+
+    def kept(self, set_uid: str) -> dict[str, Any] | None:
+        """What an imported set has beside its texts: see exchange.items.Kept. None for any other."""
+        found = self._values("SELECT k.content FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ?", set_uid)
+        return json.loads(found[0]) if found else None
+
+    def teaches(self, set_uid: str) -> bool:
+        """Whether anything is learned from judgements of this set."""
+        return not self._values("SELECT 1 FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ? AND NOT k.teaches", set_uid)
 
     def judged_prompts(self) -> set[str]:
         """Uids of the prompts that were judged, or skipped, and not taken back."""
@@ -277,7 +312,7 @@ class Record:
             return rows.logged(connection, table, where, values)
 
     def _taught(self, where: str, *values: object) -> list[Taught]:
-        teaching = f"e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {where}"
+        teaching = f"e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {_LEARNABLE} AND {where}"
         of_set = f"s.id IN (SELECT e.set_id FROM v_live e WHERE {teaching})"
         with self._snapshot() as connection:
             judged = rows.logged(connection, "v_live", teaching, values)
