@@ -239,27 +239,47 @@ def backup(database: Path, copy: Path) -> None:
 @click.option("--since", type=Since(), help="Only judgements from this number of the log, or this time, on.")
 @click.option("--split-by-prompt", "test_share", type=FiniteRange(0, 1, max_open=True), default=0.0, help="Share of prompts for a test split.")
 @click.option("--redact", is_flag=True, help="Replace e-mail addresses, telephone numbers, keys and home folders.")
+@click.option("--columns", is_flag=True, help="Also the other columns that imported rows had.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def export(database: Path, format: str, out: Path, since: int | str | None, test_share: float, redact: bool, force: bool) -> None:
+def export(database: Path, out: Path, force: bool, **chosen: Any) -> None:
     """Write the judgements for a trainer, also while the program runs."""
     from storage.exchange.exporting import Options
     from tamer_tui.exchange import export_to
 
     with _one_line():
-        click.echo(export_to(database, out, Options(format, since, test_share, redact), force))
+        click.echo(export_to(database, out, Options(**chosen), force))
 
 
 @main.command("import")
 @DATABASE
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--format", "format", required=True, help="Such as hh, oasst, prodigy, argilla, trl-preference, tamer: see docs/data.md.")
-@click.option("--skip-bad", is_flag=True, help="Leave malformed lines out instead of importing nothing.")
-def import_(database: Path, file: Path, format: str, skip_bad: bool) -> None:
-    """Take over judgements made elsewhere; they teach like your own."""
-    from tamer_tui.exchange import import_from
+@click.argument("source")
+@click.argument("pairs", nargs=-1, metavar="")
+@click.option("--map", "columns", multiple=True, metavar="prompt=PATH …", help="Which columns are what, where they are not recognised; dotted paths.")
+@click.option("--operator", default="", metavar="NAME", help="Who judged. [default: the file]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what it would be, and stop.")
+@click.option("--format", "format", default="", help="Do not look: such as hh, oasst, trl-preference. Nothing is asked then.")
+@click.option("--skip-bad", is_flag=True, help="With --format: leave malformed rows out instead of importing nothing.")
+def import_(database: Path, source: str, pairs: tuple[str, ...], columns: tuple[str, ...], yes: bool, **chosen: Any) -> None:
+    """Take over judgements made elsewhere: a file, a folder, a data set of the hub, another database. They teach like your own."""
+    from tamer_tui.importing import Wanted, parsed_map, run
+
+    if pairs and not columns:
+        raise click.UsageError(f"{pairs[0]}: one source at a time")
+    if columns and chosen["format"]:
+        raise click.UsageError("--map and --format exclude each other")
+    if ":" in chosen["operator"]:
+        raise click.UsageError("--operator: a name has no colon")
+
+    def agree() -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise click.ClickException("nothing was imported: --yes takes it over without asking")
+        return click.confirm(f"Import into {database}?", default=True)
 
     with _one_line():
-        click.echo(import_from(database, file, format, skip_bad))
+        run(Wanted(database, source, mapping=parsed_map((*columns, *pairs)), **chosen), click.echo, agree)
 
 
 @main.command()

@@ -62,12 +62,13 @@ def take(journal: Journal, survey: Survey, app_version: str, operator: str = "")
         raise survey.unknown()
     name = survey.reading.format or survey.shapes.most_common(1)[0][0]
     known = Imported(name, 0, survey.items, survey.bad, tuple(survey.complaints))
+    plain = not (survey.reading.source.hub_id or survey.reading.mapping or operator)
     with Record(journal.path) as record:
-        if not survey.reading.source.hub_id and record.imported_file(survey.sha256, name):
+        if plain and record.imported_file(survey.sha256, name):
             return known
 
     def write(connection: sqlite3.Connection) -> bulk.Written:
-        sets = _sets(survey, _People(connection, survey, name, operator, app_version))
+        sets = _sets(survey, _People(connection, survey, name, operator, app_version), operator)
         first = next(sets)
         heading = Import(new_uid(), survey.sha256, name, survey.reading.source.name, survey.items, survey.bad)
         provenance.write(connection, first.sitting[0], heading)
@@ -141,7 +142,7 @@ def _refuse(line: int, why: str) -> None:
 # --- what was judged becomes records ---------------------------------------------------------------------------------------
 
 
-def _sets(survey: Survey, people: _People) -> Iterator[bulk.JudgedSet]:
+def _sets(survey: Survey, people: _People, operator: str) -> Iterator[bulk.JudgedSet]:
     reading = survey.reading
     for each in reading(lambda line, why: None):
         for judged in each.judged:
@@ -150,7 +151,7 @@ def _sets(survey: Survey, people: _People) -> Iterator[bulk.JudgedSet]:
             kept = judged.kept
             yield bulk.JudgedSet(
                 people.of(judged.by), uid, Prompt(judged.messages, reading.format or each.shape.name), answers,
-                list(_judgements(judged, uid, [name for name, _ in answers], survey)), _content(judged),
+                list(_judgements(judged, uid, [name for name, _ in answers], survey)), _content(judged, operator),
                 json_of(kept._asdict()) if kept is not None else None, not (kept is not None and kept.why),
             )  # fmt: skip
 
@@ -175,8 +176,8 @@ def _judgements(judged: Judged, uid: str, answers: list[str], survey: Survey) ->
         start += len(sentence)
 
 
-def _content(judged: Judged) -> str:
-    """What was judged and how, whatever shape it came in: the address by which it is known again. Columns and margins are not part of it."""
+def _content(judged: Judged, operator: str) -> str:
+    """What was judged and how, and by whom where that is known, whatever shape it came in. Columns and margins are not part of it."""
     texts, ranks = judged.answers, judged.ranks
     simple = not (judged.ratings or judged.scored or judged.corrections or judged.comments or judged.steps)
     what: list[object]
@@ -198,6 +199,6 @@ def _content(judged: Judged) -> str:
     raws: list[tuple[list[Row] | Row | None, ...]] = [judged.kept.prompt, judged.kept.answers] if judged.kept is not None else []
     if any(raws):
         what.append(json_of(raws))
-    if judged.by is not None:
-        what.append(judged.by.encode("utf-8", "replace").decode())
+    if by := judged.by or operator:
+        what.append(by.encode("utf-8", "replace").decode())
     return hashlib.sha256(msgspec.json.encode(what)).hexdigest()

@@ -125,6 +125,8 @@ class Survey:
     def scale(self, criterion: str) -> Range:
         """The usual scale that all scores lie on, or their own range."""
         low, high = self.ranges[criterion]
+        if low == high:  # says nothing
+            return low, high
         return next((scale for scale in SCALES if scale[0] <= low and high <= scale[1]), (low, high))
 
     def unknown(self) -> JournalError:
