@@ -24,6 +24,7 @@ from storage.records import (
     DRAWN,
     Arm,
     BaseModel,
+    Calibration,
     Comment,
     Correction,
     Demonstration,
@@ -44,7 +45,8 @@ from storage.records import (
 
 DEFAULT_OPERATOR = "operator"
 CARRIED = Ranking | Rating | Correction | Demonstration | Tap | Arm | Skip | Span | Comment | Flag
-"""What is taken over. What was on the screen, at which pace, and how late taps come belongs to the other sitting alone."""
+"""What is taken over, and windows for taps, for they say how the taps are credited. What was on the screen, and at which pace, belongs to the other
+sitting alone."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -106,6 +108,9 @@ class _Merging:
         added: Counter[str] = Counter()
         known = left = 0
         for logged in rows.logged(self._from, "v_live", "1", ()):
+            if isinstance(logged.judgement, Calibration):
+                self._bring_window(logged)
+                continue
             if not isinstance(logged.judgement, CARRIED):
                 left += 1
                 continue
@@ -118,6 +123,14 @@ class _Merging:
             judgements.append(self._to, sitting, judgement)
             added[operator] += 1
         return Merged(sum(added.values()), known, left, dict(added))
+
+    def _bring_window(self, logged: Logged) -> None:
+        """How late somebody's taps come; it holds for their own taps alone."""
+        sitting, _ = self._sitting(logged.sitting_uid)
+        payload = _encode(logged.judgement).decode()
+        there = "SELECT 1 FROM events e JOIN sittings i ON i.id = e.sitting_id WHERE e.kind = 'calibration' AND e.payload = ? AND i.uid = ?"
+        if self._to.execute(there, (payload, logged.sitting_uid)).fetchone() is None:
+            judgements.append(self._to, sitting, logged.judgement)
 
     def _sitting(self, uid: str) -> tuple[int, str]:
         """The same sitting here, with its operator, but without a model: what it drew was drawn elsewhere."""

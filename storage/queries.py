@@ -19,6 +19,7 @@ from msgspec import Struct
 from storage import blind, provenance, rows, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
+from storage.people import People, people
 from storage.records import (
     Arm,
     BaseModel,
@@ -174,8 +175,8 @@ class Record:
             return rows.shown(connection, "k.response_uid = ?", (response_uid,)).get(response_uid)
 
     def calibrations(self) -> list[Calibration]:
-        """Windows for taps, the one in force last."""
-        found = self._logged("events", "e.kind = 'calibration'")
+        """Windows for taps that were measured here, the one in force last."""
+        found = self._logged("events", "e.kind = 'calibration' AND i.build_id IS NOT NULL")
         return [logged.judgement for logged in found if isinstance(logged.judgement, Calibration)]
 
     def lessons(self) -> list[Taught]:
@@ -227,6 +228,10 @@ class Record:
     def teaches(self, set_uid: str) -> bool:
         """Whether anything is learned from judgements of this set."""
         return not self._values("SELECT 1 FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ? AND NOT k.teaches", set_uid)
+
+    def kept_alone(self) -> int:
+        """Imported sets that nothing is learned from."""
+        return int(self._values("SELECT count(*) FROM kept_rows WHERE NOT teaches")[0])
 
     def judged_prompts(self) -> set[str]:
         """Uids of the prompts that were judged, or skipped, and not taken back."""
@@ -288,6 +293,11 @@ class Record:
         with self._snapshot() as connection:
             return statistics.habits(connection)
 
+    def people(self) -> People:
+        """Who judged, and how far they agree: seconds for a hundred thousand judgements."""
+        with self._snapshot() as connection:
+            return people(connection)
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -324,13 +334,20 @@ class Record:
             watched = f"k.response_uid IN ({named.format('taps', where)} UNION {named.format('arms', where)})"
             shown = rows.shown(connection, watched, (*values, *values))
             windows = rows.logged(connection, "events", "e.kind = 'calibration'", ())
-        return [_with_answers(event, sets, answers, shown, windows) for event in judged]
+            elsewhere = dict(iter(connection.execute("SELECT uid, operator FROM sittings WHERE build_id IS NULL")))
+        return [_with_answers(event, sets, answers, shown, _windows_for(event, windows, elsewhere)) for event in judged]
 
 
 def _only(found: list[T], name: str | int) -> T:
     if not found:
         raise KeyError(name)
     return found[0]
+
+
+def _windows_for(event: Logged, windows: list[Logged], elsewhere: dict[str, str]) -> list[Logged]:
+    """Those that were measured here, for what was said here; for what was said elsewhere, those of the same person."""
+    who = elsewhere.get(event.sitting_uid)
+    return [window for window in windows if elsewhere.get(window.sitting_uid) == who]
 
 
 def _with_answers(

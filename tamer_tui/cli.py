@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tamer_tui import __version__
-from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, option, options, session_settings
+from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, option, options, person, session_settings
 
 if TYPE_CHECKING:
     from tamer_tui.simulate import Plan
@@ -71,7 +71,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("database", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias")
+@options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias", "name")
 def run(database: Path | None, **chosen: Any) -> None:
     """Open the Arena (also: `tamer`, `tamer DB`)."""
     settings = session_settings(chosen)
@@ -255,7 +255,7 @@ def export(database: Path, out: Path, force: bool, **chosen: Any) -> None:
 @click.argument("source")
 @click.argument("pairs", nargs=-1, metavar="")
 @click.option("--map", "columns", multiple=True, metavar="prompt=PATH …", help="Which columns are what, where they are not recognised; dotted paths.")
-@click.option("--operator", default="", metavar="NAME", help="Who judged. [default: the file]")
+@click.option("--operator", callback=person, metavar="NAME", help="Who judged. [default: the file]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show what it would be, and stop.")
 @click.option("--format", "format", default="", help="Do not look: such as hh, oasst, trl-preference. Nothing is asked then.")
@@ -268,8 +268,6 @@ def import_(database: Path, source: str, pairs: tuple[str, ...], columns: tuple[
         raise click.UsageError(f"{pairs[0]}: one source at a time")
     if columns and chosen["format"]:
         raise click.UsageError("--map and --format exclude each other")
-    if ":" in chosen["operator"]:
-        raise click.UsageError("--operator: a name has no colon")
 
     def agree() -> bool:
         if yes:
@@ -308,7 +306,8 @@ def doctor(model: str | None, quantize: str, as_json: bool) -> None:
 
 @main.command()
 @DATABASE
-def calibrate(database: Path) -> None:
+@options("name")
+def calibrate(database: Path, name: str) -> None:
     """Measure how late your taps come, in a minute: later taps are credited by it."""
     from tamer_tui.reports import keep_calibration
 
@@ -317,9 +316,9 @@ def calibrate(database: Path) -> None:
     from tamer_tui.screens.calibrate import CalibrateApp
 
     with _one_line():
-        keep_calibration(database, None)  # what would be refused in the end is refused before
+        keep_calibration(database, None, name)  # what would be refused in the end is refused before
         found = CalibrateApp().run()
-        click.echo(keep_calibration(database, found) if found is not None else "nothing was changed")
+        click.echo(keep_calibration(database, found, name) if found is not None else "nothing was changed")
 
 
 @main.command()

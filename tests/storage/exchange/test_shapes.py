@@ -162,7 +162,8 @@ CASES = [
     Case("demonstration", {"messages": [u(), CALL, TOOL, a(GOOD)], "tools": [{"type": "function"}]}, [Q, '[look({"at": "sky"})]', "blue"], [],
          {"d": GOOD}, {"tools": [{"type": "function"}]}, learned=False),
     Case("demonstration", {"conversations": [{"from": "human", "value": Q}, 
-        {"from": "function_call", "value": '{"name": "look", "arguments": {"at": "sky"}}'}, {"from": "observation", "value": "blue"}, {"from": "gpt", "value": GOOD}]},
+        {"from": "function_call", "value": '{"name": "look", "arguments": {"at": "sky"}}'}, {"from": "observation", "value": "blue"},
+        {"from": "gpt", "value": GOOD}]},
          [Q, '[look({"at":"sky"})]', "blue"], [], {"d": GOOD}, learned=False),
     Case("demonstration", {"input": Q, "output": GOOD}, [Q], [], {"d": GOOD}),
     # trees and tools
