@@ -181,7 +181,7 @@ def _content(judged: Judged, operator: str) -> str:
     texts, ranks = judged.answers, judged.ranks
     simple = not (judged.ratings or judged.scored or judged.corrections or judged.comments or judged.steps)
     what: list[object]
-    if simple and judged.written is None and sorted(rank or 0 for rank in ranks) == [1, 2]:
+    if simple and judged.written is None and ranks in ((1, 2), (2, 1)):
         better, worse = texts if ranks[0] == 1 else texts[::-1]
         what = ["PreferencePair", [judged.messages, better, worse, 1.0]]
     elif simple and judged.written is not None and not texts:

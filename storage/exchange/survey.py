@@ -31,6 +31,10 @@ class Understood(NamedTuple):
     judged: tuple[Judged, ...]
 
 
+class Together(dict[str, Any]):
+    """Rows that are read as one, under 'rows'."""
+
+
 class Reading:
     """A source read by some shapes, or through a map. Can be read any number of times."""
 
@@ -54,7 +58,7 @@ class Reading:
 
     def _understood(self, number: int, row: Row) -> Understood:
         told = mapped(row, self.mapping) if self.mapping else row
-        shape = self._among[0] if len(self._among) == 1 else shape_of(told["rows"][0] if told.keys() == {"rows"} else told, self._among)
+        shape = self._among[0] if len(self._among) == 1 else shape_of(_one(told), self._among)
         if shape is None:
             raise BadRow(f"neither a comparison, a label nor an answer: it has {', '.join(sorted(map(str, row))[:5]) or 'nothing'}")
         judged = tuple(shape.read(told))  # a row counts as a whole
@@ -67,12 +71,12 @@ class Reading:
             yield from self.source.rows(complain)
             return
         rows = self.source.rows(complain)
-        for (shape, key), group in groupby(rows, key=lambda each: next(((s, each[1].get(s.group)) for s in groups if s.fits(each[1])), (None, None))):
-            if shape is None or key is None:
+        for (shape, _), group in groupby(rows, key=lambda each: next(((s, each[1].get(s.group)) for s in groups if s.fits(each[1])), (None, None))):
+            if shape is None:
                 yield from group
             else:
                 together = list(group)
-                yield together[0][0], {"rows": [row for _, row in together]}
+                yield together[0][0], Together(rows=[row for _, row in together])
 
 
 class Survey:
@@ -137,16 +141,19 @@ class Survey:
         if format or self._first is None:
             return JournalError(f"{name} has nothing that {format or 'an import'} could mean", "check --format" if format else "check the file")
         hint = (
-            f"try --map {tried}" if (tried := proposal(self._one())) else "say with --map what is what, such as --map prompt=question response=text"
+            f"try --map {tried}"
+            if (tried := proposal(_one(self._first)))
+            else "say with --map what is what, such as --map prompt=question response=text"
         )
         return JournalError(f"{name} has rows of a shape that is not known, with {self._columns()}", hint)
 
-    def _one(self) -> Row:
-        first: Any = self._first or {}
-        return first["rows"][0] if first.keys() == {"rows"} else first
-
     def _columns(self) -> str:
-        return columns_in_words(self._one()) or "no columns"
+        return columns_in_words(_one(self._first or {})) or "no columns"
+
+
+def _one(row: Row) -> Row:
+    """The first of several."""
+    return row["rows"][0] if isinstance(row, Together) else row  # type: ignore[no-any-return]
 
 
 def kinds_of(judged: Judged) -> Iterator[str]:

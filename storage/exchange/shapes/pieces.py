@@ -31,7 +31,6 @@ _ROLES: dict[str, tuple[Role, str]] = {  # ours, OpenAI's
 }
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
-_PLAIN = ({"role", "content"}, {"from", "value"})
 
 
 class BadRow(ValueError):
@@ -96,12 +95,11 @@ def messages_of(value: object, what: str) -> tuple[Turn, ...]:
 def _turn(value: object, what: str) -> Turn:
     if not isinstance(value, dict):
         raise BadRow(f"{what} holds something that is no message")
-    name = value.get("role", value.get("from"))
-    if not isinstance(name, str) or (known := _ROLES.get(name.lower())) is None:
+    name, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
+    if type(name) is not str or (known := _ROLES.get(name) or _ROLES.get(name.lower())) is None:
         raise BadRow(f"{what} has an unknown role {str(name)[:40]!r}")
-    content = value.get("content", value.get("value"))
     role, told = known
-    if type(content) is str and told == role and value.keys() in _PLAIN:
+    if type(content) is str and told == role and len(value) == 2:
         return Turn(role, text_of(content, what))
     return _full_turn(value, role, told, content, what)
 
@@ -320,6 +318,8 @@ def judged(
 ) -> Judged:  # fmt: skip
     """A set with all that is kept beside it. Raises BadRow where the prompt is none."""
     messages, of = prompt_of(turns), (*answers, *(() if written is None else (written,)))
+    if not columns and margin is None and not scores and not any(turn.raw for turn in turns) and not any(reply.raw or reply.why for reply in of):
+        return Judged(messages, tuple([reply.text for reply in answers]), written=None if written is None else written.text, **said)
     told = tuple(turn.raw for turn in turns)
     raws = tuple(reply.raw for reply in of)
     why = _distinct([turn.why for turn in turns], *(reply.why for reply in of))

@@ -147,13 +147,18 @@ def _listed(value: object) -> object:
 
 
 def is_argilla_table(row: Row) -> bool:
-    return any(name.endswith((".responses", ".responses.users")) for name in row) or any(_is_column_of_answers(value) for value in row.values())
+    for name, value in row.items():  # a loop, since every row of every shape is asked
+        if (type(value) is list or type(value) is dict) and (name.endswith(".responses") or _is_column_of_answers(value)):
+            return True
+    return False
 
 
 def _is_column_of_answers(value: object) -> bool:
     if isinstance(value, dict):
         return {"user_id", "value", "status"} <= value.keys()
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and {"user_id", "value", "status"} <= one.keys() for one in value)
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict) or "user_id" not in value[0]:
+        return False
+    return all(isinstance(one, dict) and {"user_id", "value", "status"} <= one.keys() for one in value)
 
 
 def argilla_table(row: Row) -> Iterator[Judged]:

@@ -130,9 +130,9 @@ def _begins(messages: list[Any]) -> bool:
 
 def _whole_conversations(row: Row, chosen: list[Any], rejected: list[Any], used: list[str], beside: dict[str, Any]) -> Judged:
     """Two conversations, the prompt in front of both: they part where the answers begin."""
-    ours, theirs = messages_of(chosen, "chosen"), messages_of(rejected, "rejected")
+    ours = messages_of(chosen, "chosen")
     common = 0
-    while common < min(len(ours), len(theirs)) - 1 and ours[common] == theirs[common]:
+    while common < min(len(chosen), len(rejected)) - 1 and chosen[common] == rejected[common]:
         common += 1
     while common and ours[common - 1].role == "assistant":  # it answers what the user said last
         common -= 1
@@ -144,7 +144,7 @@ def _whole_conversations(row: Row, chosen: list[Any], rejected: list[Any], used:
     known = isinstance(told, list) and told == chosen[: len(told)]
     same = [name for name in ("messages", "conversations") if row.get(name) == chosen]
     columns = rest(row, *used, *CONTEXT, *(("prompt",) if shown or known else ()), *same)
-    better, worse = reply_of_turns(ours[common:], "chosen"), reply_of_turns(theirs[common:], "rejected")
+    better, worse = reply_of_turns(ours[common:], "chosen"), reply_of(rejected[common:], "rejected")
     return compared(with_context(row, turns), better, worse, columns=columns, **beside)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from storage.exchange.items import Judged, Row
@@ -116,13 +117,17 @@ def _both(*names: str) -> tuple[str, ...]:
     return names
 
 
-PAIRS = (
+KNOWN = (
     Pair("helpsteer3", "HelpSteer 3: a preference from -3 to 3", ("response1", "response2"), "overall_preference", signed),
     Pair("helpsteer2-preference", "HelpSteer 2: a preference from -3 to 3", ("response_1", "response_2"), "preference_strength", signed),
     Pair("pku-saferlhf", "PKU-SafeRLHF: the better answer, and the safer one", ("response_0", "response_1"), "better_response_id", numbered_from_0,
          used=_both("is_response_0_safe", "is_response_1_safe"), more=_safety),
     Pair("shp", "SHP: two comments, and which had more votes", ("human_ref_A", "human_ref_B"), "labels", first_if_true, ("score_A", "score_B")),
     Pair("alpaca-eval", "AlpacaEval: two outputs and a preference", ("output_1", "output_2"), "preference", numbered_from_1),
+)  # fmt: skip
+"""Collections."""
+PAIRS = (
+    *KNOWN,
     *(
         Pair("two-answers", "two answers and which is better", (first.format(*names), second.format(*names)), verdict, in_words)
         for names in (("response",), ("answer",), ("completion",), ("output",))
@@ -138,7 +143,13 @@ PAIRS = (
 
 
 def pair_of(row: Row) -> Pair | None:
-    return next((pair for pair in PAIRS if pair.verdict in row and pair.answers[0] in row and pair.answers[1] in row), None)
+    return _pair_of(tuple(row))
+
+
+@lru_cache(maxsize=256)
+def _pair_of(columns: tuple[str, ...]) -> Pair | None:
+    names = set(columns)
+    return next((pair for pair in PAIRS if {pair.verdict, *pair.answers} <= names), None)
 
 
 def two_answers(row: Row) -> Iterator[Judged]:
