@@ -1,11 +1,10 @@
 """Imports: a source's judgements into the log, as if they had been made here, with where they came from. All that can be used of it, or nothing.
 
-A source is read twice: to see what it holds, and to write it, in one transaction. What was imported before, by content, is passed over.
+A source is read once, and what was understood of it is written in one transaction. What was imported before, by content, is passed over.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -17,9 +16,10 @@ from msgspec import Struct
 from storage import bulk, provenance
 from storage.database import JournalError
 from storage.exchange import lossless
-from storage.exchange.items import Judged, Row
-from storage.exchange.shapes.pieces import json_of, on_scale
+from storage.exchange.items import Judged
+from storage.exchange.shapes.pieces import on_scale
 from storage.exchange.sources import Source
+from storage.exchange.spool import by
 from storage.exchange.survey import MOST_PEOPLE, Reading, Survey
 from storage.journal import Journal
 from storage.queries import Record
@@ -143,17 +143,15 @@ def _refuse(line: int, why: str) -> None:
 
 
 def _sets(survey: Survey, people: _People, operator: str) -> Iterator[bulk.JudgedSet]:
-    reading = survey.reading
-    for each in reading(lambda line, why: None):
-        for judged in each.judged:
-            uid = new_uid()
-            answers = [(f"{uid}{slot:02x}", text) for slot, text in enumerate(judged.answers)]
-            kept = judged.kept
-            yield bulk.JudgedSet(
-                people.of(judged.by), uid, Prompt(judged.messages, reading.format or each.shape.name), answers,
-                list(_judgements(judged, uid, [name for name, _ in answers], survey)), _content(judged, operator),
-                json_of(kept._asdict()) if kept is not None else None, not (kept is not None and kept.why),
-            )  # fmt: skip
+    format = survey.reading.format
+    for each in survey.spool:
+        judged, uid = each.judged, new_uid()
+        answers = [(f"{uid}{slot:02x}", text) for slot, text in enumerate(judged.answers)]
+        said = list(_judgements(judged, uid, [name for name, _ in answers], survey))
+        content = each.content if judged.by else by(each.content, operator)
+        yield bulk.JudgedSet(
+            people.of(judged.by), uid, Prompt(judged.messages, format or each.shape), answers, said, content, each.kept, each.teaches
+        )
 
 
 def _judgements(judged: Judged, uid: str, answers: list[str], survey: Survey) -> Iterator[Judgement]:
@@ -174,31 +172,3 @@ def _judgements(judged: Judged, uid: str, answers: list[str], survey: Survey) ->
     for sentence, fine in judged.steps:
         yield Span(uid, answers[0], start, start + len(sentence), "step", 1.0 if fine else -1.0)
         start += len(sentence)
-
-
-def _content(judged: Judged, operator: str) -> str:
-    """What was judged and how, and by whom where that is known, whatever shape it came in. Columns and margins are not part of it."""
-    texts, ranks = judged.answers, judged.ranks
-    simple = not (judged.ratings or judged.scored or judged.corrections or judged.comments or judged.steps)
-    what: list[object]
-    if simple and judged.written is None and ranks in ((1, 2), (2, 1)):
-        better, worse = texts if ranks[0] == 1 else texts[::-1]
-        what = ["PreferencePair", [judged.messages, better, worse, 1.0]]
-    elif simple and judged.written is not None and not texts:
-        what = ["Written", [judged.messages, judged.written]]
-    elif (
-        not ranks and judged.written is None and [rating[1:] for rating in judged.ratings] in ([("overall", 6)], [("overall", 2)]) and len(texts) == 1
-    ):
-        what = ["Labelled", [judged.messages, texts[0], judged.ratings[0][2] == 6]]
-    elif judged.steps:
-        what = ["Steps", [judged.messages, *zip(*judged.steps, strict=True)]]
-    elif simple and judged.written is None:
-        what = ["Ranked", [judged.messages, texts, ranks]]
-    else:
-        what = ["Judged", judged[:-2]]
-    raws: list[tuple[list[Row] | Row | None, ...]] = [judged.kept.prompt, judged.kept.answers] if judged.kept is not None else []
-    if any(raws):
-        what.append(json_of(raws))
-    if by := judged.by or operator:
-        what.append(by.encode("utf-8", "replace").decode())
-    return hashlib.sha256(msgspec.json.encode(what)).hexdigest()

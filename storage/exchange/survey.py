@@ -12,6 +12,7 @@ from storage.exchange.items import Judged, Row
 from storage.exchange.shapes import NAMED, SHAPES, BadRow, Shape, shape_of
 from storage.exchange.shapes.mapping import columns_in_words, mapped, proposal, with_rest
 from storage.exchange.sources import Complain, Source
+from storage.exchange.spool import Spool
 
 SHOWN = 3
 """Malformed rows that are named, and judgements that are shown."""
@@ -36,7 +37,7 @@ class Together(dict[str, Any]):
 
 
 class Reading:
-    """A source read by some shapes, or through a map. Can be read any number of times."""
+    """A source read by some shapes, or through a map."""
 
     def __init__(self, source: Source, format: str = "", mapping: Mapping[str, str] | None = None) -> None:
         if format and format not in NAMED:
@@ -94,8 +95,14 @@ class Survey:
         self.people: set[str] = set()
         self.ranges: dict[str, Range] = {}
         self._first: Row | None = None
-        for each in reading(self._complain, self._see):
-            self._count(each)
+        self.spool = Spool()
+        try:
+            for each in reading(self._complain, self._see):
+                for judged in each.judged:
+                    self._count(each.shape.name, judged)
+                    self.spool.add(each.shape.name, judged)
+        except OSError as error:
+            raise JournalError(f"no room beside the import: {error.strerror or error}", "free some space, or set TMPDIR") from error
         self.sha256 = reading.source.sha256()
 
     def _see(self, row: Row) -> None:
@@ -109,22 +116,24 @@ class Survey:
         if len(self.complaints) < SHOWN:
             self.complaints.append(f"line {line}: {why}")
 
-    def _count(self, each: Understood) -> None:
-        for judged in each.judged:
-            self.items += 1
-            self.shapes[each.shape.name] += 1
-            self.said.update(kinds_of(judged))
-            if judged.by is not None and len(self.people) <= MOST_PEOPLE:
-                self.people.add(judged.by)
-            for _, criterion, score in judged.scored:
-                low, high = self.ranges.get(criterion, (score, score))
-                self.ranges[criterion] = (min(low, score), max(high, score))
-            if len(self.shown) < SHOWN:
-                self.shown.append((each.shape.name, judged))
-            if (kept := judged.kept) is not None:
-                self.not_learned += bool(kept.why)
-                self.not_used.update((*kept.why, *kept.besides))
-                self.columns.update(kept.columns.keys())
+    def _count(self, shape: str, judged: Judged) -> None:
+        self.items += 1
+        self.shapes[shape] += 1
+        for kind in kinds_of(judged):
+            self.said[kind] += 1
+        if judged.by is not None and len(self.people) <= MOST_PEOPLE:
+            self.people.add(judged.by)
+        for _, criterion, score in judged.scored:
+            low, high = self.ranges.get(criterion, (score, score))
+            self.ranges[criterion] = (min(low, score), max(high, score))
+        if len(self.shown) < SHOWN:
+            self.shown.append((shape, judged))
+        if (kept := judged.kept) is not None:
+            self.not_learned += bool(kept.why)
+            for what in (*kept.why, *kept.besides):
+                self.not_used[what] += 1
+            for name in kept.columns:
+                self.columns[name] += 1
 
     def scale(self, criterion: str) -> Range:
         """The usual scale that all scores lie on, or their own range."""
