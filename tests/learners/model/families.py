@@ -30,7 +30,8 @@ LINEAR = {
     "linear_conv_kernel_dim": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "layer_types": ["linear_attention", "full_attention"], "head_dim": 8,
 }  # fmt: skip
-MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_expand": 2, "mamba_d_state": 8, "layer_types": ["mamba", "attention"]}
+MAMBA: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_expand": 2, "mamba_d_state": 8, "mamba_chunk_size": 16,
+         "layer_types": ["mamba", "attention"]}  # fmt: skip
 OLD = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": EOS, "eos_token_id": EOS}
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
 ALTERNATING = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}  # a window shorter than an answer
@@ -132,7 +133,9 @@ def _random(family: Family) -> nn.Module:
     return model
 
 
-TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
 def tokenizer_of(family: Family) -> Any:
