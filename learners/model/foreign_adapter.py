@@ -1,0 +1,89 @@
+"""Adapters that somebody trained with PEFT: what one says of itself, and a base with one in it.
+
+The adapter becomes part of the base: what is taught goes on from there, is held to it, and is compared with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_header, stored_quantization
+from learners.model.conversion import converted, copy_tokenizer, save_plain
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether it holds an adapter and no model."""
+    return (directory / CONFIG).is_file() and not (directory / "config.json").is_file()
+
+
+def adapter_settings(directory: Path) -> dict[str, Any]:
+    """What `adapter_config.json` says. Raises ModelError unless the directory holds an adapter in safetensors."""
+    try:
+        settings = json.loads((directory / CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no adapter in {directory}", f"pass a directory with {CONFIG} and {WEIGHTS}, as PEFT saves them") from error
+    if not isinstance(settings, dict) or "peft_type" not in settings:
+        raise ModelError(f"{directory / CONFIG} is not of an adapter", "pass a directory as PEFT saves it")
+    if not (directory / WEIGHTS).is_file():
+        pickled = (directory / "adapter_model.bin").is_file()
+        what = f"{directory} holds a pickled adapter, which can run code and is refused" if pickled else f"no {WEIGHTS} in {directory}"
+        raise ModelError(what, "save it again with PEFT as safetensors" if pickled else "fetch the adapter again")
+    return settings
+
+
+def base_of(directory: Path) -> str:
+    """The name of the model that the adapter belongs to. Raises ModelError."""
+    named = adapter_settings(directory).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named.strip():
+        raise ModelError(f"{directory} does not say which model its adapter belongs to", f"pass that model, and --adapter {directory}")
+    if not Path(named).expanduser().exists() and (named.startswith(("/", ".", "~")) or named.count("/") > 1):
+        raise ModelError(f"the adapter in {directory} belongs to {named}, which is not here", f"pass that model, and --adapter {directory}")
+    return named
+
+
+def merged(base: Path, identity: str, adapter: Path, report: Progress) -> tuple[Path, str]:
+    """The directory of the base with the adapter in it, and its SHA-256: of the base's and the adapter's. Raises ModelError."""
+    adapter_settings(adapter)
+    sha256 = hashlib.sha256(f"{identity} {hash_files([adapter / CONFIG, adapter / WEIGHTS], report)}".encode()).hexdigest()
+    return converted(f"adapted-{sha256}", lambda directory: _merge(base, adapter, directory, report)), sha256
+
+
+def _check_depth(adapter: Path, layers: int) -> None:
+    """PEFT passes over what an adapter has for layers that are not there."""
+    found = [int(number) for name in read_header(adapter / WEIGHTS) for number in re.findall(r"\.(?:layers|h|blocks)\.(\d+)\.", name)]
+    if max(found, default=0) >= layers:
+        what = f"the adapter in {adapter} does not fit the model: it is for {max(found) + 1} layers at least, and the model has {layers}"
+        raise ModelError(what, "it was trained on another base")
+
+
+def _merge(base: Path, adapter: Path, directory: Path, report: Progress) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    report("convert")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
+    if stored_quantization(base) != "none":
+        model = model.dequantize()  # an adapter that was trained on four bits belongs to the weights that they stand for
+    _check_depth(adapter, model.config.get_text_config().num_hidden_layers)
+    own = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    try:
+        tree = PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True, local_files_only=True)
+        if any(p.is_meta for p in tree.parameters()):
+            raise ValueError("it lacks weights for layers of this model")
+        whole = tree.merge_and_unload(safe_merge=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"the adapter in {adapter} does not fit the model: {first_line(error)}", "it was trained on another base") from error
+    if {name: tuple(p.shape) for name, p in whole.named_parameters()} != own:
+        raise ModelError(f"the adapter in {adapter} changes the model's shape", "merge it with PEFT, and pass the merged model")
+    with torch.no_grad():
+        save_plain(whole, None, directory)
+    copy_tokenizer(base, directory)
