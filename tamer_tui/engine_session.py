@@ -152,6 +152,7 @@ class EngineSession:
         self._send(
             protocol.Load(
                 model=s.model,
+                peft_adapter=s.peft_adapter,
                 quantize=s.quantize,
                 device=s.device,
                 adapter=adapter,

@@ -68,11 +68,16 @@ def find_checkpoint(name: str, progress: Progress) -> Path:
         return path
     if path.is_file():
         raise ModelError(f"{name} is a file", "pass a GGUF, or the directory that holds config.json and model.safetensors")
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip():
+    if is_path(name) or not name.strip():
         raise ModelError(f"no such directory: {name}", "pass a directory, a GGUF file, a hub id such as owner/name, or pocket")
     from learners.model.hub import download
 
     return download(name, progress)
+
+
+def is_path(name: str) -> bool:
+    """Whether it can only be a path: hub ids have one slash at most."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def check_weights(directory: Path) -> list[Path]:

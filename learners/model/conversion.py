@@ -14,7 +14,8 @@ from typing import Any
 from platformdirs import user_cache_dir
 
 from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files
-from learners.model.gguf_header import GGUFHeader, read_gguf_header
+from learners.model.gguf_header import read_gguf_header
+from learners.model.stored import check_gguf
 
 GET_GGUF = "pip install 'tamer-tui[gguf]'"
 CONVERTED_METHODS = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
@@ -26,16 +27,6 @@ def converted_gguf(file: Path, report: Progress) -> tuple[Path, str]:
     check_gguf(file)
     sha256 = hash_files([file], report)
     return converted(f"gguf-{sha256}", lambda directory: _convert_gguf(file, directory, report)), sha256
-
-
-def check_gguf(file: Path) -> GGUFHeader:
-    """Raises ModelError for what cannot be converted, as far as that can be seen without the libraries."""
-    header = read_gguf_header(file)
-    if header.metadata.get("split.count", 0) > 1:
-        raise ModelError(f"{file} is one of {header.metadata['split.count']} pieces", "join them: llama-gguf-split --merge FIRST WHOLE.gguf")
-    if header.metadata.get("general.type", "model") != "model":
-        raise ModelError(f"{file} holds no model but a {header.metadata['general.type']}", "pass the GGUF of the language model")
-    return header
 
 
 def _convert_gguf(file: Path, directory: Path, report: Progress) -> None:

@@ -6,45 +6,12 @@ The adapter becomes part of the base: what is taught goes on from there, is held
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_header, stored_quantization
 from learners.model.conversion import converted, copy_tokenizer, save_plain
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-def is_adapter(directory: Path) -> bool:
-    """Whether it holds an adapter and no model."""
-    return (directory / CONFIG).is_file() and not (directory / "config.json").is_file()
-
-
-def adapter_settings(directory: Path) -> dict[str, Any]:
-    """What `adapter_config.json` says. Raises ModelError unless the directory holds an adapter in safetensors."""
-    try:
-        settings = json.loads((directory / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"no adapter in {directory}", f"pass a directory with {CONFIG} and {WEIGHTS}, as PEFT saves them") from error
-    if not isinstance(settings, dict) or "peft_type" not in settings:
-        raise ModelError(f"{directory / CONFIG} is not of an adapter", "pass a directory as PEFT saves it")
-    if not (directory / WEIGHTS).is_file():
-        pickled = (directory / "adapter_model.bin").is_file()
-        what = f"{directory} holds a pickled adapter, which can run code and is refused" if pickled else f"no {WEIGHTS} in {directory}"
-        raise ModelError(what, "save it again with PEFT as safetensors" if pickled else "fetch the adapter again")
-    return settings
-
-
-def base_of(directory: Path) -> str:
-    """The name of the model that the adapter belongs to. Raises ModelError."""
-    named = adapter_settings(directory).get("base_model_name_or_path")
-    if not isinstance(named, str) or not named.strip():
-        raise ModelError(f"{directory} does not say which model its adapter belongs to", f"pass that model, and --adapter {directory}")
-    if not Path(named).expanduser().exists() and (named.startswith(("/", ".", "~")) or named.count("/") > 1):
-        raise ModelError(f"the adapter in {directory} belongs to {named}, which is not here", f"pass that model, and --adapter {directory}")
-    return named
+from learners.model.stored import CONFIG, WEIGHTS, adapter_settings
 
 
 def merged(base: Path, identity: str, adapter: Path, report: Progress) -> tuple[Path, str]:

@@ -64,9 +64,8 @@ def inspect_machine(model: str | None, quantize: str) -> Inspection:
 def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     """Files alone: nothing is converted, and no weights are read."""
     from learners.model.checkpoint import Progress, check_weights, find_checkpoint, packed_as, parameter_count, read_config, stored_quantization
-    from learners.model.conversion import check_gguf
-    from learners.model.foreign_adapter import base_of, is_adapter
     from learners.model.gguf_header import is_gguf
+    from learners.model.stored import base_of, check_gguf, is_adapter
 
     file = Path(name).expanduser()
     if name.strip() and file.is_file() and is_gguf(file):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from learners.model.checkpoint import TOKENIZER_FILES, Hashes, ModelError, Progress, check_weights, find_checkpoint, hash_files, hashes, packed_as
+from learners.model.checkpoint import TOKENIZER_FILES, Hashes, Progress, check_weights, find_checkpoint, hash_files, hashes, packed_as
 from learners.model.conversion import converted_gguf, dequantized
-from learners.model.foreign_adapter import base_of, is_adapter, merged
+from learners.model.foreign_adapter import merged
 from learners.model.gguf_header import is_gguf
+from learners.model.stored import adapter_directory, base_of, is_adapter
 
 
 class Source(NamedTuple):
@@ -23,7 +24,7 @@ class Source(NamedTuple):
 def find_source(name: str, report: Progress, adapter: str | None = None) -> Source:
     """Look, fetch, check, convert what has to be, and hash. `adapter`: a directory or hub id of an adapter to go on from. Raises ModelError."""
     source = _find(name, report)
-    return source if adapter is None else _with_adapter(source, _adapter_directory(adapter, report), report)
+    return source if adapter is None else _with_adapter(source, adapter_directory(adapter, report), report)
 
 
 def _find(name: str, report: Progress) -> Source:
@@ -41,13 +42,6 @@ def _find(name: str, report: Progress) -> Source:
         return Source(directory, files, found)
     plain = dequantized(directory, method, found.base, report)
     return Source(plain, check_weights(plain), found, (f"the model is stored as {method} and was unpacked to bfloat16",))
-
-
-def _adapter_directory(name: str, report: Progress) -> Path:
-    directory = Path(name).expanduser()
-    if directory.is_file():
-        raise ModelError(f"{name} is a file", "pass the directory of the adapter, as PEFT saves it")
-    return directory if directory.is_dir() else find_checkpoint(name, report)
 
 
 def _with_adapter(base: Source, adapter: Path, report: Progress) -> Source:
