@@ -69,7 +69,8 @@ class Report(Struct, frozen=True):
             m = self.model
             lines.append(f"{m.name}: {m.parameters:,} parameters, {m.layers} layers, width {m.width}, quantized: {m.quantize}")
             if m.experts:
-                lines.append(f"of these {m.experts:,} in routed experts, which are kept as they are and carry no adapter")
+                kept = "" if m.quantize in ("nf4", "fp4") else ", stay as they are"
+                lines.append(f"of these {m.experts:,} are in routed experts, which carry no adapter{kept}")
             lines.append(f"memory, about: base {_size(m.base_bytes)}, all roles beside it {_size(m.roles_bytes)}, and what answers need")
         lines += [f"problem: {problem}" for problem in self.problems] or ["no problems found"]
         return "\n".join(lines)

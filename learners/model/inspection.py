@@ -26,7 +26,7 @@ class ModelInspection(Struct, frozen=True):
     quantize: str  # what 'auto' comes to
     base_bytes: int  # estimated
     roles_bytes: int  # estimated: adapters of all roles, gradients and optimizers
-    experts: int = 0  # weights of routed experts, which stay as they are whatever the rest is quantized to, and carry no adapter
+    experts: int = 0  # weights of routed experts, which carry no adapter
 
 
 class Inspection(Struct, frozen=True):
@@ -91,7 +91,7 @@ class Shape(NamedTuple):
     width: int
     inner: int  # of the feed-forward
     outside: int  # weights of embedding and LM head, which are not quantized
-    experts: int = 0  # weights of routed experts, likewise
+    experts: int = 0  # weights of routed experts
 
 
 def _shape_of(config: dict[str, Any], parameters: int) -> Shape:
@@ -117,8 +117,8 @@ def _estimate(name: str, shape: Shape, quantize: str, device: str) -> ModelInspe
     chosen = quantize if quantize != "auto" else "nf4" if shape.parameters >= AUTO_QUANTIZE_PARAMETERS else "none"
     full = 4 if device == "cpu" else 2
     per_weight = {"nf4": 0.52, "fp4": 0.52, "int8": 1.01, "none": float(full)}[chosen]
-    as_they_are = shape.outside + shape.experts
-    base = int((shape.parameters - as_they_are) * per_weight + as_they_are * full)
+    of_experts = {"nf4": 0.5625, "fp4": 0.5625}.get(chosen, float(full))
+    base = int((shape.parameters - shape.outside - shape.experts) * per_weight + shape.outside * full + shape.experts * of_experts)
     lora = LoraSettings().rank * shape.layers * (4 * 2 * shape.width + (0 if shape.experts else 3 * (shape.width + shape.inner))) * 4
     roles = int(lora * (ADAPTED_TREES + 2 * (1 + OPTIMIZERS)))
     return ModelInspection(name, shape.parameters, shape.layers, shape.width, chosen, base, roles, shape.experts)

@@ -18,6 +18,7 @@ from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
 from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
 from learners.model.device import choose_device
+from learners.model.experts import experts_in_four_bits, finish_experts, unquantized_experts
 from learners.model.sources import Source, find_source
 from learners.protocol import Loading
 from storage.records import Message
@@ -58,6 +59,8 @@ def load_backbone(
         tokenizer = _load_tokenizer(source.directory, trust_remote_code)
         loaded = _load_model(source.directory, chosen, place, trust_remote_code, report)
     report("trees")
+    if chosen != "none" and (left := unquantized_experts(loaded)):
+        source = source._replace(notes=(*source.notes, f"{left:,} weights of experts stay as they are: {chosen} does not reach them"))
     return _describe(model, loaded, tokenizer, chosen, place, parameters, source)
 
 
@@ -105,16 +108,17 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
     compute = torch.bfloat16 if device.type == "cuda" else torch.float32
     _check_code(directory, trust_remote_code)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            directory,
-            output_loading_info=True,
-            dtype=compute,
-            device_map={"": str(device)},
-            **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-        )
+        with experts_in_four_bits():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                directory,
+                output_loading_info=True,
+                dtype=compute,
+                device_map={"": str(device)},
+                **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+            )
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{directory} does not fit into the memory of {device}", "try --quantize nf4, --device cpu or a smaller model") from error
     except Exception as error:
@@ -128,6 +132,7 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
 
 def _prepare(model: nn.Module, quantize: str, compute: torch.dtype) -> None:
     """Make it a base that trees can share."""
+    finish_experts(model, compute)
     if quantize == "int8":
         trees.dequantize_in_forward(model)
     for module in model.modules():

@@ -63,11 +63,12 @@ def adapted_layers(model: nn.Module) -> list[str]:
 
     decoder: Any = model.get_decoder()  # type: ignore[operator]
     own = {id(module) for module in decoder.modules()} - {id(model.get_output_embeddings())}  # type: ignore[operator]
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    wanted = {name for name, module in linear.items() if id(module) in own and "experts" not in name.split(".")}
+    modules = dict(model.named_modules())
+    linear = {name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D) and id(module) in own}
+    wanted = {name for name in linear if "experts" not in name.split(".")}
     taken = _meant_as_experts(model, {_last(name) for name in wanted}) | USED_BY_KERNELS.get(model.config.model_type, set())  # type: ignore[union-attr, operator]
     wanted = {name for name in wanted if _last(name) not in taken}
-    ambiguous = {_last(name) for name in linear.keys() - wanted}
+    ambiguous = {_last(name) for name in modules.keys() - wanted}
     return sorted({name if _last(name) in ambiguous else _last(name) for name in wanted})
 
 
