@@ -62,3 +62,10 @@ def test_a_forward_that_was_broken_off_leaves_the_tree_as_it_was() -> None:
         states(tree, IDS)
     hook.remove()
     assert torch.equal(forward(tree, IDS).logits, before)
+
+
+def test_the_body_of_a_model_that_does_not_name_it_is_what_holds_its_layers() -> None:
+    model = random_model("llama")
+    wanted = LMHead(model)(states(model, IDS)[0])
+    model.base_model_prefix = "something_else"  # type: ignore[assignment]
+    assert torch.equal(LMHead(model)(states(model, IDS)[0]), wanted)
