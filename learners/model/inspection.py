@@ -83,7 +83,7 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
         width = header.number("embedding_length")
         shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
                       int(header.metadata.get("tokenizer.ggml.tokens", 0)) * width)  # fmt: skip
-        return _estimate(name, shape, quantize, device)
+        return estimate(name, shape, quantize, device)
     if name != "pocket" and not file.exists() and not is_path(name) and name.strip():
         from learners.model.hub import metadata
 
@@ -96,7 +96,7 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
         parameters = parameter_count(check_weights(directory))
         config = read_config(directory)
     stored = "none" if packed_in(config) else quantization_in(config, name)
-    return _estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
+    return estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
 
 
 class Shape(NamedTuple):
@@ -126,7 +126,8 @@ def experts_in(config: dict[str, Any]) -> int:
     return count * 3 * int(config.get("hidden_size") or 0) * inner * max(0, int(config.get("num_hidden_layers") or 0) - dense)
 
 
-def _estimate(name: str, shape: Shape, quantize: str, device: str) -> ModelInspection:
+def estimate(name: str, shape: Shape, quantize: str, device: str) -> ModelInspection:
+    """What a model takes, by its shape."""
     from learners.model.loading import AUTO_QUANTIZE_PARAMETERS
     from learners.model.lora import LoraSettings
 
