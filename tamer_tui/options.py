@@ -46,6 +46,16 @@ def option(flag: str, **attributes: Any) -> Callable[..., Any]:
     return click.option(flag, envvar="TAMER_" + flag.lstrip("-").upper().replace("-", "_"), **attributes)
 
 
+def person(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """A name, '' where none was given; with a colon it would be a program's."""
+    if value is None:
+        return ""
+    name = value.encode("utf-8", "replace").decode().strip()
+    if not name or ":" in name or not name.isprintable() or name.startswith("import "):
+        raise click.BadParameter(f"{value!r} is no name of a person: plain letters, without a colon", ctx, param)
+    return name
+
+
 _SHARED: dict[str, Callable[..., Any]] = {
     "model": option("--model", default="pocket", show_default=True, help="Directory, GGUF file, hub id or 'pocket'."),
     "adapter": option("--adapter", metavar="DIR", help="Somebody's PEFT adapter (or its hub id): it becomes part of the base."),
@@ -61,6 +71,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),
     "engine": option("--engine", metavar="CMD", help="How to start the engine, such as 'ssh gpu-box tamer engine'."),
     "trust_remote_code": option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+    "name": option("--name", default="operator", show_default=True, callback=person, help="Who judges."),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 }
 
@@ -97,7 +108,8 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
         raise click.UsageError(str(error)) from error
     settings = {
         "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", NATS),
-        "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False), **more,
+        "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False),
+        **({"operator": chosen["name"]} if "name" in chosen else {}), **more,
     }  # fmt: skip
     if not chosen.get("engine"):
         _check_model(chosen["model"], chosen.get("adapter"))
