@@ -44,6 +44,8 @@ def test_a_family_goes_through_the_whole_loop(family: str, quantize: str, tmp_pa
     monkeypatch.setattr("learners.engine.calibration.TOKENS", 2)
     load = Load(model=str(saved_family(family)), quantize=quantize, device=DEVICE, sampling=SAMPLING, train_prompts=PROMPTS)
     course = Course(assemble(load, lambda event: None))
+    names = lora_parameters(course.weights.policy)
+    assert names and not any(part in ("experts", "vision_tower", "lm_head") for name in names for part in name.split("."))
     course.learn_all()
     draws_the_same_alone_and_beside_others(course.parts.backbone, course.weights.policy)
     state = course.version()
