@@ -26,7 +26,7 @@ def download(name: str, progress: Progress) -> Path:
         except DryRunError:  # no network, or not allowed in
             return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED)))
         if not any(file.filename.endswith(".safetensors") for file in planned):
-            raise ModelError(f"{name} has no safetensors weights, and pickles are refused", "choose a model that has them, or pass a GGUF file that you fetched")
+            raise _without_weights(name)
         total = sum(file.file_size or 0 for file in planned if file.will_download)
         return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), tqdm_class=_bar(lambda done: progress("download", done, total))))
     except ModelError:
@@ -48,7 +48,7 @@ def metadata(name: str) -> tuple[dict[str, Any], int]:
             config = read_config(Path(hf_hub_download(name, "config.json")).parent)
             return config, sum(get_safetensors_metadata(name).parameter_count.values())
     except NotASafetensorsRepoError as error:
-        raise ModelError(f"{name} has no safetensors weights, and pickles are refused", "choose a model that has them, or pass a GGUF file that you fetched") from error
+        raise _without_weights(name) from error
     except LocalEntryNotFoundError as error:
         raise _explain(name, error) from error
     except EntryNotFoundError as error:
@@ -57,6 +57,12 @@ def metadata(name: str) -> tuple[dict[str, Any], int]:
         raise
     except Exception as error:
         raise _explain(name, error) from error
+
+
+def _without_weights(name: str) -> ModelError:
+    return ModelError(
+        f"{name} has no safetensors weights, and pickles are refused", "choose a model that has them, or fetch its GGUF and pass the file"
+    )
 
 
 def _explain(name: str, error: Exception) -> ModelError:
