@@ -310,7 +310,7 @@ def rollback(database: Path, version: str) -> None:
 
 @main.command()
 @options("json")
-@option("--model", help="A model's directory: its size and what it takes.")
+@option("--model", help="A model's directory, GGUF file or hub id: its size and what it takes.")
 @click.option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto")
 def doctor(model: str | None, quantize: str, as_json: bool) -> None:
     """Look at the machine: what is here, what is missing, what to do."""
@@ -319,6 +319,21 @@ def doctor(model: str | None, quantize: str, as_json: bool) -> None:
     report = examine(model, quantize)
     click.echo(report.as_json() if as_json else report.as_text())
     sys.exit(0 if report.healthy else 1)
+
+
+@main.command()
+@options("json")
+def models(as_json: bool) -> None:
+    """List models to begin with, what fits this machine first."""
+    import msgspec
+
+    from tamer_tui.models import CatalogueError, as_text, look
+
+    try:
+        found = look()
+    except CatalogueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(msgspec.json.encode(found).decode() if as_json else as_text(found))
 
 
 @main.command()
