@@ -102,7 +102,11 @@ class _Writer:
 
     def write(self, batch: list[JudgedSet]) -> None:
         known = self._ids("import_items", "sha256", "1", [each.sha256 for each in batch])
-        new = list({each.sha256: each for each in reversed(batch) if each.sha256 not in known}.values())[::-1]
+        first: dict[str, JudgedSet] = {}
+        for each in batch:
+            if each.sha256 not in known:
+                first.setdefault(each.sha256, each)
+        new = list(first.values())
         self._rows: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self._utc = now()
         self.sets += len(new)
