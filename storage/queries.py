@@ -275,6 +275,11 @@ class Record:
         with self._snapshot() as connection:
             return blind.tally(connection, last, policy)
 
+    def duel_count(self) -> BlindCount:
+        """The acting policy against the base in sets that were made to compare them; never part of `blind_count`."""
+        with self._snapshot() as connection:
+            return blind.duels(connection)
+
     def counts(self) -> Counts:
         """How much there is of everything."""
         with self._snapshot() as connection:

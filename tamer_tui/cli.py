@@ -15,8 +15,8 @@ from tamer_tui import __version__
 from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, option, options, person, session_settings
 
 if TYPE_CHECKING:
+    from tamer_tui.session import Session
     from tamer_tui.simulate import Plan
-    from tamer_tui.tapping import TapSession
     from tamer_tui.views import SessionSettings
 
 T = TypeVar("T")
@@ -82,6 +82,23 @@ def run(database: Path | None, **chosen: Any) -> None:
 
 
 @main.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.pass_context
+def sittings(context: click.Context, folder: Path | None) -> None:
+    """Look at the databases that there are (or those of FOLDER): open, rename, delete."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.ClickException("sittings needs a terminal: tamer stats DATABASE works without one")
+    from tamer_tui.config import databases
+    from tamer_tui.screens.sittings import SittingsApp
+
+    found = SittingsApp(folder or databases()).run()
+    if found is not None and context.parent is not None:
+        arguments = [str(found.path), *(["--model", found.model] if found.model else [])]
+        with run.make_context("run", arguments, parent=context.parent) as opened:
+            run.invoke(opened)
+
+
+@main.command()
 @DATABASE
 @options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias", "json")
 @click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…) or tap(…): see the README.")
@@ -105,7 +122,7 @@ def simulate(database: Path, as_json: bool, **chosen: Any) -> None:
 
     settings, plan = _simulation(database, chosen)
 
-    async def simulated(session: TapSession) -> Any:
+    async def simulated(session: Session) -> Any:
         return await Simulation(session, plan, _progress, lambda line: click.echo(line, err=True)).run()
 
     click.echo(msgspec.json.encode(_with_session(settings, database, engine_command(chosen), simulated)).decode())
@@ -322,6 +339,32 @@ def calibrate(database: Path, name: str) -> None:
 
 
 @main.command()
+@click.option("--keys", "keys", is_flag=True, help="List the keys by their ids, for [keymap].")
+@click.pass_context
+def config(context: click.Context, keys: bool) -> None:
+    """Show each setting and where it came from."""
+    from tamer_tui.config import config_file
+    from tamer_tui.settings import key_table, listed
+
+    assert context.parent is not None
+    rows = key_table() if keys else listed(run, context.parent)
+    click.echo(f"settings: {config_file()}")
+    for name, value, about in rows:
+        click.echo(f"{name:<22}{value:<26}{about}".rstrip())
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what lets a shell complete commands: eval "$(tamer completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "tamer", "_TAMER_COMPLETE").source())
+
+
+@main.command()
 def engine() -> None:
     """Run the engine on stdin and stdout (for --engine over ssh)."""
     from runpy import run_module
@@ -332,9 +375,7 @@ def engine() -> None:
 # --- what they share --------------------------------------------------------------------------------------------------------
 
 
-def _with_session(
-    settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[TapSession], Coroutine[Any, Any, T]]
-) -> T:
+def _with_session(settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
     """Run something over a session that is ready; failures are one line and exit code 1."""
     from tamer_tui.headless import with_session
     from tamer_tui.operators import OperatorError

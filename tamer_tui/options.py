@@ -57,7 +57,8 @@ def person(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 
 
 _SHARED: dict[str, Callable[..., Any]] = {
-    "model": option("--model", default="pocket", show_default=True, help="Directory, hub id or 'pocket'."),
+    "model": option("--model", default="pocket", show_default=True, help="Directory, GGUF file, hub id or 'pocket'."),
+    "adapter": option("--adapter", metavar="DIR", help="Somebody's PEFT adapter (or its hub id): it becomes part of the base."),
     "quantize": option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto", show_default=True),
     "device": option("--device", type=Device(), default="auto", show_default=True),
     "k": option("-k", type=click.IntRange(1, 9), default=4, show_default=True, help="Answers to each prompt."),
@@ -84,7 +85,7 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
-MODEL_OPTIONS = ("model", "quantize", "device", "trust_remote_code", "engine", "seed")
+MODEL_OPTIONS = ("model", "adapter", "quantize", "device", "trust_remote_code", "engine", "seed")
 DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=False))
 
 
@@ -110,12 +111,25 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
         "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False),
         **({"operator": chosen["name"]} if "name" in chosen else {}), **more,
     }  # fmt: skip
+    if not chosen.get("engine"):
+        _check_model(chosen["model"], chosen.get("adapter"))
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
     return SessionSettings(
         chosen["model"], prompts, sampling=Sampling(chosen["temperature"], tokens), quantize=chosen["quantize"],
         device=chosen["device"], seed=chosen["seed"], system=system, trust_remote_code=chosen["trust_remote_code"],
-        stages=stages, **settings,
+        peft_adapter=chosen.get("adapter"), stages=stages, **settings,
     )  # type: ignore[arg-type]  # fmt: skip
+
+
+def _check_model(model: str, adapter: str | None) -> None:
+    """What can be refused without loading anything is refused before a screen opens."""
+    from learners.model.checkpoint import ModelError
+    from learners.model.stored import check_source
+
+    try:
+        check_source(model, adapter)
+    except ModelError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def engine_command(chosen: dict[str, Any]) -> tuple[str, ...] | None:

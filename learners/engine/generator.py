@@ -21,6 +21,7 @@ from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, TextStream
 from learners.model.lora import load_lora
+from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory
 from learners.model.sampling import Row, Step, decode
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Piece, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
@@ -185,7 +186,34 @@ class Generator:
         self._live = {candidate.uid: begun for candidate in candidates if (begun := self._start_or_refuse(candidate, sampling))}
         self._temperature = sampling.temperature
         drawn = list(self._live.values())
-        rows = [self._row(drawing) for drawing in drawn]
+        yield from self._draw_within_memory(drawn, sampling)
+        self.set_drawn = AnsweredSet.of(drawn)
+        if any(drawing.candidate.policy == "acting" for drawing in drawn):
+            self._steer(self.steering)
+
+    def _draw_within_memory(self, drawings: Sequence[StreamedAnswer], sampling: Sampling) -> Iterator[None]:
+        """In one batch; where memory does not hold it, what is left of the answers in two halves, and so on. Each goes on with the same tokens."""
+        try:
+            yield from self._draw_batch(drawings, sampling)
+            return
+        except MAY_MEAN_MEMORY as error:
+            if not out_of_memory(error):
+                raise
+        free_memory()
+        left = [drawing for drawing in drawings if drawing.candidate.uid in self._live]
+        if len(left) == 1:
+            uid = left[0].candidate.uid
+            self._emit(Error(what="out of memory while drawing this answer", hint="try a lower --max-new-tokens or a smaller model", uid=uid))
+            left[0].finish_text()
+            self._flush()
+            self._end(uid, "stopped")
+        else:
+            middle = len(left) // 2
+            for half in (left[:middle], left[middle:]):
+                yield from self._draw_within_memory(half, sampling)
+
+    def _draw_batch(self, drawings: Sequence[StreamedAnswer], sampling: Sampling) -> Iterator[None]:
+        rows = [self._row(drawing) for drawing in drawings]
         adapted = any(row.adapter for row in rows)
         flushed = 0.0
         for step in decode(
@@ -201,9 +229,6 @@ class Generator:
             for uid, reason in step.ended.items():
                 self._end(uid, reason)
             yield
-        self.set_drawn = AnsweredSet.of(drawn)
-        if any(drawing.candidate.policy == "acting" for drawing in drawn):
-            self._steer(self.steering)
 
     def resume(self, uid: str, n_tokens: int) -> tuple[AnswerRequest, Sampling] | None:
         """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
@@ -255,7 +280,7 @@ class Generator:
         candidate = drawing.candidate
         adapted = candidate.policy != "base" and self.policy.lora is not None
         steered = candidate.policy == "acting"
-        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, candidate.prefix_ids)
+        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, tuple(drawing.trace.ids))
 
     def _record(self, step: Step) -> None:
         now = time.monotonic()

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -21,10 +22,11 @@ from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.engine.freed_memory import return_freed_memory
 from learners.engine.generator import AnsweredSet, Generator
 from learners.engine.replaying import LogReplay
-from learners.engine.training import Learner
+from learners.engine.training import Learner, too_large_to_appraise
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward
 from learners.model.lora import LoraSettings
+from learners.model.memory import within_memory
 from learners.protocol import Command, Error, Event, Learned, Load
 from learners.versions.blobs import BlobError
 from learners.versions.files import VersionError
@@ -128,7 +130,7 @@ class GeneratorWorker:
             case protocol.Appraise(answers=answers, by="reward"):
                 self._learner.appraise(answers)
             case protocol.Appraise(answers=answers):
-                self._emit(self._generator.appraise(answers))
+                self._emit(within_memory(partial(self._generator.appraise, answers), too_large_to_appraise))
             case protocol.Blob():
                 self._shelf.receive(command)
             case protocol.PublishAck(sha256=sha256, version=version):

@@ -19,6 +19,7 @@ from learners.model import shared_prompts
 from learners.model.base import Backbone
 from learners.model.batches import pad_answers
 from learners.model.forward import LMHead, states
+from learners.model.memory import within_memory
 from learners.model.sampling import Row, Step, decode
 from learners.rlhf.distributions import chunks, expected
 from storage.records import Sampling, StopReason
@@ -122,10 +123,18 @@ _NOBODY: frozenset[str] = frozenset()
 def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:
     """The canonical prefill: of each answer to one prompt the T states in which its tokens were chosen, on the CPU, in the order given.
 
-    One forward, the prompt computed once. Rounding depends on the set and its order: for the same bits give distinct answers, sorted.
+    One forward, the prompt computed once, or one for each answer where memory does not hold them. Rounding depends on the set and its order: for
+    the same bits give distinct answers, sorted.
     """
     if not answers:
         return []
+    return within_memory(
+        lambda: _states_before(backbone, tree, prompt_ids, answers),
+        lambda: [_states_before(backbone, tree, prompt_ids, [answer])[0] for answer in answers],
+    )
+
+
+def _states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:
     _, mask = pad_answers(answers)
     with torch.no_grad():
         hidden = shared_prompts.states_before(tree, [prompt_ids] * len(answers), answers)[mask.to(backbone.device)]
