@@ -135,7 +135,8 @@ def preview(survey: Survey) -> Iterator[str]:
             " and others" if len(survey.columns) > 8 else ""
         )
     if survey.bad:
-        yield f"{survey.bad:,} row{'s' if survey.bad != 1 else ''} left out: {one_line('; '.join(survey.complaints))}" + ("; …" if survey.bad > SHOWN else "")
+        rows = f"{survey.bad:,} row{'s' if survey.bad != 1 else ''} left out"
+        yield f"{rows}: {one_line('; '.join(survey.complaints))}" + ("; …" if survey.bad > SHOWN else "")
 
 
 def _counted(survey: Survey) -> str:

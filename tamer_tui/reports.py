@@ -15,7 +15,6 @@ from storage.records import BASE_VERSION, Activation, BaseModel, Calibration, Si
 from storage.statistics import Habits
 from tamer_tui import __version__
 from tamer_tui.session_store import SessionError
-from tamer_tui.text import one_line
 
 
 class StatsReport(Struct, frozen=True):
@@ -77,6 +76,11 @@ def stats_report(database: Path, as_json: bool) -> str:
     return "\n".join([*lines, *_habits_in_words(stats.habits), *_people_in_words(stats.people)])
 
 
+def _printable(name: str) -> str:
+    """A name that came with a file, without control characters. The text module would bring the whole of Textual."""
+    return "".join(filter(str.isprintable, name))
+
+
 def _people_in_words(people: People) -> list[str]:
     """Nothing where one person judged everything."""
     if len(people.operators) < 2:
@@ -90,14 +94,14 @@ def _people_in_words(people: People) -> list[str]:
             ("called good", each.good),
         )
         told = [f"{what} {share:.0%}" for what, share in shares if share is not None]
-        lines.append(f"{one_line(each.name)}: {'; '.join([said, *told])}")
+        lines.append(f"{_printable(each.name)}: {'; '.join([said, *told])}")
     for two in people.between:
         for n, alike, kappa, what in (
             (two.comparisons, two.compared_alike, two.comparisons_kappa, "compared"), (two.labels, two.labelled_alike, two.labels_kappa, "labelled"),
         ):  # fmt: skip
             if alike is not None:
                 chance = f", kappa {kappa:.2f}" if kappa is not None else ""
-                lines.append(f"{one_line(two.one)} and {one_line(two.other)} {what} {n:,} alike in {alike:.0%}{chance}")
+                lines.append(f"{_printable(two.one)} and {_printable(two.other)} {what} {n:,} alike in {alike:.0%}{chance}")
     return lines
 
 
