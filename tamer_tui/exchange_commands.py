@@ -19,6 +19,8 @@ from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, per
 @click.option("--split-by-prompt", "test_share", type=FiniteRange(0, 1, max_open=True), default=0.0, help="Share of prompts for a test split.")
 @click.option("--redact", is_flag=True, help="Replace e-mail addresses, telephone numbers, keys and home folders.")
 @click.option("--columns", is_flag=True, help="Also the other columns that imported rows had.")
+@click.option("--min-margin", type=FiniteRange(0), default=0.0, help="Leave out comparisons with a smaller margin.")
+@click.option("--balance", is_flag=True, help="As many good labels as bad ones.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
 def export(database: Path, out: Path, force: bool, **chosen: Any) -> None:
     """Write the judgements for a trainer, also while the program runs."""
