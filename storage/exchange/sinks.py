@@ -49,7 +49,7 @@ class Lines:
 
 
 class Parquet:
-    """One file with a fixed schema, by its config; with columns for scores where some row has them. Raises JournalError where pyarrow is not installed."""
+    """One file with a fixed schema, by its config, `scores` for two columns more. Raises JournalError where pyarrow is not installed."""
 
     def __init__(self, path: Path, config: str, scores: bool = False) -> None:
         try:
