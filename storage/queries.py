@@ -32,6 +32,7 @@ from storage.records import (
 )
 from storage.rows import MarkedVersion
 from storage.statistics import Habits
+from storage.verdict import Verdict, verdict, votes
 
 __all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "Teaching", "wilson"]
 
@@ -246,6 +247,11 @@ class Record:
         """The acting policy against the base in sets that were made to compare them; never part of `blind_count`."""
         with self._snapshot() as connection:
             return blind.duels(connection)
+
+    def verdict(self) -> Verdict:
+        """What the blind sets prove: see verdict.py. Reads every counted set."""
+        with self._snapshot() as connection:
+            return verdict(votes(connection))
 
     def counts(self) -> Counts:
         """How much there is of everything."""
