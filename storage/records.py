@@ -381,3 +381,11 @@ class ImportedItem(Struct, frozen=True):
     sha256: str  # of its content
     import_uid: str
     set_uid: str | None = None  # what it became
+
+
+class KeptRow(Struct, frozen=True):
+    """What an imported set has beside its texts and judgements: JSON of exchange.items.Kept."""
+
+    set_uid: str
+    content: str
+    teaches: bool = True  # False: the set is shown and kept, and nothing learns from it
