@@ -44,7 +44,6 @@ def state_stride(tokens: int, vocabulary: int) -> int:
     return max(1, -(-tokens // states))
 
 
-
 @dataclass(frozen=True)
 class VisitedStates:
     """States of one acting answer, with both next-token distributions there (temperature applied, Ĥ left out)."""

@@ -130,7 +130,7 @@ class OnlineHumanReward:
             head = self._solve()
         except torch.linalg.LinAlgError:
             return None
-        return head if bool(head.weights.sum().isfinite()) else None
+        return head if head.finite else None
 
     def _solve(self) -> RewardHead:
         self.lessons = self._dataset.snapshot()

@@ -162,7 +162,7 @@ def test_nothing_learned_means_no_bias() -> None:
 
 def test_extreme_rewards_do_not_overflow() -> None:
     steep = head(0)
-    steep = replace(steep, weights=steep.weights * 1e4)
+    steep = replace(steep, rows=steep.rows * 1e4)
     answers = [visited(0)]
     steering = budget(6.0, answers).solve(LogitBias(steep))
     assert exact_nats(steering, answers) == pytest.approx(6.0, rel=0.02)
