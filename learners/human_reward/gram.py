@@ -19,7 +19,6 @@ from torch.nn.functional import embedding_bag
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.head import RewardHead, lookup, sureness_advantage
 
-
 MERGED = 3
 """Terms of one token in an answer from which on they become a single one: it takes as much memory as a state and saves the others' time."""
 
@@ -142,7 +141,7 @@ class GramBlock:
         return self._products[:n, :n]
 
     def weighted_sum(self, alpha: Tensor, used: Tensor, known: Tensor) -> WeightedSum:
-        """Σ α f for alpha (n,) over the functionals `used` (n,) bool; α of others is 0. Its rows are those of their tokens and of those `known` before
+        """Σ α f for alpha (n,) over the functionals `used` (n,) bool; α of others is 0. Rows are those of their tokens and of those `known` before
         (…), sorted."""
         owners = self._owners.all
         kept = slice(None) if bool(used.all()) else used[owners]

@@ -199,7 +199,7 @@ def solve(
     ridge: float,
     rating_weight: float = 1.0,
     iterations: int = 50,
-    tolerance: float = 1e-18,
+    tolerance: float = 1e-22,
 ) -> Tensor:
     """Coefficients α (n,) of the answers' functionals that minimise the negative log-likelihood at scores f = offset + K α plus ½ ridge αᵀ K α.
 

@@ -55,7 +55,7 @@ def dense(evidence: Sequence[Evidence], gram: Tensor, offset: Tensor, ridge: flo
         hessian = torch.autograd.functional.hessian(loss, scores)
         step = torch.linalg.solve(hessian @ gram + ridge * identity, hessian @ (scores - offset) - gradient) - alpha
         scale = 1.0
-        while scale > 1e-3 and objective(alpha + scale * step) > objective(alpha):
+        while scale > 1e-3 and objective(alpha + scale * step) > objective(alpha) + 1e-12:  # not for rounding
             scale /= 2
         alpha = alpha + scale * step
         if float(step.abs().max()) < 1e-12:
