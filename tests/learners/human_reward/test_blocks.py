@@ -42,7 +42,7 @@ def dense(evidence: Sequence[Evidence], gram: Tensor, offset: Tensor, ridge: flo
             else:
                 for a, b, target in zip(item.first, item.second, item.target, strict=True):
                     margin = scores[int(a)] - scores[int(b)]
-                    total = total + item.weight * (torch.nn.functional.softplus(margin) - target * margin)
+                    total = total + item.weight * (torch.nn.functional.softplus(margin, threshold=700) - target * margin)  # exact beyond 20 too
         return total
 
     def objective(alpha: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def dense(evidence: Sequence[Evidence], gram: Tensor, offset: Tensor, ridge: flo
         hessian = torch.autograd.functional.hessian(loss, scores)
         step = torch.linalg.solve(hessian @ gram + ridge * identity, hessian @ (scores - offset) - gradient) - alpha
         scale = 1.0
-        while scale > 1e-3 and objective(alpha + scale * step) > objective(alpha) + 1e-12:  # not for rounding
+        while scale > 1e-3 and objective(alpha + scale * step) > objective(alpha):
             scale /= 2
         alpha = alpha + scale * step
         if float(step.abs().max()) < 1e-12:
