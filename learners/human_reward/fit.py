@@ -188,7 +188,7 @@ class HumanReward:
             rows.add_(prior.rows)
         elif not prior.blank:
             rows.index_add_(0, torch.searchsorted(new.tokens, prior.tokens), prior.rows)
-        shared = Shared(self.similarity.index_select(0, new.tokens), new.shared) if len(self.similarity) else None
+        shared = Shared(self.similarity.index_select(0, new.tokens), new.shared) if self.similarity.shape[1] else None
         return RewardHead(epoch, new.tokens, rows, prior.features, prior.sureness + new.sureness, shared)
 
 

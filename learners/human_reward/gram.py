@@ -155,7 +155,8 @@ class GramBlock:
         weights = self._coefficients.all[kept] * alpha.float().index_select(0, owners[kept])
         steps = self._steps.all[kept].index_select(0, order)
         rows = embedding_bag(steps, self._states.all, offsets, mode="sum", per_sample_weights=weights.index_select(0, order))
-        shared = (alpha.float() @ self._similar.all).view(self._similarity.shape[1], -1) if len(self._similarity) else self._states.all[:0]
+        similar = self._similar.all if self._similarity.shape[1] else rows.new_zeros(len(alpha), 0)
+        shared = (alpha.float() @ similar).view(self._similarity.shape[1], rows.shape[1])
         return WeightedSum(tokens, rows, shared, float((alpha * self._sureness.all).sum()))
 
     # --- growing -------------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class KLBudget:
 
 
 class _States(NamedTuple):
-    """Some states of all answers, n of them; see VisitedStates. Distributions stay where they are, answer by answer: they are the largest there are."""
+    """Some states of all answers, n of them; see VisitedStates. Distributions stay where they are, answer by answer, since they are so large."""
 
     hidden: Tensor  # (n, d)
     likely: Tensor  # (n, m)

@@ -67,8 +67,8 @@ def blocks_of(answers: Iterable[Iterable[str]], window: int) -> list[int]:
     return starts
 
 
-LEAST_CURVATURE = 1e-12
-"""Of the log-likelihood, in nats by the square of a score: what is less is as none."""
+LEAST_CURVATURE = 1e-7
+"""Nats by the square of a score, in the steps of the fit: far less than the prior has, and enough for no step to drown in rounding."""
 
 
 @dataclass(frozen=True)
