@@ -19,7 +19,7 @@ from torch.nn.functional import embedding_bag
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.head import RewardHead, lookup, sureness_advantage
 
-MERGED = 3
+MERGED = 4
 """Terms of one token in an answer from which on they become a single one: it takes as much memory as a state and saves the others' time."""
 
 
@@ -188,7 +188,7 @@ class GramBlock:
         if self._similarity.shape[1]:
             shared = torch.stack([(self._similarity[tokens].double().T @ terms).flatten().float() for tokens, terms in rows])
             self._similar.push(shared)
-            new += (shared @ self._similar.all.T).double()
+            new += (self._similar.all @ shared.T).T.double()
         new[:, before:] = (new[:, before:] + new[:, before:].T) / 2
         self._write(before, new)
 
