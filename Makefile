@@ -18,7 +18,7 @@ run: $(STAMP)
 	@$(BIN)/tamer run $(DB) --model $(MODEL) $(ARGS)
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 # One sitting on a CUDA device, and the tests of the learners on it.
 test-gpu: $(STAMP)

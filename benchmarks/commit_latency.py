@@ -43,21 +43,21 @@ async def main():
         await session.start()
         await session.wait_ready()
         loading, waits = time.perf_counter() - began, []
-        await session.set_paused(True)
-        await session.next_set()
+        await session.machine.set_paused(True)
+        await session.sets.open_next()
         for _ in range(rounds):
-            view = await session.wait_set_ended()
+            view = await session.sets.wait_ended()
             await asyncio.sleep(reading)
             shown = asyncio.Event()
             session.observe(lambda change: shown.set() if change is Change.TOKENS else None)
             ranks = {c.uid: i + 1 for i, c in enumerate(sorted(view.candidates, key=lambda c: -c.text.count("e")))}
             committed = time.perf_counter()
-            await session.rank(ranks)
+            await session.judging.rank(ranks)
             shown.clear()
-            await session.next_set()
+            await session.sets.open_next()
             await shown.wait()
             waits.append(1000 * (time.perf_counter() - committed))
-        await session.stop()
+        await session.sets.stop()
         await session.close()
     print(json.dumps({"loading_s": loading, "waits": waits}))
 

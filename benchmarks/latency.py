@@ -70,7 +70,7 @@ async def measure(model: str, rounds: int) -> dict[str, float]:
             await session.wait_ready()
             beat = asyncio.create_task(heartbeat(lags))
             for _ in range(rounds):
-                view = await session.wait_set_ended()
+                view = await session.sets.wait_ended()
                 await pilot.pause(0.3)
                 training = any(stage.active for stage in session.status.learning.values())
                 arena = app.screen
@@ -79,11 +79,11 @@ async def measure(model: str, rounds: int) -> dict[str, float]:
                 arena._opened = 0.0  # type: ignore[attr-defined]
                 committed = time.perf_counter()
                 await pilot.press("enter")
-                while session.current is view or not any(pane.stream.text for pane in arena._panes):  # type: ignore[attr-defined]
+                while session.current is view or not any(pane.stream.text for pane in arena.answers.panes):  # type: ignore[attr-defined]
                     await asyncio.sleep(0.002)
                 shown = time.perf_counter()
                 waits.append(1000 * (shown - committed))
-                current = await session.wait_set_ended()
+                current = await session.sets.wait_ended()
                 tokens = sum(len(c.token_ids) for c in current.candidates) / len(current.candidates)
                 longest = max(c.times[-1] - c.times[0] for c in current.candidates if c.times)
                 speeds[training].append(tokens / max(1e-6, longest))

@@ -32,8 +32,8 @@ from storage.records import Policy, Prompt, Sampling
 from tamer_tui.headless import with_session
 from tamer_tui.operators import load_function
 from tamer_tui.options import NATS
+from tamer_tui.session import Session
 from tamer_tui.simulate import ANSWERS, HELD_OUT, Plan, Simulation
-from tamer_tui.tapping import TapSession
 from tamer_tui.views import CandidateView, SessionSettings
 
 JUDGES = ("helpful", "truthful", "harmless", "useful", "brief", "pirate")
@@ -84,7 +84,7 @@ class Teaching:
             self._database = Path(folder) / "pocket.db"
             return asyncio.run(with_session(self.settings, self._database, None, self._teach))
 
-    async def _teach(self, session: TapSession) -> dict[str, Any]:
+    async def _teach(self, session: Session) -> dict[str, Any]:
         outcome = await Simulation(session, self.plan, lambda line: None).run()
         held = list(session.split.held_out)
         with Record(self._database) as record:
@@ -106,10 +106,10 @@ class Teaching:
         else:
             self.transcript = [(prompt, before, text) for (prompt, before, _), text in zip(self.transcript, first, strict=True)]
 
-    async def _answers(self, session: TapSession, prompts: Sequence[Prompt], policy: Policy) -> list[CandidateView]:
+    async def _answers(self, session: Session, prompts: Sequence[Prompt], policy: Policy) -> list[CandidateView]:
         asked = [prompt for prompt in prompts for _ in range(ANSWERS)]
         rng = random.Random(f"{self.seed}/shares/{policy}")
-        return await session.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked]) if asked else []
+        return await session.evaluation.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked]) if asked else []
 
 
 def markdown(transcript: Sequence[tuple[str, str, str]]) -> str:

@@ -24,7 +24,7 @@ from tastes import story_prompts
 from storage.records import Prompt, Sampling
 from tamer_tui.app import TamerApp
 from tamer_tui.headless import make_session
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session
 from tamer_tui.views import SessionSettings
 
 DRAWN = 12
@@ -42,32 +42,32 @@ async def until(met: object, longest: float = 30.0) -> bool:
     return True
 
 
-async def one_tap(session: TapSession, press: object, sign: str) -> tuple[float, float] | None:
+async def one_tap(session: Session, press: object, sign: str) -> tuple[float, float] | None:
     """Milliseconds from the key to the first token of the new rest on the screen, and of the fit; None where the answer had ended."""
-    answer, learned = session.tapping, session.status.learned
+    answer, learned = session.taps.answer, session.status.learned
     if answer is None:
         return None
-    known, began = len(session.marks()), time.perf_counter()
+    known, began = len(session.taps.marks()), time.perf_counter()
     await press(sign)  # type: ignore[operator]
-    if not await until(lambda: len(session.marks()) > known, 5.0):
+    if not await until(lambda: len(session.taps.marks()) > known, 5.0):
         return None
     shown = len(answer.shown)
-    if session.complete or not await until(lambda: len(answer.shown) > shown or session.complete, 5.0) or len(answer.shown) == shown:
+    if session.taps.complete or not await until(lambda: len(answer.shown) > shown or session.taps.complete, 5.0) or len(answer.shown) == shown:
         return None
     waited = 1000 * (time.perf_counter() - began)
     await until(lambda: session.status.learned is not learned, 5.0)
     return (waited, session.status.learned.milliseconds) if session.status.learned is not None else None
 
 
-async def speeds(session: TapSession) -> float:
+async def speeds(session: Session) -> float:
     """Tokens a second of the acting policy with Ĥ's bias against the same policy without it: the median of alternate draws."""
     prompt, found = session.split.train[0], []
     for i in range(ROUNDS):
         speed = {}
         for bias in (True, False) if i % 2 else (False, True):
-            await session.set_bias(bias)
+            await session.machine.set_bias(bias)
             started = time.perf_counter()
-            views = await session.draw([prompt] * DRAWN, ["acting"] * DRAWN, list(range(i * DRAWN, (i + 1) * DRAWN)))
+            views = await session.evaluation.draw([prompt] * DRAWN, ["acting"] * DRAWN, list(range(i * DRAWN, (i + 1) * DRAWN)))
             speed[bias] = max(len(view.token_ids) for view in views) / (time.perf_counter() - started)  # steps: a batch is as slow as its longest
         found.append(speed[True] / speed[False])
     return statistics.median(found)
@@ -84,17 +84,17 @@ async def measure(model: str, quantize: str, taps: int) -> dict[str, float]:
             await session.wait_ready()
             await pilot.press("k")
             while len(waits) < taps:
-                await until(lambda: session.tapping is not None and len(session.tapping.shown) > 4)
+                await until(lambda: session.taps.answer is not None and len(session.taps.answer.shown) > 4)
                 await asyncio.sleep(rng.uniform(0.1, 0.5))
                 training += any(stage.active for stage in session.status.learning.values())
-                found = None if session.complete else await one_tap(session, pilot.press, rng.choice(("plus", "minus")))
+                found = None if session.taps.complete else await one_tap(session, pilot.press, rng.choice(("plus", "minus")))
                 if found is not None:
                     waits.append(found[0])
                     fits.append(found[1])
-                elif session.complete:
+                elif session.taps.complete:
                     await pilot.press("enter")
-            await session.set_paused(True)
-            await session.finish()
+            await session.machine.set_paused(True)
+            await session.taps.finish()
             ratio = await speeds(session)
     late = fits[-max(1, taps // 5) :]
     return {

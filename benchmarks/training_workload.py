@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 Work = Callable[[], object]
+DISTILLATION_STEPS = 4
 
 
 def rss() -> int:
@@ -89,10 +90,10 @@ def ppo_step(tools: Any, sets: Sets) -> Work:
 
 
 def distillation_step(tools: Any, sets: Sets) -> Work:
-    """Towards the base with a fixed bias."""
+    """Towards the base with a fixed bias: a few steps on the same answers, each of which a run learns from about ten times."""
     distill = tools.Distill(tools.backbone.adapter_tree(), tools.biased_teacher(), tools.backbone.width)
     batch = tools.DistillBatch(sets.prompts, sets.answers)
-    return lambda: distill.step(batch)
+    return lambda: [distill.step(batch) for _ in range(DISTILLATION_STEPS)]
 
 
 def base_states(tools: Any, sets: Sets) -> Work:
@@ -123,14 +124,13 @@ class Now:
         return states_before(self.backbone, self.backbone.model, prompt_ids, answers)
 
     def biased_teacher(self) -> object:
-        from learners.model.batches import pad_answers
         from learners.model.forward import LMHead
-        from learners.model.shared_prompts import states_before
+        from learners.rlhf.frozen_states import FrozenStates
 
-        tree, bias, head = self.backbone.tree(), fixed_bias(self.backbone), LMHead(self.backbone.model)
+        base, bias, head = FrozenStates(self.backbone.tree()), fixed_bias(self.backbone), LMHead(self.backbone.model)
 
         def teacher(prompts: Any, answers: Any) -> Callable[[slice], torch.Tensor]:
-            hidden = states_before(tree, prompts, answers)[pad_answers(answers, self.backbone.device)[1]]
+            hidden = base.before(prompts, answers)
             return lambda rows: head(hidden[rows]) + bias
 
         return teacher

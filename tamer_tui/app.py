@@ -7,51 +7,154 @@ import contextlib
 import gc
 import signal
 import sys
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 from textual.app import App
+from textual.screen import Screen
+from textual.theme import BUILTIN_THEMES
 
+from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.headless import make_session
+from tamer_tui.keys import COMMON, MODES, check_keymap
 from tamer_tui.screens.arena import ArenaScreen
+from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
-from tamer_tui.tapping import TapSession
 from tamer_tui.terminal import TerminalDriver
-from tamer_tui.views import SessionSettings
+from tamer_tui.views import EngineState, SessionSettings
+
+
+class Saying(Protocol):
+    """What every screen of a mode can do."""
+
+    def say(self, line: str) -> None:
+        """Show one line to the operator."""
 
 
 class TamerApp(App[None]):
-    """Shows a session that has been started."""
+    """Shows a session that has been started: a screen for each mode, which keeps what is on it, and the keys that work in all of them."""
 
     TITLE = "tamer"
     ENABLE_COMMAND_PALETTE = True
+    DEFAULT_MODE = "arena"
+    BINDINGS = list(COMMON)
 
-    def __init__(self, session: TapSession) -> None:
+    def __init__(self, session: Session, theme: str = "") -> None:
+        """`theme` '' is Textual's own choice."""
         super().__init__(driver_class=TerminalDriver)
         self.session = session
+        self._own_theme = theme
+        self.arena: ArenaScreen
+        for name in MODES:
+            self.add_mode(name, partial(self._screen_of, name))
 
     async def on_mount(self) -> None:
-        await self.push_screen(ArenaScreen(self.session))
+        if self._own_theme:
+            self.theme = self._own_theme
+        self._writing = Writing(self.session, self, self.attempt)
         self.run_worker(self._leave_if_refused())
         gc.collect()
         gc.freeze()
+
+    def _screen_of(self, mode: str) -> Screen[Any]:
+        """Made when it is first looked at; only the Arena is needed at once."""
+        if mode == "arena":
+            self.arena = ArenaScreen(self.session)
+            return self.arena
+        from tamer_tui.screens import modes
+
+        return modes.make(mode, self.session)
 
     async def _leave_if_refused(self) -> None:
         """A sitting that cannot begin is no screen to stay on; one whose engine died is: R restarts it."""
         with contextlib.suppress(SessionError):
             await self.session.wait_ready()
-        if self.session.refused:
+        if self.session.engine.refused:
             self.exit(return_code=1)
+
+    # --- what every screen can do ------------------------------------------------------------------------------------------
+
+    def say(self, line: str) -> None:
+        """On the screen of the mode that is on, also where another lies over it."""
+        cast(Saying, self.screen_stack[0]).say(line)
+
+    async def attempt(self, work: Callable[[], Awaitable[object]], done: str = "") -> bool:
+        """Do it; say why not, if not."""
+        return await attempt(self.say, work, done)
+
+    async def action_mode(self, name: str) -> None:
+        """Another screen. The tap view is the Arena with one answer."""
+        if name not in ("arena", "tap"):
+            await self.switch_mode(name)
+            return
+        await self.switch_mode("arena")
+        if self.arena.tap_view != (name == "tap"):
+            await self.arena.action_tap_view()
+
+    def action_leader(self) -> None:
+        from tamer_tui.screens.choice import ChoiceScreen
+
+        async def chosen(mode: str | None) -> None:
+            if mode is not None:
+                await self.action_mode(mode)
+
+        options = {letter: (mode, f"{name:<11}f{n}  {meaning}") for n, (mode, (letter, name, meaning)) in enumerate(MODES.items(), start=2)}
+        self.push_screen(ChoiceScreen("go to", options), chosen)
+
+    async def action_pause(self) -> None:
+        paused = not self.session.status.paused
+        said = "learning is paused: p resumes it" if paused else "learning goes on"
+        await self.attempt(lambda: self.session.machine.set_paused(paused), said)
+
+    async def action_train(self) -> None:
+        await self.attempt(self.session.machine.train_now, "training now")
+
+    async def action_bias(self) -> None:
+        on = not self.session.status.bias
+        await self.attempt(lambda: self.session.machine.set_bias(on), f"steering by Ĥ is {'on' if on else 'off'}")
+
+    def action_nats(self) -> None:
+        self._writing.nats()
+
+    async def action_versions(self) -> None:
+        await self.action_mode("versions")
+
+    async def action_restart(self) -> None:
+        if self.session.engine_state is EngineState.DEAD:
+            self.say("restarting the engine")
+            await self.attempt(self.session.engine.restart)
+
+    def action_help(self) -> None:
+        from tamer_tui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen())
+
+
+def theme_of(settings: Mapping[str, Any]) -> str:
+    """The theme that config.toml names, '' for none. Raises ConfigError."""
+    theme = settings.get("theme", "")
+    if theme and theme not in BUILTIN_THEMES:
+        raise ConfigError(f"{config_file()}: there is no theme {theme}: {', '.join(sorted(BUILTIN_THEMES))}")
+    return str(theme)
 
 
 def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None) -> int:
     """Open the Arena; the exit code. What cannot be opened is one line on stderr."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _failed("the Arena needs a terminal: tamer simulate and tamer generate work without one")
-    return asyncio.run(_run(make_session(settings, database, command)))
+    try:
+        check_keymap()
+        theme = theme_of(tables())
+    except ConfigError as error:
+        return _failed(str(error))
+    return asyncio.run(_run(make_session(settings, database, command), theme=theme))
 
 
-async def _run(session: TapSession, headless: bool = False) -> int:
-    app = TamerApp(session)
+async def _run(session: Session, headless: bool = False, theme: str = "") -> int:
+    app = TamerApp(session, theme)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
         with contextlib.suppress(NotImplementedError):
@@ -66,8 +169,8 @@ async def _run(session: TapSession, headless: bool = False) -> int:
         card = farewell(session)
     finally:
         await session.close()
-    if session.refused:
-        return _failed(session.refused)
+    if session.engine.refused:
+        return _failed(session.engine.refused)
     with contextlib.suppress(OSError):
         print(card, flush=True)
     return app.return_code or 0

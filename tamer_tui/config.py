@@ -17,7 +17,12 @@ class ConfigError(Exception):
 
 def default_database(base_hash: str) -> Path:
     """One database for each base model."""
-    return Path(_DIRS.user_data_dir) / f"{base_hash[:12]}.db"
+    return databases() / f"{base_hash[:12]}.db"
+
+
+def databases() -> Path:
+    """The folder of those that were given no path."""
+    return Path(_DIRS.user_data_dir)
 
 
 def engine_log() -> Path:
@@ -30,15 +35,23 @@ def config_file() -> Path:
     return Path(_DIRS.user_config_dir) / "config.toml"
 
 
+NO_OPTIONS = ("keys", "keymap", "theme")
+"""What config.toml says of the screens."""
+
+
 def file_defaults() -> dict[str, Any]:
     """Options of config.toml, for every command that has them. Raises ConfigError."""
+    return {name.replace("-", "_"): value for name, value in tables().items() if name not in NO_OPTIONS}
+
+
+def tables() -> dict[str, Any]:
+    """All of config.toml. Raises ConfigError."""
     path = config_file()
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    return {name.replace("-", "_"): value for name, value in found.items()}

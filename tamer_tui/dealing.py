@@ -86,6 +86,18 @@ class Dealer:
         view.candidates[0].paced = True
         return record, view
 
+    def turn(self, prompt: Prompt, sitting_uid: str) -> tuple[SampleSet, SetView]:
+        """The next turn of a conversation, by the acting policy."""
+        self._dealt += 1
+        return self._assemble(prompt, sitting_uid, ["acting"], "chat", None, None)
+
+    def duel(self, prompt: Prompt, sitting_uid: str) -> tuple[SampleSet, SetView]:
+        """The acting policy against the base, in slots that nobody knows; counted apart from the sets that are judged."""
+        self._dealt += 1
+        base = self._random.randrange(2)
+        policies: list[Policy] = ["base", "acting"] if base == 0 else ["acting", "base"]
+        return self._assemble(prompt, sitting_uid, policies, "duel", base, 1 - base)
+
     def _assemble(
         self, prompt: Prompt, sitting_uid: str, policies: Sequence[Policy], purpose: str, base: int | None, acting: int | None
     ) -> tuple[SampleSet, SetView]:

@@ -97,10 +97,10 @@ async def _draw(
         if base is not None and session.ready is not None and base.base_hash != session.ready.base_hash:
             raise SessionError(f"{version} of {database} adapts {base.name}, not {settings.model}", f"pass --model {base.name}")
         if sha256 is not None and database is not None:
-            await session.act_with(version, sha256, SessionStore.root_of(database))
+            await session.machine.act_with(version, sha256, SessionStore.root_of(database))
         asked = [prompt for prompt in settings.prompts for _ in range(n)]
         rng = random.Random(settings.seed)
-        views = await session.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
+        views = await session.evaluation.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
         _tell_what_did_not_fit(views[::n], tell)
         return [
             Generated(p.text, v.text, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped", v.cut or UNSET)

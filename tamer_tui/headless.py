@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 from tamer_tui.config import default_database, engine_log
 from tamer_tui.engine_client import LOCAL_ENGINE, EngineClient
 from tamer_tui.prompts import starter_prompts
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session
 from tamer_tui.views import SessionSettings
 
 T = TypeVar("T")
 
 
-def make_session(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None) -> TapSession:
+def make_session(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None) -> Session:
     """A session over the real engine; without a database, over the one of the model."""
-    return TapSession(
+    return Session(
         settings,
         lambda: EngineClient(command or LOCAL_ENGINE, engine_log()),
         database if database is not None else default_database,
@@ -29,7 +29,7 @@ def make_session(settings: SessionSettings, database: Path | None, command: tupl
 
 
 async def with_session(
-    settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[TapSession], Coroutine[Any, Any, T]]
+    settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]
 ) -> T:
     """Start, wait for the model, work, close; SIGTERM and SIGHUP end it as ctrl+c does."""
     session = make_session(settings, database, command)

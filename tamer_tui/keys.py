@@ -1,4 +1,4 @@
-"""Every key of the Arena, once: what it does, how it is painted, and what the help says.
+"""Every key, once: what it does, how it is painted, and what the help says.
 
 `a`-`i` name answers, digits score, `j`-`z` act, capitals change the machine. No key that tmux, screen or flow control takes is needed.
 """
@@ -7,19 +7,35 @@ from __future__ import annotations
 
 from textual.binding import Binding
 
+from tamer_tui.keymap import check, chosen
+
 LETTERS = "abcdefghi"
 SECTIONS = {
     "rank": "Rank", "tap": "Tap", "score": "Score", "set": "Go on, or back", "edit": "Write", "prompt": "Prompts", "focus": "Look", "scroll": "Look",
-    "show": "Look", "learn": "Learning", "machine": "Machine", "screen": "Program",
+    "show": "Look", "note": "Notes", "copy": "Take out", "learn": "Learning", "machine": "Machine", "screen": "Program",
 }  # fmt: skip
 """The first part of a binding's id -> its heading on the help page."""
 
 
 def _key(key: str, action: str, identity: str, description: str, tooltip: str, display: str | None = None) -> Binding:
-    return Binding(key, action, description, id=identity, tooltip=tooltip, key_display=display, show=False)
+    """`key` unless the operator chose another one."""
+    own = chosen().get(identity)
+    return Binding(own or key, action, description, id=identity, tooltip=tooltip, key_display=None if own else display, show=False)
 
 
-ARENA: tuple[Binding, ...] = (
+MODES = {
+    "arena": ("a", "Arena", "Answers side by side, to be ranked, scored and rewritten"),
+    "tap": ("t", "tap view", "One answer at reading pace, to be praised and blamed as it comes"),
+    "versions": ("v", "versions", "All versions with what they learned and why; roll back to one"),
+    "chat": ("c", "chat", "One conversation with your model, turn by turn"),
+    "compare": ("o", "compare", "Your model against the untouched one, blind, counted apart"),
+    "learning": ("l", "learning", "Charts of what is learned, and how well"),
+    "record": ("r", "record", "Everything that was said: search, comment, undo"),
+    "log": ("e", "engine log", "What the engine printed"),
+}
+"""Screen -> its letter after the leader key, its name, and what it is for; in the order of f2 to f9."""
+
+ARENA_KEYS: tuple[Binding, ...] = (
     *(_key(c, f"letter('{c}')", f"rank.{c}", "rank", f"Put answer {c} next in the ranking, best first (K=2: choose it)") for c in LETTERS),
     _key("t", "tie", "rank.tie", "tie", "The next letter ties with the last one (with two answers: both are equal)"),
     _key("x", "all_bad", "rank.bad", "all bad", "None is any good: every answer gets score 1 on the criterion, at enter"),
@@ -49,21 +65,38 @@ ARENA: tuple[Binding, ...] = (
     _key("plus,equals_sign", "tap(1)", "tap.plus", "good", "Tap view: praise what you just read; what is not shown yet is drawn anew", "+"),
     _key("minus", "tap(-1)", "tap.minus", "bad", "Tap view: blame what you just read", "-"),
     _key("v", "tint", "show.tint", "tint", "Tint each word, once the set is committed: by Ĥ, again by the reward model, again plain"),
-    _key("p", "pause", "learn.pause", "pause", "Pause the adapters' learning, and resume it"),
-    _key("T", "train", "learn.now", "train now", "Train a round now"),
-    _key("B", "bias", "learn.bias", "steering", "Steering by Ĥ on or off"),
+    _key("M", "markdown", "show.markdown", "Markdown", "Finished answers rendered as Markdown, or plain as they were written"),
+    _key("Z", "fold", "show.fold", "thoughts", "Unfold the thoughts of finished answers, and fold them again"),
+    _key("D", "details", "show.details", "details", "Figures and technical names beside the answers, or plain words"),
+    _key("F", "flag", "note.flag", "flag", "Mark the focused answer as a case of something: a refusal, made up, too long …"),
+    _key("C", "comment", "note.comment", "comment", "Write a note on the focused answer; nothing is learned from it"),
+    _key("y", "copy", "copy.answer", "copy", "Copy the focused answer to the clipboard, also over ssh (OSC 52)"),
+    _key("Y", "copy_code", "copy.code", "copy code", "Copy a code block of the focused answer; again: its next one"),
+    _key("E", "export", "copy.export", "export", "Write this conversation to a Markdown file in the current folder"),
     _key("S", "silence", "learn.silence", "silence", "Tap view: silence counts, so words that pass untapped are worth 0; again: it says nothing"),
-    _key("N", "nats", "learn.nats", "budget", "Set the budget of nats against the base"),
-    _key("V", "versions", "machine.versions", "versions", "List versions with their reasons; roll back"),
-    _key("R", "restart", "machine.restart", "restart", "Restart the engine from the last version"),
     _key("escape", "peel", "screen.peel", "back", "Peel one layer: what was typed, then frozen, then stop generation", "esc"),
-    _key("question_mark,f1", "help", "screen.help", "help", "This page", "?"),
-    _key("f2", "mode('arena')", "screen.arena", "Arena", "The Arena: answers side by side"),
-    _key("f3", "mode('tap')", "screen.tap", "tap view", "The tap view (also k)"),
-    _key("f4", "mode('versions')", "screen.versions", "versions", "The versions (also V)"),
+)
+"""What works in the Arena alone."""
+
+COMMON: tuple[Binding, ...] = (
+    _key("p", "app.pause", "learn.pause", "pause", "Pause the adapters' learning, and resume it"),
+    _key("T", "app.train", "learn.now", "train now", "Train a round now"),
+    _key("B", "app.bias", "learn.bias", "steering", "Steering by Ĥ on or off"),
+    _key("N", "app.nats", "learn.nats", "budget", "Set the budget of nats against the base"),
+    _key("V", "app.versions", "machine.versions", "versions", "List versions with their reasons; roll back"),
+    _key("R", "app.restart", "machine.restart", "restart", "Restart the engine from the last version"),
+    _key("question_mark,f1", "app.help", "screen.help", "help", "This page", "?"),
+    *(
+        _key(f"f{n}", f"app.mode('{mode}')", f"screen.{mode}", name, f"{meaning} (also j, then {letter})")
+        for n, (mode, (letter, name, meaning)) in enumerate(MODES.items(), start=2)
+    ),
+    _key("j", "app.leader", "screen.leader", "go to", "Go to another screen by its letter, where function keys do not arrive"),
     _key("ctrl+p", "app.command_palette", "screen.palette", "palette", "Find a command by its name; themes", "^p"),
     _key("ctrl+q", "app.quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q"),
 )
+
+ARENA = (*ARENA_KEYS, *COMMON)
+"""Everything that works in the Arena."""
 
 EDITOR: tuple[Binding, ...] = (
     Binding("ctrl+s,alt+enter", "save", "save", id="editor.save", tooltip="Save (also alt+enter)", key_display="^s", priority=True),
@@ -76,6 +109,11 @@ NUMBER: tuple[Binding, ...] = (
 )
 
 _BY_ID = {binding.id or "": binding for binding in ARENA}
+
+
+def check_keymap() -> None:
+    """Raises ConfigError where the operator's own keys name no binding, or one key has two meanings."""
+    check((binding.id or "", binding.key) for binding in ARENA)
 
 
 def painted(identity: str) -> tuple[str, str]:

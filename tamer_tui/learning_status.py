@@ -12,6 +12,8 @@ from tamer_tui.views import CandidateView, StageView
 
 SPENT_BY = 12
 """Answers."""
+KEPT_POINTS = 2000
+"""Of each stage, for charts."""
 REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
 
@@ -30,6 +32,7 @@ class LearningStatus:
     refused: str = ""
     trained: protocol.Idle | None = None
     _changed: float | None = None
+    history: dict[str, deque[protocol.Metrics]] = field(default_factory=dict)  # stage -> its latest figures, a point for each step
     replay: StageView | None = None  # while Ĥ learns from the judgements of the log
     _spent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=SPENT_BY))
 
@@ -73,11 +76,22 @@ class LearningStatus:
                 self.replay = StageView(event.stage, event.step, event.of, event.seconds_left) if event.step < event.of else None
             case protocol.Metrics():
                 if event.stage != "idle":
+                    self._remember(event)
                     self.learning.setdefault(event.stage, StageView(event.stage)).update(event)
                 self._mark_active(event.stage)
             case protocol.Idle():
                 self.trained = event
                 self._mark_active("idle")
+
+    def curve(self, stage: str, figure: str) -> list[float]:
+        """One figure of a stage, as it came: 'loss', 'accuracy', 'reward', 'kl'."""
+        values = [getattr(point, figure, None) for point in self.history.get(stage, ())]
+        return [value for value in values if value is not None]
+
+    def _remember(self, point: protocol.Metrics) -> None:
+        known = self.history.setdefault(point.stage, deque(maxlen=KEPT_POINTS))
+        if not known or (known[-1].step, known[-1].of) != (point.step, point.of):
+            known.append(point)
 
     def forget(self) -> None:
         """The engine is gone, and what it knew with it."""

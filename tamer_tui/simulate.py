@@ -18,9 +18,8 @@ from storage.queries import Record
 from storage.records import Calibration, Policy, Prompt
 from tamer_tui.dealing import Split
 from tamer_tui.operators import Judge, RunningQuantiles, ask, ranks_of, rewrite
-from tamer_tui.session import SessionError
+from tamer_tui.session import Session, SessionError
 from tamer_tui.simulated_taps import TapReader
-from tamer_tui.tapping import TapSession
 from tamer_tui.views import CandidateView, Change, EngineState, SessionSettings
 
 ANSWERS = 4
@@ -88,7 +87,7 @@ class Simulation:
     """Runs a plan on a session that is ready. Raises OperatorError, SessionError."""
 
     def __init__(
-        self, session: TapSession, plan: Plan, progress: Callable[[str], None] = lambda line: None, tell: Callable[[str], None] = lambda line: None
+        self, session: Session, plan: Plan, progress: Callable[[str], None] = lambda line: None, tell: Callable[[str], None] = lambda line: None
     ) -> None:
         """`progress` takes lines that replace each other, `tell` those that stay: what was left out."""
         self._session, self._plan, self._progress, self._tell = session, plan, progress, tell
@@ -106,10 +105,10 @@ class Simulation:
         """All rounds, then the end."""
         started, plan = time.monotonic(), self._plan
         if self._session.status.held:  # training is asked for
-            await self._session.set_paused(False)
+            await self._session.machine.set_paused(False)
         if plan.window is not None:
-            await self._session.calibrate(Calibration(low=plan.window[0], high=plan.window[1]))
-        await self._session.arm(plan.silence)
+            await self._session.taps.calibrate(Calibration(low=plan.window[0], high=plan.window[1]))
+        await self._session.taps.arm(plan.silence)
         for i in range(plan.rounds):
             self._progress(f"round {i + 1} of {plan.rounds} · {self._session.status.sentence}")
             await self._round()
@@ -120,7 +119,7 @@ class Simulation:
             await self._train(0, 1)
         if plan.train_seconds or plan.train_steps:
             self._progress("the gate")
-            self._idle = await self._session.grant(flush=True)
+            self._idle = await self._session.evaluation.grant(flush=True)
         return await self._evaluate(started)
 
     def _notice(self, change: Change) -> None:
@@ -138,14 +137,14 @@ class Simulation:
             if session.current is not None:
                 self._note(session.current.prompt, session.current.candidates)
             return
-        await session.next_set()
-        view = await session.wait_set_ended()
+        await session.sets.open_next()
+        view = await session.sets.wait_ended()
         if session.engine_state is EngineState.DEAD:  # what it broke off is no answer to judge
             raise SessionError(session.notice or "the engine is not running", f"go on with --resume: {session.database} has what was judged")
         self._generating += time.monotonic() - started
         started = time.monotonic()
         if not self._note(view.prompt, view.candidates):
-            await session.skip()
+            await session.judging.skip()
             return
         await self._say(view.prompt.text, view.candidates)
         self._judging += time.monotonic() - started
@@ -169,22 +168,22 @@ class Simulation:
         scores = ask(plan.function, plan.operator, prompt, [a.text for a in answers])
         if plan.feedback == "rating":
             for answer, rating in zip(answers, self._quantiles.ratings(scores), strict=True):
-                await session.rate(answer.uid, rating)
+                await session.judging.rate(answer.uid, rating)
         elif len(answers) > 1:
-            await session.rank({a.uid: rank for a, rank in zip(answers, ranks_of(scores), strict=True)})
+            await session.judging.rank({a.uid: rank for a, rank in zip(answers, ranks_of(scores), strict=True)})
 
     async def _correct(self, prompt: str, answer: CandidateView) -> None:
         text = rewrite(self._plan.function, self._plan.operator, prompt, answer.text)
         if text != answer.text and text.strip():
-            await self._session.correct(answer.uid, text)
+            await self._session.judging.correct(answer.uid, text)
 
     async def _train(self, i: int, parts: int) -> None:
         """Part `i` of so many: the parts add up to what the plan grants."""
         plan = self._plan
         if plan.train_seconds:
-            self._idle = await self._session.grant(seconds=plan.train_seconds / parts)
+            self._idle = await self._session.evaluation.grant(seconds=plan.train_seconds / parts)
         elif plan.train_steps and (steps := plan.train_steps * (i + 1) // parts - plan.train_steps * i // parts):
-            self._idle = await self._session.grant(steps=steps)
+            self._idle = await self._session.evaluation.grant(steps=steps)
 
     # --- the end -------------------------------------------------------------------------------------------------------
 
@@ -205,7 +204,7 @@ class Simulation:
         duel, alone = self._compare(prompts, base, acting), self._compare(prompts, base, adapter) if adapted else None
         learned = session.status.learned
         reward = session.status.learning.get("reward")
-        versions = session.versions()
+        versions = session.machine.versions()
         return Outcome(
             rounds=self._plan.rounds,
             versions=len(versions),
@@ -239,7 +238,7 @@ class Simulation:
         """ANSWERS to each prompt, one prompt after another; a policy's seeds are its own."""
         asked = [prompt for prompt in prompts for _ in range(ANSWERS)]
         rng = random.Random(f"{self._plan.seed}/{policy}")
-        return await self._session.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
+        return await self._session.evaluation.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
 
     def _compare(self, prompts: Sequence[Prompt], base: Sequence[CandidateView], policy: Sequence[CandidateView]) -> _Duel:
         """One call of the judge for each prompt sees both policies' answers, shuffled; they are paired at random."""

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tamer_tui.operators import OperatorError
-from tamer_tui.session import SessionError
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionError
 
 Tapper = Callable[[str, str, str], float]
 """Prompt, what is on the screen with the newest piece, and that piece ('' once at the end) -> above 0 to praise, below to blame, 0 for no tap."""
@@ -29,7 +28,7 @@ BETWEEN_ANSWERS = 5.0
 class TapReader:
     """Reads one answer after another. The clock goes on from answer to answer."""
 
-    session: TapSession
+    session: Session
     tapper: Tapper
     name: str  # of the tapper, for complaints
     random: random.Random
@@ -41,8 +40,8 @@ class TapReader:
     async def read(self) -> None:
         """Open the next prompt and read its answer to the end."""
         session = self.session
-        await session.next_answer()
-        answer = session.tapping
+        await session.taps.open_next()
+        answer = session.taps.answer
         if answer is None:
             raise SessionError("there is no answer to tap")
         self._coming.clear()
@@ -57,18 +56,18 @@ class TapReader:
             if await self._taps_until(step):  # the rest is another one now
                 continue
             self.now = step
-            session.show(n + 1, step, wall=step)
+            session.taps.show(n + 1, step, wall=step)
             if answer.pieces[n]:
                 self._ask("".join(answer.pieces[: n + 1]), answer.pieces[n])
         self.now += 1 / TOKENS_PER_SECOND
         while self._coming:  # the answer is all there: late taps change it no more
             await self._taps_until(self._coming[0][0])
-        await session.finish()
+        await session.taps.finish()
         self.now += BETWEEN_ANSWERS
 
     async def _more(self) -> bool:
         """Wait until what is to be shown next is there, and stays."""
-        view = await self.session.wait_set_ended()
+        view = await self.session.sets.wait_ended()
         return bool(view.candidates)
 
     def _ask(self, shown: str, piece: str) -> None:
@@ -88,6 +87,6 @@ class TapReader:
             self._coming = [] if self.most is not None and self.taps >= self.most else self._coming
             return False
         self.now, _, value = heapq.heappop(self._coming)
-        seq = await self.session.tap(value, "+" if value > 0 else "-", self.now, wall=self.now)
+        seq = await self.session.taps.tap(value, "+" if value > 0 else "-", self.now, wall=self.now)
         self.taps += seq is not None
         return True

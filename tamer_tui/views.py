@@ -17,13 +17,16 @@ class Change(StrEnum):
     LOADING = "loading"  # session.loading
     READY = "ready"  # session.ready
     SET = "set"  # session.current is another set
+    CHAT = "chat"  # session.chat.turns
+    DUEL = "duel"  # session.duels.current
     TOKENS = "tokens"  # texts of session.current grew
     ENDED = "ended"  # an answer of session.current is complete
     COMMITTED = "committed"  # a judgement is on disk; session.last_commit
     APPRAISED = "appraised"  # session.appraisals
     LEARNED = "learned"  # session.sentence, session.learning
     METRICS = "metrics"  # session.learning
-    VERSION = "version"  # session.versions(), session.acting
+    MACHINE = "machine"  # what the operator set: session.status
+    VERSION = "version"  # session.machine.versions(), session.acting
     ENGINE = "engine"  # session.engine_state
     NOTICE = "notice"  # session.notice: one clear line for the operator
 
@@ -203,6 +206,7 @@ class SessionSettings:
     operator: str = "operator"
     system: str | None = None
     trust_remote_code: bool = False
+    peft_adapter: str | None = None  # that becomes part of the base
     autostart: bool = True  # open the first set by itself
     unigram: bool = False  # see protocol.Load
     frozen_ppo: bool = False

@@ -13,9 +13,9 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget
 from learners.human_reward.logit_bias import LogitBias
 from learners.model import batches
-from learners.model.forward import LMHead, device_of
-from learners.model.shared_prompts import states_before
+from learners.model.forward import LMHead
 from learners.rlhf.distributions import Logits
+from learners.rlhf.frozen_states import FrozenStates
 from learners.rlhf.rollouts import Trace, draw_answers
 
 
@@ -27,6 +27,8 @@ class DistillationTeacher:
         self._practice, self._weights = practice, weights
         self.share = share
         self._budget = KLBudget(0.0)
+        self._base_states, self._reference_states = FrozenStates(practice.base), FrozenStates(weights.reference)
+        self._reference_generation = weights.reference_generation
         self.head: RewardHead
         self.steering: LogitBias
 
@@ -55,12 +57,10 @@ class DistillationTeacher:
 
     def __call__(self, prompts: Sequence[batches.TokenIds], answers: Sequence[batches.TokenIds]) -> Logits:
         """The logits before each of the answers' tokens, one answer after the other."""
-        base_tree, reference_tree, steering = self._practice.base, self._weights.reference, self.steering
-        imitates = self._weights.imitates
-        _, mask = batches.pad_answers(answers, device_of(base_tree))
-        base = states_before(base_tree, prompts, answers)[mask]
-        reference = states_before(reference_tree, prompts, answers)[mask] if imitates else base
-        head = LMHead(base_tree)  # the reference has the same
+        steering, imitates = self.steering, self._weights.imitates
+        base = self._base_states.before(prompts, answers)
+        reference = self._of_reference().before(prompts, answers) if imitates else base
+        head = LMHead(self._practice.base)  # the reference has the same
 
         def logits(rows: slice) -> Tensor:
             base_logits = head(base[rows])
@@ -69,6 +69,12 @@ class DistillationTeacher:
             return acting if bias is None else acting + bias
 
         return logits
+
+    def _of_reference(self) -> FrozenStates:
+        if self._reference_generation != self._weights.reference_generation:
+            self._reference_generation = self._weights.reference_generation
+            self._reference_states.forget()
+        return self._reference_states
 
     def _remember(self, traces: list[Trace]) -> None:
         for trace in traces:

@@ -68,7 +68,7 @@ class PolicyWeights:
 
     def __init__(self, policy: nn.Module, reference: nn.Module) -> None:
         self.policy, self.reference = policy, reference
-        self.generation = 0
+        self.generation = self.reference_generation = 0  # times that other weights came into the policy tree, and into the reference
         self.lineage = Lineage()
         self.imitates = False  # whether the reference carries an SFT adapter
         self.reference_seqs: frozenset[int] = NO_SEQS  # demonstrations and corrections that it imitates
@@ -142,6 +142,7 @@ class PolicyWeights:
     def freeze_reference(self, imitates: bool) -> None:
         """What is in the policy tree is the reference from here on."""
         copy_lora(self.policy, self.reference)
+        self.reference_generation += 1
         self.imitates = imitates
         self.reference_seqs, self._reference_runs = self.lineage.seqs, self.lineage.runs
 
@@ -177,4 +178,5 @@ class PolicyWeights:
 
     def _load_reference(self, lora: Mapping[str, Tensor] | None, seqs: frozenset[int]) -> None:
         load_lora(self.reference, lora)
+        self.reference_generation += 1
         self.imitates, self.reference_seqs, self._reference_runs = lora is not None, seqs, ()

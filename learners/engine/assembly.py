@@ -16,6 +16,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.online import OnlineHumanReward
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, continued, pieces_of
+from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings
 from learners.model.replicas import distinct_bytes
@@ -41,7 +42,7 @@ class Parts:
 def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     """Raises ModelError."""
     torch.set_num_threads(1)  # one a working thread: faster for all on few cores, see docs/decisions.md
-    backbone = load_backbone(load.model, load.quantize, load.device, emit, load.trust_remote_code)
+    backbone = load_backbone(load.model, load.quantize, load.device, emit, load.trust_remote_code, load.peft_adapter)
     emit(Loading(what="trees"))
     settings = LoraSettings()
     actor, policy, reference, reward_tree = backbone.adapter_trees(4, settings, load.seed)
@@ -62,7 +63,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         backbone.context,
     )
     live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
-    complaints: list[Error] = []
+    complaints = [Error(what=note) for note in backbone.notes]
     train, gate = (usable_prompts(backbone, prompts, sampling, complaints.append) for prompts in (load.train_prompts, load.gate_prompts))
     inputs = LearnerInputs(head, nats=load.nats, bias=load.bias, train_prompts=train, gate_prompts=gate)
     trees = LearnerTrees(base, policy, reference, reward_tree)
@@ -75,7 +76,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         width=backbone.width,
         device=str(backbone.device),
         quantize=backbone.quantize,
-        memory_bytes=distinct_bytes(backbone.model, base, actor, policy, reference, reward_tree),
+        memory_bytes=distinct_bytes(backbone.model, base, actor, policy, reference, reward_tree) + copied_bytes(backbone.model),
         base_bytes=distinct_bytes(backbone.model),
         context=backbone.context,
         chat_template=backbone.chat_template,

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -21,10 +22,12 @@ from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.engine.freed_memory import return_freed_memory
 from learners.engine.generator import AnsweredSet, Generator
 from learners.engine.replaying import LogReplay
-from learners.engine.training import Learner
+from learners.engine.training import Learner, too_large_to_appraise
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward
+from learners.model.cuda_graph import priority_stream
 from learners.model.lora import LoraSettings
+from learners.model.memory import within_memory
 from learners.protocol import Command, Error, Event, Learned, Load
 from learners.versions.blobs import BlobError
 from learners.versions.files import VersionError
@@ -56,6 +59,7 @@ class GeneratorWorker:
         self._later: deque[Command] = deque()  # what must wait until no answer is being drawn
         self._held = False  # after a rollback: Ĥ stays as it was
         self._dropped_told = 0  # tokens
+        self._generator.may_prepare = not metered
         self._metered = metered  # a run that is repeated must come out the same: nothing depends on how fast it was
         self._replay = LogReplay(self._reward, emit)
         self._set_drawn: AnsweredSet | None = None  # is being read, and has not been looked at
@@ -64,13 +68,14 @@ class GeneratorWorker:
 
     def run(self) -> None:
         """Never returns."""
-        while True:
-            self._try(self._next())
+        with priority_stream(self._backbone.device):
+            while True:
+                self._try(self._next())
 
     def _next(self) -> Command:
         """What to serve. While nothing is asked for, what can wait is done, one forward at a time."""
         while not self._later:
-            if not (self._set_drawn or self._beta_due or self._replay.due):
+            if not (self._set_drawn or self._beta_due or self._replay.due or self._generator.unprepared):
                 if self._commands.empty():
                     return_freed_memory()
                 return self._commands.get()
@@ -87,6 +92,8 @@ class GeneratorWorker:
             self._let_learn()
         elif self._beta_due:
             self._calibrate_beta(interrupted=lambda: not self._commands.empty())
+        elif not self._replay.due:
+            self._generator.prepare()
         else:
             self._replay.advance()
             if not self._replay.due:
@@ -128,7 +135,7 @@ class GeneratorWorker:
             case protocol.Appraise(answers=answers, by="reward"):
                 self._learner.appraise(answers)
             case protocol.Appraise(answers=answers):
-                self._emit(self._generator.appraise(answers))
+                self._emit(within_memory(partial(self._generator.appraise, answers), too_large_to_appraise))
             case protocol.Blob():
                 self._shelf.receive(command)
             case protocol.PublishAck(sha256=sha256, version=version):

@@ -6,15 +6,13 @@ held, and, when metered, while no training time is granted.
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
-
-import torch
 
 from learners import protocol
 from learners.curriculum.inputs import LearnerInputs, TokenIds
@@ -25,6 +23,7 @@ from learners.curriculum.schedule import Curriculum, Proposal
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts
 from learners.model.base import Backbone
+from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.replicas import between_layers
 from learners.protocol import Error, Event, Gated, Idle, Load
 from learners.versions.snapshot import VersionState
@@ -182,17 +181,15 @@ class Learner:
             return self._step(work)
         except Abandon:
             return self._curriculum.work()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except MAY_MEAN_MEMORY as error:
             if not out_of_memory(error):
                 raise
-        self._retry_smaller()  # only here: the error held the tensors of what was given up
+        self._retry_smaller()
         return self._curriculum.work()
 
     def _retry_smaller(self) -> None:
         """Halve the memory of a forward, a few times; then pause. Drawing and Ĥ go on."""
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         self._out_of_memory += 1
         shrink_memory_budget(self._backbone)
         if self._out_of_memory > MOST_RETRIES:
@@ -296,7 +293,8 @@ class Learner:
         self._answering = True
         try:
             while self._questions:
-                self._emit(self._curriculum.reward.appraise(self._questions.popleft()))
+                asked = self._questions.popleft()
+                self._emit(within_memory(partial(self._curriculum.reward.appraise, asked), too_large_to_appraise))
         finally:
             self._answering = False
 
@@ -319,11 +317,9 @@ class Learner:
                 self._changed.wait_for(lambda: self._inputs.live is not before or self._restored is not None, ACKNOWLEDGEMENT_SECONDS)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this is the device's memory, the host's, or that of a library on the device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(sign in str(error) for sign in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"))
+def too_large_to_appraise() -> Event:
+    """Instead of an appraisal."""
+    return Error(what="out of memory: the rewards of these words cannot be shown", hint="try --quantize nf4 or shorter answers")
 
 
 def shrink_memory_budget(backbone: Backbone) -> None:

@@ -43,6 +43,27 @@ def forward(
     return Output(output.logits[:, -n:].float(), hidden[:, -n:].float(), past_key_values)
 
 
+def forward_at(tree: nn.Module, input_ids: Tensor, seen: Tensor, positions: Tensor, past_key_values: Any) -> Output:
+    """One token of each row at given places, without a word that depends on values: what a step of fixed shape can be captured from.
+
+    input_ids, positions: (B, 1). seen: (B, L) bool, the cache's columns that each row attends to, its own among them.
+    """
+    model = causal_model(tree)
+    mask = seen[:, None, None]
+    if model.config._attn_implementation == "eager":  # adds it to the scores
+        mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
+    output = model(
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=past_key_values,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    hidden = model.get_output_embeddings().__dict__.pop(ENTERING)
+    return Output(output.logits[:, -1:].float(), hidden[:, -1:].float(), past_key_values)
+
+
 def states(tree: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None) -> Tensor:
     """The states (B, T, d), float32, that enter the LM head, which runs on the very first of them alone; arguments as in `forward`."""
     model = causal_model(tree)
@@ -80,11 +101,10 @@ class LMHead:
         model = causal_model(tree)
         self._head = model.get_output_embeddings()
         self._forward, self._body = type(model).forward, _GivenStates()
-        if model.base_model_prefix not in model._modules:
-            raise TypeError(f"{type(model).__name__} does not say which of its modules is its body")
+        body = _body_of(model)
         self._shell = copy.copy(model)
-        self._shell._modules = {name: module for name, module in model._modules.items() if name != model.base_model_prefix}
-        self._shell.__dict__[model.base_model_prefix] = self._body
+        self._shell._modules = {name: module for name, module in model._modules.items() if name != body}
+        self._shell.__dict__[body] = self._body
         self._dtype = self._head.weight.dtype
         self.positions = positions_at_once(self._head.weight.shape[0])
         """How many states to give it at once."""
@@ -98,6 +118,16 @@ class LMHead:
         finally:
             self._body.states = None
             self._head.__dict__.pop(ENTERING, None)
+
+
+def _body_of(model: Any) -> str:
+    """The name of the module that holds the layers. TypeError where several do, or none."""
+    if model.base_model_prefix in model._modules:
+        return str(model.base_model_prefix)
+    found = [name for name, module in model._modules.items() if any(isinstance(part, nn.ModuleList) for part in module.modules())]
+    if len(found) != 1:
+        raise TypeError(f"{type(model).__name__} does not say which of its modules is its body")
+    return found[0]
 
 
 class _GivenStates:

@@ -6,9 +6,10 @@ GPU only: elsewhere the system pages, and what is free says little.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from torch import nn
 if TYPE_CHECKING:
     from learners.model.base import Backbone
 
+T = TypeVar("T")
 ALLOWANCE = 1e9
 """Bytes that one forward may take beside the weights, its backward included."""
 SHARE = 0.5
@@ -24,6 +26,35 @@ LOGITS = 48e6
 """Bytes of float32 logits at once; a few tensors as large stand beside them."""
 COPIES_IN_DRAWING = 10
 """Tensors as large as the logits of all rows at a step of decoding: bias, log-probabilities, probabilities, cumulated in float64 …"""
+
+
+MAY_MEAN_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)
+"""What is raised where memory runs out; `out_of_memory` tells whether it did."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is the device's memory, the host's, or that of a library on the device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(sign in str(error) for sign in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"))
+
+
+def free_memory() -> None:
+    """Let go of what nobody needs. Not inside an `except`: the error holds the tensors of what was given up."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def within_memory(at_once: Callable[[], T], apart: Callable[[], T]) -> T:
+    """`at_once()`, or, where memory does not hold it, `apart()`, which needs less."""
+    try:
+        return at_once()
+    except MAY_MEAN_MEMORY as error:
+        if not out_of_memory(error):
+            raise
+    free_memory()
+    return apart()
 
 
 def positions_at_once(vocabulary: int) -> int:
@@ -101,9 +132,15 @@ class MemoryBudget:
         return parts
 
     def rows_to_draw(self, prompt_tokens: int, answer_tokens: int, most: int, twin: bool = False) -> int:
-        """Answers in one batch of decoding: their keys and values, and what a step makes of their logits; twice with twin rows."""
-        row = self.itemsize * self.keys_values * 2 * (prompt_tokens + answer_tokens) + 4 * COPIES_IN_DRAWING * self.vocabulary
-        return max(1, min(most, int(self._room / (row * (2 if twin else 1)))))
+        """Answers in one batch of decoding: their keys and values, and what a step makes of their logits; twice with twin rows.
+
+        On a GPU lengths and rows are powers of two (static_rows.py).
+        """
+        tokens = prompt_tokens + answer_tokens
+        tokens = 1 << (tokens - 1).bit_length() if self.device.type == "cuda" else tokens
+        row = self.itemsize * self.keys_values * 2 * tokens + 4 * COPIES_IN_DRAWING * self.vocabulary
+        rows = max(1, min(most, int(self._room / (row * (2 if twin else 1)))))
+        return 1 << (rows.bit_length() - 1) if self.device.type == "cuda" and rows < most else rows
 
     @property
     def _room(self) -> float:

@@ -3,7 +3,7 @@
 After Hinton et al. 2015. A myopic reward under a KL penalty has a known optimum (Korbak et al. 2022: RL with a KL penalty is Bayesian
 inference), which is the policy that Ĥ already steers; so it need not be searched for by reinforcement. What differs: the teacher is the base
 itself with a bias on its logits, the loss is KL(teacher || adapter) over the whole vocabulary at temperature 1 in every state of answers that
-the teacher drew, and nothing but those states' tokens is stored: the teacher is computed anew.
+the teacher drew. The teacher's weights stand still, so its states are computed once for each answer, however often it is learned from.
 """
 
 from __future__ import annotations

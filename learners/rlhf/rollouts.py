@@ -19,12 +19,15 @@ from learners.model import shared_prompts
 from learners.model.base import Backbone
 from learners.model.batches import pad_answers
 from learners.model.forward import LMHead, states
+from learners.model.memory import within_memory
 from learners.model.sampling import Row, Step, decode
 from learners.rlhf.distributions import chunks, expected
 from storage.records import Sampling, StopReason
 
 LARGEST_BATCH = 48
 """Answers drawn in one batch; fewer where memory is short."""
+AHEAD = 8
+"""Tokens that a GPU may draw before the host looks at them, where nobody waits for them and only tokens count."""
 
 
 @dataclass
@@ -99,6 +102,7 @@ def draw_answers(
 ) -> list[Trace]:
     """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens."""
     stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
+    ahead = 1 if keep_states else AHEAD
     traces: list[Trace] = []
     longest = max(map(len, prompts), default=0)
     size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
@@ -106,7 +110,7 @@ def draw_answers(
         batch = prompts[start : start + size]
         rows = [Row(str(i), p, seed + start + i, adapter, steering is not None) for i, p in enumerate(batch)]
         drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
-        for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, want_stop=lambda: _NOBODY):
+        for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, ahead=ahead):
             for row, uid in enumerate(step.uids):
                 drawn[uid].add(step, row)
             for uid, reason in step.ended.items():
@@ -116,16 +120,21 @@ def draw_answers(
     return traces
 
 
-_NOBODY: frozenset[str] = frozenset()
-
-
 def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:
     """The canonical prefill: of each answer to one prompt the T states in which its tokens were chosen, on the CPU, in the order given.
 
-    One forward, the prompt computed once. Rounding depends on the set and its order: for the same bits give distinct answers, sorted.
+    One forward, the prompt computed once, or one for each answer where memory does not hold them. Rounding depends on the set and its order: for
+    the same bits give distinct answers, sorted.
     """
     if not answers:
         return []
+    return within_memory(
+        lambda: _states_before(backbone, tree, prompt_ids, answers),
+        lambda: [_states_before(backbone, tree, prompt_ids, [answer])[0] for answer in answers],
+    )
+
+
+def _states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:
     _, mask = pad_answers(answers)
     with torch.no_grad():
         hidden = shared_prompts.states_before(tree, [prompt_ids] * len(answers), answers)[mask.to(backbone.device)]

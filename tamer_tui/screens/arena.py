@@ -3,26 +3,167 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.content import Content
+from textual.reactive import var
+from textual.screen import Screen
 
 from storage.records import CRITERIA
-from tamer_tui.keys import ARENA, LETTERS
-from tamer_tui.screens.arena_tapping import TappingArena
-from tamer_tui.screens.arena_view import PACES
+from tamer_tui.ballot import Ballot
+from tamer_tui.keys import ARENA_KEYS, LETTERS
+from tamer_tui.screens.arrangement import Arrangement, arrange
+from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.commands import ArenaCommands
-from tamer_tui.tint import OPINIONS, after
-from tamer_tui.views import EngineState, SetView
+from tamer_tui.screens.committing import Committing
+from tamer_tui.screens.take_out import TakeOut
+from tamer_tui.screens.tap_keys import TapKeys
+from tamer_tui.screens.tinting import Tinting
+from tamer_tui.screens.writing import Writing
+from tamer_tui.session import CandidateView, Change, Session, SessionError, SetView
+from tamer_tui.widgets.answers import Answers
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
+from tamer_tui.widgets.guidance import judgeable
+from tamer_tui.widgets.guide import Guide
+from tamer_tui.widgets.heading import CurrentPrompt, Heading
+from tamer_tui.widgets.rail import Rail
 from tamer_tui.widgets.tabs import TabStrip
 
 GRACE_SECONDS = 0.25
 """A new set ignores commit keys for this long: they were meant for the old one."""
+PACES = (3.0, 6.0, 12.0, 24.0, 48.0, INSTANT)
+"""Tokens a second."""
+TAP_PACE = 6.0
+"""Tokens a second: about how fast people read, and slow enough that a delayed tap falls on few of them."""
 
 
-class ArenaScreen(TappingArena):
-    """What the keys do. Names of actions are those in keys.py."""
+class ArenaScreen(Screen[None]):
+    """What the keys do. Names of actions are those in keys.py.
 
-    BINDINGS = list(ARENA)
+    It holds what is typed and shown, and nothing that is known: that is in the session. Its widgets follow its reactives. The session calls
+    `_changed` at once and not by a message, so that no key that was meant for one set can reach the next one.
+    """
+
+    CSS_PATH = "arena.tcss"
+    BINDINGS = list(ARENA_KEYS)
     COMMANDS = {ArenaCommands}
+
+    ballot: var[Ballot] = var(Ballot())
+    criterion: var[str] = var(CRITERIA[0])
+    focused_slot: var[int] = var(0)
+    frozen: var[bool] = var(False)
+    markdown: var[bool] = var(True)
+    folded: var[bool] = var(True)
+    detailed: var[bool] = var(False)
+    pace: var[int] = var(PACES.index(12.0), init=False)
+    tap_view: var[bool] = var(False)
+    undoable: var[bool] = var(False)
+    arrangement: var[Arrangement] = var(Arrangement(1, False, True, False), init=False)
+    revision: var[int] = var(0)  # of what the session says
+    said: var[str] = var("")
+    legend: var[Content] = var(Content(""))
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self._writing = Writing(session, self.app, self.attempt)
+        self._take_out = TakeOut(self.app, self.attempt)
+        self.tinting = Tinting(session, self)
+        self._committing = Committing(session, self)
+        self._taps = TapKeys(session, self, self.attempt)
+        self._arena_pace = self.pace
+        self._opened = self.ended = 0.0  # monotonic seconds
+
+    def compose(self) -> ComposeResult:
+        session = self.session
+        yield Heading(session, id="heading").data_bind(ArenaScreen.revision)
+        yield CurrentPrompt(session, id="prompt").data_bind(ArenaScreen.revision)
+        with Container(id="main"):
+            answers = Answers(session, id="panes")
+            answers.data_bind(ArenaScreen.ballot, ArenaScreen.focused_slot, ArenaScreen.frozen, ArenaScreen.revision)
+            yield answers.data_bind(ArenaScreen.markdown, ArenaScreen.folded)
+            yield Rail(session, id="rail").data_bind(ArenaScreen.revision, ArenaScreen.detailed)
+        guide = Guide(session)
+        guide.data_bind(ArenaScreen.ballot, ArenaScreen.criterion, ArenaScreen.frozen, ArenaScreen.undoable)
+        yield guide.data_bind(ArenaScreen.revision, ArenaScreen.said, ArenaScreen.legend)
+
+    def on_mount(self) -> None:
+        self.session.observe(self._changed)
+        self._know_undo()
+        if self.session.current is not None:
+            self._open(self.session.current)
+        self._arrange()
+        self.revision += 1
+        self.say(self.session.notice)  # what was told before there was a screen
+
+    @property
+    def answers(self) -> Answers:
+        return self.query_one(Answers)
+
+    # --- what the session says -------------------------------------------------------------------------------------------
+
+    def _changed(self, change: Change) -> None:
+        if not self.is_mounted:
+            return
+        match change:
+            case Change.TOKENS:
+                self.answers.show_first_tokens()
+                return
+            case Change.METRICS:
+                self.query_one(Rail).follow()
+                return
+            case Change.SET if self.session.current is not None:
+                self._open(self.session.current)
+            case Change.NOTICE:
+                self.say(self.session.notice)
+            case Change.APPRAISED:
+                self.tinting.show()
+            case Change.ENDED if self.session.current is not None and self.session.current.ended:
+                self.ended = time.monotonic()
+        if change in (Change.SET, Change.COMMITTED, Change.READY):
+            self._know_undo()
+            self.answers.mark_taps()
+        self.revision += 1
+
+    def _open(self, view: SetView) -> None:
+        """Another set: what was typed about the old one is gone."""
+        self.answers.open(view)
+        self.ballot, self.focused_slot, self.frozen, self.legend = Ballot(), 0, False, Content("")
+        self._opened = self.ended = time.monotonic()
+        self._arrange()
+
+    def _know_undo(self) -> None:
+        try:
+            self.undoable = self.session.record.last_undoable() is not None
+        except SessionError:
+            self.undoable = False
+
+    def say(self, line: str) -> None:
+        """One line, under what to do."""
+        self.said = line
+
+    async def attempt(self, work: Callable[[], Awaitable[object]], done: str = "") -> bool:
+        """Do it; say why not, if not."""
+        return await attempt(self.say, work, done)
+
+    # --- layout ------------------------------------------------------------------------------------------------------------
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        self.arrangement = arrange(len(self.answers.panes) or self.session.settings.k, self.size.width, self.size.height)
+        self.answers.styles.grid_size_columns = self.arrangement.columns if self.answers.panes else 1
+        self.answers.set_class(self.arrangement.tabs and bool(self.answers.panes), "tabs")
+
+    def watch_arrangement(self, found: Arrangement) -> None:
+        self.set_class(not found.rail, "stacked")
+        self.set_class(found.short, "short")
+        self.query_one(Rail).narrow = not found.rail
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
@@ -30,218 +171,221 @@ class ArenaScreen(TappingArena):
     def _in_grace(self) -> bool:
         return time.monotonic() - self._opened < GRACE_SECONDS
 
+    def _judgeable(self) -> SetView | None:
+        """The set, if judging keys mean something now."""
+        return self.session.current if judgeable(self.session.current) else None
+
+    def _focused(self) -> CandidateView | None:
+        pane = self.answers.focused_pane
+        return pane.view if pane is not None else None
+
+    def reveal(self) -> None:
+        """A judging key: everything there is shows."""
+        self.frozen = False
+        self.answers.reveal_all()
+
     def action_letter(self, letter: str) -> None:
         view, slot = self._judgeable(), LETTERS.index(letter)
         if view is None or slot >= len(view.candidates) or len(view.candidates) < 2:
             return
-        self.complete_display()
-        if len(view.candidates) == 2:
-            self.ballot.clear()
-        self.ballot.add(slot)
-        self.refresh_all()
+        self.reveal()
+        self.ballot = (Ballot() if len(view.candidates) == 2 else self.ballot).add(slot)
 
     def action_tie(self) -> None:
         view = self._judgeable()
         if view is not None and len(view.candidates) == 2:
-            self.complete_display()
-            self.ballot.call_equal()
-        elif view is None or not self.ballot.tie():
-            return
-        self.refresh_all()
+            self.reveal()
+            self.ballot = self.ballot.call_equal()
+        elif view is not None:
+            self.ballot = self.ballot.tie()
 
     def action_all_bad(self) -> None:
         if self._judgeable() is not None and not self._in_grace:
-            self.complete_display()
-            self.ballot.condemn()
-            self.refresh_all()
+            self.reveal()
+            self.ballot = self.ballot.condemn()
 
     def action_take_back(self) -> None:
         view = self._judgeable()
-        if view is None or not self.ballot.take_back():
-            return
-        if len(view.candidates) == 2:  # one key chose, or called both equal: one key takes that back
-            self.ballot.clear()
-        self.refresh_all()
+        if view is not None:  # of two answers one key chose, or called both equal: one key takes that back
+            self.ballot = Ballot() if len(view.candidates) == 2 else self.ballot.take_back()
 
     async def action_score(self, value: int) -> None:
-        candidate = self._focused()
+        candidate, judging = self._focused(), self.session.judging
         if self._judgeable() is None or candidate is None:
             return
-        self.complete_display()
+        self.reveal()
         if value == 0:
-            await self._try(lambda: self.session.clear_rating(candidate.uid, self.criterion))
-        elif await self._try(lambda: self.session.rate(candidate.uid, value, self.criterion)):
-            self.say(f"✓ {candidate.letter} scored {value} of 7, {self.criterion}")
-        self.refresh_all()
+            await self.attempt(lambda: judging.clear_rating(candidate.uid, self.criterion))
+        else:
+            done = f"✓ {candidate.letter} scored {value} of 7, {self.criterion}"
+            await self.attempt(lambda: judging.rate(candidate.uid, value, self.criterion), done)
 
     def action_criterion(self) -> None:
         self.criterion = CRITERIA[(CRITERIA.index(self.criterion) + 1) % len(CRITERIA)]
         self.say(f"scores are for: {self.criterion}")
-        self._show_todo()
 
     async def action_commit(self) -> None:
-        view = self.session.current
-        if view is None or self._in_grace:
-            return
-        self.complete_display()
-        if view.purpose == "compare":
-            if await (self.advance() if self.tap_view else self._try(self.session.leave_comparison)):
-                self.complete_display()
-            return
-        if view.committed or (view.purpose == "tap" and self.ballot.empty):
-            await self.advance()
-            return
-        scored = any(candidate.ratings for candidate in view.candidates)
-        if self.ballot.empty and not scored:
-            self.say("Nothing judged yet: type letters best first, or a score from 1 to 7; s skips.")
-            return
-        if not await self._commit(view):
-            return
-        said = f"✓ {self.ballot.in_words() or 'scores'} on disk{_revealed(view)}"
-        if self.tinting:
-            view.committed = True  # scores are on disk already
-            self.say(said)
-            self.tint_words()
-            self.refresh_all()
-            return
-        on = await self.advance()
-        self.say(said if on else f"{said} · {self.said}")
+        if self.session.current is not None and not self._in_grace:
+            self.reveal()
+            await self._committing.enter(self.session.current)
 
-    async def _commit(self, view: SetView) -> bool:
-        if self.ballot.all_bad:
-            for candidate in view.candidates:
-                if not await self._try(lambda uid=candidate.uid: self.session.rate(uid, 1, self.criterion)):  # type: ignore[misc]
-                    return False
-            return True
-        if self.ballot.empty:
-            return True
-        ranks = self.ballot.ranks(view)
-        if len(view.candidates) == 2 and len(ranks) == 1:
-            ranks |= {c.uid: 2 for c in view.candidates if c.uid not in ranks}
-        seconds = max(0.0, time.monotonic() - self._ended)
-        return await self._try(lambda: self.session.rank(ranks, self.ballot.keys(), seconds))
+    async def advance(self) -> bool:
+        """The next prompt, in the view that is on."""
+        return await self.attempt(self.session.taps.open_next if self.tap_view else self.session.sets.open_next)
 
     async def action_skip(self) -> None:
-        if self._judgeable() is None or self._in_grace:
-            return
-        if await self._try(self.session.skip) and await self.advance():
+        if self._judgeable() is not None and not self._in_grace and await self.attempt(self.session.judging.skip) and await self.advance():
             self.say("skipped")
 
     async def action_undo(self) -> None:
-        await self._try(self.session.undo)
-        self.refresh_all()
+        await self.attempt(self.session.judging.undo)
 
     async def action_redo(self) -> None:
-        await self._try(self.session.redo)
-        self.refresh_all()
+        await self.attempt(self.session.judging.redo)
+
+    # --- writing -----------------------------------------------------------------------------------------------------------
+
+    async def action_rewrite(self) -> None:
+        candidate, view = self._focused(), self._judgeable()
+        if candidate is None or view is None:
+            return
+        if candidate.ended is None:  # what is rewritten is a whole answer, as it was read
+            await self.session.sets.stop()
+            await self.session.sets.wait_ended()
+        self.reveal()
+        self._writing.rewrite(view, candidate)
+
+    def action_write(self) -> None:
+        if (view := self._judgeable()) is not None:
+            self._writing.ideal(view)
+
+    def action_flag(self) -> None:
+        candidate = self._focused()
+        if candidate is None or candidate.ended is None:
+            return
+
+        async def chosen(label: str | None) -> None:
+            if label is not None:
+                said = f"✓ {candidate.letter} flagged: {label}"
+                await self.attempt(lambda: self.session.judging.flag(candidate.uid, label), said)
+
+        self.app.push_screen(ChoiceScreen(f"answer {candidate.letter} is a case of", FLAGS), chosen)
+
+    def action_comment(self) -> None:
+        candidate, view = self._focused(), self.session.current
+        if candidate is not None and view is not None and candidate.ended is not None:
+            self._writing.comment(view, candidate)
+
+    def action_new_prompt(self) -> None:
+        self._writing.prompt()
+
+    def action_continue(self) -> None:
+        candidate, view = self._focused(), self.session.current
+        if candidate is not None and view is not None and candidate.ended:
+            self._writing.message(view, candidate)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """A paste outside an editor is a prompt."""
+        event.stop()
+        if event.text.strip():
+            self._writing.prompt(event.text)
+
+    # --- taps --------------------------------------------------------------------------------------------------------------
+
+    async def action_tap_view(self) -> None:
+        if self.session.current is None:
+            return
+        self.tap_view = not self.tap_view
+        if self.tap_view:
+            self._arena_pace, self.pace = self.pace, PACES.index(TAP_PACE)
+        else:
+            self.pace = self._arena_pace
+        if not await self.advance():
+            self.tap_view = not self.tap_view
+
+    async def action_tap(self, value: int) -> None:
+        await self._taps.press(value)
+
+    async def action_silence(self) -> None:
+        on = not self.session.taps.silence
+        said = "silence counts: in the tap view a word that you let pass is worth 0" if on else "silence says nothing again"
+        await self.attempt(lambda: self.session.taps.arm(on), said)
+
+    def action_calibrate(self) -> None:
+        self._taps.calibrate()
 
     # --- showing -----------------------------------------------------------------------------------------------------------
 
-    def action_focus_answer(self, step: int) -> None:
-        if self._panes:
-            self.look_at((self.focused_slot + step) % len(self._panes))
-
-    def on_candidate_pane_chosen(self, message: CandidatePane.Chosen) -> None:
+    @on(CandidatePane.Chosen)
+    def _pane_chosen(self, message: CandidatePane.Chosen) -> None:
         self.look_at(message.slot)
         if message.letter:
             self.action_letter(LETTERS[message.slot])
 
-    def on_tab_strip_chosen(self, message: TabStrip.Chosen) -> None:
+    @on(TabStrip.Chosen)
+    def _tab_chosen(self, message: TabStrip.Chosen) -> None:
         self.look_at(message.slot)
 
     def look_at(self, slot: int) -> None:
         """Focus an answer."""
-        if slot < len(self._panes):
+        if slot < len(self.answers.panes):
             self.focused_slot = slot
-            self._show_panes()
+
+    def action_focus_answer(self, step: int) -> None:
+        if self.answers.panes:
+            self.look_at((self.focused_slot + step) % len(self.answers.panes))
 
     def action_scroll(self, lines: int) -> None:
-        if self.focused_slot < len(self._panes):
-            self._panes[self.focused_slot].stream.scroll_relative(y=lines, animate=False)
+        if (pane := self.answers.focused_pane) is not None:
+            pane.reading.scroll_relative(y=lines, animate=False)
 
     def action_freeze(self) -> None:
-        if self._panes:
+        if self.answers.panes:
             self.frozen = not self.frozen
-            self._show_todo()
+
+    def action_markdown(self) -> None:
+        self.markdown = not self.markdown
+        self.say("finished answers are rendered as Markdown" if self.markdown else "answers show as they were written")
+
+    def action_fold(self) -> None:
+        self.folded = not self.folded
+        self.say("thoughts are folded" if self.folded else "thoughts are shown")
+
+    def action_details(self) -> None:
+        self.detailed = not self.detailed
+
+    async def action_copy(self) -> None:
+        await self._take_out.copy(self._focused())
+
+    async def action_copy_code(self) -> None:
+        await self._take_out.copy_code(self._focused())
+
+    async def action_export(self) -> None:
+        await self._take_out.export(self.session.current, self._focused())
 
     def action_pace(self, step: int) -> None:
         self.pace = min(len(PACES) - 1, max(0, self.pace + step))
         pace = PACES[self.pace]
         self.say("tokens show at once" if pace == INSTANT else f"reading pace: {pace:g} tokens a second")
 
+    def watch_pace(self) -> None:
+        self.answers.pace = PACES[self.pace]
+
     def action_tint(self) -> None:
-        view = self.session.current
-        if view is None:
-            return
-        self.tinting = after(self.tinting)
-        self.plain_words()  # until the next opinion is there: the legend names whose it is
-        if self.tinting is not None and view.revealed:
-            self.complete_display()
-            self.tint_words()
-        elif self.tinting is not None:
-            self.say(f"Words are tinted by {OPINIONS[self.tinting]} once you commit: enter then stays here, and a second enter goes on.")
-        self._show_todo()
+        self.tinting.turn()
+
+    @on(Answers.Completed)
+    def _all_shown(self) -> None:
+        self.tinting.ask()
 
     async def action_compare(self) -> None:
         if self.session.current is not None:
-            await self._try(self.session.compare_with_base)
+            await self.attempt(self.session.sets.compare_with_base)
 
     async def action_peel(self) -> None:
         if not self.ballot.empty:
-            self.ballot.clear()
+            self.ballot = Ballot()
         elif self.frozen:
             self.frozen = False
         else:
-            await self._try(self.session.stop)
-        self.refresh_all()
-
-    # --- the machine ---------------------------------------------------------------------------------------------------------
-
-    async def action_pause(self) -> None:
-        paused = not self.session.status.paused
-        if await self._try(lambda: self.session.set_paused(paused)):
-            self.say("learning is paused: p resumes it" if paused else "learning goes on")
-        self.refresh_all()
-
-    async def action_train(self) -> None:
-        if await self._try(self.session.train_now):
-            self.say("training now")
-
-    async def action_bias(self) -> None:
-        on = not self.session.status.bias
-        if await self._try(lambda: self.session.set_bias(on)):
-            self.say(f"steering by Ĥ is {'on' if on else 'off'}")
-        self.refresh_all()
-
-    def action_versions(self) -> None:
-        from tamer_tui.screens.versions import VersionsScreen
-
-        async def chosen(version: str | None) -> None:
-            if version is not None and await self._try(lambda: self.session.rollback(version)):
-                self.say(f"rolled back to {version}: learning is held, p resumes it")
-            self.refresh_all()
-
-        self.app.push_screen(VersionsScreen(self.session.versions(), self.session.status.acting[0]), chosen)
-
-    async def action_mode(self, name: str) -> None:
-        """Modes by number, for those who do not know their letters."""
-        if name == "versions":
-            self.action_versions()
-        elif self.tap_view != (name == "tap"):
-            await self.action_tap_view()
-
-    async def action_restart(self) -> None:
-        if self.session.engine_state is EngineState.DEAD:
-            self.say("restarting the engine")
-            await self._try(self.session.restart_engine)
-            self.refresh_all()
-
-    def action_help(self) -> None:
-        from tamer_tui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen())
-
-
-def _revealed(view: SetView) -> str:
-    base = next((c.letter for c in view.candidates if c.policy == "base"), None)
-    return f" · {base} was the base" if base else ""
+            await self.attempt(self.session.sets.stop)

@@ -8,7 +8,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from tamer_tui.keys import ARENA, LETTERS, key_name
 
-_ALIKE = {f"rank.{c}" for c in LETTERS} | {f"score.{n}" for n in range(1, 8)} | {"screen.palette", "screen.arena", "screen.tap", "screen.versions"}
+_ALIKE = {f"rank.{c}" for c in LETTERS} | {f"score.{n}" for n in range(1, 8)} | {"screen.palette", "screen.leader", "machine.versions"}
 
 
 class ArenaCommands(Provider):

@@ -1,81 +1,137 @@
-"""Every version with its reason; enter rolls back to one."""
+"""Every version with its reason, as a tree; enter rolls back to one."""
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 from rich.text import Text
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
+from textual.reactive import var
+from textual.screen import Screen
 from textual.widgets import DataTable, Static
 
-from storage.records import BASE_VERSION
+from storage.queries import Record
+from storage.records import BASE_VERSION, Run
 from storage.rows import MarkedVersion
+from tamer_tui.lineage import drawn
+from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
+from tamer_tui.widgets.details import DOING
+from tamer_tui.widgets.foot import Foot
 
-HINT = "enter rolls back to a version · esc leaves"
+HINT = "enter rolls back to a version"
+COLUMNS = ("", "version", "from", "stage", "verdict", "KL", "won", "when", "reason")
 
 
-class VersionsScreen(ModalScreen[str | None]):
-    """Dismisses with the id of the version to roll back to, or None."""
+class VersionsScreen(Screen[None]):
+    """Keeps its place; what is new is there when it is looked at again."""
 
     CSS_PATH = "versions.tcss"
     BINDINGS = [
-        Binding("escape,V,q", "leave", "leave"),
+        Binding("escape,q", "app.mode('arena')", "Arena"),
         Binding("y", "confirm", "confirm"),
     ]
 
-    def __init__(self, versions: list[MarkedVersion], acting: str) -> None:
+    chosen: var[str | None] = var(None)
+
+    def __init__(self, session: Session) -> None:
         super().__init__()
-        self._versions, self._acting = versions, acting
-        self._chosen: str | None = None
+        self.session = session
+        self._versions: list[MarkedVersion] = []
+        self._runs: dict[str, Run] = {}
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
             yield DataTable(id="table", cursor_type="row", zebra_stripes=True)
             yield Static(Content(HINT), id="hint")
+        yield Foot((("enter", "roll back"), ("up down", "look")))
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = "versions"
+        self.query_one(DataTable).add_columns(*COLUMNS)
+        self.session.observe(self._changed)
+        self._read()
+
+    def on_screen_resume(self) -> None:
+        self._read()
+
+    def _changed(self, change: Change) -> None:
+        if self.is_current and change in (Change.VERSION, Change.COMMITTED):
+            self._read()
+
+    def say(self, line: str) -> None:
+        """One line, at the bottom."""
+        self.query_one(Foot).say(line)
+
+    def _read(self) -> None:
+        """What there is now; the cursor stays on its row."""
         table = self.query_one(DataTable)
-        table.add_columns("", "version", "from", "stage", "verdict", "KL", "won", "when", "reason")
-        for version in self._versions:
-            table.add_row(*_row(version, self._acting), key=version.id)
-        table.add_row(Text("▸" if self._acting == BASE_VERSION else ""), Text(BASE_VERSION), *(Text("") for _ in range(6)),
-                      Text("the model as it was loaded"), key=BASE_VERSION)  # fmt: skip
+        at = table.cursor_row if table.row_count else 0
+        self._versions = self.session.machine.versions()
+        self._read_runs()
+        acting = self.session.status.acting[0]
+        table.clear()
+        for branch, version in drawn(self._versions):
+            table.add_row(*(Text(one_line(cell)) for cell in _row(branch, version, acting)), key=version.id if version else BASE_VERSION)
+        table.move_cursor(row=at)
         table.focus()
 
+    @work(exclusive=True)
+    async def _read_runs(self) -> None:
+        """What each learned from: long lists, read beside the loop."""
+        if (path := self.session.database) is not None:
+            self._runs = {run.uid: run for run in await asyncio.to_thread(_runs, path)}
+
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        """The reason in full: on a narrow screen its column is cut off."""
-        self._chosen = None
+        """The reason in full, on a narrow screen its column is cut off; and what it learned from."""
+        self.chosen = None
         version = next((v for v in self._versions if v.id == event.row_key.value), None)
-        self._say(f"{version.id}: {one_line(version.reason)}\n{HINT}" if version is not None else HINT)
+        self._tell(f"{version.id}: {one_line(version.reason)}\n{self._learned_from(version)}" if version is not None else HINT)
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         chosen = str(event.row_key.value)
         version = next((v for v in self._versions if v.id == chosen), None)
         if version is not None and not version.published:
-            self._say(f"{chosen} was refused and not kept")
+            self._tell(f"{chosen} was refused and not kept")
             return
-        self._chosen = chosen
-        self._say(f"roll back to {chosen}? y does it, and learning is held until you resume it with p · esc leaves")
+        self.chosen = chosen
+        self._tell(f"roll back to {chosen}? y does it, and learning is held until you resume it with p · esc leaves")
 
-    def action_confirm(self) -> None:
-        if self._chosen is not None:
-            self.dismiss(self._chosen)
+    async def action_confirm(self) -> None:
+        if (version := self.chosen) is None:
+            return
+        said = f"rolled back to {version}: learning is held, p resumes it"
+        app = self.app
+        self.chosen = None
+        await app.run_action("app.mode('arena')")
+        await app.attempt(lambda: self.session.machine.rollback(version), said)  # type: ignore[attr-defined]
 
-    def action_leave(self) -> None:
-        self.dismiss(None)
+    def _learned_from(self, version: MarkedVersion) -> str:
+        runs = [self._runs[uid] for uid in version.runs if uid in self._runs]
+        judgements = {seq for run in runs for seq in run.seqs}
+        steps = ", ".join(f"{DOING.get(run.stage, run.stage)} ({run.steps} steps)" for run in runs)
+        stale = " · stale: some of it was undone since" if version.stale else ""
+        return f"learned from {len(judgements)} judgements{': ' + steps if steps else ''}{stale}"
 
-    def _say(self, line: str) -> None:
+    def _tell(self, line: str) -> None:
         self.query_one("#hint", Static).update(Content(line))
 
 
-def _row(version: MarkedVersion, acting: str) -> list[Text]:
+def _runs(path: Path) -> list[Run]:
+    with Record(path) as record:
+        return record.runs()
+
+
+def _row(branch: str, version: MarkedVersion | None, acting: str) -> tuple[str, ...]:
+    if version is None:
+        return ("▸" if acting == BASE_VERSION else "", BASE_VERSION, "", "", "", "", "", "", "the model as it was loaded")
     verdict = ("published" if version.published else "refused") + (" · stale" if version.stale else "")
     kl = f"{version.kl:.1f}" if version.kl is not None else ""
     won = f"{version.win_rate:.0%}" if version.win_rate is not None else ""
-    mark = "▸" if version.id == acting else ""
     when = version.utc[5:16].replace("T", " ")
-    return [Text(one_line(cell)) for cell in (mark, version.id, version.parent, version.stage, verdict, kl, won, when, version.reason)]
+    return ("▸" if version.id == acting else "", branch + version.id, version.parent, version.stage, verdict, kl, won, when, version.reason)

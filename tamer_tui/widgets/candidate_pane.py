@@ -11,8 +11,10 @@ from textual.containers import Vertical
 from textual.events import Click
 from textual.message import Message
 
+from tamer_tui.markdown import has_markdown, has_thoughts
 from tamer_tui.text import plain
 from tamer_tui.views import CandidateView
+from tamer_tui.widgets.finished_view import FinishedView
 from tamer_tui.widgets.stream_view import StreamView
 
 INSTANT = float("inf")
@@ -40,18 +42,23 @@ class CandidatePane(Vertical):
         self.view = view
         self._shown = 0  # tokens
         self._due = 0.0  # tokens that the pace allows by now
-        self._stream = StreamView()
+        self._stream, self._finished = StreamView(), FinishedView()
+        self._finished.display = False
         self._state = ("", "")
+        self.markdown = True  # once it is complete
+        self.folded = True  # thoughts are one line, once it is complete
 
     def compose(self) -> ComposeResult:
         self._stream.marked = self.view.paced
         yield self._stream
+        yield self._finished
 
     def open(self, view: CandidateView) -> None:
         """Another answer takes the place."""
         self.view, self._shown, self._due = view, 0, 0.0
         self._stream.clear()
         self._stream.marked = view.paced
+        self.choose_reading()
 
     def on_click(self, event: Click) -> None:
         on_title = event.screen_y == self.region.y and event.screen_x <= self.region.x + 3 + cell_len(self._state[0])
@@ -80,6 +87,20 @@ class CandidatePane(Vertical):
     def stream(self) -> StreamView:
         return self._stream
 
+    @property
+    def reading(self) -> StreamView | FinishedView:
+        """What is on the screen of the two."""
+        return self._finished if self._finished.display else self._stream
+
+    def choose_reading(self) -> None:
+        """Markdown and folded thoughts when all of it is there, but for one whose single words are marked or tinted."""
+        text = self._stream.text
+        rich, folded = self.markdown and has_markdown(text), self.folded and has_thoughts(text)
+        finished = self.complete and (rich or folded) and not self._stream.tinted and not self._stream.marked
+        if finished:
+            self._finished.show(text, rich, folded)
+        self._finished.display, self._stream.display = finished, not finished
+
     def reveal(self, tokens: float) -> None:
         """Show this many tokens more (infinity: all that there are). The first shows as soon as it is there."""
         pieces = self.view.pieces
@@ -93,6 +114,8 @@ class CandidatePane(Vertical):
             text = "".join(pieces[self._shown : target])
             self._stream.write(text if self._stream.text else text.lstrip())
             self._shown, self._due = target, max(self._due, target)
+        if self.complete and self.reading is self._stream:
+            self.choose_reading()
 
     def show_state(self, rank: str, policy: str, focused: bool, frozen: bool) -> None:
         """Frame, letter, place in the ranking, who wrote it (once that may be known), and scores."""

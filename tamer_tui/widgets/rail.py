@@ -1,27 +1,21 @@
-"""How learning stands, at the side of the answers (or in two lines below them on a narrow screen)."""
+"""How learning stands, in plain words, at the side of the answers (or in two lines below them on a narrow screen)."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
+import time
 
-from rich.cells import cell_len
 from textual.content import Content
+from textual.reactive import var
 from textual.widgets import Static
 
-from storage.blind import BlindCount
-from tamer_tui.session import Session
-from tamer_tui.text import one_line, wrap
-from tamer_tui.views import EngineState, StageView
-from tamer_tui.widgets.charts import interval, progress, sparkline
+from storage.records import BASE_VERSION
+from tamer_tui.session import Session, StageView
+from tamer_tui.text import one_line
+from tamer_tui.widgets.details import DOING, bar, count, detailed_lines, duration, engine_in_words, hanging, label, number, paragraphs, replay
 
-STAGES = {"sft": "imitate", "distill": "distil", "reward": "reward model", "ppo": "PPO", "gate": "gate"}
-CURVES = {"sft": "loss", "distill": "loss", "reward": "accuracy", "ppo": "reward"}
-"""Which figure of a stage is drawn over time."""
-CURVE_CELLS = 12
-ROOM = 36
-"""Cells in a line of the column."""
-Curves = dict[str, deque[float]]
+UNITS = {"gate": "prompts"}
+REPAINT_SECONDS = 0.2
+"""Between two paintings while figures arrive."""
 
 
 class Rail(Static):
@@ -29,165 +23,146 @@ class Rail(Static):
 
     DEFAULT_CSS = """
     Rail { width: 42; height: 1fr; padding: 0 2; border: round $foreground 30%; border-title-color: $foreground 70%; }
+    Rail.narrow { width: 1fr; height: 2; border: none; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
-    def __init__(self, id: str | None = None) -> None:
+    narrow: var[bool] = var(False, toggle_class="narrow", init=False)
+    detailed: var[bool] = var(False, init=False)  # figures and names of the papers
+    revision: var[int] = var(0, init=False)  # of what the session says
+
+    def __init__(self, session: Session, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.curves: Curves = {}
-        self._drawn: dict[str, tuple[int, int]] = {}
+        self._session = session
+        self._painted = 0.0  # monotonic seconds
 
     def on_mount(self) -> None:
         self.border_title = "learning"
+        self.set_interval(1.0, self.repaint)  # some figures are times
 
-    def show(self, session: Session, narrow: bool) -> None:
+    def watch_narrow(self) -> None:
+        self.repaint()
+
+    def watch_detailed(self) -> None:
+        self.repaint()
+
+    def watch_revision(self) -> None:
+        self.repaint()
+
+    def follow(self) -> None:
+        """Figures have come; they may come faster than anybody reads."""
+        if time.monotonic() - self._painted >= REPAINT_SECONDS:
+            self.repaint()
+
+    def repaint(self) -> None:
         """As it stands now."""
-        self._follow(session)
-        lines = narrow_lines(session) if narrow else wide_lines(session, self.curves)
+        self._painted = time.monotonic()
+        lines = narrow_lines(self._session) if self.narrow else detailed_lines(self._session) if self.detailed else wide_lines(self._session)
         self.update(Content("\n").join(lines), layout=False)
 
-    def _follow(self, session: Session) -> None:
-        """A point for each new step of each stage."""
-        for stage, view in session.status.learning.items():
-            value = getattr(view, CURVES.get(stage, ""), None)
-            if value is not None and self._drawn.get(stage) != (view.step, view.of):
-                self._drawn[stage] = (view.step, view.of)
-                self.curves.setdefault(stage, deque(maxlen=2 * CURVE_CELLS)).append(value)
 
-
-def wide_lines(session: Session, curves: Curves) -> list[Content]:
-    """A paragraph each for the policy, the stages, the count and the machine."""
-    parts = [_policy(session), _learning(session, curves), _won(session), _machine(session)]
-    return [line for part in parts for line in [*part, Content("")]][:-1]
+def wide_lines(session: Session) -> list[Content]:
+    """A paragraph each: what was learned and who answers, the next version, the count, and the machine."""
+    return paragraphs([_taught(session), _next_version(session), _wins(session), _machine(session)])
 
 
 def narrow_lines(session: Session) -> list[Content]:
-    """What fits two rows: the sentence; the busiest stage and the count."""
+    """What fits two rows."""
     status = session.status
-    active = next((view for view in status.learning.values() if view.active), None)
-    doing = f"{STAGES.get(active.stage, active.stage)} {_steps(active)}" if active else _engine(session)
-    doing = _replay(status.replay) if status.replay else doing
-    count = f"won {session.blind.in_words()}" if session.blind.n else "nothing counted yet"
-    return [Content(one_line(status.sentence)), _label(f"{doing} · {status.nats:g} nats · {count}")]
+    active = _active(session)
+    doing = replay(status.replay) if status.replay else f"next version: {_doing(active)}" if active else _waiting(session) or engine_in_words(session)
+    won = f"you preferred yours {session.blind.in_words()}" if session.blind.n else ""
+    upper = [_follows(session), f"answering: {answering(session)}", status.refused and _refused(session)]
+    lower = [doing, won, _moved(session)]
+    return [Content(one_line(" · ".join(part for part in upper if part))), label(one_line(" · ".join(part for part in lower if part)))]
 
 
-# --- the paragraphs ----------------------------------------------------------------------------------------------------
+# --- in plain words ------------------------------------------------------------------------------------------------------
 
 
-def _policy(session: Session) -> list[Content]:
-    """What the judgements did, and who answers now."""
+def _follows(session: Session) -> str:
+    learned = session.status.learned
+    if learned is None or not session.status.known:
+        return "nothing learned yet"
+    counts = {"ranking": learned.rankings, "score": learned.ratings, "rewritten answer": learned.corrections, "tap": learned.taps}
+    named = [f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n]
+    return "answers follow your " + " and ".join(", ".join(named).rsplit(", ", 1))
+
+
+def answering(session: Session) -> str:
+    """Who answers now, for an operator."""
     status = session.status
-    lines = [line for part in status.sentence.split(" · ") for line in _hanging(one_line(part))]
-    spent = f"{number(status.spent, 1)} of {status.nats:g} nats" if status.spent is not None else f"{status.nats:g} nats"
-    lines.append(_label(f"{spent} · β {number(status.acting[1], 2)}" + ("" if status.bias else " · steering off")))
-    if status.acting[2]:
-        lines.append(_label(f"Ĥ {status.acting[2]}" + (f" · {session.taps_dropped} taps about nothing" if session.taps_dropped else "")))
-    if (since := status.seconds_since_change) is not None:
-        lines.append(_label(f"policy changed {duration(since)} ago"))
+    who = f"your version {status.acting[0]}" if status.adapted else "the untouched model"
+    if status.bias and status.known:
+        return f"{who}, steered by what you said since" if status.adapted else f"{who}, steered by what you said"
+    return who
+
+
+def _moved(session: Session) -> str:
+    status = session.status
+    return f"moved {number(status.spent, 1)} of the {status.nats:g} units you allow" if status.spent is not None else ""
+
+
+def _refused(session: Session) -> str:
+    version, _, reason = session.status.refused.partition(" refused: ")
+    return f"{version} was not taken: {reason}"
+
+
+def _doing(view: StageView) -> str:
+    steps = f" ({view.step} of {view.of} {UNITS[view.stage]})" if view.stage in UNITS and view.of > 1 else ""
+    return DOING.get(view.stage, one_line(view.stage)) + steps
+
+
+def _active(session: Session) -> StageView | None:
+    return next((view for view in session.status.learning.values() if view.active), None)
+
+
+def _waiting(session: Session) -> str:
+    status = session.status
+    if status.held:
+        return "learning is held: p resumes it"
+    return "learning is paused: p resumes it" if status.paused else ""
+
+
+# --- the paragraphs ------------------------------------------------------------------------------------------------------
+
+
+def _taught(session: Session) -> list[Content]:
+    follows = _follows(session)
+    lines = [*hanging(follows[0].upper() + follows[1:]), *hanging(one_line(f"Answering now: {answering(session)}"))]
+    if moved := _moved(session):
+        lines += [label(line.plain) for line in hanging(f"It has {moved}. More is bolder, less is safer: N")]
+    if not session.status.bias:
+        lines.append(label("Steering is off: B"))
+    if session.taps.dropped:
+        lines.append(label(f"{session.taps.dropped} taps were about nothing"))
     return lines
 
 
-def _learning(session: Session, curves: Curves) -> list[Content]:
-    """Every stage that has worked; the one at work in bold, with a bar."""
-    status = session.status
-    shown = [stage for stage in STAGES if stage in status.learning]
-    lines = [Content.styled(_replay(status.replay), "bold"), _bar(status.replay)] if status.replay else []
-    lines += [line for stage in shown for line in _stage(STAGES[stage], status.learning[stage], curves.get(stage))]
-    if status.paused and not status.held:  # the sentence says what is held
-        lines.append(Content("learning is paused: p resumes it"))
-    return lines or [_label("the adapter has not learned yet")]
-
-
-def _stage(name: str, view: StageView, curve: deque[float] | None) -> list[Content]:
-    steps = _steps(view)
-    left = f" · {duration(view.seconds_left)} left" if view.active and view.seconds_left else ""
-    lines = [Content.styled(f"{'▸' if view.active else '·'} {name} {steps}{left}", "bold" if view.active else "")]
-    if view.active and view.of:
-        lines.append(_bar(view))
-    figures = {"loss": (view.loss, 3), "pairs": (view.accuracy, 2), "reward": (view.reward, 2), "KL": (view.kl, 1)}
-    shown = "  ".join(f"{label} {number(value, digits)}" for label, (value, digits) in figures.items() if value is not None)
-    if shown:
-        drawn = sparkline(curve, (ROOM - 3 - cell_len(shown))) if curve and len(curve) > 2 else ""
-        lines.append(_label(f"  {shown} {drawn}".rstrip()))
-    if view.note:
-        lines += [_label(f"  {line.rstrip()}") for line in wrap(one_line(view.note), ROOM - 2)[:2]]
+def _next_version(session: Session) -> list[Content]:
+    status, active = session.status, _active(session)
+    lines = [Content.styled(replay(status.replay), "bold"), bar(status.replay)] if status.replay else []
+    if active is not None:
+        lines += [Content.styled(line.plain, "bold") for line in hanging(f"Next version: {_doing(active)}")]
+        lines += [bar(active)] if active.of > 1 else []
+        lines += [label(f"  {duration(active.seconds_left)} left")] if active.seconds_left else []
+    if waiting := _waiting(session):
+        lines.append(Content(waiting[0].upper() + waiting[1:]))
+    if status.refused:
+        lines += [label(line.plain) for line in hanging(one_line(_refused(session)))]
+    if status.acting[0] == BASE_VERSION and not lines:
+        lines = [label("No version of your own yet")]
     return lines
 
 
-def _replay(view: StageView) -> str:
-    left = f" · {duration(view.seconds_left)} left" if view.seconds_left else ""
-    return f"learning from the log {view.step:,} of {view.of:,}{left}"
-
-
-def _bar(view: StageView) -> Content:
-    return Content.styled(f"  {progress(view.step / max(1, view.of), ROOM - 2)}", "$accent")
-
-
-def _won(session: Session) -> list[Content]:
-    """The operator's own measure."""
-    counts = [("last 30", session.blind), ("all", session.blind_all)]
-    if session.blind_adapter.n:
-        counts.append(("adapter alone", session.blind_adapter))
-    lines = [Content("won against the base, blind")]
+def _wins(session: Session) -> list[Content]:
+    lines = [Content("How often you preferred yours, blind")]
     if not session.blind_all.n:
-        return [*lines, _label("  nothing counted yet")]
-    for name, count in counts:
-        lines += _count(name, count)
-    return lines
-
-
-def _count(name: str, count: BlindCount) -> list[Content]:
-    lines = [Content(f"  {name}: {count.in_words()}")]
-    if (rate := count.rate) is not None:
-        lines.append(_label(f"  {interval(count.low, rate, count.high, ROOM - 2)}"))
+        return [*lines, label("  nothing counted yet")]
+    for name, counted in (("last 30", session.blind), ("all", session.blind_all)):
+        lines += count(name, counted)
     return lines
 
 
 def _machine(session: Session) -> list[Content]:
     judged = session.judged
-    return [_label(f"{judged} judgement{'s' if judged != 1 else ''} on disk"), _label(_engine(session))]
-
-
-# --- small things ------------------------------------------------------------------------------------------------------
-
-
-def _steps(view: StageView) -> str:
-    return f"{view.step}/{view.of}" if view.of else ""
-
-
-def _engine(session: Session) -> str:
-    if session.engine_state is EngineState.READY and session.ready is not None:
-        ready = session.ready
-        size = f"{ready.parameters / 1e6:.1f}M" if ready.parameters < 1e9 else f"{ready.parameters / 1e9:.1f}B"
-        paused = " · held" if session.status.held else " · paused" if session.status.paused else ""
-        return f"{size} parameters on {ready.device}, {ready.quantize}{paused}"
-    return {"starting": "engine starting", "loading": "loading the model", "dead": "engine stopped: R restarts it"}.get(
-        session.engine_state.value, ""
-    )
-
-
-def _hanging(line: str) -> list[Content]:
-    """Wrapped, with what follows the first line set in."""
-    first, *rest = wrap(line, ROOM)
-    if not rest:
-        return [Content(first)]
-    return [Content(first), *(Content(f"  {part.rstrip()}") for part in wrap(line[len(first) :], ROOM - 2))]
-
-
-def number(value: float, digits: int) -> str:
-    """× for what is no number; powers of ten for what would not fit."""
-    if not math.isfinite(value):
-        return "×"
-    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.0e}"
-
-
-def duration(seconds: float) -> str:
-    """'4 s', '3 min', '2 h'."""
-    if not math.isfinite(seconds):
-        return "×"
-    if seconds < 90:
-        return f"{max(0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
-
-
-def _label(text: str) -> Content:
-    return Content.styled(text, "$foreground 60%")
+    return [label(f"{judged} judgement{'s' if judged != 1 else ''} on disk"), label(engine_in_words(session)), label("D shows figures and names")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -84,6 +85,11 @@ class StreamView(ScrollView):
         if list(marks) != self._marks:
             self._marks = list(marks)
             self.refresh()
+
+    def show_character(self, at: int) -> None:
+        """Scroll to the line that has so many characters before it, or the one that they end in."""
+        line = bisect_right(starts_of(self._lines, self.text), at) - 1
+        self.scroll_to(y=max(0, line - 2), animate=False)
 
     def untint(self) -> None:
         """Plain words again."""

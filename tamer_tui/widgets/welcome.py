@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 from textual.content import Content
+from textual.reactive import var
 from textual.widgets import Static
 
 from tamer_tui.session import Session
 from tamer_tui.text import one_line
 from tamer_tui.views import EngineState
 from tamer_tui.widgets.charts import progress
-from tamer_tui.widgets.rail import duration
+from tamer_tui.widgets.details import duration
 
 BAR_CELLS = 40
 HOW_IT_GOES = (
@@ -26,12 +27,18 @@ class Welcome(Static):
 
     DEFAULT_CSS = "Welcome { width: 1fr; height: 1fr; content-align: center middle; text-align: center; padding: 0 2; }"
 
-    def __init__(self) -> None:
+    revision: var[int] = var(0, init=False)  # of what the session says
+
+    def __init__(self, session: Session) -> None:
         super().__init__()
+        self._session = session
         self._steps: list[str] = []
 
-    def show(self, session: Session) -> None:
+    def watch_revision(self) -> None:
         """How far the loading is."""
+        session = self._session
+        if session.current is not None:
+            return
         dead = session.engine_state is EngineState.DEAD
         lines = [Content.styled("t a m e r", "bold $accent"), Content("teach a language model by hand, and see it learn"), Content("")]
         lines += _stopped(session) if dead else self._loading(session)

@@ -16,15 +16,14 @@ import pytest
 from storage.queries import Record
 from storage.records import Arm, Prompt, Sampling
 from tamer_tui.engine_client import LOCAL_ENGINE, EngineClient
-from tamer_tui.session import EngineState, SessionError, SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import EngineState, Session, SessionError, SessionSettings
 
 PROMPTS = tuple(
     Prompt.of(f"Once upon a time, there was a {adjective} {noun}") for adjective in ("little", "big", "old") for noun in ("dog", "cat", "girl", "boy")
 )
 
 
-def session_over(model: Path, path: Path, **settings: object) -> tuple[TapSession, list[EngineClient]]:
+def session_over(model: Path, path: Path, **settings: object) -> tuple[Session, list[EngineClient]]:
     engines: list[EngineClient] = []
 
     def engine() -> EngineClient:
@@ -32,18 +31,18 @@ def session_over(model: Path, path: Path, **settings: object) -> tuple[TapSessio
         return engines[-1]
 
     defaults = {"sampling": Sampling(1.0, 24), "quantize": "nf4", "metered": True, "autostart": False, "k": 3, "stages": ("sft", "distill", "reward")}
-    return TapSession(SessionSettings(str(model), PROMPTS, **(defaults | settings)), engine, path), engines  # type: ignore[arg-type]
+    return Session(SessionSettings(str(model), PROMPTS, **(defaults | settings)), engine, path), engines  # type: ignore[arg-type]
 
 
-async def rank_by_length(session: TapSession, rounds: int) -> None:
+async def rank_by_length(session: Session, rounds: int) -> None:
     for _ in range(rounds):
-        await session.next_set()
-        view = await session.wait_set_ended()
+        await session.sets.open_next()
+        view = await session.sets.wait_ended()
         order = sorted(view.candidates, key=lambda c: len(c.text))
-        await session.rank({c.uid: i + 1 for i, c in enumerate(order)})
+        await session.judging.rank({c.uid: i + 1 for i, c in enumerate(order)})
 
 
-async def until(session: TapSession, condition: Callable[[], bool]) -> None:
+async def until(session: Session, condition: Callable[[], bool]) -> None:
     changed = asyncio.Event()
     session.observe(lambda change: changed.set())
     while not condition():
@@ -60,14 +59,14 @@ async def test_rankings_train_a_version_that_peft_loads_and_the_next_sitting_res
     await rank_by_length(session, 4)
     await until(session, lambda: session.status.known == 4)
     assert session.status.acting[1] > 0, "the next answer is steered already"
-    await session.grant(steps=80)
-    await session.grant(flush=True)
-    version = next(v for v in session.versions() if v.published)
+    await session.evaluation.grant(steps=80)
+    await session.evaluation.grant(flush=True)
+    version = next(v for v in session.machine.versions() if v.published)
     assert session.status.acting[0] == version.id and version.acting
     runs = {run.stage: run for run in session.record.runs()}
     assert runs["distill"].seqs == tuple(logged.seq for logged in session.record.live())
     prompts = [PROMPTS[0]] * 2
-    before = [view.text for view in await session.draw(prompts, ["acting"] * 2, [1, 2])]
+    before = [view.text for view in await session.evaluation.draw(prompts, ["acting"] * 2, [1, 2])]
     await session.close()
 
     _assert_peft_loads(stories260k, path.with_name("a.db.versions") / version.sha256)
@@ -78,9 +77,9 @@ async def test_rankings_train_a_version_that_peft_loads_and_the_next_sitting_res
     await until(session, lambda: session.status.known == 4)
     assert session.status.acting[0] == version.id
     with pytest.raises(SessionError, match="no published version"):
-        await session.rollback("v99")
-    await session.rollback("base")
-    drawn = await session.draw(prompts, ["acting"] * 2, [1, 2])
+        await session.machine.rollback("v99")
+    await session.machine.rollback("base")
+    drawn = await session.evaluation.draw(prompts, ["acting"] * 2, [1, 2])
     assert {view.started.version for view in drawn if view.started} == {"base"}
     assert [view.text for view in drawn] != before
     await session.close()
@@ -110,13 +109,13 @@ async def test_kill_9_of_the_engine_loses_nothing_and_a_restart_knows_everything
     await session.start()
     await session.wait_ready()
     await rank_by_length(session, 1)
-    await session.next_set()
-    view = await session.wait_set_ended()
+    await session.sets.open_next()
+    view = await session.sets.wait_ended()
     engines[0]._process.kill()  # type: ignore[union-attr]
     await until(session, lambda: session.engine_state is EngineState.DEAD)
     assert "signal 9" in session.notice
-    await session.rank({view.candidates[0].uid: 1})
-    await session.restart_engine()
+    await session.judging.rank({view.candidates[0].uid: 1})
+    await session.engine.restart()
     await session.wait_ready()
     await until(session, lambda: session.status.known == 2)
     await session.close()
@@ -169,21 +168,21 @@ async def test_a_tap_bends_the_sentence_and_a_restart_gives_the_same_reward_to_e
     session, _ = session_over(stories260k, path, sampling=Sampling(1.0, 40))
     await session.start()
     await session.wait_ready()
-    await session.arm(True)  # silence counts too
+    await session.taps.arm(True)  # silence counts too
     for value in (1.0, -1.0, 1.0):
-        await session.next_answer()
-        await session.wait_set_ended()
-        answer = session.tapping
+        await session.taps.open_next()
+        await session.sets.wait_ended()
+        answer = session.taps.answer
         assert answer is not None
         for n in range(1, 13):
-            session.show(n, n / 6, wall=n / 6)
+            session.taps.show(n, n / 6, wall=n / 6)
         kept, unseen = answer.token_ids[:12], answer.token_ids[12:]
-        await session.tap(value, "+", 2.3, wall=2.3)
-        await session.wait_set_ended()
+        await session.taps.tap(value, "+", 2.3, wall=2.3)
+        await session.sets.wait_ended()
         assert answer.token_ids[:12] == kept and answer.token_ids[12:] != unseen and [s.start for s in answer.spans] == [0, 12]
         assert answer.spans[1].h_epoch == answer.spans[0].h_epoch + 1 and answer.spans[1].beta > 0
-        session.show(20, 4.5, wall=4.5)
-    await session.finish()
+        session.taps.show(20, 4.5, wall=4.5)
+    await session.taps.finish()
     assert sum(isinstance(taught.logged.judgement, Arm) for taught in session.record.lessons()) == 3
     for fresh in (False, True):
         if fresh:
@@ -191,10 +190,10 @@ async def test_a_tap_bends_the_sentence_and_a_restart_gives_the_same_reward_to_e
             session, _ = session_over(stories260k, path, sampling=Sampling(1.0, 40))
             await session.start()
             await session.wait_ready()
-        session.current = session._from_record(session.record.lessons()[0].sample_set.uid)
+        session.current = session.sets.from_record(session.record.lessons()[0].sample_set.uid)
         session.current.committed = True
         session.appraisals = {}
-        session.appraise()
+        session.judging.appraise()
         await until(session, lambda opened=session: bool(opened.appraisals))
         rewards.append({uid: appraisal.rewards for uid, appraisal in session.appraisals.items()})
     await session.close()

@@ -13,8 +13,7 @@ import torch
 from learners.protocol import STAGES
 from storage.records import Prompt, Sampling
 from tamer_tui.engine_client import LOCAL_ENGINE, EngineClient
-from tamer_tui.session import SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionSettings
 
 DEVICE = os.environ.get("TAMER_TEST_DEVICE", "cuda")
 pytestmark = pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="there is no CUDA device here")
@@ -23,15 +22,15 @@ THINGS = ("a dog", "a cat", "the sun", "rain", "a tree", "a boat", "snow", "brea
 PROMPTS = tuple(Prompt.of(f"What is {thing}?") for thing in THINGS)
 
 
-def session_over(path: Path, quantize: str) -> TapSession:
+def session_over(path: Path, quantize: str) -> Session:
     settings = SessionSettings(
         "pocket", PROMPTS, sampling=Sampling(1.0, 24), quantize=quantize, device=DEVICE, metered=True, autostart=False, k=4,
         stages=STAGES,
     )  # fmt: skip
-    return TapSession(settings, lambda: EngineClient(LOCAL_ENGINE, path.with_suffix(".log")), path)
+    return Session(settings, lambda: EngineClient(LOCAL_ENGINE, path.with_suffix(".log")), path)
 
 
-async def until(session: TapSession, condition: Callable[[], bool]) -> None:
+async def until(session: Session, condition: Callable[[], bool]) -> None:
     changed = asyncio.Event()
     session.observe(lambda change: changed.set())
     while not condition():
@@ -39,12 +38,12 @@ async def until(session: TapSession, condition: Callable[[], bool]) -> None:
         changed.clear()
 
 
-async def rank_by_length(session: TapSession, rounds: int) -> None:
+async def rank_by_length(session: Session, rounds: int) -> None:
     for _ in range(rounds):
-        await session.next_set()
-        view = await session.wait_set_ended()
+        await session.sets.open_next()
+        view = await session.sets.wait_ended()
         order = sorted(view.candidates, key=lambda c: len(c.text))
-        await session.rank({c.uid: i + 1 for i, c in enumerate(order)})
+        await session.judging.rank({c.uid: i + 1 for i, c in enumerate(order)})
 
 
 @pytest.mark.timeout(900)
@@ -56,36 +55,36 @@ async def test_a_sitting_ranks_taps_corrects_trains_publishes_rolls_back_and_res
     await session.wait_ready()
     assert session.ready is not None and session.ready.device.startswith(DEVICE)
     await rank_by_length(session, 4)
-    await until(session, lambda: session.standing.known == 4)
-    await session.next_set()
-    view = await session.wait_set_ended()
-    await session.correct(view.candidates[0].uid, "It is a small animal.")
-    await session.next_answer()
-    await session.wait_set_ended()
+    await until(session, lambda: session.status.known == 4)
+    await session.sets.open_next()
+    view = await session.sets.wait_ended()
+    await session.judging.correct(view.candidates[0].uid, "It is a small animal.")
+    await session.taps.open_next()
+    await session.sets.wait_ended()
     for n in range(1, 9):
-        session.show(n, n / 6, wall=n / 6)
-    await session.tap(1.0, "+", 1.6, wall=1.6)
-    await session.wait_set_ended()
-    await session.finish()
+        session.taps.show(n, n / 6, wall=n / 6)
+    await session.taps.tap(1.0, "+", 1.6, wall=1.6)
+    await session.sets.wait_ended()
+    await session.taps.finish()
     for _ in range(20):
-        await session.grant(steps=40)
+        await session.evaluation.grant(steps=40)
         if {run.stage for run in session.record.runs()} >= set(STAGES):
             break
-    await session.grant(flush=True)
+    await session.evaluation.grant(flush=True)
     assert {run.stage for run in session.record.runs()} == set(STAGES), session.notice
-    latest = next(version for version in session.versions() if version.published)
-    assert session.standing.acting[0] == latest.id
-    await session.rollback("base")
-    drawn = await session.draw([PROMPTS[0]] * 2, ["acting"] * 2, [1, 2])
+    latest = next(version for version in session.machine.versions() if version.published)
+    assert session.status.acting[0] == latest.id
+    await session.machine.rollback("base")
+    drawn = await session.evaluation.draw([PROMPTS[0]] * 2, ["acting"] * 2, [1, 2])
     assert {view.started.version for view in drawn if view.started} == {"base"}
-    await session.rollback(latest.id)
+    await session.machine.rollback(latest.id)
     await session.close()
 
     session = session_over(path, quantize)
     await session.start()
     await session.wait_ready()
-    await until(session, lambda: session.standing.known == 6)
-    assert session.standing.acting[0] == latest.id
-    drawn = await session.draw([PROMPTS[0]] * 2, ["acting"] * 2, [1, 2])
+    await until(session, lambda: session.status.known == 6)
+    assert session.status.acting[0] == latest.id
+    drawn = await session.evaluation.draw([PROMPTS[0]] * 2, ["acting"] * 2, [1, 2])
     assert all(view.text for view in drawn)
     await session.close()

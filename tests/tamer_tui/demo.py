@@ -13,8 +13,7 @@ from pathlib import Path
 from learners import protocol
 from storage.records import Prompt
 from tamer_tui.app import TamerApp
-from tamer_tui.session import SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionSettings
 from tests.tamer_tui.fake_engine import STORIES, FakeEngine
 
 PROMPTS = tuple(
@@ -80,7 +79,7 @@ async def show(k: int, slow: bool, broken: bool) -> None:
             made.loading_seconds = 6.0 if slow else 0.0
             return made
 
-        session = TapSession(SessionSettings("stories", PROMPTS, k=k), engine, Path(folder) / "demo.db")
+        session = Session(SessionSettings("stories", PROMPTS, k=k), engine, Path(folder) / "demo.db")
         await session.start()
         await TamerApp(session).run_async()
         await session.close()

@@ -14,8 +14,7 @@ from storage.queries import Record
 from storage.records import Prompt
 from tamer_tui.app import TamerApp
 from tamer_tui.screens.arena import ArenaScreen
-from tamer_tui.session import SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionSettings
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "frog", "king"))
@@ -24,12 +23,13 @@ PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in (
 class Table:
     """A running Arena with what a test asks of it."""
 
-    def __init__(self, pilot: Pilot[None], session: TapSession, engine: FakeEngine, path: Path) -> None:
+    def __init__(self, pilot: Pilot[None], session: Session, engine: FakeEngine, path: Path) -> None:
         self.pilot, self.session, self.engine, self.path = pilot, session, engine, path
 
     @property
     def arena(self) -> ArenaScreen:
-        return next(screen for screen in self.pilot.app.screen_stack if isinstance(screen, ArenaScreen))
+        assert isinstance(self.pilot.app, TamerApp)
+        return self.pilot.app.arena
 
     async def press(self, *keys: str) -> None:
         """After the grace of a new set; waits until everything has settled."""
@@ -55,7 +55,7 @@ class Table:
 
     def subtitle(self, slot: int) -> str:
         """What stands under an answer."""
-        return str(self.arena._panes[slot].border_subtitle)
+        return str(self.arena.answers.panes[slot].border_subtitle)
 
     def shown(self) -> str:
         """The screen on top, as it is painted."""
@@ -80,14 +80,14 @@ async def table(
     prompts: tuple[Prompt, ...] = PROMPTS,
 ) -> AsyncIterator[Table]:
     engine = engine or FakeEngine()
-    session = TapSession(SessionSettings("fake", prompts, k=k), lambda: engine, tmp_path / "a.db")
+    session = Session(SessionSettings("fake", prompts, k=k), lambda: engine, tmp_path / "a.db")
     app = TamerApp(session)
     await session.start()
     async with app.run_test(size=size) as pilot:
         await session.wait_ready()
         await pilot.pause()
         if engine.finish and session.current is not None:
-            await session.wait_set_ended()
+            await session.sets.wait_ended()
         await pilot.pause()
         yield Table(pilot, session, engine, tmp_path / "a.db")
     await session.close()

@@ -12,15 +12,14 @@ import pytest
 from learners.protocol import Error
 from storage.records import Prompt
 from tamer_tui.app import TamerApp, _run, farewell
-from tamer_tui.session import SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionSettings
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = (Prompt.of("Once upon a time"),)
 
 
-def session_over(engine: FakeEngine, path: Path) -> TapSession:
-    return TapSession(SessionSettings("fake", PROMPTS), lambda: engine, path)
+def session_over(engine: FakeEngine, path: Path) -> Session:
+    return Session(SessionSettings("fake", PROMPTS), lambda: engine, path)
 
 
 async def test_a_model_that_cannot_be_loaded_leaves_the_screen_with_one_line_and_exit_code_1(
@@ -51,7 +50,7 @@ async def test_an_engine_that_dies_while_it_loads_leaves_the_screen_to_the_opera
     async with TamerApp(session).run_test() as pilot:
         engine.die()
         await pilot.pause()
-        assert pilot.app.is_running and session.refused == "" and "signal 9" in session.notice
+        assert pilot.app.is_running and session.engine.refused == "" and "signal 9" in session.notice
     await session.close()
 
 
@@ -65,17 +64,17 @@ def test_without_a_terminal_the_program_says_so_and_writes_nothing(tmp_path: Pat
 
 
 async def test_a_sitting_that_never_began_says_what_is_on_disk_and_names_no_file_that_is_gone(tmp_path: Path) -> None:
-    session = TapSession(SessionSettings("fake", PROMPTS), FakeEngine, tmp_path / "a.db")
+    session = Session(SessionSettings("fake", PROMPTS), FakeEngine, tmp_path / "a.db")
     assert farewell(session) == "nothing was judged"
     await session.start()
     try:
         await session.wait_ready()
-        await session.next_set()
-        view = await session.wait_set_ended()
-        await session.rank({view.candidates[0].uid: 1})
+        await session.sets.open_next()
+        view = await session.sets.wait_ended()
+        await session.judging.rank({view.candidates[0].uid: 1})
     finally:
         await session.close()
-    again = TapSession(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
+    again = Session(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
     await again.start()
     try:
         assert again.judged == 1 and farewell(again).startswith("1 judgement")

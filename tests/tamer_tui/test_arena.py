@@ -12,8 +12,7 @@ from storage.records import Correction, Demonstration, Ranking, Rating, Skip
 from tamer_tui.app import TamerApp, farewell
 from tamer_tui.keys import ARENA
 from tamer_tui.screens.arena import ArenaScreen
-from tamer_tui.session import SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionSettings
 from tamer_tui.widgets.lines import PromptBox
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import PROMPTS, table
@@ -30,7 +29,7 @@ async def test_pressing_only_painted_keys_reaches_a_published_version(tmp_path: 
             await t.press(*letters, "enter")
         await t.pilot.pause()
         assert t.session.status.acting[0] == "v1"
-        assert len(t.live()) == 2 and t.session.versions()[0].published
+        assert len(t.live()) == 2 and t.session.machine.versions()[0].published
         assert "acting: v1" in t.line("heading")
 
 
@@ -49,11 +48,11 @@ async def test_the_line_says_what_to_do_and_shows_the_ranking_as_it_is_typed(tmp
 
 async def test_a_score_is_on_disk_at_its_key_and_its_mark_shows_only_then(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        assert "✓" not in str(t.arena._panes[1].border_subtitle)
+        assert "✓" not in str(t.arena.answers.panes[1].border_subtitle)
         await t.press("tab", "6")
         (rating,) = t.live()
         assert isinstance(rating, Rating) and rating.value == 6
-        assert "✓ overall 6" in str(t.arena._panes[1].border_subtitle)
+        assert "✓ overall 6" in str(t.arena.answers.panes[1].border_subtitle)
         await t.press("m", "2", "m", "m", "m", "0")
         assert {(r.criterion, r.value) for r in t.live()} == {("truthful", 2)}  # type: ignore[attr-defined]
 
@@ -135,7 +134,7 @@ async def test_a_typed_prompt_and_a_continued_conversation_open_sets(tmp_path: P
         await t.pilot.press("ctrl+s")
         await t.pilot.pause()
         assert t.session.current.prompt.text == "Hello [/b] there"  # type: ignore[union-attr]
-        await t.session.wait_set_ended()
+        await t.session.sets.wait_ended()
         await t.press("l")
         t.pilot.app.screen.query_one(TextArea).text = "And then?"
         await t.pilot.press("ctrl+s")
@@ -146,7 +145,7 @@ async def test_a_typed_prompt_and_a_continued_conversation_open_sets(tmp_path: P
 async def test_hostile_text_is_shown_as_plain_text(tmp_path: Path) -> None:
     async with table(tmp_path, FakeEngine((HOSTILE,)), size=(80, 24)) as t:
         await t.press("a")
-        shown = t.arena._panes[0].stream.text
+        shown = t.arena.answers.panes[0].stream.text
         assert "[/b] and [@click=app.quit]x[/] [31mred[0m" in shown
         assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in shown)
         await t.pilot.resize_terminal(61, 20)
@@ -199,7 +198,7 @@ async def test_machine_keys_reach_the_engine(tmp_path: Path) -> None:
 
 
 async def test_before_the_model_is_there_the_screen_says_what_is_loading(tmp_path: Path) -> None:
-    session = TapSession(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
+    session = Session(SessionSettings("fake", PROMPTS), lambda: FakeEngine(ready=False), tmp_path / "a.db")
     await session.start()
     async with TamerApp(session).run_test(size=(80, 24)) as pilot:
         await pilot.pause()
@@ -207,6 +206,25 @@ async def test_before_the_model_is_there_the_screen_says_what_is_loading(tmp_pat
         assert "Loading fake: weights 50 %" in str(arena.query_one("#todo", Static).content)
         await pilot.press("a", "enter", "s", "u", "r", "space", "v", "1")
         assert pilot.app.is_running
+    await session.close()
+
+
+async def test_what_is_typed_while_the_model_loads_opens_when_it_is_there(tmp_path: Path) -> None:
+    engine = FakeEngine(ready=False)
+    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
+    await session.start()
+    async with TamerApp(session).run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.press("n", *"pm 1", "ctrl+s")
+        await pilot.pause()
+        arena = pilot.app.screen
+        assert isinstance(arena, ArenaScreen) and arena.criterion == "overall" and not session.status.paused, "no letter was a command"
+        assert "opens as soon as the model is loaded" in arena.said
+        engine.loads = True
+        await session.engine.restart()
+        await session.wait_ready()
+        await pilot.pause()
+        assert session.current is not None and session.current.prompt.text == "pm 1"
     await session.close()
 
 
@@ -234,7 +252,7 @@ async def test_only_keys_that_work_are_painted_and_enter_leads_back_from_a_compa
     async with table(tmp_path, size=(200, 50)) as t:
         before = t.session.current
         await t.press("o")
-        await t.session.wait_set_ended()
+        await t.session.sets.wait_ended()
         assert t.session.current is not before and "a-" not in t.painted() and "skip" not in t.painted() and "rewrite" not in t.painted()
         await t.press("a", "3", "x", "s", "r")
         assert not t.live() or not any(hasattr(judgement, "value") for judgement in t.live())
@@ -252,7 +270,7 @@ async def test_the_mark_of_what_is_on_disk_shows_also_where_no_next_set_can_open
 @pytest.mark.parametrize("size", [(80, 24), (80, 40), (200, 50), (50, 20)])
 async def test_of_a_long_prompt_the_end_is_seen_where_the_answers_begin(tmp_path: Path, size: tuple[int, int]) -> None:
     async with table(tmp_path, size=size) as t:
-        await t.session.open_prompt("There was a very long story. " * 40 + "And then the dog")
+        await t.session.sets.open_prompt("There was a very long story. " * 40 + "And then the dog")
         for columns, rows in (size, (100, 30), (60, 50)):
             await t.pilot.resize_terminal(columns, rows)
             await t.pilot.pause()

@@ -90,17 +90,17 @@ async def test_over_another_connection_the_window_is_another_and_that_is_said(tm
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
     mine = Calibration(low=0.3, high=0.7, delays=(0.3, 0.7))
     async with tapping(tmp_path / "a.db") as session:
-        await session.calibrate(mine)
-        assert session.window == mine
+        await session.taps.calibrate(mine)
+        assert session.taps.window == mine
     monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 1 10.0.0.2 22")
     assert connection() == "ssh"
     async with tapping(tmp_path / "a.db") as session:
-        assert session.window == Calibration(connection="ssh") and "not measured" in session.notice
+        assert session.taps.window == Calibration(connection="ssh") and "not measured" in session.notice
         now = show(session, 5)
-        seq = await session.tap(1.0, "+", now, wall=now)
+        seq = await session.taps.tap(1.0, "+", now, wall=now)
     monkeypatch.delenv("SSH_CONNECTION")
     async with tapping(tmp_path / "a.db") as session:
-        assert session.window == mine
+        assert session.taps.window == mine
     with Record(tmp_path / "a.db") as record:
         (taught,) = record.lessons()
         assert taught.logged.seq == seq and taught.window == Calibration(connection="ssh")

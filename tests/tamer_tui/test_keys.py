@@ -10,9 +10,9 @@ from textual.widgets import Static, TextArea
 
 from learners import protocol
 from storage.records import Ranking, Rating
-from tamer_tui.keys import ARENA, EDITOR, LETTERS, NUMBER, SECTIONS, painted, sections
-from tamer_tui.screens.arena import ArenaScreen
-from tamer_tui.screens.arena_view import PACES
+from tamer_tui.app import TamerApp
+from tamer_tui.keys import ARENA, EDITOR, LETTERS, MODES, NUMBER, SECTIONS, painted, sections
+from tamer_tui.screens.arena import PACES, ArenaScreen
 from tamer_tui.widgets.lines import KeyLine
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, table
@@ -40,7 +40,7 @@ def test_no_command_needs_a_key_that_a_multiplexer_takes() -> None:
 def test_every_action_exists() -> None:
     for binding in ARENA:
         name = binding.action.split("(")[0]
-        assert name.startswith("app.") or hasattr(ArenaScreen, f"action_{name}"), name
+        assert hasattr(TamerApp if name.startswith("app.") else ArenaScreen, f"action_{name.removeprefix('app.')}"), name
 
 
 def test_the_help_page_has_every_key_under_a_heading() -> None:
@@ -76,11 +76,11 @@ async def test_painted_keys_can_be_clicked(tmp_path: Path) -> None:
 
 async def test_a_click_looks_at_an_answer_and_one_on_its_letter_ranks_it(tmp_path: Path) -> None:
     async with table(tmp_path, size=(200, 50)) as t:
-        pane = t.arena._panes[2]
+        pane = t.arena.answers.panes[2]
         await t.pilot.click(pane.stream, offset=(10, 5))
         assert t.arena.focused_slot == 2 and t.arena.ballot.empty
         await t.pilot.click(pane, offset=(3, 0))
-        await t.pilot.click(t.arena._panes[1], offset=(3, 0))
+        await t.pilot.click(t.arena.answers.panes[1], offset=(3, 0))
         assert t.arena.ballot.keys() == "cb"
 
 
@@ -89,7 +89,7 @@ async def test_tabs_can_be_clicked(tmp_path: Path) -> None:
         strip = str(t.arena.query_one("#tabs", Static).content)
         await t.pilot.click("#tabs", offset=(1 + strip.index("c"), 0))
         assert t.arena.focused_slot == 2
-        assert [pane.display and pane.region.width > 0 for pane in t.arena._panes] == [False, False, True, False]
+        assert [pane.display and pane.region.width > 0 for pane in t.arena.answers.panes] == [False, False, True, False]
 
 
 async def test_what_fits_80_columns_is_what_is_needed_most(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_at_200_columns_every_key_that_works_is_painted(tmp_path: Path) ->
         named = {b.id or "" for b in ARENA if (b.id or "").split(".")[1] not in (*LETTERS, *"1234567")}
         unpainted = {identity for identity in named if " ".join(painted(identity)) not in t.painted()}
         of_the_tap_view = {"tap.plus", "tap.minus", "learn.silence"}
-        other = {"screen.arena", "screen.tap", "screen.versions"}  # k and V are painted
+        other = {f"screen.{mode}" for mode in MODES}  # k, V and the leader key are painted
         assert unpainted - other == {"focus.previous", "scroll.up", "scroll.page_up", "scroll.page_down", "machine.restart"} | of_the_tap_view
 
 
@@ -174,7 +174,7 @@ async def test_enter_saves_a_number_and_esc_leaves_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])
 async def test_one_to_nine_answers_are_judged_at_both_sizes(tmp_path: Path, k: int, size: tuple[int, int]) -> None:
     async with table(tmp_path, size=size, k=k) as t:
-        assert len(t.arena._panes) == k
+        assert len(t.arena.answers.panes) == k
         await t.press("5" if k == 1 else LETTERS[k - 1], "enter")
         (judgement,) = t.live()
         assert isinstance(judgement, Rating if k == 1 else Ranking)

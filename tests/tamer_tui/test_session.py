@@ -14,30 +14,29 @@ from learners import protocol
 from storage.journal import Journal, JournalError
 from storage.queries import Record
 from storage.records import Prompt, Ranking, Response, SampleSet
-from tamer_tui.session import Change, EngineState, SessionError, SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Change, EngineState, Session, SessionError, SessionSettings
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "frog"))
 
 
 @asynccontextmanager
-async def sitting(path: Path, engine: FakeEngine | None = None, k: int = 4, **settings: object) -> AsyncIterator[TapSession]:
+async def sitting(path: Path, engine: FakeEngine | None = None, k: int = 4, **settings: object) -> AsyncIterator[Session]:
     """A session whose first set is drawn and complete."""
     engine = engine or FakeEngine()
-    session = TapSession(SessionSettings("fake", PROMPTS, k=k, **settings), lambda: engine, path)  # type: ignore[arg-type]
+    session = Session(SessionSettings("fake", PROMPTS, k=k, **settings), lambda: engine, path)  # type: ignore[arg-type]
     await session.start()
     try:
         await session.wait_ready()
         await until(session, lambda: session.current is not None)
         if engine.finish:
-            await session.wait_set_ended()
+            await session.sets.wait_ended()
         yield session
     finally:
         await session.close()
 
 
-async def until(session: TapSession, condition: Callable[[], bool]) -> None:
+async def until(session: Session, condition: Callable[[], bool]) -> None:
     """Wait for changes, not for time."""
     changed = asyncio.Event()
     session.observe(lambda change: changed.set())
@@ -46,7 +45,7 @@ async def until(session: TapSession, condition: Callable[[], bool]) -> None:
         changed.clear()
 
 
-def uids(session: TapSession) -> list[str]:
+def uids(session: Session) -> list[str]:
     assert session.current is not None
     return [candidate.uid for candidate in session.current.candidates]
 
@@ -55,7 +54,7 @@ async def test_a_ranking_is_on_disk_before_the_engine_hears_of_it(tmp_path: Path
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
         a, b, c, d = uids(session)
-        seq = await session.rank({b: 1, d: 2, a: 2, c: 7}, "bd=ac")
+        seq = await session.judging.rank({b: 1, d: 2, a: 2, c: 7}, "bd=ac")
         with Record(tmp_path / "a.db") as record:
             (logged,) = record.live()
         assert logged.seq == seq and isinstance(logged.judgement, Ranking)
@@ -69,13 +68,13 @@ async def test_the_first_set_is_not_counted_and_later_ones_have_a_blind_base(tmp
     async with sitting(tmp_path / "a.db") as session:
         assert session.current is not None
         assert {c.policy for c in session.current.candidates} == {"acting"}
-        await session.rank({uids(session)[0]: 1})
+        await session.judging.rank({uids(session)[0]: 1})
         await until(session, lambda: session.status.known == 1)
-        await session.next_set()
-        await session.wait_set_ended()
+        await session.sets.open_next()
+        await session.sets.wait_ended()
         assert sorted(c.policy for c in session.current.candidates) == ["acting", "acting", "acting", "base"]
         base = next(c.uid for c in session.current.candidates if c.policy == "base")
-        await session.rank({uid: 2 if uid == base else 1 for uid in uids(session)})
+        await session.judging.rank({uid: 2 if uid == base else 1 for uid in uids(session)})
         assert (session.blind_all.wins, session.blind_all.n) == (1, 1)
 
 
@@ -86,13 +85,13 @@ async def test_undo_brings_the_set_back_with_its_answers_and_redo_restores_the_r
         assert first is not None
         texts = [c.text for c in first.candidates]
         ranks = {uid: i + 1 for i, uid in enumerate(uids(session))}
-        seq = await session.rank(ranks)
-        await session.next_set()
-        assert await session.undo() == "undone: the ranking"
+        seq = await session.judging.rank(ranks)
+        await session.sets.open_next()
+        assert await session.judging.undo() == "undone: the ranking"
         assert session.current.uid == first.uid and not session.current.committed
         assert [c.text for c in session.current.candidates] == texts
         assert protocol.Retract(seq=seq) in engine.received
-        assert await session.redo() == "redone: the ranking"
+        assert await session.judging.redo() == "redone: the ranking"
         assert session.current.committed and session.current.ranks == ranks
         assert [c.lesson.seq for c in engine.received if isinstance(c, protocol.AddJudgement)] == [seq, seq]
 
@@ -101,21 +100,21 @@ async def test_a_newer_score_replaces_the_older_one_and_clearing_takes_it_back(t
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
         uid = uids(session)[0]
-        first = await session.rate(uid, 3)
-        second = await session.rate(uid, 6)
+        first = await session.judging.rate(uid, 3)
+        second = await session.judging.rate(uid, 6)
         assert set(engine.lessons) == {second} and protocol.Retract(seq=first) in engine.received
-        await session.undo()
+        await session.judging.undo()
         assert set(engine.lessons) == {first} and session.current.candidate(uid).ratings == {"overall": 3}
-        await session.clear_rating(uid)
+        await session.judging.clear_rating(uid)
         assert not engine.lessons and session.current.candidate(uid).ratings == {}
 
 
 async def test_a_published_version_is_written_recorded_and_acknowledged_in_that_order(tmp_path: Path) -> None:
     engine = FakeEngine(publish_after=1)
     async with sitting(tmp_path / "a.db", engine) as session:
-        await session.rank({uids(session)[0]: 1})
+        await session.judging.rank({uids(session)[0]: 1})
         await until(session, lambda: session.status.acting[0] == "v1")
-        (version,) = session.versions()
+        (version,) = session.machine.versions()
         assert version.published and version.acting and version.reason.startswith("better")
         assert (tmp_path / "a.db.versions" / version.sha256 / "adapter_config.json").read_bytes() == b"{}"
         assert "v1 + Ĥ" in session.status.sentence
@@ -131,9 +130,9 @@ async def test_a_refused_version_keeps_its_reason(tmp_path: Path) -> None:
 
 async def test_the_next_sitting_resumes_from_the_last_version_and_replays_the_log(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db", FakeEngine(publish_after=1)) as session:
-        seq = await session.rank({uids(session)[0]: 1})
+        seq = await session.judging.rank({uids(session)[0]: 1})
         await until(session, lambda: session.status.acting[0] == "v1")
-        sha256 = session.versions()[0].sha256
+        sha256 = session.machine.versions()[0].sha256
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
         blobs = [c for c in engine.received if isinstance(c, protocol.Blob)]
@@ -146,30 +145,30 @@ async def test_the_next_sitting_resumes_from_the_last_version_and_replays_the_lo
 async def test_rolling_back_holds_learning_until_the_operator_resumes(tmp_path: Path) -> None:
     engine = FakeEngine(publish_after=1)
     async with sitting(tmp_path / "a.db", engine) as session:
-        await session.rank({uids(session)[0]: 1})
+        await session.judging.rank({uids(session)[0]: 1})
         await until(session, lambda: session.status.acting[0] == "v1")
-        await session.rollback("base")
+        await session.machine.rollback("base")
         assert session.status.held
         with pytest.raises(SessionError, match="held"):
-            await session.train_now()
-        await session.set_paused(False)
+            await session.machine.train_now()
+        await session.machine.set_paused(False)
         assert not session.status.held
         with pytest.raises(SessionError, match="no published version v9"):
-            await session.rollback("v9")
+            await session.machine.rollback("v9")
 
 
 async def test_the_hold_after_a_rollback_outlives_the_sitting_and_the_engine(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db", FakeEngine(publish_after=1)) as session:
-        await session.rank({uids(session)[0]: 1})
+        await session.judging.rank({uids(session)[0]: 1})
         await until(session, lambda: session.status.acting[0] == "v1")
-        await session.rollback("v1")
+        await session.machine.rollback("v1")
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
         assert session.status.held and session.status.paused
         order = [type(c) for c in engine.received if isinstance(c, protocol.Rollback | protocol.Replay)]
         assert order[0] is protocol.Rollback, "before the log is replayed: Ĥ stays as the version had it"
         await until(session, lambda: session.status.acting[0] == "v1")
-        await session.set_paused(False)
+        await session.machine.set_paused(False)
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
         load = next(c for c in engine.received if isinstance(c, protocol.Load))
@@ -180,17 +179,17 @@ async def test_the_hold_after_a_rollback_outlives_the_sitting_and_the_engine(tmp
 async def test_judging_goes_on_when_the_engine_dies_and_a_restart_replays(tmp_path: Path) -> None:
     engines = [FakeEngine(finish=False), FakeEngine()]
     waiting = iter(engines)
-    session = TapSession(SessionSettings("fake", PROMPTS), lambda: next(waiting), tmp_path / "a.db")
+    session = Session(SessionSettings("fake", PROMPTS), lambda: next(waiting), tmp_path / "a.db")
     await session.start()
     await session.wait_ready()
     await until(session, lambda: session.current is not None and all(c.pieces for c in session.current.candidates))
     engines[0].die()
     assert session.engine_state is EngineState.DEAD and "engine stopped" in session.notice
     assert session.current is not None and session.current.ended, "what came is the answer"
-    seq = await session.rank({uids(session)[1]: 1})
+    seq = await session.judging.rank({uids(session)[1]: 1})
     with pytest.raises(SessionError, match="press R"):
-        await session.next_set()
-    await session.restart_engine()
+        await session.sets.open_next()
+    await session.engine.restart()
     await session.wait_ready()
     assert set(engines[1].lessons) == {seq}
     await session.close()
@@ -199,7 +198,7 @@ async def test_judging_goes_on_when_the_engine_dies_and_a_restart_replays(tmp_pa
 async def test_judging_ends_answers_that_are_still_being_drawn(tmp_path: Path) -> None:
     engine = FakeEngine(finish=False)
     async with sitting(tmp_path / "a.db", engine) as session:
-        await session.rank({uids(session)[2]: 1})
+        await session.judging.rank({uids(session)[2]: 1})
         assert all(c.ended == "stopped" for c in session.current.candidates)
 
 
@@ -207,14 +206,14 @@ async def test_nonsense_is_refused_with_one_line_and_nothing_is_written(tmp_path
     async with sitting(tmp_path / "a.db") as session:
         uid = uids(session)[0]
         for attempt in (
-            lambda: session.rank({}),
-            lambda: session.rate(uid, 9),
-            lambda: session.correct(uid, "  "),
-            lambda: session.demonstrate(""),
-            lambda: session.open_prompt(" "),
-            lambda: session.undo(),
-            lambda: session.redo(),
-            lambda: session.set_nats(-1),
+            lambda: session.judging.rank({}),
+            lambda: session.judging.rate(uid, 9),
+            lambda: session.judging.correct(uid, "  "),
+            lambda: session.judging.demonstrate(""),
+            lambda: session.sets.open_prompt(" "),
+            lambda: session.judging.undo(),
+            lambda: session.judging.redo(),
+            lambda: session.machine.set_nats(-1),
         ):
             with pytest.raises(SessionError) as refused:
                 await attempt()
@@ -227,7 +226,7 @@ async def test_a_database_of_another_base_model_is_refused(tmp_path: Path) -> No
     async with sitting(tmp_path / "a.db"):
         pass
     other = FakeEngine(base_hash="e" * 64)
-    session = TapSession(SessionSettings("other", PROMPTS), lambda: other, tmp_path / "a.db")
+    session = Session(SessionSettings("other", PROMPTS), lambda: other, tmp_path / "a.db")
     await session.start()
     with pytest.raises(SessionError, match="fake"):
         await session.wait_ready()
@@ -244,7 +243,7 @@ async def test_observers_hear_of_the_commit_only_after_it(tmp_path: Path) -> Non
                     seen.append(len(record.live()))
 
         session.observe(look)
-        await session.rank({uids(session)[0]: 1})
+        await session.judging.rank({uids(session)[0]: 1})
         assert seen == [1]
 
 
@@ -254,9 +253,9 @@ async def test_answers_of_a_set_that_was_left_are_recorded_with_what_they_had(tm
         left = session.current
         assert left is not None
         await until(session, lambda: all(c.pieces for c in left.candidates))
-        await session.skip()
-        await session.next_set()
-        await session.undo()
+        await session.judging.skip()
+        await session.sets.open_next()
+        await session.judging.undo()
         assert left.ended and session.current.uid == left.uid
         assert [c.text for c in session.current.candidates] == [c.text for c in left.candidates]
         assert all(c.ended == "stopped" and c.text for c in session.current.candidates)
@@ -266,7 +265,7 @@ async def test_what_a_dying_engine_said_is_the_reason_that_is_given(tmp_path: Pa
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine, metered=True) as session:
         engine.silent = True
-        waiting = asyncio.ensure_future(session.grant(seconds=1.0))
+        waiting = asyncio.ensure_future(session.evaluation.grant(seconds=1.0))
         await asyncio.sleep(0)
         engine.emit(protocol.Error(what="out of memory", hint="try --quantize nf4", fatal=True))
         await until(session, lambda: session.engine_state is EngineState.DEAD)
@@ -277,7 +276,7 @@ async def test_what_a_dying_engine_said_is_the_reason_that_is_given(tmp_path: Pa
 
 async def test_an_error_before_the_model_is_there_ends_the_waiting(tmp_path: Path) -> None:
     engine = FakeEngine(ready=False)
-    session = TapSession(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
+    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
     await session.start()
     engine.emit(protocol.Error(what="not a command: nonsense", hint="the terminal and the engine must be of one version"))
     with pytest.raises(SessionError, match="of one version"):
@@ -287,17 +286,17 @@ async def test_an_error_before_the_model_is_there_ends_the_waiting(tmp_path: Pat
 
 async def test_a_set_that_is_ranked_again_after_an_undo_is_not_blind_any_more(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db") as session:
-        await session.rank({uids(session)[0]: 1})
-        await session.next_set()
-        await session.wait_set_ended()
+        await session.judging.rank({uids(session)[0]: 1})
+        await session.sets.open_next()
+        await session.sets.wait_ended()
         ranks = {uid: i + 1 for i, uid in enumerate(uids(session))}
-        await session.rank(ranks)
+        await session.judging.rank(ranks)
         assert session.blind_all.n == 1
-        await session.undo()
-        await session.redo()
+        await session.judging.undo()
+        await session.judging.redo()
         assert session.blind_all.n == 1, "the first ranking was blind, and it is back"
-        await session.undo()
-        await session.rank(ranks)
+        await session.judging.undo()
+        await session.judging.rank(ranks)
         assert session.blind_all.n == 0
 
 
@@ -306,8 +305,10 @@ async def test_verdicts_that_come_together_get_ids_of_their_own(tmp_path: Path) 
     async with sitting(tmp_path / "a.db", engine) as session:
         for i in range(4):
             engine.publish(f"number {i}", published=i == 1)
-        await until(session, lambda: len(session.versions()) == 4)
-        assert [(v.id, v.reason, v.published) for v in reversed(session.versions())] == [(f"v{i + 1}", f"number {i}", i == 1) for i in range(4)]
+        await until(session, lambda: len(session.machine.versions()) == 4)
+        assert [(v.id, v.reason, v.published) for v in reversed(session.machine.versions())] == [
+            (f"v{i + 1}", f"number {i}", i == 1) for i in range(4)
+        ]
 
 
 async def test_nothing_is_asked_of_an_engine_that_is_dead(tmp_path: Path) -> None:
@@ -316,8 +317,8 @@ async def test_nothing_is_asked_of_an_engine_that_is_dead(tmp_path: Path) -> Non
         before = session.current
         engine.die()
         with pytest.raises(SessionError, match="signal 9"):
-            await asyncio.wait_for(session.draw(PROMPTS[:1], ["base"], [1]), 5)
-        for attempt in (session.compare_with_base, session.next_set, lambda: session.open_prompt("Hello")):
+            await asyncio.wait_for(session.evaluation.draw(PROMPTS[:1], ["base"], [1]), 5)
+        for attempt in (session.sets.compare_with_base, session.sets.open_next, lambda: session.sets.open_prompt("Hello")):
             with pytest.raises(SessionError, match="press R"):
                 await attempt()
         assert session.current is before, "what can still be judged stays"
@@ -326,11 +327,11 @@ async def test_nothing_is_asked_of_an_engine_that_is_dead(tmp_path: Path) -> Non
 async def test_an_answer_that_is_not_of_the_set_is_refused_in_one_line(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db") as session:
         for attempt in (
-            session.rate("nobody", 3),
-            session.clear_rating("nobody"),
-            session.correct("nobody", "text"),
-            session.continue_from("nobody", "text"),
-            session.rank({"nobody": 1}),
+            session.judging.rate("nobody", 3),
+            session.judging.clear_rating("nobody"),
+            session.judging.correct("nobody", "text"),
+            session.sets.continue_from("nobody", "text"),
+            session.judging.rank({"nobody": 1}),
         ):
             with pytest.raises(SessionError, match="no answer nobody"):
                 await attempt
@@ -339,25 +340,25 @@ async def test_an_answer_that_is_not_of_the_set_is_refused_in_one_line(tmp_path:
 
 async def test_a_database_that_was_made_for_nothing_is_not_left_behind(tmp_path: Path) -> None:
     engine = FakeEngine(ready=False)
-    session = TapSession(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "new" / "a.db")
+    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "new" / "a.db")
     await session.start()
     engine.emit(protocol.Error(what="no config.json in fake", hint="pass a directory", fatal=True))
     with pytest.raises(SessionError, match="no config"):
         await session.wait_ready()
-    assert session.refused == "no config.json in fake: pass a directory"
+    assert session.engine.refused == "no config.json in fake: pass a directory"
     await session.close()
     assert list((tmp_path / "new").iterdir()) == []
 
 
 async def test_a_database_of_another_base_stays_as_it_was(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db") as session:
-        await session.rank({uids(session)[0]: 1})
-        assert session.refused == ""
-    session = TapSession(SessionSettings("other", PROMPTS), lambda: FakeEngine(base_hash="e" * 64), tmp_path / "a.db")
+        await session.judging.rank({uids(session)[0]: 1})
+        assert session.engine.refused == ""
+    session = Session(SessionSettings("other", PROMPTS), lambda: FakeEngine(base_hash="e" * 64), tmp_path / "a.db")
     await session.start()
     with pytest.raises(SessionError):
         await session.wait_ready()
-    assert session.refused
+    assert session.engine.refused
     await session.close()
     with Record(tmp_path / "a.db") as record:
         assert len(record.live()) == 1 and record.counts().sittings == 1
@@ -365,21 +366,21 @@ async def test_a_database_of_another_base_stays_as_it_was(tmp_path: Path) -> Non
 
 async def test_a_comparison_leads_back_to_the_set_that_was_open_which_is_not_blind_any_more(tmp_path: Path) -> None:
     async with sitting(tmp_path / "a.db") as session:
-        await session.rank({uids(session)[0]: 1})
+        await session.judging.rank({uids(session)[0]: 1})
         await until(session, lambda: session.status.known == 1)
-        await session.next_set()
-        view = await session.wait_set_ended()
-        await session.rate(view.candidates[1].uid, 5)
+        await session.sets.open_next()
+        view = await session.sets.wait_ended()
+        await session.judging.rate(view.candidates[1].uid, 5)
         for _ in range(2):
-            await session.compare_with_base()
-            compared = await session.wait_set_ended()
+            await session.sets.compare_with_base()
+            compared = await session.sets.wait_ended()
             assert (compared.purpose, compared.prompt, len(compared.candidates)) == ("compare", view.prompt, 2)
-        await session.leave_comparison()
+        await session.sets.leave_comparison()
         assert session.current is view and view.candidates[1].ratings == {"overall": 5} and not view.committed
-        await session.rank({view.candidates[0].uid: 1})
+        await session.judging.rank({view.candidates[0].uid: 1})
         assert session.blind_all.n == 0
-        await session.compare_with_base()
-        await session.leave_comparison()
+        await session.sets.compare_with_base()
+        await session.sets.leave_comparison()
         assert session.current.uid != view.uid and session.current.purpose == "judge", "a judged set does not wait"
 
 
@@ -398,8 +399,8 @@ async def test_answers_that_a_full_disk_refused_are_written_once_there_is_room(t
     async with sitting(tmp_path / "a.db") as session:
         assert session.notice == "the disk is full: free some space"
         with pytest.raises(SessionError, match="the disk is full: free some space"):
-            await session.rank({uids(session)[0]: 1})
+            await session.judging.rank({uids(session)[0]: 1})
         assert session.current is not None and not session.current.committed
         full = False
-        await session.rank({uids(session)[0]: 1})
+        await session.judging.rank({uids(session)[0]: 1})
         assert session.judged == 1 and len(session.record.responses(session.current.uid)) == 4

@@ -12,9 +12,8 @@ from learners import protocol
 from storage.queries import Record
 from storage.records import Correction, Prompt, Ranking, Rating
 from tamer_tui.operators import OperatorError
-from tamer_tui.session import SessionError, SessionSettings
+from tamer_tui.session import Session, SessionError, SessionSettings
 from tamer_tui.simulate import HELD_OUT, Outcome, Plan, Simulation, check, shuffled
-from tamer_tui.tapping import TapSession
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun} number {i}") for i in range(10) for noun in ("dog", "cat", "frog"))
@@ -53,7 +52,7 @@ def settings(prompts: tuple[Prompt, ...] = PROMPTS, **changes: object) -> Sessio
 
 async def simulated(path: Path, plan: Plan, engine: FakeEngine | None = None, **changes: object) -> Outcome:
     engine = engine or FakeEngine()
-    session = TapSession(settings(**changes), lambda: engine, path)  # type: ignore[arg-type]
+    session = Session(settings(**changes), lambda: engine, path)  # type: ignore[arg-type]
     await session.start()
     try:
         await session.wait_ready()

@@ -153,9 +153,9 @@ async def test_a_judging_key_completes_the_display_also_of_what_is_still_to_come
     async with table(tmp_path, FakeEngine(finish=False), size) as t:
         assert t.session.current is not None
         view = t.session.current.candidates[3]
-        assert len(view.pieces) > 8 and t.arena._panes[3].stream.text != "".join(view.pieces)
+        assert len(view.pieces) > 8 and t.arena.answers.panes[3].stream.text != "".join(view.pieces)
         await t.press("a")
-        assert all(pane.stream.text == "".join(pane.view.pieces).lstrip() for pane in t.arena._panes)
+        assert all(pane.stream.text == "".join(pane.view.pieces).lstrip() for pane in t.arena.answers.panes)
         view.grow(
             Piece(
                 uid=view.uid,
@@ -167,29 +167,29 @@ async def test_a_judging_key_completes_the_display_also_of_what_is_still_to_come
                 times=(0.0,) * 30,
             )
         )
-        t.arena._frame()
-        assert t.arena._panes[3].stream.text.count(" more") == 30
+        t.arena.answers.frame()
+        assert t.arena.answers.panes[3].stream.text.count(" more") == 30
 
 
 async def test_freezing_holds_the_text_and_counts_what_waits(tmp_path: Path) -> None:
     async with table(tmp_path, FakeEngine(finish=False)) as t:
         await t.press("space")
-        held = [pane.stream.text for pane in t.arena._panes]
+        held = [pane.stream.text for pane in t.arena.answers.panes]
         for _ in range(5):
-            t.arena._frame()
-        assert [pane.stream.text for pane in t.arena._panes] == held
+            t.arena.answers.frame()
+        assert [pane.stream.text for pane in t.arena.answers.panes] == held
         assert "Frozen" in t.line("todo") and "more" in t.subtitle(0)
         await t.press("space")
-        t.arena._frame()
+        t.arena.answers.frame()
         assert not t.arena.frozen and "more" not in t.subtitle(0)
 
 
 async def test_answers_are_left_and_come_back_whole_whatever_their_number(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        texts = [pane.view.text for pane in t.arena._panes]
+        texts = [pane.view.text for pane in t.arena.answers.panes]
         await t.press("o")
-        await t.session.wait_set_ended()
+        await t.session.sets.wait_ended()
         await t.pilot.pause()
-        assert len(t.arena._panes) == len(t.arena.query(CandidatePane)) == 2
+        assert len(t.arena.answers.panes) == len(t.arena.query(CandidatePane)) == 2
         await t.press("enter")
-        assert [pane.stream.text for pane in t.arena._panes] == texts and len(t.arena.query(CandidatePane)) == 4
+        assert [pane.stream.text for pane in t.arena.answers.panes] == texts and len(t.arena.query(CandidatePane)) == 4

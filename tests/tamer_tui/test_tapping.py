@@ -12,10 +12,10 @@ import pytest
 from learners import protocol
 from storage.queries import Record
 from storage.records import Arm, Calibration, Tap
+from tamer_tui.debounce import DEBOUNCE_SECONDS, Debounce
 from tamer_tui.operators import OperatorError
-from tamer_tui.session import SessionError, SessionSettings
+from tamer_tui.session import Session, SessionError, SessionSettings
 from tamer_tui.simulated_taps import TapReader
-from tamer_tui.tapping import DEBOUNCE_SECONDS, Debounce, TapSession
 from tests.tamer_tui.fake_engine import STORIES, FakeEngine
 from tests.tamer_tui.table import PROMPTS, table
 
@@ -23,42 +23,42 @@ WORDS = STORIES[0].split(" ")
 
 
 @asynccontextmanager
-async def tapping(path: Path, engine: FakeEngine | None = None) -> AsyncIterator[TapSession]:
+async def tapping(path: Path, engine: FakeEngine | None = None) -> AsyncIterator[Session]:
     """A session with one answer, drawn but not shown yet."""
     engine = engine or FakeEngine()
-    session = TapSession(SessionSettings("fake", PROMPTS, autostart=False), lambda: engine, path)
+    session = Session(SessionSettings("fake", PROMPTS, autostart=False), lambda: engine, path)
     await session.start()
     try:
         await session.wait_ready()
-        await session.next_answer()
-        await session.wait_set_ended()
+        await session.taps.open_next()
+        await session.sets.wait_ended()
         yield session
     finally:
         await session.close()
 
 
-def show(session: TapSession, words: int, step: float = 0.2) -> float:
+def show(session: Session, words: int, step: float = 0.2) -> float:
     """So many words more appear, one each step; the time of the last."""
-    assert session.tapping is not None
+    assert session.taps.answer is not None
     for _ in range(words):
-        n = len(session.tapping.shown)
-        session.show(n + 1, 100 + n * step, wall=100 + n * step)
-    return 100 + (len(session.tapping.shown) - 1) * step
+        n = len(session.taps.answer.shown)
+        session.taps.show(n + 1, 100 + n * step, wall=100 + n * step)
+    return 100 + (len(session.taps.answer.shown) - 1) * step
 
 
 async def test_a_tap_is_on_disk_with_what_was_on_the_screen_and_the_rest_is_drawn_anew(tmp_path: Path) -> None:
     engine = FakeEngine()
     async with tapping(tmp_path / "a.db", engine) as session:
         now = show(session, 5)
-        seq = await session.tap(-1.0, "-", now + 0.1, wall=now + 0.1)
-        assert session.tapping is not None
+        seq = await session.taps.tap(-1.0, "-", now + 0.1, wall=now + 0.1)
+        assert session.taps.answer is not None
         with Record(tmp_path / "a.db") as record:
-            ((found, tap),) = record.taps(session.tapping.uid)
-            shown = record.shown(session.tapping.uid)
+            ((found, tap),) = record.taps(session.taps.answer.uid)
+            shown = record.shown(session.taps.answer.uid)
         assert found == seq and (tap.value, tap.key, tap.seconds, tap.whole) == (-1.0, "-", now + 0.1, False)
         assert shown is not None and "".join(shown.texts) == " ".join(WORDS[:5]) and shown.seconds[-1] == now
-        await session.wait_set_ended()
-        assert "".join(session.tapping.pieces) == " ".join([*WORDS[:5], *(word.upper() for word in WORDS[5:])])
+        await session.sets.wait_ended()
+        assert "".join(session.taps.answer.pieces) == " ".join([*WORDS[:5], *(word.upper() for word in WORDS[5:])])
         sent = [type(c) for c in engine.received if isinstance(c, protocol.AddJudgement | protocol.ResumeFrom)]
         assert sent == [protocol.AddJudgement, protocol.ResumeFrom], "the rest is drawn by what was learned"
         lesson = next(c.lesson for c in engine.received if isinstance(c, protocol.AddJudgement))
@@ -68,12 +68,12 @@ async def test_a_tap_is_on_disk_with_what_was_on_the_screen_and_the_rest_is_draw
 async def test_the_answer_is_kept_as_it_was_read_with_what_steered_each_part(tmp_path: Path) -> None:
     async with tapping(tmp_path / "a.db") as session:
         now = show(session, 5)
-        await session.tap(1.0, "+", now, wall=now)
-        await session.wait_set_ended()
+        await session.taps.tap(1.0, "+", now, wall=now)
+        await session.sets.wait_ended()
         show(session, 3)
-        answer = session.tapping
+        answer = session.taps.answer
         assert answer is not None
-        await session.next_answer()  # the rest is never seen
+        await session.taps.open_next()  # the rest is never seen
     with Record(tmp_path / "a.db") as record:
         (response,) = record.responses(answer.set_uid)
         shown = record.shown(answer.uid)
@@ -84,10 +84,10 @@ async def test_the_answer_is_kept_as_it_was_read_with_what_steered_each_part(tmp
 
 async def test_taps_about_nothing_on_the_screen_are_counted_and_not_kept(tmp_path: Path) -> None:
     async with tapping(tmp_path / "a.db") as session:
-        assert await session.tap(1.0, "+", 100.0, wall=100.0) is None
+        assert await session.taps.tap(1.0, "+", 100.0, wall=100.0) is None
         now = show(session, 3)
-        assert await session.tap(1.0, "+", now + 0.3, wall=now + 3600.0) is None, "the machine slept in between"
-        assert session.taps_dropped == 2
+        assert await session.taps.tap(1.0, "+", now + 0.3, wall=now + 3600.0) is None, "the machine slept in between"
+        assert session.taps.dropped == 2
         with Record(tmp_path / "a.db") as record:
             assert record.counts().taps == 0
 
@@ -96,11 +96,11 @@ async def test_after_the_grace_a_tap_is_about_the_whole_answer(tmp_path: Path) -
     engine = FakeEngine()
     async with tapping(tmp_path / "a.db", engine) as session:
         now = show(session, len(WORDS))
-        assert session.complete
-        await session.tap(1.0, "+", now + 0.9, wall=now + 0.9)  # the last word's turn, and the window
-        await session.tap(1.0, "+", now + 1.1, wall=now + 1.1)
-        assert session.tapping is not None
-        taps = [tap for _, tap in session.record.taps(session.tapping.uid)]
+        assert session.taps.complete
+        await session.taps.tap(1.0, "+", now + 0.9, wall=now + 0.9)  # the last word's turn, and the window
+        await session.taps.tap(1.0, "+", now + 1.1, wall=now + 1.1)
+        assert session.taps.answer is not None
+        taps = [tap for _, tap in session.record.taps(session.taps.answer.uid)]
         assert [tap.whole for tap in taps] == [False, True]
         assert not any(isinstance(c, protocol.ResumeFrom) for c in engine.received), "there is no rest to draw anew"
         lessons = [c.lesson for c in engine.received if isinstance(c, protocol.AddJudgement)]
@@ -111,22 +111,22 @@ async def test_undo_takes_a_tap_back_and_its_mark_goes(tmp_path: Path) -> None:
     engine = FakeEngine()
     async with tapping(tmp_path / "a.db", engine) as session:
         now = show(session, 4)
-        first = await session.tap(1.0, "+", now, wall=now)
-        await session.wait_set_ended()
-        await session.tap(-1.0, "-", now + 0.2, wall=now + 0.2)
-        assert session.marks() == [(4, 1.0), (4, -1.0)]
-        await session.undo()
-        assert session.marks() == [(4, 1.0)] and set(engine.lessons) == {first}
+        first = await session.taps.tap(1.0, "+", now, wall=now)
+        await session.sets.wait_ended()
+        await session.taps.tap(-1.0, "-", now + 0.2, wall=now + 0.2)
+        assert session.taps.marks() == [(4, 1.0), (4, -1.0)]
+        await session.judging.undo()
+        assert session.taps.marks() == [(4, 1.0)] and set(engine.lessons) == {first}
 
 
 async def test_a_restart_tells_the_engine_the_same_as_the_tap_did(tmp_path: Path) -> None:
     engine = FakeEngine()
     async with tapping(tmp_path / "a.db", engine) as session:
         now = show(session, 5)
-        await session.tap(-1.0, "-", now + 0.1, wall=now + 0.1)
-        await session.wait_set_ended()
+        await session.taps.tap(-1.0, "-", now + 0.1, wall=now + 0.1)
+        await session.sets.wait_ended()
         now = show(session, 6)
-        await session.tap(1.0, "+", now + 0.1, wall=now + 0.1)
+        await session.taps.tap(1.0, "+", now + 0.1, wall=now + 0.1)
     again = FakeEngine()
     async with tapping(tmp_path / "a.db", again):
         assert len(engine.lessons) == 2 and again.lessons == engine.lessons
@@ -136,9 +136,9 @@ async def test_taps_of_a_killed_terminal_are_replayed_although_the_answer_was_ne
     engine = FakeEngine()
     async with tapping(tmp_path / "a.db", engine) as session:
         now = show(session, 5)
-        await session.tap(-1.0, "-", now + 0.1, wall=now + 0.1)
-        assert session.tapping is not None
-        session.tapping.kept = True  # as if nobody had come to write the answer down
+        await session.taps.tap(-1.0, "-", now + 0.1, wall=now + 0.1)
+        assert session.taps.answer is not None
+        session.taps.answer.kept = True  # as if nobody had come to write the answer down
     with Record(tmp_path / "a.db") as record:
         (taught,) = record.lessons()
         assert taught.responses == () and taught.shown is not None and len(taught.shown.texts) == 5
@@ -150,9 +150,9 @@ async def test_taps_of_a_killed_terminal_are_replayed_although_the_answer_was_ne
 async def test_a_calibration_counts_for_the_taps_after_it(tmp_path: Path) -> None:
     async with tapping(tmp_path / "a.db") as session:
         now = show(session, 5)
-        before = await session.tap(1.0, "+", now, wall=now)
-        await session.calibrate(Calibration(low=0.3, high=1.1))
-        after = await session.tap(1.0, "+", now + 0.1, wall=now + 0.1)
+        before = await session.taps.tap(1.0, "+", now, wall=now)
+        await session.taps.calibrate(Calibration(low=0.3, high=1.1))
+        after = await session.taps.tap(1.0, "+", now + 0.1, wall=now + 0.1)
         windows = {taught.logged.seq: taught.window for taught in session.record.lessons()}
         assert windows[before or 0] is None and windows[after or 0] == Calibration(low=0.3, high=1.1)
 
@@ -162,7 +162,7 @@ async def test_what_is_no_tap_is_refused_in_one_line(tmp_path: Path, value: floa
     async with tapping(tmp_path / "a.db") as session:
         now = show(session, 3)
         with pytest.raises(SessionError, match="from -10 to 10"):
-            await session.tap(value, "+", now, wall=now)
+            await session.taps.tap(value, "+", now, wall=now)
 
 
 def test_a_held_key_is_one_tap_with_a_count() -> None:
@@ -196,7 +196,7 @@ async def test_a_simulated_operator_reads_every_piece_and_taps_late(tmp_path: Pa
     async with tapping(tmp_path / "a.db") as session:
         reader = TapReader(session, tap, "t.py:tap", Steady())
         session.current = None
-        session._dealer._next = 0  # type: ignore[union-attr]
+        session.sets.dealer._next = 0  # type: ignore[union-attr]
         await reader.read()
         (taught,) = session.record.lessons()
     assert all(shown.endswith(piece) for shown, piece in seen) and [piece for _, piece in seen].count("") == 1 and seen[-1][1] == ""
@@ -218,32 +218,32 @@ async def test_silence_counts_only_while_it_is_armed_and_one_stretch_is_one_judg
     engine = FakeEngine()
     async with tapping(tmp_path / "a.db", engine) as session:
         show(session, 2)
-        assert session.tapping is not None
-        uid = session.tapping.uid
-        await session.arm(True)
+        assert session.taps.answer is not None
+        uid = session.taps.answer.uid
+        await session.taps.arm(True)
         now = show(session, 3)
-        await session.tap(1.0, "+", now + 0.1, wall=now + 0.1)
-        await session.wait_set_ended()
+        await session.taps.tap(1.0, "+", now + 0.1, wall=now + 0.1)
+        await session.sets.wait_ended()
         now = show(session, 2)
-        await session.arm(False)
+        await session.taps.arm(False)
         show(session, 1)
         arms = [logged.judgement for logged in session.record.live() if isinstance(logged.judgement, Arm)]
-        assert arms == [Arm(session.tapping.set_uid, uid, False, now, 100.4)]
+        assert arms == [Arm(session.taps.answer.set_uid, uid, False, now, 100.4)]
         lesson = engine.lessons[max(engine.lessons)]
         assert isinstance(lesson.judgement, Arm) and len(lesson.shown) == 7
-        await session.undo()
+        await session.judging.undo()
         assert not any(isinstance(each.judgement, Arm) for each in engine.lessons.values())
-        await session.next_answer()
+        await session.taps.open_next()
     with Record(tmp_path / "a.db") as record:
         assert not any(isinstance(logged.judgement, Arm) for logged in record.live()), "it was off when the answer was left"
 
 
 async def test_armed_silence_goes_on_from_answer_to_answer(tmp_path: Path) -> None:
     async with tapping(tmp_path / "a.db") as session:
-        await session.arm(True)
+        await session.taps.arm(True)
         show(session, 3)
-        await session.next_answer()
-        await session.wait_set_ended()
+        await session.taps.open_next()
+        await session.sets.wait_ended()
         show(session, 2)
     with Record(tmp_path / "a.db") as record:
         arms = [logged.judgement for logged in record.live() if isinstance(logged.judgement, Arm)]
@@ -258,10 +258,10 @@ async def test_the_tap_view_shows_one_answer_and_taps_stand_in_the_gutter(tmp_pa
         await t.press("minus", "plus")
         assert t.live() == [], "these keys mean nothing in the Arena"
         await t.press("k")
-        assert t.session.tapping is not None and len(t.arena._panes) == 1 and "Tap + or -" in t.line("todo")
+        assert t.session.taps.answer is not None and len(t.arena.answers.panes) == 1 and "Tap + or -" in t.line("todo")
         assert "+ - tap" in t.painted()
         await t.press(*["greater_than_sign"] * 4)  # at once
-        await t.until(lambda: t.session.complete)
+        await t.until(lambda: t.session.taps.complete)
         await t.press("plus")
         await t.until(lambda: "▲" in t.shown())
         (tap,) = t.live()
@@ -269,15 +269,15 @@ async def test_the_tap_view_shows_one_answer_and_taps_stand_in_the_gutter(tmp_pa
         await t.press("u")
         assert t.live() == [] and "▲" not in t.shown()
         await t.press("enter")
-        assert t.session.tapping is not None
+        assert t.session.taps.answer is not None
         await t.press("k")
-        assert t.session.tapping is None and len(t.arena._panes) == 4
+        assert t.session.taps.answer is None and len(t.arena.answers.panes) == 4
         await t.press("f2")
-        assert t.session.tapping is None, "it is there already"
+        assert t.session.taps.answer is None, "it is there already"
         await t.press("f3")
-        assert t.session.tapping is not None
+        assert t.session.taps.answer is not None
         await t.press("f2")
-        assert t.session.tapping is None
+        assert t.session.taps.answer is None
         await t.press("f4")
         assert t.pilot.app.screen is not t.arena
 
@@ -285,6 +285,6 @@ async def test_the_tap_view_shows_one_answer_and_taps_stand_in_the_gutter(tmp_pa
 async def test_silence_is_switched_by_its_key_and_said(tmp_path: Path) -> None:
     async with table(tmp_path, FakeEngine(), size=(200, 50)) as t:
         await t.press("k", "S")
-        assert t.session.silence and "silence counts" in t.line("said") and "Silence counts." in t.line("todo") and "S silence" in t.painted()
+        assert t.session.taps.silence and "silence counts" in t.line("said") and "Silence counts." in t.line("todo") and "S silence" in t.painted()
         await t.press("S")
-        assert not t.session.silence and "says nothing" in t.line("said")
+        assert not t.session.taps.silence and "says nothing" in t.line("said")

@@ -62,21 +62,21 @@ async def test_words_are_tinted_after_the_commit_and_the_set_stays_until_a_secon
         await t.press("b", "enter")
         assert t.session.current is first and [type(j) for j in t.live()] == [Ranking]
         assert len(asked(t)) == 1
-        words = looks(t.arena._panes[0].stream)
+        words = looks(t.arena.answers.panes[0].stream)
         assert words["She"] == words["laughed"] == (True, False)  # the scripted engine likes words with an h
         assert words["red"] == (False, True)  # and dislikes short ones
         assert words["Tom."] == (False, False)
-        assert "▸ a" in str(t.arena._panes[0].border_title)
+        assert "▸ a" in str(t.arena.answers.panes[0].border_title)
         assert "liked much" in t.line("said") and "disliked" in t.line("said") and "b was" not in t.line("todo")
         await t.press("enter")
-        assert t.session.current is not first and not t.arena._panes[0].stream.tinted
+        assert t.session.current is not first and not t.arena.answers.panes[0].stream.tinted
         assert "liked" not in t.line("said")
 
 
 async def test_v_again_gives_plain_words_and_the_same_text(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await t.press("v", "b", "enter")
-        view = t.arena._panes[1].stream
+        view = t.arena.answers.panes[1].stream
         text = view.text
         assert view.tinted
         await t.press("v")
@@ -91,9 +91,9 @@ async def test_v_again_gives_plain_words_and_the_same_text(tmp_path: Path) -> No
 async def test_a_reward_model_that_has_learned_nothing_leaves_no_tints_under_its_name(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await t.press("o", "v")
-        assert t.arena._panes[0].stream.tinted
+        assert t.arena.answers.panes[0].stream.tinted
         await t.press("v")
-        assert not t.arena._panes[0].stream.tinted
+        assert not t.arena.answers.panes[0].stream.tinted
         assert "the reward model has learned nothing yet" in t.line("said") and "liked" not in t.line("said")
 
 
@@ -102,19 +102,19 @@ async def test_what_must_stay_blind_cannot_be_asked_for(tmp_path: Path) -> None:
         await t.press("v", "a", "enter", "enter", "u")  # the set comes back, to be judged again
         assert t.session.current is not None and not t.session.current.committed
         await t.press("v", "v", "v")
-        assert len(asked(t)) == 1 and not t.arena._panes[0].stream.tinted
+        assert len(asked(t)) == 1 and not t.arena.answers.panes[0].stream.tinted
 
 
 async def test_a_comparison_with_the_base_may_be_tinted_at_once(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await t.press("o", "v")
-        assert len(asked(t)) == 1 and t.arena._panes[1].stream.tinted
+        assert len(asked(t)) == 1 and t.arena.answers.panes[1].stream.tinted
 
 
 async def test_scores_alone_also_stay_to_be_looked_at(tmp_path: Path) -> None:
     async with table(tmp_path, FakeEngine(), k=1) as t:
         first = t.session.current
         await t.press("v", "7", "enter")
-        assert t.session.current is first and t.arena._panes[0].stream.tinted
+        assert t.session.current is first and t.arena.answers.panes[0].stream.tinted
         await t.press("enter")
         assert t.session.current is not first

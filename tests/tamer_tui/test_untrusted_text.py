@@ -13,9 +13,9 @@ from textual.widgets import TextArea
 from learners import protocol
 from storage.records import Correction, Prompt
 from tamer_tui.app import TamerApp
-from tamer_tui.session import SessionSettings
-from tamer_tui.tapping import TapSession
+from tamer_tui.session import Session, SessionSettings
 from tamer_tui.text import wrap
+from tamer_tui.widgets.rail import Rail
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, painted, table
 
@@ -65,7 +65,7 @@ async def test_brackets_are_seen_as_they_are(tmp_path: Path, size: tuple[int, in
     async with table(tmp_path, FakeEngine((HOSTILE["markup"],)), size, prompts=(Prompt.of(HOSTILE["markup"]),)) as t:
         await t.press("a")
         assert t.shown().count("[/b] [@click=app.quit]x[/] [red") >= 2
-        await t.pilot.click(t.arena._panes[0].stream, offset=(18, 0))
+        await t.pilot.click(t.arena.answers.panes[0].stream, offset=(18, 0))
         assert t.pilot.app.is_running
 
 
@@ -79,7 +79,7 @@ async def test_hostile_words_of_the_engine_are_plain_text(tmp_path: Path, text: 
         t.engine.publish(text, published=False)
         t.engine.publish(text)
         await t.pilot.pause(0.1)
-        t.arena._show_rail()
+        t.arena.query_one(Rail).repaint()
         await t.pilot.pause()
         assert_plain(t)
         await t.press("V")
@@ -94,7 +94,7 @@ async def test_hostile_words_of_the_engine_are_plain_text(tmp_path: Path, text: 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 async def test_a_hostile_name_of_a_model_is_plain_text_while_it_loads_and_when_it_fails(tmp_path: Path, text: str) -> None:
     engine = FakeEngine(ready=False)
-    session = TapSession(SessionSettings(text, (Prompt.of(text),)), lambda: engine, tmp_path / "[b]a.db")
+    session = Session(SessionSettings(text, (Prompt.of(text),)), lambda: engine, tmp_path / "[b]a.db")
     await session.start()
     async with TamerApp(session).run_test(size=(80, 24)) as pilot:
         engine.emit(protocol.Loading(what=text, done=1.0, total=2.0, seconds_left=float("inf")))
@@ -114,7 +114,7 @@ async def test_figures_that_are_no_numbers_are_crosses(tmp_path: Path) -> None:
             for step, value in enumerate(bad * 3):
                 t.engine.emit(protocol.Metrics(stage=stage, step=step, of=12, seconds_left=value, loss=value, accuracy=value, reward=value, kl=value))
                 await t.pilot.pause()
-                t.arena._show_rail()
+                t.arena.query_one(Rail).repaint()
         assert "×" in t.shown()
         assert_plain(t)
 

@@ -14,10 +14,9 @@ from learners import protocol
 from learners.protocol import Started
 from storage.records import Ranking, Rating
 from tamer_tui.cli import main
-from tamer_tui.session import SessionError
+from tamer_tui.session import Session, SessionError
 from tamer_tui.session_store import REPLAY_CHARACTERS
 from tamer_tui.simulate import Simulation
-from tamer_tui.tapping import TapSession
 from tamer_tui.views import CandidateView
 from tamer_tui.widgets.candidate_pane import CandidatePane
 from tests.tamer_tui.fake_engine import FakeEngine
@@ -55,9 +54,9 @@ async def test_a_set_whose_prompt_is_refused_ends_and_the_next_one_can_be_opened
         assert session.current is not None and session.current.ended
         assert {candidate.refused for candidate in session.current.candidates} == {"the template refuses it"}
         assert "the template refuses it" in session.notice
-        await session.skip()
-        await session.next_set()
-        view = await session.wait_set_ended()
+        await session.judging.skip()
+        await session.sets.open_next()
+        view = await session.sets.wait_ended()
         assert all(candidate.text and not candidate.refused and candidate.cut == 40 for candidate in view.candidates)
 
 
@@ -81,7 +80,7 @@ async def test_simulate_passes_over_refused_prompts_and_counts_what_was_cut(tmp_
 
 
 async def test_simulate_says_when_it_can_use_none_of_the_prompts(tmp_path: Path) -> None:
-    session = TapSession(settings(), lambda: Picky("Once"), tmp_path / "a.db")
+    session = Session(settings(), lambda: Picky("Once"), tmp_path / "a.db")
     await session.start()
     told: list[str] = []
     try:
@@ -121,10 +120,10 @@ async def test_the_log_always_ends_with_its_last_line_and_long_texts_come_in_mor
         replays = [c for c in engine.received if isinstance(c, protocol.Replay)]
         assert [(r.lessons, r.last) for r in replays] == [((), True)], "an empty log ends too"
         for text in ("short", "x" * REPLAY_CHARACTERS, "y" * (REPLAY_CHARACTERS // 2)):
-            await session.demonstrate(text)
-            await session.next_set()
-            await session.wait_set_ended()
-            await session.correct(uids(session)[0], text)
+            await session.judging.demonstrate(text)
+            await session.sets.open_next()
+            await session.sets.wait_ended()
+            await session.judging.correct(uids(session)[0], text)
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine):
         replays = [c for c in engine.received if isinstance(c, protocol.Replay)]
@@ -137,8 +136,8 @@ async def test_a_judgement_of_one_answer_names_the_others_of_its_set(tmp_path: P
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
         a, b, c, d = uids(session)
-        rated = await session.rate(b, 6)
-        ranked = await session.rank({a: 1, b: 2})
+        rated = await session.judging.rate(b, 6)
+        ranked = await session.judging.rank({a: 1, b: 2})
         await asyncio.sleep(0)
         assert [answer.uid for answer in engine.lessons[rated].answers] == [b]
         assert [answer.uid for answer in engine.lessons[rated].beside] == [a, c, d]
@@ -154,8 +153,8 @@ async def test_the_screen_says_how_far_the_log_is_learned(tmp_path: Path) -> Non
     async with sitting(tmp_path / "a.db", engine) as session:
         engine.emit(protocol.Metrics(stage="human_reward", step=1200, of=3000, seconds_left=90.0))
         await until(session, lambda: session.status.replay is not None)
-        wide, narrow = ("\n".join(line.plain for line in lines) for lines in (wide_lines(session, {}), narrow_lines(session)))
+        wide, narrow = ("\n".join(line.plain for line in lines) for lines in (wide_lines(session), narrow_lines(session)))
         assert "learning from the log 1,200 of 3,000" in wide and "learning from the log 1,200 of 3,000" in narrow
         engine.emit(protocol.Metrics(stage="human_reward", step=3000, of=3000))
         await until(session, lambda: session.status.replay is None)
-        assert "learning from the log" not in "\n".join(line.plain for line in wide_lines(session, {}))
+        assert "learning from the log" not in "\n".join(line.plain for line in wide_lines(session))

@@ -217,3 +217,26 @@ def test_the_curriculum_proposes_what_it_trained_with_the_exact_judgements(parts
     assert next(work) is False, "nothing more to learn"
     learning.teach(ranking(parts, 4))
     assert next(work) is True
+
+
+def test_the_teacher_follows_the_reference(parts: Parts, learning: Learning) -> None:
+    """Remembered states of a reference that was replaced are of no use."""
+    course = DistillStage(*learning.of_policy, DistillPlan(steps=1, batch=2))
+    learning.teach(ranking(parts, 1))
+    run(course.work())
+    prompt, answer = tuple(parts.backbone.encode(PROMPTS[0])), (300, 301, 302)
+
+    def logits() -> torch.Tensor:
+        return course._teacher([prompt], [answer])(slice(None))
+
+    of_base = logits()
+    for factor in (1.0, 2.0):
+        lora = {name: tensor + factor * 0.05 for name, tensor in lora_state(parts.trees.policy).items()}
+        load_lora(parts.trees.policy, lora)
+        learning.weights.freeze_reference(imitates=True)
+        with torch.no_grad():
+            forwarded = forward(parts.trees.reference, torch.tensor([[*prompt, *answer]]), keep=4).logits[0, :-1]
+            base = forward(parts.trees.base, torch.tensor([[*prompt, *answer]]), keep=4)
+        bias = course._teacher.steering.bias(base.hidden[0, :-1], base.logits[0, :-1])
+        assert torch.allclose(logits(), forwarded + (0.0 if bias is None else bias), atol=1e-3)
+        assert not torch.allclose(logits(), of_base, atol=1e-2)

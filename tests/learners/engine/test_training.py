@@ -16,8 +16,9 @@ import torch
 from learners import protocol
 from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.weights import LearnerTrees
-from learners.engine.training import MOST_RETRIES, Learner, out_of_memory
+from learners.engine.training import MOST_RETRIES, Learner
 from learners.model.lora import LoraSettings
+from learners.model.memory import out_of_memory
 from learners.protocol import Appraised, Blob, Error, Event, Gated, Idle, Load, Metrics, Trained
 from learners.versions.snapshot import BASE
 from learners.versions.store import VersionStore

@@ -8,10 +8,13 @@ from tamer_tui.ballot import Ballot
 from tamer_tui.keys import LETTERS
 from tamer_tui.session import Session
 from tamer_tui.views import EngineState, SetView
-from tamer_tui.widgets.rail import duration
+from tamer_tui.widgets.details import duration
 
-MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette")
-READING = ("focus.next", "scroll.down", "show.tint", "show.freeze", "show.slower", "show.faster")
+MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.leader")
+READING = (
+    "focus.next", "scroll.down", "show.tint", "show.freeze", "show.slower", "show.faster", "note.flag", "note.comment", "copy.answer", "copy.code",
+    "copy.export", "show.markdown", "show.fold", "show.details",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Guidance:
     def _tap_moves(self, view: SetView) -> str:
         answer = view.candidates[0]
         if answer.ended is None or len(answer.shown) < len(answer.pieces):
-            return f"Tap + or - as the words appear; < > change the pace, k leaves.{' Silence counts.' if self.session.silence else ''}"
+            return f"Tap + or - as the words appear; < > change the pace, k leaves.{' Silence counts.' if self.session.taps.silence else ''}"
         return "Taps soon are about the whole answer. Enter opens the next."
 
     def _first_move(self, view: SetView) -> str:
@@ -90,7 +93,8 @@ class Guidance:
         restart = ["machine.restart"] if self.dead else []
         view = self.view
         if view is None:
-            return [*restart, *leave, "machine.versions", "screen.palette"] if self.session.database else [*restart, *leave]
+            early = [] if self.dead else ["prompt.new"]
+            return [*restart, *leave, *early, "machine.versions", "screen.palette"] if self.session.database else [*restart, *leave, *early]
         if not judgeable(view):
             opening = [] if self.dead else ["prompt.new", "prompt.continue", *(["prompt.compare"] if view.committed else [])]
             return [*restart, "set.commit", *undo, *leave, *opening, *READING, *MACHINE, "set.redo"]

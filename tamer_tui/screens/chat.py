@@ -1,0 +1,231 @@
+"""Chat: one conversation with the model as it answers now. Any turn can be praised, blamed, rewritten, or branched from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.reactive import var
+from textual.screen import Screen
+from textual.widgets import Input
+
+from tamer_tui import clipboard, transcript
+from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.editor import EditorScreen, WrittenText
+from tamer_tui.session import Change, Session, SessionError, SetView
+from tamer_tui.session.chat import GOOD
+from tamer_tui.text import editable, one_line, plain
+from tamer_tui.widgets.foot import Foot
+from tamer_tui.widgets.lines import Line
+from tamer_tui.widgets.rail import answering
+from tamer_tui.widgets.stream_view import StreamView
+
+COMMANDS = {
+    "/good": "praise", "/bad": "blame", "/rewrite": "rewrite", "/branch": "branch", "/copy": "copy", "/export": "export", "/stop": "stop",
+    "/undo": "undo", "/new": "begin_anew",
+}  # fmt: skip
+"""What is typed -> the action that it is."""
+YOU, MODEL = "you ▸ ", "model ▸ "
+
+
+class ChatScreen(Screen[None]):
+    """The conversation as growing text with marks beside its turns, over a line to write in."""
+
+    CSS_PATH = "chat.tcss"
+    BINDINGS = [
+        Binding("escape", "leave", "keys, then Arena"),
+        Binding("up", "turn(-1)", "turn"),
+        Binding("down", "turn(1)", "turn"),
+        Binding("pageup", "scroll(-10)", "page back"),
+        Binding("pagedown", "scroll(10)", "page"),
+        Binding("enter,i,tab", "write", "write"),
+        Binding("plus,equals_sign", "praise", "good"),
+        Binding("minus", "blame", "bad"),
+        Binding("r", "rewrite", "rewrite"),
+        Binding("b", "branch", "branch"),
+        Binding("y", "copy", "copy"),
+        Binding("E", "export", "export"),
+        Binding("u", "undo", "undo"),
+        Binding("s", "stop", "stop"),
+    ]
+
+    turn: var[int] = var(0, init=False)  # that keys are about
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self._starts: list[int] = []  # characters of the text before each turn's answer
+        self._written = 0  # characters of the last answer that are on the screen
+
+    def compose(self) -> ComposeResult:
+        yield Line(id="heading")
+        yield StreamView()
+        yield Input(placeholder="your message; /good /bad /rewrite /branch /undo /copy /export /new", id="message")
+        yield Foot((("up down", "turn"), ("enter", "send"), ("esc", "then + - good, bad  r rewrite  b branch")))
+
+    def on_mount(self) -> None:
+        self.query_one(StreamView).marked = True
+        self.session.observe(self._changed)
+        self._paint_all()
+        self.query_one(Input).focus()
+
+    def say(self, line: str) -> None:
+        """One line, at the bottom."""
+        self.query_one(Foot).say(line)
+
+    # --- what the session says -------------------------------------------------------------------------------------------
+
+    def _changed(self, change: Change) -> None:
+        if not self.is_mounted:
+            return
+        match change:
+            case Change.CHAT:
+                self._paint_all()
+            case Change.TOKENS | Change.ENDED:
+                self._grow()
+            case Change.COMMITTED:
+                self._mark()
+            case Change.NOTICE if self.is_current:
+                self.say(self.session.notice)
+        self._show_heading()
+
+    def _paint_all(self) -> None:
+        """The whole conversation, after a turn came or went."""
+        view, turns = self.query_one(StreamView), self.session.chat.turns
+        view.clear()
+        self._starts, self._written = [], 0
+        for turn in turns:
+            view.write(f"{YOU}{turn.prompt.text.strip()}\n\n")
+            self._starts.append(len(view.text))
+            view.write(MODEL)
+            if turn is not turns[-1]:
+                view.write(f"{_said(turn)}\n\n")
+        self._grow()
+        self.turn = max(0, len(turns) - 1)
+        self._mark()
+        self._show_heading()
+
+    def _grow(self) -> None:
+        """More of the last answer."""
+        if self.session.chat.turns:
+            text = _said(self.session.chat.turns[-1])
+            self.query_one(StreamView).write(text[self._written :])
+            self._written = len(text)
+
+    def _mark(self) -> None:
+        """Beside each turn: whether keys are about it, and its thumb."""
+        marks = []
+        for i, (turn, start) in enumerate(zip(self.session.chat.turns, self._starts)):
+            if i == self.turn:
+                marks.append((start + 1, "▸"))
+            if (value := turn.candidates[0].ratings.get("overall")) is not None:
+                marks.append((start + 1, "▲" if value >= GOOD else "▼"))
+        self.query_one(StreamView).mark(marks)
+
+    def watch_turn(self) -> None:
+        self._mark()
+
+    def _show_heading(self) -> None:
+        status, turns = self.session.status, len(self.session.chat.turns)
+        learning = " · learning is paused" if status.paused else ""
+        self.query_one("#heading", Line).show(f"· answering: {answering(self.session)}{learning} · {turns} turn{'s' if turns != 1 else ''}", "chat ")
+
+    # --- what the operator does --------------------------------------------------------------------------------------------
+
+    async def attempt(self, work: Callable[[], Awaitable[object]], done: str = "") -> bool:
+        """Do it; say why not, if not."""
+        return await attempt(self.say, work, done)
+
+    @on(Input.Submitted)
+    async def _sent(self, event: Input.Submitted) -> None:
+        text = event.value
+        if text.strip() in COMMANDS:
+            event.input.clear()
+            await self.run_action(COMMANDS[text.strip()])
+        elif text.startswith("/") and text.split()[0].isascii() and " " not in text.strip():
+            self.say(f"there is no {one_line(text)}: {' '.join(COMMANDS)}")
+        elif await self.attempt(lambda: self.session.chat.say(text)):
+            event.input.clear()
+            self.say("")
+
+    def _chosen(self) -> SetView:
+        turns = self.session.chat.turns
+        if not turns:
+            raise SessionError("there are no turns yet", "type a message")
+        return turns[min(self.turn, len(turns) - 1)]
+
+    def action_turn(self, step: int) -> None:
+        self.turn = max(0, min(len(self.session.chat.turns) - 1, self.turn + step))
+        starts = self._starts[self.turn : self.turn + 1]
+        if starts:
+            self.query_one(StreamView).show_character(starts[0])
+
+    def action_scroll(self, lines: int) -> None:
+        self.query_one(StreamView).scroll_relative(y=lines, animate=False)
+
+    def action_write(self) -> None:
+        self.query_one(Input).focus()
+
+    async def action_leave(self) -> None:
+        """From the line to the keys, and then to the Arena."""
+        if self.query_one(Input).has_focus:
+            self.set_focus(None)
+        else:
+            await self.app.run_action("app.mode('arena')")
+
+    async def action_praise(self) -> None:
+        await self.attempt(lambda: self.session.chat.thumb(self._chosen(), True), "✓ ▲ on disk")
+
+    async def action_blame(self) -> None:
+        await self.attempt(lambda: self.session.chat.thumb(self._chosen(), False), "✓ ▼ on disk")
+
+    async def action_rewrite(self) -> None:
+        if not await self.attempt(self._end_chosen):
+            return
+        turn = self._chosen()
+
+        async def written(result: WrittenText | None) -> None:
+            if result is not None and result.saved:
+                await self.attempt(lambda: self.session.chat.rewrite(turn, result.text), "✓ on disk; the conversation goes on from it")
+
+        self.app.push_screen(EditorScreen("rewrite this turn", editable(turn.candidates[0].text), turn.prompt.text), written)
+
+    async def _end_chosen(self) -> None:
+        await self.session.sets.end([self._chosen().candidates[0].uid])
+
+    async def action_branch(self) -> None:
+        await self.attempt(lambda: self.session.chat.branch(self._chosen()), "on from this turn; the rest is in the record")
+        self.query_one(Input).focus()
+
+    async def action_begin_anew(self) -> None:
+        await self.attempt(self.session.chat.begin_anew, "a new conversation; the old one is in the record")
+
+    async def action_stop(self) -> None:
+        await self.attempt(self.session.chat.stop)
+
+    async def action_undo(self) -> None:
+        await self.attempt(self.session.judging.undo)
+
+    async def action_copy(self) -> None:
+        async def copy() -> str:
+            await clipboard.copy(self.app, _said(self._chosen()))
+            return "this turn is in the clipboard"
+
+        await self.attempt(copy)
+
+    async def action_export(self) -> None:
+        async def export() -> str:
+            turn = self.session.chat.turns[-1] if self.session.chat.turns else self._chosen()
+            path = await asyncio.to_thread(transcript.write, turn, turn.candidates[0], Path.cwd())
+            return f"✓ written to {one_line(str(path))}"
+
+        await self.attempt(export)
+
+
+def _said(turn: SetView) -> str:
+    answer = turn.candidates[0]
+    return answer.refused or plain("".join(answer.pieces)).lstrip()

@@ -1,0 +1,103 @@
+"""How learning goes, as charts, with what each figure means."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Grid
+from textual.screen import Screen
+
+from tamer_tui.session import CandidateView, Change, Session
+from tamer_tui.text import one_line
+from tamer_tui.widgets.charts import interval
+from tamer_tui.widgets.details import DOING, duration, number
+from tamer_tui.widgets.foot import Foot
+from tamer_tui.widgets.lines import Line
+from tamer_tui.widgets.plot import Plot
+
+EVERY_SECONDS = 0.25
+KEPT_SPEEDS = 500
+CHARTS = (
+    ("taught", "distill", "loss", "taking it in: loss", "falls as the version comes to answer like your judgements", None, None),
+    ("imitated", "sft", "loss", "practising what you wrote: loss", "falls as it could have written your texts", None, None),
+    ("agrees", "reward", "accuracy", "judging as you do", "share of pairs it orders as you did, before it learned them", 0.0, 1.0),
+    ("rewarded", "ppo", "reward", "practising: reward", "rises as answers please the judge that learned from you", None, None),
+    ("moved", "ppo", "kl", "practising: how far it moved", "units away from where it began (KL)", 0.0, None),
+)
+"""Id, stage, figure, title, meaning, and the ends of the axis."""
+
+
+class LearningScreen(Screen[None]):
+    """Painted four times a second while it is looked at, and not otherwise."""
+
+    CSS_PATH = "learning.tcss"
+    BINDINGS = [Binding("escape,q", "app.mode('arena')", "Arena")]
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self._speeds: list[float] = []  # tokens a second of the answers that have ended
+        self._timed: set[str] = set()  # answers among them
+
+    def compose(self) -> ComposeResult:
+        yield Line(id="now")
+        with Grid(id="charts"):
+            for name, _, _, title, note, low, high in CHARTS:
+                yield Plot(title, note, low, high).add_class(name)
+            yield Plot("answers: tokens a second", "how fast each answer came", 0.0).add_class("speed")
+        yield Line(id="won")
+        yield Foot((("N", "how far it may move"), ("p", "pause"), ("T", "train now"), ("B", "steering")))
+
+    def on_mount(self) -> None:
+        self.session.observe(self._changed)
+        self.set_interval(EVERY_SECONDS, self._paint)
+        self._paint()
+
+    def say(self, line: str) -> None:
+        """One line, at the bottom."""
+        self.query_one(Foot).say(line)
+
+    def _changed(self, change: Change) -> None:
+        if change is Change.ENDED and self.session.current is not None:
+            for answer in self.session.current.candidates:
+                if answer.ended and answer.uid not in self._timed and (speed := _speed(answer)):
+                    self._timed.add(answer.uid)
+                    self._speeds = [*self._speeds[1 - KEPT_SPEEDS :], speed]
+
+    def _paint(self) -> None:
+        if not self.is_current:
+            return
+        status = self.session.status
+        for name, stage, figure, *_ in CHARTS:
+            self.query_one(f".{name}", Plot).values = tuple(status.curve(stage, figure))
+        self.query_one(".speed", Plot).values = tuple(self._speeds)
+        self.query_one("#now", Line).show(_now(self.session))
+        self.query_one("#won", Line).show(_won(self.session, self.size.width - 70))
+
+
+def _speed(answer: CandidateView) -> float:
+    """Tokens a second, from the first to the last; 0 where there is nothing to measure."""
+    seconds = answer.times[-1] - answer.times[0] if len(answer.times) > 1 else 0.0
+    return (len(answer.times) - 1) / seconds if seconds > 0 else 0.0
+
+
+def _now(session: Session) -> str:
+    """What goes on, and what it takes."""
+    status, ready = session.status, session.ready
+    active = next((view for view in status.learning.values() if view.active), None)
+    doing = f"now: {DOING.get(active.stage, one_line(active.stage))}" if active else "now: waiting for judgements"
+    left = f", {duration(active.seconds_left)} left" if active is not None and active.seconds_left else ""
+    moved = f"moved {number(status.spent, 1)} of {status.nats:g} units" if status.spent is not None else f"may move {status.nats:g} units"
+    memory = f"memory {ready.memory_bytes / 1e9:.1f} GB on {ready.device}" if ready is not None else "no model yet"
+    fitted = (
+        f"steering fits {status.learned.accuracy:.0%} of your pairs" if status.learned is not None and status.learned.accuracy is not None else ""
+    )
+    return " · ".join(part for part in (doing + left, fitted, moved, memory) if part)
+
+
+def _won(session: Session, width: int) -> str:
+    """The operator's own measure, as an interval."""
+    count = session.blind_all
+    if (rate := count.rate) is None:
+        return "How often you preferred yours to the untouched model, blind: nothing counted yet"
+    return f"You preferred yours, blind: {count.in_words()}  {interval(count.low, rate, count.high, max(10, min(60, width)))}"

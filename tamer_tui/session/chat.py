@@ -1,0 +1,81 @@
+"""A conversation with the acting policy: each turn is a set of one answer, so everything that can be said of an answer can be said of any turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from storage.records import Correction, Prompt, Rating
+from tamer_tui.session_store import SessionError
+from tamer_tui.views import Change, SetView, conversation
+
+if TYPE_CHECKING:
+    from tamer_tui.session.session import Session
+
+GOOD, BAD = 7, 1
+"""What a thumb up and a thumb down are worth as scores."""
+
+
+class Chat:
+    """Turns, oldest first. What was branched away from is in the record."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.turns: list[SetView] = []
+
+    async def say(self, text: str) -> None:
+        """The operator's next message; the answer is drawn."""
+        session = self._session
+        if not text.strip():
+            raise SessionError("the message is empty")
+        dealer = session.sets.ready_dealer()
+        if self.turns:
+            last = self.turns[-1]
+            await session.sets.end([last.candidates[0].uid])
+            messages = conversation(last.prompt, last.candidates[0].text, text)
+        else:
+            messages = Prompt.of(text, session.settings.system).messages
+        record, view = dealer.turn(Prompt(messages, "chat"), session.uid)
+        session.opened.keep(record, session.say)
+        session.sets.streams.ask(view.candidates, [messages])
+        self.turns.append(view)
+        session.tell(Change.CHAT)
+
+    async def thumb(self, view: SetView, good: bool) -> None:
+        """Good or bad, on disk."""
+        answer, value = view.candidates[0], GOOD if good else BAD
+        await self._session.sets.end([answer.uid])
+        await self._session.judging.append(Rating(view.uid, answer.uid, value))
+        answer.ratings["overall"] = value
+        self._session.tell(Change.COMMITTED)
+
+    async def rewrite(self, view: SetView, text: str) -> None:
+        """What should have been said: it is learned from, and the conversation goes on from it."""
+        answer = view.candidates[0]
+        await self._session.sets.end([answer.uid])
+        if not text.strip():
+            raise SessionError("the answer is empty")
+        if text == answer.text:
+            raise SessionError("nothing was changed")
+        await self._session.judging.append(Correction(view.uid, answer.uid, text))
+        self._session.tell(Change.COMMITTED)
+        turn = self.turns.index(view)
+        self.turns[turn + 1 :] = []
+        answer.text, answer.pieces = text, [text]
+        self._session.tell(Change.CHAT)
+
+    async def stop(self) -> None:
+        """End the answer that is being drawn."""
+        if self.turns:
+            await self._session.sets.end([self.turns[-1].candidates[0].uid])
+
+    async def branch(self, view: SetView) -> None:
+        """Go on from this turn; what came after it is left."""
+        await self.stop()
+        del self.turns[self.turns.index(view) + 1 :]
+        self._session.tell(Change.CHAT)
+
+    async def begin_anew(self) -> None:
+        """An empty conversation."""
+        await self.stop()
+        self.turns.clear()
+        self._session.tell(Change.CHAT)

@@ -1,0 +1,246 @@
+"""The engine of a sitting: started, told what there is, followed, lost and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from learners import protocol
+from learners.protocol import Command, Event
+from storage.records import BASE_VERSION, BaseModel, Message, Prompt, Sitting
+from tamer_tui import __version__
+from tamer_tui.dealing import Dealer, Split
+from tamer_tui.session import events
+from tamer_tui.session_store import SessionError, SessionStore
+from tamer_tui.views import Change, EngineState
+
+if TYPE_CHECKING:
+    from tamer_tui.session.session import Session
+
+
+class EngineConnection(Protocol):
+    """What EngineClient offers, and a scripted engine in tests."""
+
+    async def start(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
+        """Start it."""
+
+    def send(self, command: Command) -> None:
+        """Queue a command."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
+class EngineLink:
+    """One engine at a time."""
+
+    def __init__(self, session: Session, make: Callable[[], EngineConnection]) -> None:
+        self._session, self._make = session, make
+        self._connection: EngineConnection | None = None
+        self._begun: asyncio.Future[None] | None = None
+        self._fatal: SessionError | None = None  # the engine's last words
+
+    def send(self, command: Command) -> None:
+        """To the engine, if there is one."""
+        if self._connection is not None:
+            self._connection.send(command)
+
+    async def wait_begun(self) -> None:
+        """Until the model is loaded and the log replayed. Raises SessionError with the reason if that fails."""
+        assert self._begun is not None
+        await asyncio.shield(self._begun)
+
+    @property
+    def refused(self) -> str:
+        """Why this sitting cannot begin: what is asked for does not go together. '' where it began, or where a restart may help."""
+        begun = self._begun is not None and not (self._begun.done() and self._begun.exception())
+        return "" if begun or self._fatal is None else str(self._fatal)
+
+    def raise_if_dead(self) -> None:
+        """Raises SessionError with what is known about why."""
+        if self._session.engine_state is EngineState.DEAD:
+            raise SessionError(self._session.notice or "the engine is not running")
+
+    # --- life ----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """An engine that loads the model; what goes wrong is told later."""
+        session = self._session
+        self._begun = asyncio.get_running_loop().create_future()
+        self._fatal = None
+        session.ready, session.engine_state = None, EngineState.STARTING
+        self._connection = self._make()
+        try:
+            await self._connection.start(self._take, self._died)
+        except OSError as error:
+            self._fatal = SessionError(f"the engine cannot be started: {error}")
+            self._died("")
+            return
+        held = session.store is not None and session.record.held()
+        self.send(self._load(*((BASE_VERSION, None) if held else self._send_acting_version())))
+        session.tell(Change.ENGINE)
+
+    async def restart(self) -> None:
+        """A new engine from the last version; the log is replayed."""
+        await self.close()
+        self._lose(SessionError("the engine was restarted"))
+        await self.start()
+
+    async def close(self) -> None:
+        """End it."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    def _load(self, version: str, adapter: str | None) -> protocol.Load:
+        s, status, split = self._session.settings, self._session.status, self._session.split
+        return protocol.Load(
+            model=s.model,
+            peft_adapter=s.peft_adapter,
+            quantize=s.quantize,
+            device=s.device,
+            adapter=adapter,
+            version=version,
+            seed=s.seed,
+            nats=status.nats,
+            bias=status.bias,
+            stages=s.stages,
+            paused=status.paused,
+            metered=s.metered,
+            sampling=s.sampling,
+            train_prompts=_messages(split.train),
+            gate_prompts=_messages(split.gate),
+            trust_remote_code=s.trust_remote_code,
+            unigram=s.unigram,
+            frozen_ppo=s.frozen_ppo,
+        )
+
+    def _send_acting_version(self) -> tuple[str, str | None]:
+        """Blobs of the version to resume from, if the database is open; its id and hash."""
+        store = self._session.store
+        acting = store.acting_version() if store is not None else None
+        if acting is None or store is None:
+            return BASE_VERSION, None
+        try:
+            blobs = store.blobs_of(acting[1])
+        except SessionError as error:
+            self._session.say(f"{error}; starting from the base")
+            return BASE_VERSION, None
+        for blob in blobs:
+            self.send(blob)
+        return acting
+
+    # --- what it says --------------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case protocol.Loading():
+                self._session.loading, self._session.engine_state = event, EngineState.LOADING
+                self._session.tell(Change.LOADING)
+            case protocol.Ready():
+                self._begin(event)
+            case protocol.Error():
+                self._complain(event)
+            case _:
+                events.take(self._session, event)
+
+    def _begin(self, ready: protocol.Ready) -> None:
+        """The model is loaded: open the database if need be, replay, and open the first set."""
+        session = self._session
+        session.ready = ready
+        late = session.store is None
+        try:
+            store = session.open_store(ready.base_hash)
+            self._bind(store, ready)
+        except SessionError as error:
+            self._fatal = error
+            self._fail(error)
+            return
+        session.engine_state = EngineState.READY
+        held = session.record.held()
+        if held or late:
+            self._roll_to_last(held)
+        elif ready.version != BASE_VERSION:
+            session.status.acting = (ready.version, 0.0, 0)
+        for command in store.replay():
+            self.send(command)
+        self._deal(ready)
+        session.count()
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)
+        session.tell(Change.READY)
+        session.tell(Change.ENGINE)
+        if session.settings.autostart and (session.current is None or session.current.committed):
+            session.spawn(session.sets.open_first())
+
+    def _bind(self, store: SessionStore, ready: protocol.Ready) -> None:
+        settings = self._session.settings
+        hashes = (ready.weights_sha256, ready.tokenizer_sha256, ready.template_sha256)
+        base = BaseModel(ready.base_hash, ready.model, ready.quantize, ready.parameters, ready.layers, *hashes)
+        written = json.dumps(asdict(settings) | {"prompts": len(settings.prompts)}, default=msgspec.to_builtins)
+        store.bind(base, Sitting(self._session.uid, ready.base_hash, __version__, written, settings.operator, ready.quantize))
+
+    def _roll_to_last(self, held: bool) -> None:
+        """Act with the version that the record ends with. `held`: it was a rollback, so learning waits until the operator resumes it. Else the
+        database only became known after the model was loaded."""
+        status = self._session.status
+        version, sha256 = self._send_acting_version()
+        if held or sha256 is not None:
+            self.send(protocol.Rollback(version=version, sha256=sha256))
+        if held:
+            status.held = status.paused = True
+        elif sha256 is not None:
+            self.send(protocol.Set(paused=status.paused))
+
+    def _deal(self, ready: protocol.Ready) -> None:
+        session, s = self._session, self._session.settings
+        if not s.prompts and session.starter is not None:
+            session.split = Split.of(session.starter(ready.chat_template), s.held_out)
+            self.send(protocol.Set(train_prompts=_messages(session.split.train), gate_prompts=_messages(session.split.gate)))
+        record = session.record
+        session.sets.dealer = Dealer(session.split.train, s.k, s.seed, record.judged_prompts(), record.counts().sets)
+
+    def _complain(self, error: protocol.Error) -> None:
+        session, problem = self._session, SessionError(error.what, error.hint)
+        if error.uid:
+            session.sets.give_up(error.uid, error.what)
+        if error.fatal:
+            self._fatal = problem
+        if error.fatal or (session.ready is None and not error.uid):
+            self._fail(problem)
+        else:
+            session.say(str(problem))
+
+    # --- its end -------------------------------------------------------------------------------------------------------
+
+    def _died(self, why: str) -> None:
+        """Judging goes on; R restarts it. What it said last is the better reason."""
+        reason = self._fatal or SessionError(why)
+        self._lose(reason)
+        self._fail(reason)
+
+    def _lose(self, reason: SessionError) -> None:
+        session = self._session
+        session.engine_state = EngineState.DEAD
+        session.sets.break_off()
+        session.status.forget()
+        session.evaluation.break_grant(reason)
+        session.tell(Change.ENDED)
+        session.tell(Change.ENGINE)
+
+    def _fail(self, error: SessionError) -> None:
+        """The sitting cannot begin or go on as it is."""
+        self._session.engine_state = EngineState.DEAD
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_exception(error)
+            self._begun.exception()  # seen: nobody may be waiting
+        self._session.say(str(error))
+        self._session.tell(Change.ENGINE)
+
+
+def _messages(prompts: Sequence[Prompt]) -> tuple[tuple[Message, ...], ...]:
+    return tuple(prompt.messages for prompt in prompts)

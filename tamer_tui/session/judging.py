@@ -1,0 +1,174 @@
+"""What the operator says about answers: orders, scores, other words; and takes back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from learners import protocol
+from storage.records import Arm, Comment, Correction, Demonstration, Flag, Judgement, Peek, Ranking, Rating, Redo, Skip, Tap, Undo
+from tamer_tui.session.sets import ELSEWHERE
+from tamer_tui.session_store import SessionError, answer_of
+from tamer_tui.views import Change
+
+if TYPE_CHECKING:
+    from tamer_tui.session.session import Session
+
+
+class Judging:
+    """Every method returns after the commit to disk."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def rank(self, ranks: dict[str, int], keys: str = "", seconds: float = 0.0) -> int:
+        """Commit an order over the current answers; ranks are made dense."""
+        view = self._session.set
+        if len(view.candidates) < 2 or not ranks:
+            raise SessionError("a ranking needs an answer to put first", "type its letter")
+        dense = {rank: i for i, rank in enumerate(sorted(set(ranks.values())), start=1)}
+        ranks = {uid: dense[rank] for uid, rank in ranks.items()}
+        await self._session.sets.end_current()
+        seq = await self.append(Ranking(view.uid, ranks, seconds, keys))
+        view.ranks, view.committed = ranks, True
+        self._session.tell(Change.COMMITTED)
+        return seq
+
+    async def rate(self, uid: str, value: int, criterion: str = "overall") -> int:
+        """Score one of the current answers from 1 to 7."""
+        view, candidate = self._session.set, self._session.sets.candidate(uid)
+        await self._session.sets.end_current()
+        seq = await self.append(Rating(view.uid, uid, value, criterion))
+        candidate.ratings[criterion] = value
+        self._session.tell(Change.COMMITTED)
+        return seq
+
+    async def clear_rating(self, uid: str, criterion: str = "overall") -> None:
+        """Take an answer's scores on a criterion back."""
+        view, candidate = self._session.set, self._session.sets.candidate(uid)
+        for seq in self._session.record.rating_seqs(uid, criterion):
+            await self.append(Undo(seq), view.uid)
+        candidate.ratings.pop(criterion, None)
+        self._session.tell(Change.COMMITTED)
+
+    async def correct(self, uid: str, text: str) -> int:
+        """Keep an answer as the operator rewrote it."""
+        view, candidate = self._session.set, self._session.sets.candidate(uid)
+        if not text.strip():
+            raise SessionError("the answer is empty")
+        await self._session.sets.end_current()
+        if text == candidate.text:
+            raise SessionError("nothing was changed")
+        return await self._commit(Correction(view.uid, uid, text))
+
+    async def demonstrate(self, text: str) -> int:
+        """Keep the ideal answer to the current prompt."""
+        if not text.strip():
+            raise SessionError("the answer is empty")
+        return await self._commit(Demonstration(self._session.set.uid, text))
+
+    async def skip(self) -> int:
+        """Pass over the current set."""
+        view = self._session.set
+        await self._session.sets.stop()
+        seq = await self.append(Skip(view.uid))
+        view.committed = True
+        self._session.tell(Change.COMMITTED)
+        return seq
+
+    async def peek(self) -> int:
+        """Something hidden was looked at before the commit: the set will not count."""
+        return await self.append(Peek(self._session.set.uid))
+
+    def appraise(self, by: protocol.RewardLearner = "human_reward") -> None:
+        """Ask what a learner thinks of every word of the current set: Change.APPRAISED follows. Only of what may be known: after the commit."""
+        view = self._session.set
+        if not view.revealed:
+            raise SessionError("opinions are shown after the commit", "it would not be blind before")
+        messages, sampling = view.prompt.messages, self._session.settings.sampling
+        found = [candidate.response(sampling) for candidate in view.candidates if candidate.ended]
+        self._session.engine.send(protocol.Appraise(answers=tuple(answer_of(response, messages) for response in found), by=by))
+
+    # --- notes, from which nothing is learned ------------------------------------------------------------------------------
+
+    async def flag(self, uid: str, label: str) -> int:
+        """Mark one of the current answers as a case of something."""
+        await self._session.sets.end_current()
+        return await self._commit(Flag(self._session.set.uid, self._session.sets.candidate(uid).uid, label))
+
+    async def comment(self, set_uid: str, uid: str | None, text: str) -> int:
+        """A note on a set, or on one of its answers."""
+        if not text.strip():
+            raise SessionError("the comment is empty")
+        return await self._commit(Comment(set_uid, uid, text))
+
+    # --- taking back -----------------------------------------------------------------------------------------------------
+
+    async def undo(self) -> str:
+        """Take the newest judgement back; its set comes back, answers intact. Says what was undone."""
+        seq = self._session.record.last_undoable()
+        if seq is None:
+            raise SessionError("there is nothing to undo")
+        return await self._turn(Undo(seq), seq, "undone")
+
+    async def redo(self) -> str:
+        """Put back what was undone last. Says what."""
+        seq = self._session.record.last_redoable()
+        if seq is None:
+            raise SessionError("there is nothing to redo")
+        return await self._turn(Redo(seq), seq, "redone")
+
+    async def _turn(self, event: Undo | Redo, seq: int, how: str) -> str:
+        session = self._session
+        judgement = session.record.logged(seq).judgement
+        set_uid: str = judgement.set_uid  # type: ignore[union-attr]
+        elsewhere = session.record.sample_set(set_uid).purpose in ELSEWHERE
+        if not elsewhere and (session.current is None or session.current.uid != set_uid):
+            await session.sets.leave()
+            await session.sets.streams.settle()  # so that the answers of the set are on disk before they are read
+        await self.append(event, set_uid)
+        if isinstance(event, Undo) and isinstance(judgement, Ranking):
+            await self.append(Peek(set_uid))  # which answer was the base was shown at the commit: ranked again, it is not blind
+        await session.sets.return_to(set_uid)
+        session.tell(Change.COMMITTED)
+        return f"{how}: {_in_words(judgement)}"
+
+    # --- writing down ----------------------------------------------------------------------------------------------------
+
+    async def append(self, judgement: Judgement, set_uid: str = "") -> int:
+        """To disk first; then the engine is told what changed about the set."""
+        session = self._session
+        store = session.opened
+        seq = await store.append(judgement)
+        session.last_commit = judgement
+        for command in store.changes(set_uid or judgement.set_uid):  # type: ignore[union-attr]
+            session.engine.send(command)
+        session.count()
+        return seq
+
+    async def _commit(self, judgement: Judgement) -> int:
+        seq = await self.append(judgement)
+        self._session.tell(Change.COMMITTED)
+        return seq
+
+
+def _in_words(judgement: Judgement) -> str:
+    match judgement:
+        case Ranking():
+            return "the ranking"
+        case Rating(value=value, criterion=criterion):
+            return f"the score {value} ({criterion})"
+        case Correction():
+            return "the rewritten answer"
+        case Demonstration():
+            return "the ideal answer"
+        case Skip():
+            return "the skip"
+        case Tap(value=value):
+            return "the praise" if value > 0 else "the blame"
+        case Arm():
+            return "the stretch in which silence counted"
+        case Flag(label=label):
+            return f"the flag {label}"
+        case Comment():
+            return "the comment"
+    return "it"

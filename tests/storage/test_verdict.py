@@ -1,0 +1,130 @@
+"""The verdict against exact probabilities, brute force and numerical derivatives, and against operators who have no opinion."""
+
+from __future__ import annotations
+
+import random
+from math import exp, log
+
+import pytest
+
+from storage.records import Ranking
+from storage.verdict import PRIOR_SPREAD, SURE, Vote, _logistic, flips_needed, odds_of_better, rate_at_equal_length, strengths, verdict, votes
+
+from .conftest import Desk
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (0, 3), (7, 2), (30, 11), (5, 40)])
+def test_the_odds_are_an_average_likelihood_over_a_half(wins: int, losses: int) -> None:
+    steps = 20_000
+    middles = [0.5 + (i + 0.5) / (2 * steps) for i in range(steps)]  # of (1/2, 1), whose uniform density is 2
+    average = sum(p**wins * (1 - p) ** losses for p in middles) / steps
+    assert odds_of_better(wins, losses) == pytest.approx(average / 0.5 ** (wins + losses), rel=1e-6)
+
+
+def test_who_looks_after_every_vote_is_told_better_by_chance_in_less_than_one_sitting_of_twenty() -> None:
+    """The exact probability, over all ways that 400 votes of a coin can go."""
+    alive, told = {0: 1.0}, 0.0
+    for n in range(1, 401):
+        after: dict[int, float] = {}
+        for wins, probability in alive.items():
+            for more in (0, 1):
+                after[wins + more] = after.get(wins + more, 0.0) + probability / 2
+        told += sum(p for wins, p in after.items() if odds_of_better(wins, n - wins) >= SURE)
+        alive = {wins: p for wins, p in after.items() if odds_of_better(wins, n - wins) < SURE}
+    assert 0.01 < told < 0.05
+
+
+def test_it_is_told_soon_where_it_is_true() -> None:
+    assert odds_of_better(8, 0) >= SURE > odds_of_better(6, 0)
+    assert verdict([Vote("v1", 1.0, 0)] * 9 + [Vote("v1", 0.5, 0)] * 50).word == "better"  # ties say nothing
+    assert verdict([Vote("v1", 0.0, 0)] * 9).word == "worse"
+    assert verdict([]).word == "" and verdict([]).flips is None and verdict([]).at_equal_length is None
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(8, 0), (20, 5), (60, 30), (300, 200)])
+def test_so_many_flipped_votes_and_no_fewer_undo_the_word(wins: int, losses: int) -> None:
+    by_hand = 0
+    while odds_of_better(wins - by_hand, losses + by_hand) >= SURE:
+        by_hand += 1
+    assert flips_needed(wins, losses) == by_hand
+    outcomes = [1.0] * wins + [0.0] * losses
+    assert verdict([Vote("v1", outcome, 0) for outcome in outcomes]).flips == by_hand
+
+
+def length_judge(seed: int, n: int, longer_by: float) -> list[Vote]:
+    """An operator who likes long answers, and a policy that writes longer ones."""
+    rng = random.Random(seed)
+    differences = [round(rng.gauss(longer_by, 60)) for _ in range(n)]
+    return [Vote("v1", 1.0 if d > 0 else 0.0 if d < 0 else 0.5, d) for d in differences]
+
+
+@pytest.mark.parametrize("longer_by", [0, 30, 80])
+def test_who_only_likes_long_answers_says_nothing_at_equal_length(longer_by: float) -> None:
+    rates = [rate_at_equal_length(length_judge(seed, 40, longer_by)) for seed in range(60)]
+    raw = [sum(v.outcome for v in length_judge(seed, 40, longer_by)) / 40 for seed in range(60)]
+    assert sum(rate is not None and rate.low <= 0.5 <= rate.high for rate in rates) >= 57
+    if longer_by:
+        assert sum(raw) / 60 > 0.65  # while the raw rate would be taken in
+
+
+def test_who_does_not_look_at_the_length_is_believed() -> None:
+    rng = random.Random(3)
+    found = [Vote("v1", float(rng.random() < 0.8), round(rng.gauss(40, 60))) for _ in range(200)]
+    rate = rate_at_equal_length(found)
+    assert rate is not None and rate.low > 0.6 and rate.low < 0.8 < rate.high and rate.n == 200
+
+
+def test_strengths_put_versions_on_one_scale_whatever_met_what() -> None:
+    """v2 never met the base: it is as much above v1 as v1 is above the base."""
+    met = [Vote("v1", o) for o in (1.0,) * 30 + (0.0,) * 10] + [Vote("v2", o, against="v1") for o in (1.0,) * 30 + (0.0,) * 10]
+    found = {each.version: each for each in strengths(met)}
+    assert list(found) == ["v2", "v1", "base"]
+    assert found["v2"].strength == pytest.approx(2 * found["v1"].strength, rel=0.1)
+    assert found["v1"].strength == pytest.approx(log(3), rel=0.1)
+    assert found["v2"].high - found["v2"].low > found["v1"].high - found["v1"].low > 0
+    assert (found["base"].n, found["v1"].n, found["v2"].n) == (40, 80, 40)
+
+
+def test_the_fit_is_the_maximum_and_its_covariance_the_inverse_curvature() -> None:
+    rng = random.Random(1)
+    rows = [(1.0, rng.gauss(0, 1), rng.gauss(0, 2)) for _ in range(50)]
+    outcomes = [rng.choice((0.0, 0.5, 1.0)) for _ in rows]
+    fit = _logistic(rows, outcomes)
+
+    def posterior(mean: list[float]) -> float:
+        z = [sum(a * b for a, b in zip(row, mean)) for row in rows]
+        likely = sum(y * each - log(1 + exp(each)) for y, each in zip(outcomes, z))
+        return likely - sum(b * b for b in mean) / (2 * PRIOR_SPREAD**2)
+
+    def moved(i: int, by: float, j: int = 0, by_j: float = 0.0) -> float:
+        mean = list(fit.mean)
+        mean[i] += by
+        mean[j] += by_j
+        return posterior(mean)
+
+    h = 1e-4
+    for i in range(3):
+        assert abs(moved(i, h) - moved(i, -h)) / (2 * h) < 1e-6
+    hessian = [
+        [-(moved(i, h, j, h) - moved(i, h, j, -h) - moved(i, -h, j, h) + moved(i, -h, j, -h)) / (4 * h * h) for j in range(3)] for i in range(3)
+    ]
+    for i in range(3):
+        for j in range(3):
+            product = sum(hessian[i][k] * fit.covariance[k][j] for k in range(3))
+            assert product == pytest.approx(float(i == j), abs=1e-3)
+
+
+def test_a_landslide_has_a_finite_rate() -> None:
+    rate = rate_at_equal_length([Vote("v1", 1.0, 5)] * 12)
+    assert rate is not None and 0.5 < rate.rate < 1.0 and rate.high <= 1.0
+
+
+def test_votes_are_the_counted_sets_with_the_lengths_of_their_answers(desk: Desk) -> None:
+    for n in (1, 2, 3):
+        desk.show(f"s{n}", version="v1", beta=0.5)
+    desk.say(Ranking("s1", {"s1b": 1, "s1a": 2}))
+    desk.say(Ranking("s3", {"s3a": 1, "s3b": 2}))
+    lengths = {uid: len(next(r.text for r in desk.record.responses(uid[:2]) if r.uid == uid)) for uid in ("s1a", "s1b", "s3a", "s3b")}
+    found = votes(desk.record._connection)
+    assert desk.record.verdict() == verdict(found)
+    assert found == [Vote("v1", 1.0, lengths["s1b"] - lengths["s1a"]), Vote("v1", 0.0, lengths["s3b"] - lengths["s3a"])]
