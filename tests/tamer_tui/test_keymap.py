@@ -82,3 +82,9 @@ async def test_flags_and_notes_are_on_disk_and_can_be_undone(tmp_path: Path) -> 
         assert isinstance(comment, Comment) and (comment.response_uid, comment.text) == (uid, "odd")
         await t.press("u", "u", "F", "escape", "enter")
         assert t.live() == [] and "Nothing judged yet" in t.line("said"), "a note is no judgement"
+
+
+def test_the_page_of_keys_is_what_the_keys_are() -> None:
+    from tamer_tui.key_page import page
+
+    assert (Path(__file__).parents[2] / "docs" / "keys.md").read_text() == page(), "python -m tamer_tui.key_page > docs/keys.md"
