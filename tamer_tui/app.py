@@ -101,7 +101,7 @@ class TamerApp(App[None]):
             if mode is not None:
                 await self.action_mode(mode)
 
-        options = {letter: (mode, f"{name:<11}f{n}  {meaning}") for n, (mode, (letter, name, meaning)) in enumerate(MODES.items(), start=2)}
+        options = {letter: (mode, f"f{n}  {meaning}") for n, (mode, (letter, _, meaning)) in enumerate(MODES.items(), start=2)}
         self.push_screen(ChoiceScreen("go to", options), chosen)
 
     async def action_pause(self) -> None:

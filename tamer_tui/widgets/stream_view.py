@@ -119,11 +119,11 @@ class StreamView(ScrollView):
 
     def render_line(self, y: int) -> Strip:
         """One visible line."""
-        index = y + self.scroll_offset.y
+        index, style = y + self.scroll_offset.y, self.rich_style  # which takes a while to work out
         line = self._lines[index] if index < len(self._lines) else ""
-        segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, self.rich_style)]
-        strip = Strip(segments).adjust_cell_length(self._width, self.rich_style)
-        return Strip([Segment(self._margin(index), self.rich_style), *strip]) if self.marked else strip
+        segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, style)]
+        strip = Strip(segments).adjust_cell_length(self._width, style)
+        return Strip([Segment(self._margin(index), style), *strip]) if self.marked else strip
 
     def _margin(self, index: int) -> str:
         """What stands beside a line: its marks, the newest two."""
