@@ -15,7 +15,7 @@ from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import table
 
 KEYS = int(os.environ.get("TAMER_RANDOM_KEYS", "80"))
-OTHERS = ["ctrl+s", "slash", "home", "end", "ctrl+a", "delete", "q", "i", "A", "é", "ctrl+c", *[f"f{n}" for n in range(1, 10)]] * 2
+OTHERS = ["ctrl+s", "slash", "home", "end", "ctrl+a", "delete", "q", "i", "A", "é", *[f"f{n}" for n in range(1, 10)]] * 2
 """Those that move from screen to screen come often."""
 
 
