@@ -71,7 +71,7 @@ class RecordScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if self.is_current and change is Change.COMMITTED:
+        if self.is_attached and self.is_current and change is Change.COMMITTED:
             self._read()
 
     # --- reading -----------------------------------------------------------------------------------------------------------
