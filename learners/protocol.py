@@ -60,7 +60,8 @@ class Lesson(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Load(_Line, frozen=True, kw_only=True):
     """Load a base model and build its trees. Blobs of `adapter` must have been sent before."""
 
-    model: str  # directory, hub id or 'pocket'
+    model: str  # directory, GGUF file, hub id or 'pocket'
+    peft_adapter: str | None = None  # directory or hub id of an adapter that becomes part of the base
     quantize: str = "auto"
     device: str = "auto"
     adapter: str | None = None  # sha256 of the version to resume from
@@ -186,7 +187,7 @@ Command = Load | Replay | AddJudgement | Retract | Generate | Stop | ResumeFrom 
 class Loading(_Line, frozen=True, kw_only=True):
     """Progress of `load`, in bytes where known."""
 
-    what: str  # 'libraries', 'download', 'weights', 'quantize', 'trees'
+    what: str  # 'libraries', 'download', 'weights', 'convert', 'quantize', 'trees'
     done: float = 0.0
     total: float = 0.0  # 0 when unknown
     seconds_left: float | None = None

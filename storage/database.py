@@ -141,7 +141,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
             raise
     except BaseException as error:
         if created:
-            _remove(path)
+            remove(path)
         if isinstance(error, Exception):
             raise explain(error, path) from error
         raise
@@ -177,7 +177,8 @@ def _create_private(path: Path) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A database that nobody has open, with its companions."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -63,6 +63,18 @@ def append(connection: sqlite3.Connection, sitting_id: int | None, judgement: Ju
     return seq
 
 
+def subject_of(judgement: Judgement) -> str | None:
+    """What a second one of its kind would be refused for, or replace: see event_kinds.again."""
+    match judgement:
+        case Rating(response_uid=uid, criterion=criterion):
+            return f"{uid}/{criterion}"
+        case Correction(response_uid=uid):
+            return uid
+        case Ranking(set_uid=uid) | Demonstration(set_uid=uid):
+            return uid
+    return None
+
+
 def _check(connection: sqlite3.Connection, judgement: Judgement) -> Event:
     match judgement:
         case Ranking(set_uid=uid, ranks=ranks, strength=strength):

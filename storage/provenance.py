@@ -38,14 +38,14 @@ def bind(connection: sqlite3.Connection, base: BaseModel | None, sitting: Sittin
     if known is not None:
         return int(known[0])
     _check_json(sitting.settings)
-    kind = "import" if base is None else "program" if ":" in sitting.operator else "person"
+    kind = "import" if sitting.operator.startswith("import ") else "program" if ":" in sitting.operator else "person"
     _insert_new(connection, "operators", "name", (sitting.operator, kind, now()))
     values = (sitting.uid, build_id, sitting.operator, sitting.app_version, sitting.settings, now())
     return _insert(connection, "sittings", "uid, build_id, operator, app_version, settings, utc", values)
 
 
 def _build_id(connection: sqlite3.Connection, base: BaseModel, quantize: str) -> int:
-    values = (_bind_base(connection, base), base.weights_sha256, base.tokenizer_sha256, base.template_sha256, quantize)
+    values = (bind_base(connection, base), base.weights_sha256, base.tokenizer_sha256, base.template_sha256, quantize)
     known = connection.execute(
         "SELECT id FROM base_builds WHERE base_id = ? AND weights_sha256 IS ? AND tokenizer_sha256 IS ? AND template_sha256 IS ? AND quantize = ?",
         values,
@@ -56,7 +56,8 @@ def _build_id(connection: sqlite3.Connection, base: BaseModel, quantize: str) ->
     return _insert(connection, "base_builds", columns, (*values, now()))
 
 
-def _bind_base(connection: sqlite3.Connection, base: BaseModel) -> int:
+def bind_base(connection: sqlite3.Connection, base: BaseModel) -> int:
+    """The row of the base model, made where there is none. Raises JournalError where the database belongs to another."""
     row = connection.execute("SELECT id, base_hash, name FROM base_models").fetchone()
     if row is None:
         values = (base.base_hash, base.name, base.quantize, base.parameters, base.layers, now())

@@ -5,9 +5,10 @@ Every answer is computed from the log at the moment of asking: there is no state
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from msgspec import Struct
 from storage import blind, provenance, rows, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
+from storage.people import People, people
 from storage.records import (
     Arm,
     BaseModel,
@@ -36,8 +38,9 @@ from storage.records import (
 )
 from storage.rows import MarkedVersion
 from storage.statistics import Habits
+from storage.verdict import Verdict, verdict, votes
 
-__all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "wilson"]
+__all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "Teaching", "wilson"]
 
 T = TypeVar("T")
 
@@ -51,6 +54,18 @@ class Taught(NamedTuple):
     beside: tuple[Response, ...] = ()  # of a rating or a correction: the other answers of its set
     shown: Shown | None = None  # of a tap, or of silence: the answer as far as it had appeared
     window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured
+
+
+class Teaching(NamedTuple):
+    """A live judgement that teaches, without its texts."""
+
+    seq: int
+    kind: str
+    imported: bool
+
+
+_LEARNABLE = "e.set_id NOT IN (SELECT set_id FROM kept_rows WHERE NOT teaches)"
+"""Of an event `e`: its set is not one that is only kept."""
 
 
 class Refusals(Struct, frozen=True):
@@ -161,13 +176,26 @@ class Record:
             return rows.shown(connection, "k.response_uid = ?", (response_uid,)).get(response_uid)
 
     def calibrations(self) -> list[Calibration]:
-        """Windows for taps, the one in force last."""
-        found = self._logged("events", "e.kind = 'calibration'")
+        """Windows for taps that were measured here, the one in force last."""
+        found = self._logged("events", "e.kind = 'calibration' AND i.build_id IS NOT NULL")
         return [logged.judgement for logged in found if isinstance(logged.judgement, Calibration)]
 
     def lessons(self) -> list[Taught]:
         """Every live judgement that teaches, in seq order, with its set and answers."""
         return self._taught("1")
+
+    def teaching(self) -> list[Teaching]:
+        """What `lessons` are of, in seq order, without their texts: a hundred thousand are told in a second."""
+        with self._snapshot() as connection:
+            found = connection.execute(
+                "SELECT e.seq, e.kind, s.purpose = 'imported' FROM v_live e JOIN sample_sets s ON s.id = e.set_id"
+                f" WHERE e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {_LEARNABLE} ORDER BY e.seq"
+            )
+            return [Teaching(seq, kind, bool(imported)) for seq, kind, imported in found]
+
+    def lessons_of(self, seqs: Sequence[int]) -> list[Taught]:
+        """Those lessons, in seq order: for a log that is too long to be read at once, or in another order."""
+        return self._taught("e.seq IN (SELECT value FROM json_each(?))", json.dumps(list(seqs)))
 
     def lesson(self, seq: int) -> Taught:
         """The same for one judgement. Raises KeyError if it is not live or does not teach."""
@@ -192,6 +220,19 @@ class Record:
         """The finished answers of a set, by slot."""
         with self._snapshot() as connection:
             return rows.responses(connection, "s.uid = ?", (set_uid,))
+
+    def kept(self, set_uid: str) -> dict[str, Any] | None:
+        """What an imported set has beside its texts: see exchange.items.Kept. None for any other."""
+        found = self._values("SELECT k.content FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ?", set_uid)
+        return json.loads(found[0]) if found else None
+
+    def teaches(self, set_uid: str) -> bool:
+        """Whether anything is learned from judgements of this set."""
+        return not self._values("SELECT 1 FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ? AND NOT k.teaches", set_uid)
+
+    def kept_alone(self) -> int:
+        """Imported sets that nothing is learned from."""
+        return int(self._values("SELECT count(*) FROM kept_rows WHERE NOT teaches")[0])
 
     def judged_prompts(self) -> set[str]:
         """Uids of the prompts that were judged, or skipped, and not taken back."""
@@ -240,6 +281,11 @@ class Record:
         with self._snapshot() as connection:
             return blind.duels(connection)
 
+    def verdict(self) -> Verdict:
+        """What the blind sets prove: see verdict.py. Reads every counted set."""
+        with self._snapshot() as connection:
+            return verdict(votes(connection))
+
     def counts(self) -> Counts:
         """How much there is of everything."""
         with self._snapshot() as connection:
@@ -257,6 +303,11 @@ class Record:
         """How the operator judges: seconds for a million events."""
         with self._snapshot() as connection:
             return statistics.habits(connection)
+
+    def people(self) -> People:
+        """Who judged, and how far they agree: seconds for a hundred thousand judgements."""
+        with self._snapshot() as connection:
+            return people(connection)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -282,7 +333,7 @@ class Record:
             return rows.logged(connection, table, where, values)
 
     def _taught(self, where: str, *values: object) -> list[Taught]:
-        teaching = f"e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {where}"
+        teaching = f"e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {_LEARNABLE} AND {where}"
         of_set = f"s.id IN (SELECT e.set_id FROM v_live e WHERE {teaching})"
         with self._snapshot() as connection:
             judged = rows.logged(connection, "v_live", teaching, values)
@@ -294,13 +345,20 @@ class Record:
             watched = f"k.response_uid IN ({named.format('taps', where)} UNION {named.format('arms', where)})"
             shown = rows.shown(connection, watched, (*values, *values))
             windows = rows.logged(connection, "events", "e.kind = 'calibration'", ())
-        return [_with_answers(event, sets, answers, shown, windows) for event in judged]
+            elsewhere = dict(iter(connection.execute("SELECT uid, operator FROM sittings WHERE build_id IS NULL")))
+        return [_with_answers(event, sets, answers, shown, _windows_for(event, windows, elsewhere)) for event in judged]
 
 
 def _only(found: list[T], name: str | int) -> T:
     if not found:
         raise KeyError(name)
     return found[0]
+
+
+def _windows_for(event: Logged, windows: list[Logged], elsewhere: dict[str, str]) -> list[Logged]:
+    """Those that were measured here, for what was said here; for what was said elsewhere, those of the same person."""
+    who = elsewhere.get(event.sitting_uid)
+    return [window for window in windows if elsewhere.get(window.sitting_uid) == who]
 
 
 def _with_answers(

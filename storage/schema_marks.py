@@ -1,4 +1,4 @@
-"""The migration of what is said beside judgements: marks in a text, notes, what was presented, and how taps were taken. See schema.py."""
+"""Migrations of what is said beside judgements: marks, notes, what was presented, how taps were taken, what imported rows have. See schema.py."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ def m013_silence(db: Database) -> None:
     db.execute("UPDATE event_kinds SET teaches = 1, undoable = 1 WHERE kind = 'arm'")
     db.execute(guard)
     state.recount(db.conn)
+
+
+def m014_kept(db: Database) -> None:
+    """What rows of imported files have beside messages and judgements, so that it is lost neither here nor on the way out."""
+    db.execute("""
+        CREATE TABLE kept_rows (
+          set_id INTEGER PRIMARY KEY REFERENCES sample_sets(id),
+          teaches INTEGER NOT NULL CHECK (teaches IN (0, 1)),  -- 0: shown and kept, and nothing learns from it
+          content TEXT NOT NULL                   -- JSON: messages as they were, margin, scores, other columns
+        ) STRICT""")
+    db.execute("CREATE INDEX kept_rows_teaches ON kept_rows(teaches) WHERE NOT teaches")
+    append_only(db, "kept_rows")
 
 
 def m007_marks(db: Database) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tamer_tui import __version__
-from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, option, options, session_settings
+from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, option, options, person, session_settings
 
 if TYPE_CHECKING:
     from tamer_tui.session import Session
@@ -71,7 +71,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("database", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias")
+@options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias", "name")
 def run(database: Path | None, **chosen: Any) -> None:
     """Open the Arena (also: `tamer`, `tamer DB`)."""
     settings = session_settings(chosen)
@@ -256,27 +256,45 @@ def backup(database: Path, copy: Path) -> None:
 @click.option("--since", type=Since(), help="Only judgements from this number of the log, or this time, on.")
 @click.option("--split-by-prompt", "test_share", type=FiniteRange(0, 1, max_open=True), default=0.0, help="Share of prompts for a test split.")
 @click.option("--redact", is_flag=True, help="Replace e-mail addresses, telephone numbers, keys and home folders.")
+@click.option("--columns", is_flag=True, help="Also the other columns that imported rows had.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def export(database: Path, format: str, out: Path, since: int | str | None, test_share: float, redact: bool, force: bool) -> None:
+def export(database: Path, out: Path, force: bool, **chosen: Any) -> None:
     """Write the judgements for a trainer, also while the program runs."""
     from storage.exchange.exporting import Options
     from tamer_tui.exchange import export_to
 
     with _one_line():
-        click.echo(export_to(database, out, Options(format, since, test_share, redact), force))
+        click.echo(export_to(database, out, Options(**chosen), force))
 
 
 @main.command("import")
 @DATABASE
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--format", "format", required=True, help="Such as hh, oasst, prodigy, argilla, trl-preference, tamer: see docs/data.md.")
-@click.option("--skip-bad", is_flag=True, help="Leave malformed lines out instead of importing nothing.")
-def import_(database: Path, file: Path, format: str, skip_bad: bool) -> None:
-    """Take over judgements made elsewhere; they teach like your own."""
-    from tamer_tui.exchange import import_from
+@click.argument("source")
+@click.argument("pairs", nargs=-1, metavar="")
+@click.option("--map", "columns", multiple=True, metavar="prompt=PATH …", help="Which columns are what, where they are not recognised; dotted paths.")
+@click.option("--operator", callback=person, metavar="NAME", help="Who judged. [default: the file]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what it would be, and stop.")
+@click.option("--format", "format", default="", help="Do not look: such as hh, oasst, trl-preference. Nothing is asked then.")
+@click.option("--skip-bad", is_flag=True, help="With --format: leave malformed rows out instead of importing nothing.")
+def import_(database: Path, source: str, pairs: tuple[str, ...], columns: tuple[str, ...], yes: bool, **chosen: Any) -> None:
+    """Take over judgements made elsewhere: a file, a folder, a data set of the hub, another database. They teach like your own."""
+    from tamer_tui.importing import Wanted, parsed_map, run
+
+    if pairs and not columns:
+        raise click.UsageError(f"{pairs[0]}: one source at a time")
+    if columns and chosen["format"]:
+        raise click.UsageError("--map and --format exclude each other")
+
+    def agree() -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise click.ClickException("nothing was imported: --yes takes it over without asking")
+        return click.confirm(f"Import into {database}?", default=True)
 
     with _one_line():
-        click.echo(import_from(database, file, format, skip_bad))
+        run(Wanted(database, source, mapping=parsed_map((*columns, *pairs)), **chosen), click.echo, agree)
 
 
 @main.command()
@@ -305,7 +323,8 @@ def doctor(model: str | None, quantize: str, as_json: bool) -> None:
 
 @main.command()
 @DATABASE
-def calibrate(database: Path) -> None:
+@options("name")
+def calibrate(database: Path, name: str) -> None:
     """Measure how late your taps come, in a minute: later taps are credited by it."""
     from tamer_tui.reports import keep_calibration
 
@@ -314,9 +333,9 @@ def calibrate(database: Path) -> None:
     from tamer_tui.screens.calibrate import CalibrateApp
 
     with _one_line():
-        keep_calibration(database, None)  # what would be refused in the end is refused before
+        keep_calibration(database, None, name)  # what would be refused in the end is refused before
         found = CalibrateApp().run()
-        click.echo(keep_calibration(database, found) if found is not None else "nothing was changed")
+        click.echo(keep_calibration(database, found, name) if found is not None else "nothing was changed")
 
 
 @main.command()

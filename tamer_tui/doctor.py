@@ -29,6 +29,7 @@ class ModelSize(Struct, frozen=True):
     quantize: str
     base_bytes: int
     roles_bytes: int
+    experts: int = 0
 
 
 class Findings(Struct, frozen=True):
@@ -67,6 +68,9 @@ class Report(Struct, frozen=True):
         if self.model is not None:
             m = self.model
             lines.append(f"{m.name}: {m.parameters:,} parameters, {m.layers} layers, width {m.width}, quantized: {m.quantize}")
+            if m.experts:
+                kept = "" if m.quantize in ("nf4", "fp4") else ", stay as they are"
+                lines.append(f"of these {m.experts:,} are in routed experts, which carry no adapter{kept}")
             lines.append(f"memory, about: base {_size(m.base_bytes)}, all roles beside it {_size(m.roles_bytes)}, and what answers need")
         lines += [f"problem: {problem}" for problem in self.problems] or ["no problems found"]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`tamer export` and `tamer import`, and the one kind of item that takes credit to make: answers in steps, from taps."""
+"""`tamer export`, and the one kind of item that takes credit to make: answers in steps, from taps."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 
 from learners.feedback.tap_credit import credit, window_of
 from storage.exchange.exporting import ExportManifest, Options, export
-from storage.exchange.importing import Imported, import_file
 from storage.exchange.items import Messages, Steps
-from storage.journal import Journal, JournalError
+from storage.journal import JournalError
 from storage.queries import Record, Taught
 from storage.records import Span, Tap
-from tamer_tui import __version__
 from tamer_tui.session_store import SessionError
 
 _SENTENCE = re.compile(r"""[^.!?\n]*[.!?\n]+["')\]]*\s*|[^.!?\n]+$""")
@@ -38,23 +36,6 @@ def in_words(manifest: ExportManifest, out: Path) -> str:
         lines.append(f"{manifest.left_out:,} left out: {manifest.format} cannot tell them")
     if manifest.redacted:
         lines.append("redacted: " + ", ".join(f"{n} {kind}" for kind, n in manifest.redacted.items()))
-    return "\n".join(lines)
-
-
-def import_from(database: Path, file: Path, format: str, skip_bad: bool) -> str:
-    """What was added, in words. Raises SessionError."""
-    try:
-        with Journal.open(database) as journal:
-            done = import_file(journal, file, format, __version__, skip_bad)
-    except JournalError as error:
-        raise SessionError(error.message, error.hint) from error
-    return imported_in_words(done)
-
-
-def imported_in_words(done: Imported) -> str:
-    lines = [f"{done.added:,} judgement{'s' if done.added != 1 else ''} added" + (f", {done.known:,} were there before" if done.known else "")]
-    if done.skipped:
-        lines.append(f"{done.skipped:,} lines left out: {'; '.join(done.complaints)}" + ("; …" if done.skipped > len(done.complaints) else ""))
     return "\n".join(lines)
 
 

@@ -46,8 +46,19 @@ def option(flag: str, **attributes: Any) -> Callable[..., Any]:
     return click.option(flag, envvar="TAMER_" + flag.lstrip("-").upper().replace("-", "_"), **attributes)
 
 
+def person(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """A name, '' where none was given; with a colon it would be a program's."""
+    if value is None:
+        return ""
+    name = value.encode("utf-8", "replace").decode().strip()
+    if not name or ":" in name or not name.isprintable() or name.startswith("import "):
+        raise click.BadParameter(f"{value!r} is no name of a person: plain letters, without a colon", ctx, param)
+    return name
+
+
 _SHARED: dict[str, Callable[..., Any]] = {
-    "model": option("--model", default="pocket", show_default=True, help="Directory, hub id or 'pocket'."),
+    "model": option("--model", default="pocket", show_default=True, help="Directory, GGUF file, hub id or 'pocket'."),
+    "adapter": option("--adapter", metavar="DIR", help="Somebody's PEFT adapter (or its hub id): it becomes part of the base."),
     "quantize": option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto", show_default=True),
     "device": option("--device", type=Device(), default="auto", show_default=True),
     "k": option("-k", type=click.IntRange(1, 9), default=4, show_default=True, help="Answers to each prompt."),
@@ -60,6 +71,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),
     "engine": option("--engine", metavar="CMD", help="How to start the engine, such as 'ssh gpu-box tamer engine'."),
     "trust_remote_code": option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+    "name": option("--name", default="operator", show_default=True, callback=person, help="Who judges."),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 }
 
@@ -73,7 +85,7 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
-MODEL_OPTIONS = ("model", "quantize", "device", "trust_remote_code", "engine", "seed")
+MODEL_OPTIONS = ("model", "adapter", "quantize", "device", "trust_remote_code", "engine", "seed")
 DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=False))
 
 
@@ -96,14 +108,28 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
         raise click.UsageError(str(error)) from error
     settings = {
         "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", NATS),
-        "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False), **more,
+        "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False),
+        **({"operator": chosen["name"]} if "name" in chosen else {}), **more,
     }  # fmt: skip
+    if not chosen.get("engine"):
+        _check_model(chosen["model"], chosen.get("adapter"))
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
     return SessionSettings(
         chosen["model"], prompts, sampling=Sampling(chosen["temperature"], tokens), quantize=chosen["quantize"],
         device=chosen["device"], seed=chosen["seed"], system=system, trust_remote_code=chosen["trust_remote_code"],
-        stages=stages, **settings,
+        peft_adapter=chosen.get("adapter"), stages=stages, **settings,
     )  # type: ignore[arg-type]  # fmt: skip
+
+
+def _check_model(model: str, adapter: str | None) -> None:
+    """What can be refused without loading anything is refused before a screen opens."""
+    from learners.model.checkpoint import ModelError
+    from learners.model.stored import check_source
+
+    try:
+        check_source(model, adapter)
+    except ModelError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def engine_command(chosen: dict[str, Any]) -> tuple[str, ...] | None:

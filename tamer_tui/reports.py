@@ -9,11 +9,14 @@ from msgspec import Struct
 
 from storage.blind import BlindCount
 from storage.journal import Journal, JournalError
+from storage.people import People
 from storage.queries import Counts, Record
 from storage.records import BASE_VERSION, Activation, BaseModel, Calibration, Sitting, new_uid
 from storage.statistics import Habits
+from storage.verdict import Verdict
 from tamer_tui import __version__
 from tamer_tui.session_store import SessionError
+from tamer_tui.text import one_line
 
 
 class StatsReport(Struct, frozen=True):
@@ -26,7 +29,10 @@ class StatsReport(Struct, frozen=True):
     blind_last_30: BlindCount
     blind_all: BlindCount
     blind_adapter_alone: BlindCount
+    verdict: Verdict
     habits: Habits
+    people: People
+    kept_alone: int  # sets that are shown and kept, and not learned from
 
 
 def versions_report(database: Path, as_json: bool) -> str:
@@ -52,7 +58,8 @@ def stats_report(database: Path, as_json: bool) -> str:
         acting = record.acting_version()
         stats = StatsReport(
             str(database), record.base(), acting.id if acting else BASE_VERSION, record.counts(),
-            record.blind_count(30), record.blind_count(), record.blind_count(policy="adapter"), record.habits(),
+            record.blind_count(30), record.blind_count(), record.blind_count(policy="adapter"), record.verdict(), record.habits(),
+            record.people(), record.kept_alone(),
         )  # fmt: skip
     if as_json:
         return msgspec.json.encode(stats).decode()
@@ -67,7 +74,47 @@ def stats_report(database: Path, as_json: bool) -> str:
     ]
     if stats.blind_adapter_alone.n:
         lines.append(f"the adapter alone: {stats.blind_adapter_alone.in_words()}")
-    return "\n".join([*lines, *_habits_in_words(stats.habits)])
+    lines += _verdict_in_words(stats.verdict)
+    if stats.kept_alone:
+        lines.append(f"{stats.kept_alone:,} imported sets are shown and kept, and not learned from")
+    return "\n".join([*lines, *_habits_in_words(stats.habits), *_people_in_words(stats.people)])
+
+
+def _verdict_in_words(verdict: Verdict) -> list[str]:
+    """Nothing before anything was counted; strengths where there is more than one version to compare."""
+    if verdict.at_equal_length is None:
+        return []
+    odds = f"{verdict.odds:,.3g} to 1"
+    sure = f"{verdict.word}: {odds}; {verdict.flips} other votes would undo that" if verdict.word else f"not proven: {odds}, of the 20 that it takes"
+    lines = [f"the untouched model or yours: {sure}", f"won at equal length: {verdict.at_equal_length.in_words()}"]
+    if len(verdict.strengths) > 2:
+        strengths = (f"{one_line(each.version)} {each.strength:+.2f} ({each.low:+.2f} to {each.high:+.2f})" for each in verdict.strengths)
+        lines.append("strengths in log-odds: " + ", ".join(strengths))
+    return lines
+
+
+def _people_in_words(people: People) -> list[str]:
+    """Nothing where one person judged everything."""
+    if len(people.operators) < 2:
+        return []
+    lines = []
+    for each in people.operators:
+        said = ", ".join(f"{n:,} {kind}{'s' if n != 1 else ''}" for kind, n in sorted(each.judgements.items(), key=lambda item: -item[1]))
+        shares = (
+            ("ranked what stood first first in", each.first_place),
+            ("preferred the longer answer in", each.longer_won),
+            ("called good", each.good),
+        )
+        told = [f"{what} {share:.0%}" for what, share in shares if share is not None]
+        lines.append(f"{one_line(each.name)}: {'; '.join([said, *told])}")
+    for two in people.between:
+        for n, alike, kappa, what in (
+            (two.comparisons, two.compared_alike, two.comparisons_kappa, "compared"), (two.labels, two.labelled_alike, two.labels_kappa, "labelled"),
+        ):  # fmt: skip
+            if alike is not None:
+                chance = f", kappa {kappa:.2f}" if kappa is not None else ""
+                lines.append(f"{one_line(two.one)} and {one_line(two.other)} {what} {n:,} alike in {alike:.0%}{chance}")
+    return lines
 
 
 def _habits_in_words(habits: Habits) -> list[str]:
@@ -103,7 +150,7 @@ def roll_back(database: Path, version: str) -> str:
     return f"the next sitting acts with {version}, and learns on when it is told to (p)"
 
 
-def keep_calibration(database: Path, found: Calibration | None) -> str:
+def keep_calibration(database: Path, found: Calibration | None, name: str = "operator") -> str:
     """Write a window down for later taps; None only looks whether that is possible. Raises SessionError."""
     with _reading(database) as record:
         base = record.base()
@@ -113,7 +160,7 @@ def keep_calibration(database: Path, found: Calibration | None) -> str:
         with Journal.open(database, create=False) as journal:
             if found is None:
                 return ""
-            journal.bind(base, Sitting(new_uid(), base.base_hash, __version__, "{}", quantize=base.quantize))
+            journal.bind(base, Sitting(new_uid(), base.base_hash, __version__, "{}", name, base.quantize))
             journal.append(found).result()
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error

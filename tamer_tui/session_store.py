@@ -158,7 +158,8 @@ class SessionStore:
     def changes(self, set_uid: str) -> Iterator[Command]:
         """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
         sent = self._sent.get(set_uid, set())
-        live = {logged.seq for logged in self.record.live(set_uid) if isinstance(logged.judgement, TEACHING)}
+        teaches = self.record.teaches(set_uid)
+        live = {logged.seq for logged in self.record.live(set_uid) if teaches and isinstance(logged.judgement, TEACHING)}
         self._sent[set_uid] = live
         for seq in sorted(sent - live):
             yield protocol.Retract(seq=seq)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, chop_cells
-from textual.content import Content
+
+if TYPE_CHECKING:
+    from textual.content import Content
 
 TAB = "    "
 # C0 except newline, DEL and C1, and the marks that would turn the direction of what follows on the line.
@@ -30,6 +33,8 @@ def one_line(text: str) -> str:
 
 def content(text: str, style: str = "") -> Content:
     """For a widget: the text as it is, brackets and all."""
+    from textual.content import Content  # reports are text too, and need no screen
+
     return Content.styled(plain(text), style) if style else Content(plain(text))
 
 

@@ -206,6 +206,7 @@ class SessionSettings:
     operator: str = "operator"
     system: str | None = None
     trust_remote_code: bool = False
+    peft_adapter: str | None = None  # that becomes part of the base
     autostart: bool = True  # open the first set by itself
     unigram: bool = False  # see protocol.Load
     frozen_ppo: bool = False

@@ -41,7 +41,7 @@ class Parts:
 def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     """Raises ModelError."""
     torch.set_num_threads(1)  # one a working thread: faster for all on few cores, see docs/decisions.md
-    backbone = load_backbone(load.model, load.quantize, load.device, emit, load.trust_remote_code)
+    backbone = load_backbone(load.model, load.quantize, load.device, emit, load.trust_remote_code, load.peft_adapter)
     emit(Loading(what="trees"))
     settings = LoraSettings()
     actor, policy, reference, reward_tree = backbone.adapter_trees(4, settings, load.seed)
@@ -62,7 +62,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         backbone.context,
     )
     live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
-    complaints: list[Error] = []
+    complaints = [Error(what=note) for note in backbone.notes]
     train, gate = (usable_prompts(backbone, prompts, sampling, complaints.append) for prompts in (load.train_prompts, load.gate_prompts))
     inputs = LearnerInputs(head, nats=load.nats, bias=load.bias, train_prompts=train, gate_prompts=gate)
     trees = LearnerTrees(base, policy, reference, reward_tree)

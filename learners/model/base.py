@@ -29,13 +29,14 @@ class Backbone:
     name: str
     device: torch.device
     dtype: torch.dtype
-    quantize: str  # 'none', 'nf4' or 'int8'
+    quantize: str  # 'none', 'nf4' or 'int8'; 'fp4' where it was stored so
     width: int  # d, of the state entering the LM head
     vocabulary: int  # V, number of logits
     layers: int
     parameters: int
     context: int  # tokens
     hashes: Hashes
+    notes: tuple[str, ...] = ()  # what a person should know of how it was loaded
 
     @property
     def base_hash(self) -> str:

@@ -13,9 +13,11 @@ import threading
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
+from learners.model.thoughts import Thoughts
 from storage.records import Message
 
 UNFINISHED = "\ufffd"
@@ -51,6 +53,23 @@ class Renderer:
         self.eos_id: int | None = known[0] if end is not None and known else self._own_eos(known)
         self.pad_id = next((i for i in (tokenizer.pad_token_id, *known) if i is not None and 0 <= i < vocabulary), 0)
         self._anchor = [] if self.chat_template else self._find_anchor()
+
+    @cached_property
+    def thoughts(self) -> Thoughts | None:
+        """How this model writes what it thinks before it answers; None where it is not known to think."""
+        try:
+            prompt = self._apply([Message("user", "Hello!")]) if self.chat_template else ""
+        except Exception:  # a template is a program: what it refuses is told where it is used
+            prompt = ""
+        return Thoughts.of(self.tokenizer, prompt)
+
+    def answer_start(self, ids: Sequence[int]) -> int:
+        """The index of an answer's first token that is no thought; the number of tokens while the thought goes on."""
+        if self.thoughts is None:
+            return 0
+        with self._lock:
+            pieces = [str(self.tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False)) for i in ids]
+        return self.thoughts.answer_begins(pieces)
 
     def _own_eos(self, known: list[int]) -> int | None:
         own = self.tokenizer.eos_token_id

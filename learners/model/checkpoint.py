@@ -17,8 +17,15 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
     "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES)
+DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json", "*.py", *TOKENIZER_FILES)
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+WITHOUT_ATTENTION = {"mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}
+OTHER_CACHES = {"openai-gpt", "recurrent_gemma", "reformer", "xlm", "xlnet"}
+"""Model types whose tokens do not go on from keys and values."""
+BITS_AND_BYTES = {"nf4": "nf4", "fp4": "fp4"}
+"""Its kinds of 4 bit."""
+PACKED = ("fp8", "mxfp4")
+"""Ways to store weights that are unpacked before they are used."""
 REPORT_SECONDS = 0.1
 """Progress is told at most this often."""
 
@@ -60,41 +67,68 @@ def find_checkpoint(name: str, progress: Progress) -> Path:
     if name.strip() and path.is_dir():
         return path
     if path.is_file():
-        raise ModelError(f"{name} is a file", "pass the directory that holds config.json and model.safetensors")
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip():
-        raise ModelError(f"no such directory: {name}", "pass a directory, a hub id such as owner/name, or pocket")
+        raise ModelError(f"{name} is a file", "pass a GGUF, or the directory that holds config.json and model.safetensors")
+    if is_path(name) or not name.strip():
+        raise ModelError(f"no such directory: {name}", "pass a directory, a GGUF file, a hub id such as owner/name, or pocket")
     from learners.model.hub import download
 
     return download(name, progress)
+
+
+def is_path(name: str) -> bool:
+    """Whether it can only be a path: hub ids have one slash at most."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def check_weights(directory: Path) -> list[Path]:
     """The weight files, found whole: headers parse and lengths agree. Raises ModelError."""
     if not (directory / "config.json").is_file():
         raise ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
-    try:
-        is_config = isinstance(json.loads((directory / "config.json").read_bytes()), dict)
-    except ValueError:
-        is_config = False
-    if not is_config:
-        raise ModelError(f"{directory / 'config.json'} is damaged", "fetch the model again")
+    check_architecture(read_config(directory))
     files = _weight_files(directory)
     for file in files:
         read_header(file)
     return files
 
 
+def read_config(directory: Path) -> dict[str, Any]:
+    """What config.json says. Raises ModelError."""
+    try:
+        config = json.loads((directory / "config.json").read_bytes())
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError(f"{directory / 'config.json'} is damaged", "fetch the model again")
+    return config
+
+
+def check_architecture(config: dict[str, Any]) -> None:
+    """Raises ModelError for models that are known not to work, with the reason."""
+    kind = config.get("model_type")
+    if kind in WITHOUT_ATTENTION:
+        raise ModelError(f"{kind} models have no attention layers, and cannot draw adapted and plain rows side by side", "choose another family")
+    if kind in OTHER_CACHES:
+        raise ModelError(f"{kind} models keep no keys and values between tokens", "choose another family")
+
+
 def stored_quantization(directory: Path) -> str:
-    """'none', or 'nf4' or 'int8' where bitsandbytes quantized the weights before they were stored. Raises ModelError for other methods."""
-    config = json.loads((directory / "config.json").read_bytes()).get("quantization_config")
+    """'none', or 'nf4', 'fp4' or 'int8' where bitsandbytes quantized the weights before they were stored. Raises ModelError for other methods."""
+    config = read_config(directory).get("quantization_config")
     if not config:
         return "none"
     method = config.get("quant_method", "bitsandbytes")
-    if method == "bitsandbytes" and config.get("load_in_8bit"):
-        return "int8"
-    if method == "bitsandbytes" and config.get("bnb_4bit_quant_type") == "nf4":
-        return "nf4"
-    raise ModelError(f"{directory} is quantized already ({method})", "use the model in full precision: it is quantized here as it loads")
+    if method == "bitsandbytes":
+        kind = "int8" if config.get("load_in_8bit") else BITS_AND_BYTES.get(config.get("bnb_4bit_quant_type", "fp4"))
+        if kind is not None:
+            return kind
+    hint = "use the model in full precision: it is quantized here as it loads"
+    raise ModelError(f"{directory} is quantized already ({method}), by a method that cannot be taught here", hint)
+
+
+def packed_as(directory: Path) -> str | None:
+    """How the weights are stored, where they have to be unpacked before they are used: 'fp8' or 'mxfp4'."""
+    config = read_config(directory).get("quantization_config") or {}
+    return config["quant_method"] if config.get("quant_method") in PACKED else None
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -144,6 +178,25 @@ class Hashes(NamedTuple):
     base: str  # of weights, tokenizer files and chat template in one
     weights: str
     tokenizer: str  # of its files; the chat template may be among them
+
+
+def hash_files(files: Sequence[Path], progress: Progress | Callable[..., None]) -> str:
+    """SHA-256 in hex of these files' names, sizes and bytes; of a single one, as sha256sum says it."""
+    digest, total, done = hashlib.sha256(), sum(file.stat().st_size for file in files), 0
+    for file in files:
+        if len(files) > 1:
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+                done += len(block)
+                progress("weights", done, total)
+    return digest.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """Of what it says, or its name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def hashes(directory: Path, weights: Sequence[Path], progress: Progress) -> Hashes:

@@ -25,7 +25,16 @@ def choose_device(asked: str = "auto") -> torch.device:
         raise ModelError(cpu_build() or f"no {kind} device here", GET_TORCH if cpu_build() else "use --device auto")
     try:
         device = torch.device(asked)
+    except RuntimeError as error:
+        raise ModelError(f"no such device: {asked}", f"use {kind}, or a number as in cuda:0") from error
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if (device.index or 0) >= count:
+        have = f"one {kind} device, {kind}:0" if count == 1 else f"{count} of them, {kind}:0 to {kind}:{count - 1}"
+        raise ModelError(f"no device {asked}: there is {have}" if count == 1 else f"no device {asked}: there are {have}", "choose one of those")
+    try:
         torch.empty(1, device=device)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"the memory of {asked} is full", "end what uses it (nvidia-smi), or use another device") from error
     except RuntimeError as error:
         raise ModelError(f"device {asked} does not work: {str(error).splitlines()[0]}", "use --device auto") from error
     return device

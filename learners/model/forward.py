@@ -80,11 +80,10 @@ class LMHead:
         model = causal_model(tree)
         self._head = model.get_output_embeddings()
         self._forward, self._body = type(model).forward, _GivenStates()
-        if model.base_model_prefix not in model._modules:
-            raise TypeError(f"{type(model).__name__} does not say which of its modules is its body")
+        body = _body_of(model)
         self._shell = copy.copy(model)
-        self._shell._modules = {name: module for name, module in model._modules.items() if name != model.base_model_prefix}
-        self._shell.__dict__[model.base_model_prefix] = self._body
+        self._shell._modules = {name: module for name, module in model._modules.items() if name != body}
+        self._shell.__dict__[body] = self._body
         self._dtype = self._head.weight.dtype
         self.positions = positions_at_once(self._head.weight.shape[0])
         """How many states to give it at once."""
@@ -98,6 +97,16 @@ class LMHead:
         finally:
             self._body.states = None
             self._head.__dict__.pop(ENTERING, None)
+
+
+def _body_of(model: Any) -> str:
+    """The name of the module that holds the layers. TypeError where several do, or none."""
+    if model.base_model_prefix in model._modules:
+        return str(model.base_model_prefix)
+    found = [name for name, module in model._modules.items() if any(isinstance(part, nn.ModuleList) for part in module.modules())]
+    if len(found) != 1:
+        raise TypeError(f"{type(model).__name__} does not say which of its modules is its body")
+    return found[0]
 
 
 class _GivenStates:

@@ -5,8 +5,9 @@ Run as a child by `tamer doctor`, since the terminal's process never imports tor
 
 from __future__ import annotations
 
-import json
 import sys
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +26,7 @@ class ModelInspection(Struct, frozen=True):
     quantize: str  # what 'auto' comes to
     base_bytes: int  # estimated
     roles_bytes: int  # estimated: adapters of all roles, gradients and optimizers
+    experts: int = 0  # weights of routed experts, which carry no adapter
 
 
 class Inspection(Struct, frozen=True):
@@ -60,23 +62,66 @@ def inspect_machine(model: str | None, quantize: str) -> Inspection:
 
 
 def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
-    from learners.model.checkpoint import Progress, check_weights, find_checkpoint, parameter_count
+    """Files alone: nothing is converted, and no weights are read."""
+    from learners.model.checkpoint import Progress, check_weights, find_checkpoint, packed_as, parameter_count, read_config, stored_quantization
+    from learners.model.gguf_header import is_gguf
+    from learners.model.stored import base_of, check_gguf, is_adapter
+
+    file = Path(name).expanduser()
+    if name.strip() and file.is_file() and is_gguf(file):
+        header = check_gguf(file)
+        width = header.number("embedding_length")
+        shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
+                      int(header.metadata.get("tokenizer.ggml.tokens", 0)) * width)  # fmt: skip
+        return _estimate(name, shape, quantize, device)
+    directory = find_checkpoint(name, Progress(lambda event: None))
+    if is_adapter(directory):
+        return _look_at(base_of(directory), quantize, device)
+    files = check_weights(directory)
+    stored = "none" if packed_as(directory) else stored_quantization(directory)
+    shape = _shape_of(read_config(directory), parameter_count(files))
+    return _estimate(name, shape, quantize if stored == "none" else stored, device)
+
+
+class Shape(NamedTuple):
+    """What a model's size follows from."""
+
+    parameters: int
+    layers: int
+    width: int
+    inner: int  # of the feed-forward
+    outside: int  # weights of embedding and LM head, which are not quantized
+    experts: int = 0  # weights of routed experts
+
+
+def _shape_of(config: dict[str, Any], parameters: int) -> Shape:
+    config = config.get("text_config") or config
+    layers, width = (int(config.get(a) or config.get(b) or 0) for a, b in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd")))
+    inner = int(config.get("intermediate_size") or config.get("n_inner") or 4 * width)
+    outside = int(config.get("vocab_size", 0)) * width * (1 if config.get("tie_word_embeddings") else 2)
+    return Shape(parameters, layers, width, inner, outside, min(parameters, experts_in(config)))
+
+
+def experts_in(config: dict[str, Any]) -> int:
+    """Weights of the routed experts of a model, by its configuration; 0 where there are none."""
+    count = next((int(config[name]) for name in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(name)), 0)
+    inner = int(config.get("moe_intermediate_size") or config.get("intermediate_size") or 0)
+    dense = int(config.get("first_k_dense_replace") or 0)
+    return count * 3 * int(config.get("hidden_size") or 0) * inner * max(0, int(config.get("num_hidden_layers") or 0) - dense)
+
+
+def _estimate(name: str, shape: Shape, quantize: str, device: str) -> ModelInspection:
     from learners.model.loading import AUTO_QUANTIZE_PARAMETERS
     from learners.model.lora import LoraSettings
 
-    directory = find_checkpoint(name, Progress(lambda event: None))
-    files = check_weights(directory)
-    config = json.loads((directory / "config.json").read_bytes())
-    parameters = parameter_count(files)
-    chosen = quantize if quantize != "auto" else "nf4" if parameters >= AUTO_QUANTIZE_PARAMETERS else "none"
-    layers, width = (int(config.get(a) or config.get(b) or 0) for a, b in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd")))
-    inner = int(config.get("intermediate_size") or config.get("n_inner") or 4 * width)
+    chosen = quantize if quantize != "auto" else "nf4" if shape.parameters >= AUTO_QUANTIZE_PARAMETERS else "none"
     full = 4 if device == "cpu" else 2
-    per_weight = {"nf4": 0.52, "int8": 1.01, "none": float(full)}[chosen]
-    outside = int(config.get("vocab_size", 0)) * width * (1 if config.get("tie_word_embeddings") else 2)
-    base = int((parameters - outside) * per_weight + outside * full)
-    lora = LoraSettings().rank * layers * (4 * 2 * width + 3 * (width + inner)) * 4
-    return ModelInspection(name, parameters, layers, width, chosen, base, int(lora * (ADAPTED_TREES + 2 * (1 + OPTIMIZERS))))
+    per_weight = {"nf4": 0.52, "fp4": 0.52, "int8": 1.01, "none": float(full)}[chosen]
+    of_experts = {"nf4": 0.5625, "fp4": 0.5625}.get(chosen, float(full))
+    base = int((shape.parameters - shape.outside - shape.experts) * per_weight + shape.outside * full + shape.experts * of_experts)
+    lora = LoraSettings().rank * shape.layers * (4 * 2 * shape.width + (0 if shape.experts else 3 * (shape.width + shape.inner))) * 4
+    roles = int(lora * (ADAPTED_TREES + 2 * (1 + OPTIMIZERS)))
+    return ModelInspection(name, shape.parameters, shape.layers, shape.width, chosen, base, roles, shape.experts)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,10 +15,13 @@ from torch import nn
 
 from learners.model import replicas as trees
 from learners.model.base import Backbone
-from learners.model.chat_format import Renderer
-from learners.model.checkpoint import Hashes, ModelError, Progress, check_weights, find_checkpoint, hashes, parameter_count, stored_quantization
+from learners.model.chat_format import PromptError, Renderer
+from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
 from learners.model.device import choose_device
+from learners.model.experts import experts_in_four_bits, finish_experts, unquantized_experts
+from learners.model.sources import Source, find_source
 from learners.protocol import Loading
+from storage.records import Message
 
 AUTO_QUANTIZE_PARAMETERS = 1_000_000_000
 """`auto` is nf4 from here up."""
@@ -31,9 +35,17 @@ def _ignore(progress: Loading) -> None:
 
 
 def load_backbone(
-    model: str, quantize: str = "auto", device: str = "auto", progress: Callable[[Loading], None] = _ignore, trust_remote_code: bool = False
+    model: str,
+    quantize: str = "auto",
+    device: str = "auto",
+    progress: Callable[[Loading], None] = _ignore,
+    trust_remote_code: bool = False,
+    adapter: str | None = None,
 ) -> Backbone:
-    """Load a directory, a hub id or 'pocket'. Raises ModelError with one clear line and what to do."""
+    """Load a directory, a hub id, a GGUF or 'pocket'. Raises ModelError with one clear line and what to do.
+
+    adapter: a directory or hub id of an adapter by PEFT that becomes part of the base.
+    """
     if quantize not in ("auto", "nf4", "int8", "none"):
         raise ModelError(f"unknown quantization: {quantize}", "use auto, nf4, int8 or none")
     place = choose_device(device)
@@ -41,15 +53,15 @@ def load_backbone(
     report("libraries")
     _import_bitsandbytes()
     with _quiet():
-        directory = find_checkpoint(model, report)
-        files = check_weights(directory)
-        parameters = parameter_count(files)
-        chosen = _choose_quantization(quantize, stored_quantization(directory), parameters, place)
-        found = hashes(directory, files, report)
-        tokenizer = _load_tokenizer(directory, trust_remote_code)
-        loaded = _load_model(directory, chosen, place, trust_remote_code, report)
+        source = find_source(model, report, adapter)
+        parameters = parameter_count(source.files)
+        chosen = _choose_quantization(quantize, stored_quantization(source.directory), parameters, place)
+        tokenizer = _load_tokenizer(source.directory, trust_remote_code)
+        loaded = _load_model(source.directory, chosen, place, trust_remote_code, report)
     report("trees")
-    return _describe(model, loaded, tokenizer, chosen, place, parameters, found)
+    if chosen != "none" and (left := unquantized_experts(loaded)):
+        source = source._replace(notes=(*source.notes, f"{left:,} weights of experts stay as they are: {chosen} does not reach them"))
+    return _describe(model, loaded, tokenizer, chosen, place, parameters, source)
 
 
 def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:
@@ -59,9 +71,23 @@ def _choose_quantization(asked: str, stored: str, parameters: int, device: torch
         asked = stored
     elif asked == "auto":
         asked = "nf4" if parameters >= AUTO_QUANTIZE_PARAMETERS and device.type != "mps" else "none"
-    if asked != "none" and device.type == "mps":
+    if asked != "none" and device.type == "mps" and not _has_kernels("mps"):
         raise ModelError(f"{asked} needs a CPU or a CUDA device", "use --quantize none or --device cpu")
+    if asked != "none" and device.type == "cuda" and not _has_kernels("cuda"):
+        hint = "use --quantize none, or see what `python -m bitsandbytes` says"
+        raise ModelError("bitsandbytes has no kernels for this CUDA here", hint)
     return asked
+
+
+def _has_kernels(kind: str) -> bool:
+    """Whether bitsandbytes computes on such devices with what is installed."""
+    from importlib.util import find_spec
+
+    if kind == "mps":
+        return find_spec("bitsandbytes.backends.mps") is not None
+    from bitsandbytes.cextension import lib
+
+    return bool(getattr(lib, "compiled_with_cuda", False))
 
 
 def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
@@ -72,7 +98,7 @@ def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # any of a dozen parsers
-        raise ModelError(f"no usable tokenizer in {directory}: {_first_line(error)}", "a model needs its tokenizer.json beside it") from error
+        raise ModelError(f"no usable tokenizer in {directory}: {first_line(error)}", "a model needs its tokenizer.json beside it") from error
 
 
 def _load_model(directory: Path, quantize: str, device: torch.device, trust_remote_code: bool, report: Progress) -> nn.Module:
@@ -80,24 +106,33 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
 
     report("weights" if quantize == "none" else "quantize")
     compute = torch.bfloat16 if device.type == "cuda" else torch.float32
+    _check_code(directory, trust_remote_code)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            directory,
-            output_loading_info=True,
-            dtype=compute,
-            device_map={"": str(device)},
-            **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-        )
+        with experts_in_four_bits():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                directory,
+                output_loading_info=True,
+                dtype=compute,
+                device_map={"": str(device)},
+                **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+            )
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{directory} does not fit into the memory of {device}", "try --quantize nf4, --device cpu or a smaller model") from error
     except Exception as error:
-        hint = "check that the directory holds a causal language model" + ("" if trust_remote_code else "; custom code needs to be asked for")
-        raise ModelError(f"cannot load {directory}: {_first_line(error)}", hint) from error
+        raise ModelError(f"cannot load {directory}: {first_line(error)}", "check that the directory holds a causal language model") from error
     if info["missing_keys"]:
         raise ModelError(f"{directory} lacks weights: {min(info['missing_keys'])}", "fetch the model again, or check that it is a language model")
+    _check_cache(model)
+    _prepare(model, quantize, compute)
+    return model
+
+
+def _prepare(model: nn.Module, quantize: str, compute: torch.dtype) -> None:
+    """Make it a base that trees can share."""
+    finish_experts(model, compute)
     if quantize == "int8":
         trees.dequantize_in_forward(model)
     for module in model.modules():
@@ -105,7 +140,22 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
             module.compute_dtype, module.compute_type_is_set = compute, True
     trees.freeze(model)
     trees.watch_head(model)
-    return model
+
+
+def _check_code(directory: Path, trust_remote_code: bool) -> None:
+    """Code that comes with a model runs only where it was asked for."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = read_config(directory)
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING and not trust_remote_code:
+        raise ModelError(f"{directory} needs code of its own to run, which is not run unasked", "read it, then pass --trust-remote-code")
+
+
+def _check_cache(model: nn.Module) -> None:
+    """Answers go on from keys and values of their own rows: a model that keeps something of its own cannot draw here."""
+    if "past_key_values" not in inspect.signature(type(model).forward).parameters:
+        what = f"{type(model).__name__} keeps no keys and values between tokens"
+        raise ModelError(f"{what}, and cannot draw adapted and plain rows side by side", "choose another family")
 
 
 def _quantization(quantize: str, compute: torch.dtype) -> dict[str, Any]:
@@ -125,25 +175,31 @@ def _quantization(quantize: str, compute: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": nf4}
 
 
-def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, found: Hashes) -> Backbone:
+def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, source: Source) -> Backbone:
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
     generation = getattr(model, "generation_config", None)
     eos = [*_as_list(getattr(generation, "eos_token_id", None)), *_as_list(config.eos_token_id)]
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or UNKNOWN_CONTEXT
     vocabulary, width = head.weight.shape
+    renderer = Renderer(tokenizer, vocabulary, eos)
+    _check_tokenizer(renderer)
     return Backbone(
-        model, tokenizer, Renderer(tokenizer, vocabulary, eos), name, device, model.dtype, quantize, width, vocabulary,
-        config.num_hidden_layers, parameters, context, found,
+        model, tokenizer, renderer, name, device, model.dtype, quantize, width, vocabulary,
+        config.num_hidden_layers, parameters, context, source.hashes, source.notes,
     )  # fmt: skip
+
+
+def _check_tokenizer(renderer: Renderer) -> None:
+    """A tokenizer may have more tokens than the model has rows, as long as ordinary text and the template do without them."""
+    try:
+        renderer.encode((Message("user", "Hello!"),))
+    except PromptError as error:
+        raise ModelError(f"no prompt works with this model: {error}", "check that tokenizer and chat template are the model's own") from error
 
 
 def _as_list(ids: int | list[int] | None) -> list[int]:
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _import_bitsandbytes() -> None:

@@ -20,6 +20,10 @@ from learners.model.replicas import replicate
 
 ADAPTER = "default"
 """PEFT's name of the only adapter on a tree."""
+SEES_ROWS = "_sees_rows"
+"""Where a LoRA layer keeps whether it saw (B, T, d) in its last forward with a scaling by row."""
+USED_BY_KERNELS = {"falcon_h1": {"out_proj"}, "nemotron_h": {"out_proj"}}
+"""Layers whose weight is read past their forward, by model type: a LoRA there would not be seen."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,14 @@ class LoraSettings:
 
 
 def adapter_tree(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Module:
-    """A replica of the base with a LoRA on all linear layers except the LM head. B is 0: it computes what the base computes."""
+    """A replica of the base with a LoRA on the layers that `adapted_layers` names. B is 0: it computes what the base computes."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
-        target_modules="all-linear",
+        target_modules=adapted_layers(model),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -49,6 +53,43 @@ def adapter_tree(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modu
         parameter.data = parameter.data.float()
     _draw_a(tree, seed)
     return tree.eval()
+
+
+def adapted_layers(model: nn.Module) -> list[str]:
+    """The layers that carry a LoRA, by last name where that says it all: every linear layer of the language model, but neither the LM head nor
+    experts and their routers, which are no linear layers in most families and are left alone in the others too.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    decoder: Any = model.get_decoder()  # type: ignore[operator]
+    own = {id(module) for module in decoder.modules()} - {id(model.get_output_embeddings())}  # type: ignore[operator]
+    modules = dict(model.named_modules())
+    linear = {name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D) and id(module) in own}
+    wanted = {name for name in linear if "experts" not in name.split(".")}
+    taken = _meant_as_experts(model, {_last(name) for name in wanted}) | USED_BY_KERNELS.get(model.config.model_type, set())  # type: ignore[union-attr, operator]
+    wanted = {name for name in wanted if _last(name) not in taken}
+    ambiguous = {_last(name) for name in modules.keys() - wanted}
+    return sorted({name if _last(name) in ambiguous else _last(name) for name in wanted})
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _meant_as_experts(model: nn.Module, names: set[str]) -> set[str]:
+    """Of names of layers those that PEFT takes for experts in this family: they were in older checkpoints, and a shared expert's still are."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    def taken(name: str) -> bool:
+        config = LoraConfig(target_modules=[name])
+        try:
+            convert_peft_config_for_transformers(config, model, None)
+        except ValueError:  # one of several that only go together
+            return True
+        return bool(config.target_parameters)
+
+    return {name for name in names if taken(name)}
 
 
 def _draw_a(tree: nn.Module, seed: int) -> None:
@@ -103,24 +144,29 @@ def set_row_scaling(tree: nn.Module, scaling: Tensor | None) -> None:
 
     scaling: (B,), factors of the adapter's own scaling: 1 for a row with the adapter, 0 for a row of the base.
     """
-    layers, has_experts = _lora_layers(tree)
+    layers = _lora_layers(tree)
     if not layers:
         return
     own = layers[0].lora_alpha[ADAPTER] / layers[0].r[ADAPTER]
-    factors: Any = own
-    if scaling is not None:
-        factors = _FlatScaling(scaling * own) if has_experts else scaling.view(-1, 1, 1) * own
+    if scaling is None:
+        for layer in layers:
+            layer.scaling[ADAPTER] = own
+        return
+    flat = scaling * own
+    rows = flat.view(-1, 1, 1)
     for layer in layers:
-        layer.scaling[ADAPTER] = factors
+        layer.scaling[ADAPTER] = rows if layer.__dict__.get(SEES_ROWS) else _RowFactors(flat, layer)
 
 
-class _FlatScaling:
-    """Factors by row for layers that may see (B, T, d) or, inside blocks of experts, (B·T, d). Slower than a plain tensor."""
+class _RowFactors:
+    """Factors by row for a layer that sees (B·T, d), as OPT's feed-forward and shared experts do, or of which that is not known before its first
+    forward. Slower than a plain tensor."""
 
-    def __init__(self, factors: Tensor) -> None:
-        self._factors = factors
+    def __init__(self, factors: Tensor, layer: nn.Module) -> None:
+        self._factors, self._layer = factors, layer
 
     def __rmul__(self, delta: Tensor) -> Tensor:
+        self._layer.__dict__[SEES_ROWS] = delta.dim() == 3
         rows = self._factors.repeat_interleave(delta.shape[0] // len(self._factors))
         return delta * rows.view(-1, *[1] * (delta.dim() - 1))
 
@@ -138,10 +184,8 @@ def row_scaling(tree: nn.Module, scaling: Tensor | None) -> Iterator[None]:
         set_row_scaling(tree, None)
 
 
-def _lora_layers(tree: nn.Module) -> tuple[list[Any], bool]:
-    """All layers with a LoRA, and whether the model routes tokens to experts."""
+def _lora_layers(tree: nn.Module) -> list[Any]:
     known = tree.__dict__.get("_lora_layers")
     if known is None:
-        layers = [m for m in tree.modules() if hasattr(m, "lora_A") and ADAPTER in m.lora_A]  # type: ignore[operator]
-        known = tree.__dict__["_lora_layers"] = (layers, any("expert" in name for name, _ in tree.named_modules()))
+        known = tree.__dict__["_lora_layers"] = [m for m in tree.modules() if hasattr(m, "lora_A") and ADAPTER in m.lora_A]  # type: ignore[operator]
     return known

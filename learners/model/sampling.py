@@ -191,7 +191,7 @@ class _Batch:
             self._mask = mask
             return output
         back = torch.tensor([distinct[key] for key in keys], device=self._device)
-        self._past.batch_select_indices(back)
+        self._past.reorder_cache(back)  # the one operation by rows that every kind of layer has
         self._mask = mask[back]
         return Output(output.logits[back], output.hidden[back], output.past)
 
@@ -237,7 +237,7 @@ class _Batch:
         self._uniforms = [self._uniforms[i] for i in kept]
         self._arrange()
         if self._past is not None and kept:
-            self._past.batch_select_indices(batch_rows)
+            self._past.reorder_cache(batch_rows)
             self._mask, self._next = self._mask[batch_rows], self._next[batch_rows]
         return ended
 

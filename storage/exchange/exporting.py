@@ -20,8 +20,8 @@ from msgspec import Struct
 from storage.backup import back_up
 from storage.database import JournalError, explain, open_reader
 from storage.exchange import lossless
-from storage.exchange.formats import FORMATS, WHOLE, File, Format
-from storage.exchange.items import Item, Steps
+from storage.exchange.formats import FORMATS, WHOLE, File, Format, is_plain
+from storage.exchange.items import NOTHING, Item, Row, Steps
 from storage.exchange.reading import Reader
 from storage.exchange.redaction import Redactor
 from storage.exchange.sinks import Lines, Parquet, Sink, sha256_of, write_json
@@ -29,12 +29,14 @@ from storage.records import Prompt
 
 
 class Options(Struct, frozen=True):
-    """What is exported, and how. `since` is the first event (or UTC time) that counts; `test_share` of the prompts, by hash, become a test split."""
+    """What is exported, and how. `since` is the first event (or UTC time) that counts; `test_share` of the prompts, by hash, become a test split;
+    `columns` adds what imported rows had beside, where a row of the format has no column of that name."""
 
     format: str
     since: int | str | None = None
     test_share: float = 0.0
     redact: bool = False
+    columns: bool = False
 
 
 class ExportManifest(Struct, frozen=True):
@@ -84,6 +86,8 @@ def _check(options: Options) -> None:
         raise JournalError(f"there is no format {options.format!r}", f"use one of {', '.join((*FORMATS, *WHOLE))}")
     if not 0 <= options.test_share < 1:
         raise JournalError(f"a test split of {options.test_share:g} is none", "give a share below 1, such as 0.1")
+    if options.columns and options.format in (*WHOLE, "parquet"):
+        raise JournalError(f"{options.format} has no other columns", "leave out --columns, or choose another format")
     if options.format in WHOLE and (options.since is not None or options.test_share or options.redact):
         raise JournalError(f"{options.format} is the whole database", "leave out --since, --split-by-prompt and --redact, or choose another format")
 
@@ -193,7 +197,7 @@ def _write(file: File, items: Iterable[Item], made: Path, out: Path, options: Op
             sinks[split] = Parquet(made / name, file.name) if options.format == "parquet" else Lines(made / name)
         for item in items:
             split = "" if not options.test_share else "test" if Prompt(item.messages).fraction < options.test_share else "train"
-            row = file.row(redactor.item(item) if options.redact else item)
+            row = _row(file, redactor.item(item) if options.redact else item, options)
             counts[names[split] if row is not None else ""] += 1
             if row is not None:
                 sinks[split].add(row)
@@ -201,6 +205,19 @@ def _write(file: File, items: Iterable[Item], made: Path, out: Path, options: Op
         for sink in sinks.values():
             sink.close()
     return counts
+
+
+def _row(file: File, item: Item, options: Options) -> Row | None:
+    if isinstance(item, Steps):
+        return file.row(item)
+    if options.format == "parquet":  # one schema for all rows: texts
+        return file.row(item._replace(beside=NOTHING._replace(scores=item.beside.scores))) if is_plain(item) else None
+    row = file.row(item)
+    if row is None or not options.columns:
+        return row
+    beside = item.beside
+    score = {"score": beside.scores[0]} if len(beside.scores) == 1 else {}
+    return row | {name: value for name, value in (beside.columns | score).items() if name not in row}
 
 
 def _first(connection: sqlite3.Connection, since: int | str | None) -> int:

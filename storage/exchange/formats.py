@@ -1,13 +1,18 @@
-"""The files of each export format, and how an item becomes a row of them. A row of None cannot be told in a format, and is counted as left out."""
+"""The files of each export format, and how an item becomes a row of them. A row of None cannot be told in a format, and is counted as left out.
+
+What an imported item has beside its texts goes out where a format has a place for it: tool calls, content parts and names in lists of messages,
+tools, margins and scores. Its other columns are added by the export, where they are asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from storage.exchange.items import Labelled, Messages, PreferencePair, Ranked, Steps, Written
+import msgspec
 
-Row = dict[str, Any]
+from storage.exchange.items import Item, Labelled, Messages, PreferencePair, Ranked, Row, Steps, Written
+
 Source = Literal["comparisons", "labelled", "written", "ranked", "steps"]
 
 
@@ -28,28 +33,44 @@ class Format(NamedTuple):
     extra: dict[str, Any] = {}
 
 
-def chat(messages: Messages) -> list[Row]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+Chatted = PreferencePair | Labelled | Written | Ranked
 
 
-def answer(text: str) -> list[Row]:
-    return [{"role": "assistant", "content": text}]
+def chat(item: Chatted) -> list[Row]:
+    return [item.beside.turn(place) or {"role": message.role, "content": message.content} for place, message in enumerate(item.messages)]
+
+
+def answer(item: Chatted, text: str, place: int = 0) -> list[Row]:
+    return item.beside.answer(place) or [{"role": "assistant", "content": text}]
+
+
+def tools(item: Chatted) -> Row:
+    """The column of what could be called, where there is one."""
+    found = item.beside.columns.get("tools")
+    return {"tools": found} if isinstance(found, list) else {}
+
+
+def is_plain(item: Item) -> bool:
+    """Whether the texts alone say it."""
+    return isinstance(item, Steps) or item.beside.plain
 
 
 # --- TRL, OpenRLHF --------------------------------------------------------------------------------------------------------
 
 
 def trl_preference(item: PreferencePair) -> Row:
-    return {"prompt": chat(item.messages), "chosen": answer(item.chosen), "rejected": answer(item.rejected), "margin": item.margin}
+    sides = {"chosen": answer(item, item.chosen), "rejected": answer(item, item.rejected, 1)}
+    scores = dict(zip(("score_chosen", "score_rejected"), item.beside.scores, strict=False))
+    return {"prompt": chat(item), **sides, "margin": item.margin, **scores, **tools(item)}
 
 
 def trl_kto(item: Labelled) -> Row:
-    return {"prompt": chat(item.messages), "completion": answer(item.answer), "label": item.good}
+    return {"prompt": chat(item), "completion": answer(item, item.answer), "label": item.good, **tools(item)}
 
 
 def trl_sft(item: Written) -> Row:
     """Prompt and completion apart, so that only what the operator wrote is learned."""
-    return {"prompt": chat(item.messages), "completion": answer(item.text)}
+    return {"prompt": chat(item), "completion": answer(item, item.text), **tools(item)}
 
 
 def trl_stepwise(item: Steps) -> Row:
@@ -67,47 +88,68 @@ def transcript(messages: Messages) -> str:
 # --- OpenAI ----------------------------------------------------------------------------------------------------------------
 
 
-def openai_dpo(item: PreferencePair) -> Row:
-    asked = {"messages": chat(item.messages), "tools": [], "parallel_tool_calls": True}
-    return {"input": asked, "preferred_output": answer(item.chosen), "non_preferred_output": answer(item.rejected)}
+def openai_dpo(item: PreferencePair) -> Row | None:
+    """One message on each side, or none can be told."""
+    asked = {"messages": chat(item), "tools": tools(item).get("tools", []), "parallel_tool_calls": True}
+    sides = answer(item, item.chosen), answer(item, item.rejected, 1)
+    if any(len(side) > 1 for side in sides):
+        return None
+    return {"input": asked, "preferred_output": sides[0], "non_preferred_output": sides[1]}
 
 
 def openai_sft(item: Written) -> Row:
-    return {"messages": chat(item.messages) + answer(item.text)}
+    return {"messages": chat(item) + answer(item, item.text), **tools(item)}
 
 
 # --- LLaMA-Factory ---------------------------------------------------------------------------------------------------------
 
-_FROM = {"user": "human", "assistant": "gpt"}
+_FROM = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
-def _sharegpt(messages: Messages) -> tuple[str, list[Row]] | None:
-    """System message and turns; None where the turns do not alternate, beginning with the user's, as this form asks."""
-    system, turns = ("", messages)
-    if messages[0].role == "system":
-        system, turns = messages[0].content, messages[1:]
-    if not turns or any(message.role != ("assistant" if i % 2 else "user") for i, message in enumerate(turns)):
+def _sharegpt(item: Chatted, *answers: list[Row]) -> tuple[str, list[Row]] | None:
+    """System message and turns; None where the turns do not alternate, beginning with the user's, as this form asks, or are not text."""
+    system, turns = "", chat(item) + [message for messages in answers for message in messages]
+    if turns[0]["role"] == "system":
+        system, turns = turns[0]["content"], turns[1:]
+    told = [_sharegpt_turn(turn) for turn in turns]
+    if (
+        not told
+        or not isinstance(system, str)
+        or any(turn is None or (turn["from"] in ("gpt", "function_call")) != bool(i % 2) for i, turn in enumerate(told))
+    ):
         return None
-    return system, [{"from": _FROM[message.role], "value": message.content} for message in turns]
+    return system, [turn for turn in told if turn is not None]
+
+
+def _sharegpt_turn(message: Row) -> Row | None:
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and len(calls) == 1 and not message.get("content"):
+        called = calls[0].get("function") if isinstance(calls[0], dict) else None
+        return {"from": "function_call", "value": msgspec.json.encode(called).decode()} if called else None
+    if calls or not isinstance(message.get("content"), str) or message["role"] not in _FROM:
+        return None
+    return {"from": _FROM[message["role"]], "value": message["content"]}
 
 
 def factory_preference(item: PreferencePair) -> Row | None:
-    if (found := _sharegpt(item.messages)) is None:
+    found = _sharegpt(item)
+    sides = [answer(item, item.chosen), answer(item, item.rejected, 1)]
+    if found is None or any(len(side) > 1 or _sharegpt_turn(side[0]) is None for side in sides):
         return None
-    sides = {"chosen": {"from": "gpt", "value": item.chosen}, "rejected": {"from": "gpt", "value": item.rejected}}
-    return {"conversations": found[1], **sides, "system": found[0]}
+    chosen, rejected = (_sharegpt_turn(side[0]) for side in sides)
+    return {"conversations": found[1], "chosen": chosen, "rejected": rejected, "system": found[0]}
 
 
 def factory_kto(item: Labelled) -> Row | None:
-    if (found := _sharegpt(item.messages)) is None:
+    if (found := _sharegpt(item, answer(item, item.answer))) is None:
         return None
-    return {"conversations": [*found[1], {"from": "gpt", "value": item.answer}], "kto_tag": item.good, "system": found[0]}
+    return {"conversations": found[1], "kto_tag": item.good, "system": found[0]}
 
 
 def factory_sft(item: Written) -> Row | None:
-    if (found := _sharegpt(item.messages)) is None:
+    if (found := _sharegpt(item, answer(item, item.text))) is None:
         return None
-    return {"conversations": [*found[1], {"from": "gpt", "value": item.text}], "system": found[0]}
+    return {"conversations": found[1], "system": found[0]}
 
 
 _COLUMNS = {"messages": "conversations", "system": "system"}
@@ -124,19 +166,20 @@ _DATASET_INFO = {
 # --- Axolotl ---------------------------------------------------------------------------------------------------------------
 
 
-def axolotl_dpo(item: PreferencePair) -> Row:
-    return {"messages": chat(item.messages), "chosen": answer(item.chosen)[0], "rejected": answer(item.rejected)[0]}
+def axolotl_dpo(item: PreferencePair) -> Row | None:
+    chosen, rejected = answer(item, item.chosen), answer(item, item.rejected, 1)
+    return {"messages": chat(item), "chosen": chosen[0], "rejected": rejected[0]} if len(chosen) == len(rejected) == 1 else None
 
 
-def axolotl_kto(item: Labelled) -> Row:
-    return {"prompt": transcript(item.messages), "completion": item.answer, "label": item.good}
+def axolotl_kto(item: Labelled) -> Row | None:
+    return {"prompt": transcript(item.messages), "completion": item.answer, "label": item.good} if is_plain(item) else None
 
 
 def axolotl_ranked(item: Ranked) -> Row | None:
     """The nectar form; answers without a rank come last, together."""
     last = max((rank for rank in item.ranks if rank is not None), default=0) + 1
     answers = [{"answer": text, "rank": rank or last} for text, rank in zip(item.answers, item.ranks, strict=True) if text.strip()]
-    return {"prompt": transcript(item.messages), "answers": answers} if len(answers) > 1 else None
+    return {"prompt": transcript(item.messages), "answers": answers} if len(answers) > 1 and is_plain(item) else None
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Live judgements as items, one after another on one snapshot: memory does not grow with the database, and the order never changes.
 
 - A **ranking** compares every pair of its answers but ties and pairs without any rank. The margin is the number of places between the two as a
-  share of the most there could be, K - 1, or a third of the ranking's strength (0 to 3) where that was said.
+  share of the most there could be, K - 1, or a third of the ranking's strength (0 to 3) where that was said. Of an imported comparison it is
+  the margin that the file had, or else the difference of its scores.
 - **Ratings** compare the answers of sets that were rated and not ranked; the margin is the difference as a share of 6. As labels 5 to 7 are good,
   1 to 3 bad, and a 4 is neither.
 - A **correction** beats its original with margin 1, is good while the original is bad, and is an answer as the operator wants it.
@@ -11,13 +12,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations, groupby
 from typing import NamedTuple
 
-from storage.exchange.items import Labelled, Messages, PreferencePair, Ranked, Written
+from storage.exchange.items import NOTHING, Beside, Labelled, Messages, PreferencePair, Ranked, Written
 from storage.records import Message
 
 GOOD, BAD = 5, 3
@@ -29,13 +31,15 @@ _PROMPT = """
     SELECT role, content FROM up ORDER BY height DESC"""
 
 
-class ImportedSet(NamedTuple):
+class JudgedAnswers(NamedTuple):
     """Answers to one prompt with what one kind of judgement says of them."""
 
     messages: Messages
     answers: tuple[str, ...]
     values: tuple[int | None, ...]  # ranks, or overall ratings
+    beside: Beside = NOTHING
     strength: int | None = None
+    margin: float | None = None  # that an imported file had
 
 
 class Reader:
@@ -54,51 +58,52 @@ class Reader:
             yield from _of_ranks(found)
         for found in self._ratings(ranked=False):
             yield from _of_ratings(found)
-        for messages, original, text in self._corrections():
+        for messages, original, text, beside in self._corrections():
             if original.strip() and original != text:
-                yield PreferencePair(messages, text, original, 1.0)
+                yield PreferencePair(messages, text, original, 1.0, beside)
 
     def labelled(self) -> Iterator[Labelled]:
         """From ratings, rankings without ratings, corrections and demonstrations."""
         for found in self._ratings(ranked=True):
-            for answer, value in zip(found.answers, found.values, strict=True):
+            for place, (answer, value) in enumerate(zip(found.answers, found.values, strict=True)):
                 if answer.strip() and value is not None and not BAD < value < GOOD:
-                    yield Labelled(found.messages, answer, value >= GOOD)
+                    yield Labelled(found.messages, answer, value >= GOOD, found.beside.of(place))
         for found in self._rankings("NOT EXISTS (SELECT 1 FROM v_live q WHERE q.set_id = e.set_id AND q.kind = 'rating')"):
             yield from _ends(found)
-        for messages, original, text in self._corrections():
-            yield Labelled(messages, text, True)
+        for messages, original, text, beside in self._corrections():
+            yield Labelled(messages, text, True, beside)
             if original.strip() and original != text:
-                yield Labelled(messages, original, False)
-        for messages, text in self._demonstrations():
-            yield Labelled(messages, text, True)
+                yield Labelled(messages, original, False, beside)
+        for messages, text, beside in self._demonstrations():
+            yield Labelled(messages, text, True, beside)
 
     def written(self) -> Iterator[Written]:
         """Demonstrations, then corrections."""
-        for messages, text in self._demonstrations():
-            yield Written(messages, text)
-        for messages, _, text in self._corrections():
-            yield Written(messages, text)
+        for messages, text, beside in self._demonstrations():
+            yield Written(messages, text, beside)
+        for messages, _, text, beside in self._corrections():
+            yield Written(messages, text, beside)
 
     def ranked(self) -> Iterator[Ranked]:
         """Rankings as they were made."""
         for found in self._rankings():
-            yield Ranked(found.messages, found.answers, found.values)
+            yield Ranked(found.messages, found.answers, found.values, found.beside)
 
     # --- queries ---------------------------------------------------------------------------------------------------------
 
-    def _rankings(self, where: str = "1") -> Iterator[ImportedSet]:
+    def _rankings(self, where: str = "1") -> Iterator[JudgedAnswers]:
         rows = self._connection.execute(f"""
-            SELECT e.seq, p.node_id, n.content, i.rank, (SELECT g.strength FROM ranking_strengths g WHERE g.seq = e.seq)
+            SELECT e.seq, p.node_id, n.content, i.rank, (SELECT g.strength FROM ranking_strengths g WHERE g.seq = e.seq), {_KEPT}
             FROM v_live e JOIN sample_sets s ON s.id = e.set_id JOIN prompts p ON p.id = s.prompt_id
             JOIN responses r ON r.set_id = s.id JOIN nodes n ON n.id = r.node_id
             LEFT JOIN ranking_items i ON i.seq = e.seq AND i.response_id = r.id
             WHERE e.kind = 'ranking' AND e.seq >= ? AND {where} ORDER BY e.seq, r.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
-            _, nodes, texts, ranks, strengths = zip(*answers, strict=True)
-            yield ImportedSet(self.messages(nodes[0]), texts, ranks, strengths[0])
+            _, nodes, texts, ranks, strengths, kept = zip(*answers, strict=True)
+            beside, margin = _beside(kept[0])
+            yield JudgedAnswers(self.messages(nodes[0]), texts, ranks, beside, strengths[0], margin)
 
-    def _ratings(self, ranked: bool) -> Iterator[ImportedSet]:
+    def _ratings(self, ranked: bool) -> Iterator[JudgedAnswers]:
         """Overall ratings by set, by the first of them that counts. `ranked`: of sets with a ranking too."""
         without = "" if ranked else "AND NOT EXISTS (SELECT 1 FROM v_live q WHERE q.set_id = r.set_id AND q.kind = 'ranking')"
         rows = self._connection.execute(f"""
@@ -106,53 +111,83 @@ class Reader:
               SELECT r.set_id, r.slot, r.node_id, t.value, min(t.seq) OVER (PARTITION BY r.set_id) AS first
               FROM ratings t JOIN v_live e ON e.seq = t.seq JOIN responses r ON r.id = t.response_id
               WHERE t.criterion = 'overall' AND t.seq >= ? {without})
-            SELECT d.set_id, p.node_id, n.content, d.value FROM rated d JOIN sample_sets s ON s.id = d.set_id
+            SELECT d.set_id, p.node_id, n.content, d.value, d.slot, {_KEPT} FROM rated d JOIN sample_sets s ON s.id = d.set_id
             JOIN prompts p ON p.id = s.prompt_id JOIN nodes n ON n.id = d.node_id ORDER BY d.first, d.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
-            _, nodes, texts, values = zip(*answers, strict=True)
-            yield ImportedSet(self.messages(nodes[0]), texts, values)
+            _, nodes, texts, values, slots, kept = zip(*answers, strict=True)
+            yield JudgedAnswers(self.messages(nodes[0]), texts, values, _beside(kept[0])[0].of(*slots))
 
-    def _corrections(self) -> Iterator[tuple[Messages, str, str]]:
+    def _corrections(self) -> Iterator[tuple[Messages, str, str, Beside]]:
         """Prompt, original, text."""
-        rows = self._connection.execute("""
-            SELECT p.node_id, o.content, w.content FROM v_live e JOIN corrections c ON c.seq = e.seq JOIN nodes w ON w.id = c.node_id
+        rows = self._connection.execute(f"""
+            SELECT p.node_id, o.content, w.content, {_KEPT} FROM v_live e JOIN corrections c ON c.seq = e.seq JOIN nodes w ON w.id = c.node_id
             JOIN responses r ON r.id = c.response_id JOIN nodes o ON o.id = r.node_id JOIN sample_sets s ON s.id = r.set_id
             JOIN prompts p ON p.id = s.prompt_id WHERE e.kind = 'correction' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
-        for node_id, original, text in rows:
-            yield self.messages(node_id), original, text
+        for node_id, original, text, kept in rows:
+            yield self.messages(node_id), original, text, _beside(kept)[0].of()
 
-    def _demonstrations(self) -> Iterator[tuple[Messages, str]]:
-        rows = self._connection.execute("""
-            SELECT p.node_id, w.content FROM v_live e JOIN demonstrations d ON d.seq = e.seq JOIN nodes w ON w.id = d.node_id
+    def _demonstrations(self) -> Iterator[tuple[Messages, str, Beside]]:
+        rows = self._connection.execute(f"""
+            SELECT p.node_id, w.content, {_KEPT}, s.id IN (SELECT set_id FROM responses)
+            FROM v_live e JOIN demonstrations d ON d.seq = e.seq JOIN nodes w ON w.id = d.node_id
             JOIN sample_sets s ON s.id = d.set_id JOIN prompts p ON p.id = s.prompt_id
             WHERE e.kind = 'demonstration' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
-        for node_id, text in rows:
-            yield self.messages(node_id), text
+        for node_id, text, kept, answered in rows:
+            beside = _beside(kept)[0]
+            yield self.messages(node_id), text, beside.of(*(() if answered else (0,)))
 
 
-def _of_ranks(found: ImportedSet) -> Iterator[PreferencePair]:
+_KEPT = "(SELECT k.content FROM kept_rows k WHERE k.set_id = s.id)"
+
+
+def _beside(kept: str | None) -> tuple[Beside, float | None]:
+    """What an imported set has beside its texts, and the margin that its file had."""
+    if kept is None:
+        return NOTHING, None
+    told = json.loads(kept)
+    beside = Beside(tuple(told["prompt"]), tuple(told["answers"]), tuple(told["scores"]), told["columns"], not told["why"])
+    return beside, told["margin"]
+
+
+def _of_ranks(found: JudgedAnswers) -> Iterator[PreferencePair]:
     last = max((rank for rank in found.values if rank is not None), default=0) + 1  # where those without a rank stand
-    places = [(last if rank is None else rank, answer) for rank, answer in zip(found.values, found.answers, strict=True)]
+    places = [(last if rank is None else rank, place) for place, rank in enumerate(found.values)]
     most = max(1, len(places) - 1)
     for (one, first), (other, second) in combinations(places, 2):
-        if one == other or not first.strip() or not second.strip() or first == second:
+        if one == other:
             continue
         margin = abs(one - other) / most if found.strength is None else found.strength / 3
-        yield PreferencePair(found.messages, *((first, second) if one < other else (second, first)), round(margin, 6))
+        yield from _pair(found, *((first, second) if one < other else (second, first)), _margin(found, first, second, round(margin, 6)))
 
 
-def _of_ratings(found: ImportedSet) -> Iterator[PreferencePair]:
-    for (one, first), (other, second) in combinations(zip(found.values, found.answers, strict=True), 2):
-        if one is None or other is None or one == other or not first.strip() or not second.strip() or first == second:
+def _margin(found: JudgedAnswers, first: int, second: int, margin: float) -> float:
+    """As the file had it where there was one."""
+    scores = found.beside.of(first, second).scores
+    if found.margin is not None and len(found.answers) == 2:
+        return found.margin
+    if len(scores) == 2 and scores[0] is not None and scores[1] is not None:
+        return round(abs(scores[0] - scores[1]), 6)
+    return margin
+
+
+def _of_ratings(found: JudgedAnswers) -> Iterator[PreferencePair]:
+    for (first, one), (second, other) in combinations(enumerate(found.values), 2):
+        if one is None or other is None or one == other:
             continue
-        yield PreferencePair(found.messages, *((first, second) if one > other else (second, first)), round(abs(one - other) / 6, 6))
+        yield from _pair(found, *((first, second) if one > other else (second, first)), round(abs(one - other) / 6, 6))
 
 
-def _ends(found: ImportedSet) -> Iterator[Labelled]:
+def _pair(found: JudgedAnswers, chosen: int, rejected: int, margin: float) -> Iterator[PreferencePair]:
+    better, worse = found.answers[chosen], found.answers[rejected]
+    if better.strip() and worse.strip() and better != worse:
+        yield PreferencePair(found.messages, better, worse, margin, found.beside.of(chosen, rejected))
+
+
+def _ends(found: JudgedAnswers) -> Iterator[Labelled]:
     last = max((rank for rank in found.values if rank is not None), default=0) + 1
     places = [last if rank is None else rank for rank in found.values]
     if len(set(places)) < 2:
         return
-    for place, answer in zip(places, found.answers, strict=True):
+    for slot, (place, answer) in enumerate(zip(places, found.answers, strict=True)):
         if answer.strip() and place in (min(places), max(places)):
-            yield Labelled(found.messages, answer, place == min(places))
+            yield Labelled(found.messages, answer, place == min(places), found.beside.of(slot))

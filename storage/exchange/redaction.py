@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import Any
 
 from msgspec.structs import replace
 
-from storage.exchange.items import Item, Labelled, Messages, PreferencePair, Ranked, Steps, Written
+from storage.exchange.items import Beside, Item, Labelled, Messages, PreferencePair, Ranked, Steps, Written
 
 PATTERNS = {
     "key": re.compile(
@@ -47,13 +48,26 @@ class Redactor:
         """The same with every text redacted."""
         messages = self.messages(item.messages)
         match item:
-            case PreferencePair(_, chosen, rejected, margin):
-                return PreferencePair(messages, self.text(chosen), self.text(rejected), margin)
-            case Labelled(_, answer, good):
-                return Labelled(messages, self.text(answer), good)
-            case Written(_, text):
-                return Written(messages, self.text(text))
+            case PreferencePair(_, chosen, rejected, margin, beside):
+                return PreferencePair(messages, self.text(chosen), self.text(rejected), margin, self.beside(beside))
+            case Labelled(_, answer, good, beside):
+                return Labelled(messages, self.text(answer), good, self.beside(beside))
+            case Written(_, text, beside):
+                return Written(messages, self.text(text), self.beside(beside))
             case Steps(_, sentences, good):
                 return Steps(messages, tuple(map(self.text, sentences)), good)
-            case Ranked(_, answers, ranks):
-                return Ranked(messages, tuple(map(self.text, answers)), ranks)
+            case Ranked(_, answers, ranks, beside):
+                return Ranked(messages, tuple(map(self.text, answers)), ranks, self.beside(beside))
+
+    def beside(self, beside: Beside) -> Beside:
+        return beside._replace(prompt=self._all(beside.prompt), answers=self._all(beside.answers), columns=self._all(beside.columns))
+
+    def _all(self, value: Any) -> Any:
+        """Every text in it, however deep."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(str(name)): self._all(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._all(each) for each in value)
+        return value

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from storage.database import JournalError
-from storage.exchange.formats import Row
+from storage.exchange.items import Row
 
 GROUP = 5_000
 """Rows of Parquet that are held before they are written."""

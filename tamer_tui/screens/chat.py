@@ -65,7 +65,7 @@ class ChatScreen(Screen[None]):
         yield Line(id="heading")
         yield StreamView()
         yield Input(placeholder="your message; /good /bad /rewrite /branch /undo /copy /export /new", id="message")
-        yield Foot((("up down", "turn"), ("enter", "send"), ("esc", "then + - good, bad  r rewrite  b branch")))
+        yield Foot((("up down", "turn"), ("enter", "send"), ("esc", "keys: + - r b y u")))
 
     def on_mount(self) -> None:
         self.query_one(StreamView).marked = True

@@ -100,6 +100,7 @@ class EngineLink:
         s, status, split = self._session.settings, self._session.status, self._session.split
         return protocol.Load(
             model=s.model,
+            peft_adapter=s.peft_adapter,
             quantize=s.quantize,
             device=s.device,
             adapter=adapter,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage.exchange.formats import FORMATS, WHOLE
-from storage.exchange.parsing import PARSERS
+from storage.exchange.shapes import SHAPES
 
 from .dump import lived_in
 
@@ -29,7 +29,7 @@ def names(empty_database: Path) -> set[str]:
 def test_every_table_view_and_format_is_described_with_an_example(names: set[str]) -> None:
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     described = dict(re.findall(r"^\*\*`([\w-]+)`\*\* (.*?)(?=^\*\*`|^## |\Z)", text, re.DOTALL | re.MULTILINE))
-    assert names | FORMATS.keys() | WHOLE.keys() | (PARSERS.keys() - FORMATS.keys()) <= described.keys()
+    assert names | FORMATS.keys() | WHOLE.keys() | {shape.name for shape in SHAPES} <= described.keys()
     for name in names:
         example = re.search(r"```json\n(.*)\n```", described[name])
         assert example and json.loads(example[1]), name

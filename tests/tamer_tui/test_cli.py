@@ -283,6 +283,9 @@ def test_stats_are_told_to_people_and_programs(taught: Path) -> None:
     found = json.loads(tamer("stats", taught, "--json").stdout)
     assert (found["counts"]["rankings"], found["counts"]["published"], found["acting"]) == (2, 1, "v1")
     assert "2 rankings" in tamer("stats", taught).stdout
+    told, verdict = tamer("stats", taught).stdout, found["verdict"]
+    assert verdict["word"] == "" and verdict["flips"] is None and verdict["odds"] < 20, "two rankings prove nothing"
+    assert ("not proven" in told and "won at equal length" in told) == (verdict["at_equal_length"] is not None)
 
 
 def test_a_roll_back_is_recorded_and_can_be_taken_back(taught: Path) -> None:

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from learners.model.forward import LMHead, causal_model, forward, states
-from tests.learners.model.families import FAMILIES, VOCABULARY, random_model, random_tree
+from tests.learners.model.families import MECHANICS, VOCABULARY, random_model, random_tree
 
 IDS = torch.randint(2, VOCABULARY, (3, 11), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MECHANICS)
 def test_the_lm_head_gives_the_logits_of_the_whole_forward(family: str) -> None:
     model = random_model(family)
     with torch.no_grad():
@@ -20,7 +20,7 @@ def test_the_lm_head_gives_the_logits_of_the_whole_forward(family: str) -> None:
     torch.testing.assert_close(found.view_as(wanted), wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MECHANICS)
 def test_the_body_computes_one_row_of_logits_alone(family: str) -> None:
     model, rows = random_model(family), []
     hook = model.get_output_embeddings().register_forward_hook(lambda head, args, output: rows.append(output.shape[:-1].numel()))
@@ -30,7 +30,7 @@ def test_the_body_computes_one_row_of_logits_alone(family: str) -> None:
     assert forward(model, IDS).logits.shape == (3, 11, VOCABULARY), "afterwards it computes all of them again"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MECHANICS)
 def test_gradients_of_body_and_head_are_those_of_the_whole_forward(family: str) -> None:
     gradients = []
     for apart in (False, True):
@@ -62,3 +62,10 @@ def test_a_forward_that_was_broken_off_leaves_the_tree_as_it_was() -> None:
         states(tree, IDS)
     hook.remove()
     assert torch.equal(forward(tree, IDS).logits, before)
+
+
+def test_the_body_of_a_model_that_does_not_name_it_is_what_holds_its_layers() -> None:
+    model = random_model("llama")
+    wanted = LMHead(model)(states(model, IDS)[0])
+    model.base_model_prefix = "something_else"  # type: ignore[assignment]
+    assert torch.equal(LMHead(model)(states(model, IDS)[0]), wanted)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from learners.model.forward import causal_model
 from learners.model.shared_prompts import states_after, states_before, states_in_one_row
-from tests.learners.model.families import FAMILIES, random_tree
+from tests.learners.model.families import MECHANICS, random_tree
 from tests.learners.models import needs_stories, prompt, stirred, stories
 
 PROMPTS = [(5, 6, 7, 8, 9, 10, 11, 12, 13, 14), (20, 21), (5, 6, 7, 8, 9, 10, 11, 12, 13, 14), (20, 21), (30, 31, 32), (20, 21)]
@@ -24,7 +24,7 @@ def gradients(tree: nn.Module, hidden: Tensor) -> list[Tensor]:
     return [p.grad.clone() for p in tree.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MECHANICS)
 @pytest.mark.parametrize("after", [False, True])
 def test_states_and_gradients_are_those_of_one_row(family: str, after: bool) -> None:
     tree = random_tree(family)

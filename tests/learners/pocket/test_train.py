@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ from learners.pocket.train import main, train
 
 SMALL = Recipe(seed=3, batch_tokens=1024, rate=1e-2, tokens=24_000, shape=Shape(32, 64, 1, 2), vocabulary=400)
 CPU = torch.device("cpu")
+FEW_CHATS = 400
+"""That the tokenizer learns from here; as many as it really takes are ten times the time of everything else."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_chats() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("learners.pocket.run.TOKENIZER_CHATS", FEW_CHATS)
+        yield
 
 
 def finished(work: Path, recipe: Recipe = SMALL, stop_after: int = 0) -> PocketRun:
@@ -136,10 +146,11 @@ def test_figures_of_the_corpus_itself_are_what_its_parameters_say() -> None:
 
 
 def test_help_explains_itself_and_a_stop_by_signal_can_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "learners.pocket.train"]
-    told = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run([sys.executable, "-m", "learners.pocket.train", "--help"], capture_output=True, text=True, check=True).stdout
     assert all(word in told for word in ("--tokens", "--minutes", "--work", "--seed", "goes on from there"))
-    with subprocess.Popen([*command, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")], stdout=subprocess.PIPE, text=True) as run:
+    program = f"import sys; from learners.pocket import run, train; run.TOKENIZER_CHATS = {FEW_CHATS}; sys.exit(train.main())"
+    command = [sys.executable, "-c", program, "--batch-tokens", "1024", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         assert "parameters; a new run" in run.stdout.readline()
         time.sleep(0.5)

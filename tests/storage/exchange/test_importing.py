@@ -206,7 +206,7 @@ GOOD_ROW = {"prompt": [U], "chosen": [A], "rejected": [B]}
         ({**GOOD_ROW, "chosen": 7}, "chosen holds no messages"),
         ('{"prompt": "What?", "chosen": "That.", "rejected": "This.", "margin": NaN}', "no JSON"),
         ({**GOOD_ROW, "margin": "much"}, "margin is no number"),
-        ({"prompt": "x", "completion": "y", "label": 1}, "label is neither true nor false"),
+        ({"prompt": "x", "completion": "y", "label": 2}, "label is neither true nor false"),
         ({"prompt": "x", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 3}]}, "the ranks have gaps: [1, 3]"),
         ({"prompt": "x", "answers": [{"answer": str(i), "rank": 1} for i in range(10)]}, "10 answers: 2 to 9 can be ranked"),
         ({"prompt": "x", "answers": [{"answer": "a", "rank": 1.5}, {"answer": "b", "rank": 2}]}, "answers are not a list of answers with ranks"),
@@ -235,7 +235,7 @@ def test_the_first_three_are_named_and_the_rest_counted(fresh: Journal, tmp_path
 
 
 def test_a_line_without_end_does_not_fill_the_memory(fresh: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.exchange.importing.LONGEST_LINE", 2**20)
+    monkeypatch.setattr("storage.exchange.sources.LONGEST_LINE", 2**20)
     file = written(tmp_path, GOOD_ROW, '{"prompt": "' + "x" * 5 * 2**20 + '"}', {**GOOD_ROW, "prompt": "Why?"})
     with pytest.raises(JournalError, match="line 2: longer than 1 MB"):
         import_file(fresh, file, "trl-preference", "0")

@@ -1,0 +1,56 @@
+"""Adapters that somebody trained with PEFT: what one says of itself, and a base with one in it.
+
+The adapter becomes part of the base: what is taught goes on from there, is held to it, and is compared with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_header, stored_quantization
+from learners.model.conversion import converted, copy_tokenizer, save_plain
+from learners.model.stored import CONFIG, WEIGHTS, adapter_settings
+
+
+def merged(base: Path, identity: str, adapter: Path, report: Progress) -> tuple[Path, str]:
+    """The directory of the base with the adapter in it, and its SHA-256: of the base's and the adapter's. Raises ModelError."""
+    adapter_settings(adapter)
+    sha256 = hashlib.sha256(f"{identity} {hash_files([adapter / CONFIG, adapter / WEIGHTS], report)}".encode()).hexdigest()
+    return converted(f"adapted-{sha256}", lambda directory: _merge(base, adapter, directory, report)), sha256
+
+
+def _check_depth(adapter: Path, layers: int) -> None:
+    """PEFT passes over what an adapter has for layers that are not there."""
+    found = [int(number) for name in read_header(adapter / WEIGHTS) for number in re.findall(r"\.(?:layers|h|blocks)\.(\d+)\.", name)]
+    if max(found, default=0) >= layers:
+        what = f"the adapter in {adapter} does not fit the model: it is for {max(found) + 1} layers at least, and the model has {layers}"
+        raise ModelError(what, "it was trained on another base")
+
+
+def _merge(base: Path, adapter: Path, directory: Path, report: Progress) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    report("convert")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
+    if stored_quantization(base) != "none":
+        model = model.dequantize()  # an adapter that was trained on four bits belongs to the weights that they stand for
+    _check_depth(adapter, model.config.get_text_config().num_hidden_layers)
+    own = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    try:
+        tree = PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True, local_files_only=True)
+        if any(p.is_meta for p in tree.parameters()):
+            raise ValueError("it lacks weights for layers of this model")
+        whole = tree.merge_and_unload(safe_merge=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"the adapter in {adapter} does not fit the model: {first_line(error)}", "it was trained on another base") from error
+    if {name: tuple(p.shape) for name, p in whole.named_parameters()} != own:
+        raise ModelError(f"the adapter in {adapter} changes the model's shape", "merge it with PEFT, and pass the merged model")
+    with torch.no_grad():
+        save_plain(whole, None, directory)
+    copy_tokenizer(base, directory)

@@ -1,0 +1,101 @@
+"""Thoughts that a model writes before its answer: how its family marks them, whether its template has begun one already, and where the answer begins.
+
+Recognised by what the chat template and the tokenizer's own tokens hold, not by a model's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+MARKS = (
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss: the answer is a channel of its own
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<thought>", "</thought>"),  # EXAONE Deep
+    ("<think>", "</think>"),  # Qwen 3, DeepSeek R1, SmolLM3, GLM, Granite, Phi-4, Nemotron …
+)
+"""What opens a thought and what closes it, by family; the first pair that a template or tokenizer holds is the model's."""
+SWITCHES = ("enable_thinking", "thinking", "reasoning_effort", "thinking_mode")
+"""Variables by which templates turn thinking on and off, or up and down."""
+RESPONSE = ("<response>", "</response>")
+"""Granite wraps its answer, too."""
+
+
+class Split(NamedTuple):
+    """An answer taken apart."""
+
+    thought: str
+    answer: str
+    closed: bool  # False while the thought still goes on
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """How one model writes its thoughts."""
+
+    opens: str
+    closes: str
+    prefilled: bool = False  # the template's prompt ends within a thought
+    switch: str | None = None  # the template's variable
+
+    @staticmethod
+    def of(tokenizer: Any, prompt: str = "") -> Thoughts | None:
+        """Of a model's tokenizer, and the text of some prompt as its template renders it; None where it is not known to think."""
+        template = str(tokenizer.chat_template or "")
+        own = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+        found = next(((a, b) for a, b in MARKS if _holds(template, own, a, b)), None)
+        if found is None:
+            return None
+        prefilled = prompt.rfind(found[0]) > prompt.rfind(found[1])
+        return Thoughts(*found, prefilled, next((name for name in SWITCHES if name in template), None))
+
+    def split(self, text: str) -> Split:
+        """The thought and the answer of a whole text, or of one that is still being written, with the model's marks kept as text.
+
+        A text that neither opens nor closes a thought is an answer, unless the template has opened one.
+        """
+        begun = text.lstrip()
+        if begun.startswith(self.opens):
+            begun = begun[len(self.opens) :]
+        elif self.closes not in text and not self.prefilled:
+            return Split("", text, True)
+        thought, closing, answer = begun.partition(self.closes)
+        if self.closes.startswith("<|channel|>final"):  # between the two there is a change of channels
+            thought = thought.partition("<|end|>")[0]
+        return Split(thought.strip(), _unwrapped(answer).lstrip(), bool(closing))
+
+    def answer_begins(self, pieces: Sequence[str]) -> int:
+        """The index of the first token of the answer, by the text of each token, special ones included; their number while the thought goes on."""
+        text = "".join(pieces)
+        if not self.split(text).closed:
+            return len(pieces)
+        if self.closes not in text:
+            return 0
+        at = text.index(self.closes) + len(self.closes)
+        while at < len(text) and text[at].isspace():
+            at += 1
+        read = 0
+        for i, piece in enumerate(pieces):
+            if read + len(piece) > at:
+                return i
+            read += len(piece)
+        return len(pieces)
+
+
+def _holds(template: str, tokens: set[str], opens: str, closes: str) -> bool:
+    """gpt-oss' marks are several tokens, and its template builds them from parts."""
+    if opens in template or closes in template:
+        return True
+    if opens.startswith("<|channel|>"):
+        return {"<|channel|>", "<|message|>"} <= tokens
+    return opens in tokens and closes in tokens
+
+
+def _unwrapped(answer: str) -> str:
+    opening, closing = RESPONSE
+    inner = answer.strip()
+    return inner[len(opening) :].removesuffix(closing).strip() if inner.startswith(opening) else answer

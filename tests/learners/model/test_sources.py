@@ -1,0 +1,350 @@
+"""Bases as they are stored: GGUF, adapters, packed weights, and what is refused in one line."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from learners.model.base import Backbone
+from learners.model.checkpoint import ModelError
+from learners.model.device import choose_device
+from learners.model.inspection import inspect_machine
+from learners.model.loading import load_backbone
+from learners.model.stored import check_source
+from learners.protocol import Loading
+from storage.records import Message
+from tests.learners.model.families import BOS, COMMON, EOS, FAMILIES, PAD, TEMPLATE, TOKENS, VOCABULARY, Family, _random, tokenizer_of
+
+PROMPT = (Message("user", "What is a dog?"),)
+IDS = torch.tensor([[3, 5, 8, 13, 21, 34]])
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    return model(IDS).logits
+
+
+def refusal(model: object, **options: Any) -> ModelError:
+    """Of loading it; what is on this disk is refused with the same line before anything is loaded, unless that takes the libraries."""
+    with pytest.raises(ModelError) as caught:
+        load_backbone(str(model), device="cpu", **options)
+    assert caught.value.what and caught.value.hint and "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    """Its weights are those of bfloat16, so that none is rounded on the way."""
+    return _random(FAMILIES["llama"]).to(torch.bfloat16).float()
+
+
+@pytest.fixture(scope="module")
+def base(llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("llama")
+    llama.save_pretrained(directory)
+    tokenizer_of(FAMILIES["llama"]).save_pretrained(directory)
+    return directory
+
+
+# --- GGUF ----------------------------------------------------------------------------------------------------------------
+
+
+def written_gguf(model: Any, file: Path, architecture: str = "llama") -> Path:
+    """As llama.cpp's converter writes it: queries and keys with the two halves of a head interleaved."""
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
+    config, writer = model.config, gguf.GGUFWriter(file, architecture)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(VOCABULARY)
+    tokenizer = tokenizer_of(FAMILIES["llama"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*tokenizer.convert_ids_to_tokens(range(TOKENS)), "ab", *(f"<|unused{i}|>" for i in range(TOKENS + 1, VOCABULARY))])
+    writer.add_token_types([1] * BOS + [3] * (TOKENS - BOS) + [1] * (VOCABULARY - TOKENS))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    writer.add_pad_token_id(PAD)
+    writer.add_chat_template(TEMPLATE)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in model.state_dict().items():
+        heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads if "k_proj" in name else 0
+        if heads:
+            weight = weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+        writer.add_tensor(names.get_name(name.removesuffix(".weight")) + ".weight", weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+@pytest.fixture(scope="module")
+def gguf_file(llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written_gguf(llama, tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+def test_a_gguf_is_converted_once_and_is_the_model_that_was_written_under_the_hash_of_the_file(gguf_file: Path, llama: Any) -> None:
+    told: list[Loading] = []
+    first = load_backbone(str(gguf_file), device="cpu", progress=told.append)
+    assert all(torch.equal(first.model.get_parameter(name), weight) for name, weight in llama.named_parameters())
+    torch.testing.assert_close(logits(first.model), logits(llama), atol=1e-4, rtol=1e-4)  # its epsilon is a float32 in the file
+    assert first.base_hash == hashlib.sha256(gguf_file.read_bytes()).hexdigest()
+    assert first.chat_template and first.encode(PROMPT) == tokenizer_of(FAMILIES["llama"])(TEMPLATE_OF_PROMPT, add_special_tokens=False).input_ids
+    assert any(event.what == "convert" and event.total for event in told)
+    told.clear()
+    again = load_backbone(str(gguf_file), "nf4", device="cpu", progress=told.append)
+    assert again.base_hash == first.base_hash and again.hashes == first.hashes and not any(event.what == "convert" for event in told)
+    assert "tiny.gguf" in first.notes[0]
+
+
+TEMPLATE_OF_PROMPT = "<|bos|>user: What is a dog?<|end|>assistant: "
+
+
+def test_a_gguf_of_an_unknown_architecture_is_refused(llama: Any, tmp_path: Path) -> None:
+    assert "'wizard'" in refusal(written_gguf(llama, tmp_path / "w.gguf", "wizard")).what
+
+
+def test_a_gguf_that_was_cut_off_is_refused_wherever_it_was(gguf_file: Path, tmp_path: Path) -> None:
+    content, cut = gguf_file.read_bytes(), tmp_path / "cut.gguf"
+    for length in (0, 3, 20, 200, len(content) // 2, len(content) - 64):
+        cut.write_bytes(content[:length])
+        assert refusal(cut).hint == "fetch the file again"
+
+
+def test_a_file_that_only_calls_itself_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"not a model at all " * 20)
+    assert "not a GGUF" in refusal(tmp_path / "x.gguf").what
+
+
+def test_a_gguf_without_the_package_says_what_to_install(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert "tamer-tui[gguf]" in refusal(gguf_file).hint
+    assert not list(tmp_path.rglob("*.json")), "nothing is left of what was begun"
+
+
+def test_the_doctor_reads_a_gguf_without_converting_it(gguf_file: Path, llama: Any) -> None:
+    found = inspect_machine(str(gguf_file), "auto").model
+    assert found is not None and found.layers == 2 and found.width == 32
+    assert found.parameters == sum(p.numel() for p in llama.parameters())
+
+
+# --- somebody's adapter ----------------------------------------------------------------------------------------------------
+
+
+def written_adapter(model: Any, directory: Path, base: str, **settings: Any) -> torch.Tensor:
+    """Saved by PEFT; the logits of the model with it."""
+    from peft import LoraConfig, get_peft_model
+
+    tree = get_peft_model(copy.deepcopy(model), LoraConfig(**{"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]} | settings))
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in tree.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.1, generator=generator)
+    tree.peft_config["default"].base_model_name_or_path = base
+    tree.save_pretrained(directory)
+    return logits(tree.eval())
+
+
+def test_an_adapter_becomes_part_of_the_base(llama: Any, base: Path, tmp_path: Path) -> None:
+    expected = written_adapter(llama, tmp_path, str(base))
+    found = load_backbone(str(base), device="cpu", adapter=str(tmp_path))
+    torch.testing.assert_close(logits(found.model), expected, atol=1e-4, rtol=1e-4)
+    assert float((expected - logits(llama)).abs().max()) > 0.05
+    assert torch.equal(logits(found.adapter_tree()), logits(found.model)), "what is taught goes on from there"
+    plain = load_backbone(str(base), device="cpu")
+    assert found.base_hash != plain.base_hash and found.encode(PROMPT) == plain.encode(PROMPT)
+    assert str(tmp_path) in found.notes[0]
+
+
+def test_a_directory_that_is_an_adapter_finds_its_base(llama: Any, base: Path, tmp_path: Path) -> None:
+    expected = written_adapter(llama, tmp_path, str(base), r=32, use_rslora=True)
+    found = load_backbone(str(tmp_path), device="cpu")
+    torch.testing.assert_close(logits(found.model), expected, atol=1e-4, rtol=1e-4)
+    assert found.base_hash == load_backbone(str(base), device="cpu", adapter=str(tmp_path)).base_hash
+
+
+def test_an_adapter_that_was_trained_on_four_bits_fits_the_weights_that_they_stand_for(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    packed = AutoModelForCausalLM.from_pretrained(base, quantization_config=four_bits, device_map="cpu", dtype=torch.float32)
+    packed.save_pretrained(tmp_path / "base")
+    tokenizer_of(FAMILIES["llama"]).save_pretrained(tmp_path / "base")
+    expected = written_adapter(packed, tmp_path / "adapter", str(tmp_path / "base"))
+    found = load_backbone(str(tmp_path / "adapter"), device="cpu")
+    assert found.quantize == "none"
+    torch.testing.assert_close(logits(found.model), expected, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 64}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}])
+def test_an_adapter_for_another_base_is_refused(change: dict[str, int], base: Path, tmp_path: Path) -> None:
+    written_adapter(_random(Family("llama", COMMON | change)), tmp_path, "somebody/else")
+    assert "does not fit" in refusal(base, adapter=str(tmp_path)).what
+
+
+def test_an_adapter_that_is_none_or_whose_base_is_not_here_is_refused(llama: Any, base: Path, tmp_path: Path) -> None:
+    assert "no adapter" in refusal(base, adapter=str(base)).what
+    written_adapter(llama, tmp_path, "/home/of/somebody/model")
+    assert "/home/of/somebody/model" in refusal(tmp_path).what
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    assert "pickled" in refusal(base, adapter=str(tmp_path)).what
+
+
+# --- packed weights --------------------------------------------------------------------------------------------------------
+
+
+def in_fp8(model: Any, directory: Path, block: int = 16) -> dict[str, torch.Tensor]:
+    """As DeepSeek and Qwen store it: a scale for each block. The weights that it stands for."""
+    from safetensors.torch import save_file
+
+    stored, meant = {}, {}
+    for name, weight in model.state_dict().items():
+        if "_proj" not in name:
+            stored[name] = weight.to(torch.bfloat16)
+            continue
+        blocks = weight.view(weight.shape[0] // block, block, weight.shape[1] // block, block)
+        scale = blocks.abs().amax((1, 3), keepdim=True) / 448
+        packed = (blocks / scale).to(torch.float8_e4m3fn)
+        meant[name] = (packed.float() * scale).view(weight.shape)
+        stored[name], stored[f"{name}_scale_inv"] = packed.view(weight.shape), scale[:, 0, :, 0].contiguous()
+    save_file(stored, directory / "model.safetensors", {"format": "pt"})
+    config = json.loads((directory / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [block, block]}
+    (directory / "config.json").write_text(json.dumps(config))
+    return meant
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_weights_in_fp8_are_unpacked_and_said_to_be(llama: Any, base: Path, tmp_path: Path, quantize: str) -> None:
+    directory = Path(shutil.copytree(base, tmp_path / "fp8"))
+    meant = in_fp8(llama, directory)
+    found = load_backbone(str(directory), quantize, device="cpu")
+    assert "fp8" in found.notes[0] and found.quantize == quantize
+    if quantize == "none":
+        for name, weight in meant.items():
+            torch.testing.assert_close(found.model.get_parameter(name), weight, atol=1e-6, rtol=2**-8)
+
+
+FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+
+
+def test_experts_in_mxfp4_are_unpacked(tmp_path: Path) -> None:
+    """Blocks of 32 numbers of four bits, each with a power of two."""
+    from safetensors.torch import load_file, save_file
+
+    family, generator = FAMILIES["gpt_oss"], torch.Generator().manual_seed(0)
+    _random(Family(family.type, family.sizes | {"intermediate_size": 64})).save_pretrained(tmp_path)  # type: ignore[operator]
+    tokenizer_of(family).save_pretrained(tmp_path)
+    stored, meant = load_file(tmp_path / "model.safetensors"), {}
+    for name in [name for name in stored if name.endswith("_proj") and "experts" in name]:
+        experts, inputs, outputs = stored.pop(name).shape
+        codes = torch.randint(0, 16, (experts, outputs, inputs // 32, 32), generator=generator)
+        exponents = torch.randint(125, 130, (experts, outputs, inputs // 32), generator=generator)
+        numbers = torch.where(codes < 8, 1.0, -1.0) * FP4[codes % 8] * 2.0 ** (exponents[..., None] - 127)
+        meant[name] = numbers.view(experts, outputs, inputs).transpose(1, 2)
+        stored[f"{name}_blocks"] = (codes[..., ::2] + 16 * codes[..., 1::2]).to(torch.uint8)
+        stored[f"{name}_scales"] = exponents.to(torch.uint8)
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}))
+    found = load_backbone(str(tmp_path), device="cpu")
+    assert "mxfp4" in found.notes[0] and len(meant) == 4
+    for name, weight in meant.items():
+        assert torch.equal(found.model.get_parameter(name), weight)
+
+
+@pytest.mark.parametrize("kind", ["fp4", "nf4", "int8"])
+def test_weights_that_bitsandbytes_stored_load_as_they_are(base: Path, tmp_path: Path, kind: str) -> None:
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    how = BitsAndBytesConfig(load_in_8bit=True) if kind == "int8" else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind)
+    AutoModelForCausalLM.from_pretrained(base, quantization_config=how, device_map="cpu").save_pretrained(tmp_path, max_shard_size="30KB")
+    tokenizer_of(FAMILIES["llama"]).save_pretrained(tmp_path)
+    found = load_backbone(str(tmp_path), device="cpu")
+    assert found.quantize == kind and len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    cosine = torch.nn.functional.cosine_similarity(logits(found.model).flatten(), logits(load_backbone(str(base), device="cpu").model).flatten(), 0)
+    assert cosine > 0.9
+
+
+# --- what does not work ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "rwkv"])
+def test_models_without_attention_are_refused_at_load_and_by_the_doctor(kind: str, base: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(base, tmp_path / kind))
+    (directory / "config.json").write_text(json.dumps({"model_type": kind}))
+    assert "attention" in refusal(directory).what
+    assert any(kind in problem for problem in inspect_machine(str(directory), "auto").problems)
+
+
+def test_what_can_be_seen_without_libraries_is_refused_before_anything_is_loaded(base: Path, tmp_path: Path) -> None:
+    def stored_as(name: str, **changes: object) -> tuple[str, None]:
+        directory = Path(shutil.copytree(base, tmp_path / name))
+        (directory / "config.json").write_text(json.dumps(json.loads((directory / "config.json").read_text()) | changes))
+        return str(directory), None
+
+    (tmp_path / "no.gguf").write_bytes(b"GGUF\x03\0\0\0")
+    refused = [stored_as("m", model_type="mamba"), stored_as("g", quantization_config={"quant_method": "gptq"}), (str(tmp_path / "no.gguf"), None),
+               ("/nowhere/at/all", None), (str(base), "/nowhere"), (str(base), str(base)), (str(tmp_path), None)]  # fmt: skip
+    for model, adapter in refused:
+        with pytest.raises(ModelError) as early:
+            check_source(model, adapter)
+        assert str(early.value) == str(refusal(model, adapter=adapter))
+    for model in (str(base), "pocket", "owner/name", stored_as("f", quantization_config={"quant_method": "fp8"})[0]):
+        check_source(model)
+
+
+def test_a_model_that_keeps_something_of_its_own_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaForCausalLM
+
+    forward = LlamaForCausalLM.forward
+    monkeypatch.setattr(LlamaForCausalLM, "forward", lambda self, input_ids=None, attention_mask=None, state=None: forward(self, input_ids))
+    assert "keeps no keys and values" in refusal(base).what
+
+
+def test_a_tokenizer_whose_template_has_tokens_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
+    _random(Family("llama", COMMON | {"vocab_size": BOS, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": None})).save_pretrained(tmp_path)  # type: ignore[operator]
+    tokenizer_of(FAMILIES["llama"]).save_pretrained(tmp_path)
+    assert "does not have" in refusal(tmp_path).what
+
+
+def test_a_tokenizer_that_only_has_more_tokens_than_rows_works(tmp_path: Path) -> None:
+    _random(Family("llama", COMMON | {"vocab_size": BOS, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": None})).save_pretrained(tmp_path)  # type: ignore[operator]
+    tokenizer_of(Family("llama", {}, template=False, bos=False)).save_pretrained(tmp_path)
+    found: Backbone = load_backbone(str(tmp_path), device="cpu")
+    assert found.vocabulary == BOS and max(found.encode(PROMPT)) < BOS
+
+
+def test_a_model_with_code_of_its_own_is_told_how_to_allow_it(base: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(base, tmp_path / "own"))
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}))
+    assert "--trust-remote-code" in refusal(directory).hint
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ModelError, match="no device cuda:7: there is one"):
+        choose_device("cuda:7")
+
+
+def test_cuda_without_kernels_of_bitsandbytes_is_told_before_anything_is_loaded(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learners.model.loading.choose_device", lambda asked: torch.device("cuda"))
+    with pytest.raises(ModelError, match="no kernels"):
+        load_backbone(str(base), "nf4", "cuda")
