@@ -125,7 +125,13 @@ async def test_a_comparison_is_blind_until_the_choice_is_on_disk_and_is_counted_
         assert t.session.duels.count.n == 0 and not view.committed
 
 
-async def test_the_record_is_searched_commented_on_and_taken_back(tmp_path: Path) -> None:
+def lines_of_the_only_export(folder: Path) -> int:
+    (path,) = folder.glob("*.jsonl")
+    return len(path.read_text().splitlines())
+
+
+async def test_the_record_is_searched_commented_on_taken_back_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     async with table(tmp_path) as t:
         await t.press("b", "a", "enter", "5", "tab", "2")
         await go(t, "record")
@@ -142,6 +148,9 @@ async def test_the_record_is_searched_commented_on_and_taken_back(tmp_path: Path
         await t.until(lambda: rows.row_count == 1 and "a close one" in t.shown())
         await t.press("escape", "u")
         await t.until(lambda: len(t.live()) == 3)
+        await t.press("E")
+        await t.until(lambda: "rows in" in said(t))
+        assert lines_of_the_only_export(tmp_path) > 0
 
 
 async def test_the_charts_follow_what_is_learned_and_no_number_is_a_gap(tmp_path: Path) -> None:
