@@ -206,18 +206,17 @@ class GeneratorWorker:
             self._generator.use_head(fitted.head)
         milliseconds = 1000 * (time.monotonic() - started)
         self._learner.human_reward_seconds += milliseconds / 1000
-        lessons = self._reward.lessons
-        self._learner.tell(head=fitted.head, feedback=lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
+        self._learner.tell(head=fitted.head, feedback=self._reward.lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
         self._emit(
             Learned(
                 seq=seq,
                 h_epoch=fitted.head.epoch,
                 milliseconds=milliseconds,
                 beta=self._generator.beta,
-                rankings=lessons.count(Ranking),
-                ratings=lessons.count(Rating),
-                corrections=lessons.count(Correction),
-                taps=lessons.count(Tap),
+                rankings=self._reward.count(Ranking),
+                ratings=self._reward.count(Rating),
+                corrections=self._reward.count(Correction),
+                taps=self._reward.count(Tap),
                 log_loss=fitted.foreseen.log_loss if fitted.foreseen else None,
                 accuracy=self._reward.record.accuracy,
                 dropped=fitted.dropped or self._newly_dropped(),

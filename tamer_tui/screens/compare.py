@@ -55,7 +55,7 @@ class CompareScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if not self.is_mounted:
+        if not self.is_attached:
             return
         match change:
             case Change.DUEL:

@@ -61,7 +61,7 @@ class VersionsScreen(Screen[None]):
         self._read()
 
     def _changed(self, change: Change) -> None:
-        if self.is_current and change in (Change.VERSION, Change.COMMITTED):
+        if self.is_attached and self.is_current and change in (Change.VERSION, Change.COMMITTED):
             self._read()
 
     def say(self, line: str) -> None:
