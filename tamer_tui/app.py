@@ -206,9 +206,10 @@ def farewell(session: Session) -> str:
     if session.database is None or (session.ready is None and not session.judged):
         return session.notice or "nothing was judged"
     version = session.status.acting[0]
+    adapter = f" --adapter {session.settings.peft_adapter}" if session.settings.peft_adapter else ""
     return "\n".join([
         f"{session.judged} judgement{'s' if session.judged != 1 else ''} in {session.database}; acting: {version}",
-        f"  go on      tamer {session.database} --model {session.settings.model}",
+        f"  go on      tamer {session.database} --model {session.settings.model}{adapter}",
         f"  look       tamer stats {session.database}   tamer versions {session.database}",
         "  take out   it is an SQLite file: any tool opens it; adapters lie beside it as PEFT directories",
     ])  # fmt: skip

@@ -16,6 +16,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.online import OnlineHumanReward
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, continued, pieces_of
+from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings
 from learners.model.replicas import distinct_bytes
@@ -75,7 +76,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         width=backbone.width,
         device=str(backbone.device),
         quantize=backbone.quantize,
-        memory_bytes=distinct_bytes(backbone.model, base, actor, policy, reference, reward_tree),
+        memory_bytes=distinct_bytes(backbone.model, base, actor, policy, reference, reward_tree) + copied_bytes(backbone.model),
         base_bytes=distinct_bytes(backbone.model),
         context=backbone.context,
         chat_template=backbone.chat_template,

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,25 @@ from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, TextStream
 from learners.model.lora import load_lora
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory
+from learners.model.rows import FixedBias
 from learners.model.sampling import Row, Step, decode
+from learners.model.static_rows import StaticDecoder
+from learners.model.traced_step import traced_decoder
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Piece, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
 from learners.rlhf.token_rewards import appraise
 from learners.versions.snapshot import PolicySnapshot
 from storage.records import BASE_VERSION, Sampling, StopReason
 
+if TYPE_CHECKING:
+    from learners.model.caches import PromptCache
+
 SHORTEST_ANSWER = 8
 """Tokens; β is solved on acting answers, or rests that were drawn anew, of at least this length."""
 BETA_ANSWERS = 12
 BETA_SEED = 2
+PROMPT_CACHE_BYTES = 64e6
+"""Of keys and values of prompts that were read last."""
 REMEMBERED_ANSWERS = 64
 """Drawn answers that can still be resumed from one of their tokens."""
 
@@ -96,6 +104,9 @@ class Generator:
         self.steering = LogitBias(head)
         self._emit = emit
         self._temperature = 1.0  # of the answers that β is solved on
+        self._prompts: PromptCache | None = None
+        self.may_prepare = False  # whether answers may be drawn in other ways when there was time to prepare for it, which rounds otherwise
+        self._decoders: dict[nn.Module, StaticDecoder | None] = {}
         self._live: dict[str, StreamedAnswer] = {}
         self._finished: deque[StreamedAnswer] = deque(maxlen=REMEMBERED_ANSWERS)
         self._stops: set[str] = set()
@@ -115,6 +126,7 @@ class Generator:
     def use_policy(self, policy: PolicySnapshot) -> None:
         """Act with another version from the next answer on; β is solved again on the remembered answers."""
         load_lora(self.actor, policy.lora)
+        self.prompts.forget_adapter()
         self.policy = policy
         self.budget.see_again(lambda answer: look_again(self.backbone, self.actor, answer, self._temperature))
         self._steer(policy.steering(self.steering.head))
@@ -216,9 +228,10 @@ class Generator:
         rows = [self._row(drawing) for drawing in drawings]
         adapted = any(row.adapter for row in rows)
         flushed = 0.0
+        tree = self._tree(adapted)
         for step in decode(
-            self._tree(adapted), rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops,
+            tree, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
+            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts, decoder=self._decoder(tree),
         ):  # fmt: skip
             self._record(step)
             for uid in step.ended:
@@ -272,6 +285,35 @@ class Generator:
         )
         return drawing
 
+    def _decoder(self, tree: nn.Module) -> StaticDecoder | None:
+        """Of a small model on a CPU; elsewhere `decode` knows by itself."""
+        if not self.may_prepare:
+            return None
+        if tree not in self._decoders:
+            self._decoders[tree] = traced_decoder(tree, self.backbone.layers)
+        return self._decoders[tree]
+
+    @property
+    def unprepared(self) -> bool:
+        """Whether preparing would make the next answers faster."""
+        return any(decoder is not None and decoder.due() for decoder in self._decoders.values())
+
+    def prepare(self) -> None:
+        """One thing of that, in a second or so."""
+        for decoder in self._decoders.values():
+            if decoder is not None and (shape := decoder.due()):
+                decoder.prepare(shape)
+                return
+
+    @property
+    def prompts(self) -> PromptCache:
+        """Of the prompts that this thread's trees read last: the bare model and the actor without its adapter compute the same."""
+        if self._prompts is None:
+            from learners.model.caches import PromptCache
+
+            self._prompts = PromptCache(PROMPT_CACHE_BYTES)
+        return self._prompts
+
     def _tree(self, adapted: bool) -> nn.Module:
         """To draw with: without an adapter the bare model, since a LoRA costs a third of a step even where it changes nothing."""
         return self.actor if adapted else self.backbone.model
@@ -322,3 +364,8 @@ class _CurrentBias:
     def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
         """See LogitBias.bias."""
         return self._generator.steering.bias(hidden, base_logits) if self._generator.bias else None
+
+    def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
+        """See LogitBias.fixed."""
+        steering = self._generator.steering
+        return (steering if self._generator.bias else LogitBias(steering.head)).fixed(before, device)

@@ -25,6 +25,7 @@ from learners.engine.replaying import LogReplay
 from learners.engine.training import Learner, too_large_to_appraise
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward
+from learners.model.cuda_graph import priority_stream
 from learners.model.lora import LoraSettings
 from learners.model.memory import within_memory
 from learners.protocol import Command, Error, Event, Learned, Load
@@ -58,6 +59,7 @@ class GeneratorWorker:
         self._later: deque[Command] = deque()  # what must wait until no answer is being drawn
         self._held = False  # after a rollback: Ĥ stays as it was
         self._dropped_told = 0  # tokens
+        self._generator.may_prepare = not metered
         self._metered = metered  # a run that is repeated must come out the same: nothing depends on how fast it was
         self._replay = LogReplay(self._reward, emit)
         self._set_drawn: AnsweredSet | None = None  # is being read, and has not been looked at
@@ -66,13 +68,14 @@ class GeneratorWorker:
 
     def run(self) -> None:
         """Never returns."""
-        while True:
-            self._try(self._next())
+        with priority_stream(self._backbone.device):
+            while True:
+                self._try(self._next())
 
     def _next(self) -> Command:
         """What to serve. While nothing is asked for, what can wait is done, one forward at a time."""
         while not self._later:
-            if not (self._set_drawn or self._beta_due or self._replay.due):
+            if not (self._set_drawn or self._beta_due or self._replay.due or self._generator.unprepared):
                 if self._commands.empty():
                     return_freed_memory()
                 return self._commands.get()
@@ -89,6 +92,8 @@ class GeneratorWorker:
             self._let_learn()
         elif self._beta_due:
             self._calibrate_beta(interrupted=lambda: not self._commands.empty())
+        elif not self._replay.due:
+            self._generator.prepare()
         else:
             self._replay.advance()
             if not self._replay.due:
@@ -201,18 +206,17 @@ class GeneratorWorker:
             self._generator.use_head(fitted.head)
         milliseconds = 1000 * (time.monotonic() - started)
         self._learner.human_reward_seconds += milliseconds / 1000
-        lessons = self._reward.lessons
-        self._learner.tell(head=fitted.head, feedback=lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
+        self._learner.tell(head=fitted.head, feedback=self._reward.lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
         self._emit(
             Learned(
                 seq=seq,
                 h_epoch=fitted.head.epoch,
                 milliseconds=milliseconds,
                 beta=self._generator.beta,
-                rankings=lessons.count(Ranking),
-                ratings=lessons.count(Rating),
-                corrections=lessons.count(Correction),
-                taps=lessons.count(Tap),
+                rankings=self._reward.count(Ranking),
+                ratings=self._reward.count(Rating),
+                corrections=self._reward.count(Correction),
+                taps=self._reward.count(Tap),
                 log_loss=fitted.foreseen.log_loss if fitted.foreseen else None,
                 accuracy=self._reward.record.accuracy,
                 dropped=fitted.dropped or self._newly_dropped(),

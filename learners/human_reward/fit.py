@@ -35,8 +35,8 @@ import torch
 from torch import Tensor
 
 from learners.human_reward.features import Features, Seen
-from learners.human_reward.gram import GramBlock, LinearFunctional
-from learners.human_reward.head import RewardHead
+from learners.human_reward.gram import GramBlock, LinearFunctional, WeightedSum
+from learners.human_reward.head import RewardHead, Shared
 from learners.human_reward.likelihood import Evidence, Pairs, blocks_of, mentioned, solve
 
 
@@ -125,16 +125,20 @@ class HumanReward:
         done = self.solved(blocks)
         head = (self._solved[done - 1][1] if done else None) or RewardHead.empty(self.features, epoch)
         del self._solved[done:]
+        if 0 < done < len(blocks):
+            head = head.settled()
+            self._solved[-1] = self._solved[-1][0], head
         complete = True
-        for block in blocks[done:]:
+        for i, block in enumerate(blocks[done:], done + 1):
             known = block.among(self._known)
             head = self._fit_block(known, head, epoch)
+            head = head.settled() if i < len(blocks) else head
             complete = complete and known is block
             if complete:
                 self._solved.append((block, head))
         for i, (block, _) in enumerate(self._solved[:-KEPT_HEADS]):
             self._solved[i] = block, None
-        return replace(head, epoch=epoch)
+        return head if head.epoch == epoch else replace(head, epoch=epoch)
 
     def solved(self, blocks: Sequence[Block]) -> int:
         """How many of these blocks, from the first on, need not be solved again."""
@@ -143,8 +147,8 @@ class HumanReward:
             if block != other:
                 break
             same += 1
-        while same and self._solved[same - 1][1] is None:
-            same -= 1
+        while same and ((head := self._solved[same - 1][1]) is None or (same == len(blocks) and head.shared is None)):
+            same -= 1  # a finished block that is the newest again after an undo is solved again: its head is settled
         return same
 
     def score(self, head: RewardHead, name: str) -> float:
@@ -167,7 +171,7 @@ class HumanReward:
         alpha = solve(block.evidence, index, self._gram.products, offset, self.settings.ridge, self.settings.rating_weight)
         used = torch.zeros(len(index), dtype=torch.bool)
         used[[index[name] for item in block.evidence for name in mentioned(item)]] = True
-        return self._posterior(prior, *self._gram.weighted_sum(alpha, used), epoch)
+        return self._posterior(prior, self._gram.weighted_sum(alpha, used, prior.tokens), epoch)
 
     def _scored(self, prior: RewardHead, names: Sequence[str]) -> list[float]:
         if prior is not self._scored_by:
@@ -177,20 +181,15 @@ class HumanReward:
                 self._scores[name] = self.score(prior, name)
         return [self._scores[name] for name in names]
 
-    def _posterior(self, prior: RewardHead, new: Tensor, rows: Tensor, sureness: float, epoch: int) -> RewardHead:
-        """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far: `rows` are Σ α f of the tokens `new`."""
-        similar = self._vectors(new)
-        shared = similar.T @ rows  # Lᵀ Σ α f
-        if prior.blank:
-            return RewardHead(epoch, new, torch.addmm(rows, similar, shared), prior.features, prior.sureness + sureness)
-        tokens, where = torch.unique(torch.cat([prior.tokens, new]), sorted=True, return_inverse=True)
-        weights = self._vectors(tokens) @ shared
-        weights.index_add_(0, where[: len(prior.tokens)], prior.weights).index_add_(0, where[len(prior.tokens) :], rows)
-        return RewardHead(epoch, tokens, weights, prior.features, prior.sureness + sureness)
-
-    def _vectors(self, tokens: Tensor) -> Tensor:
-        """Their rows of L, (S, e)."""
-        return self.similarity[tokens] if len(self.similarity) else torch.zeros(len(tokens), 0)
+    def _posterior(self, prior: RewardHead, new: WeightedSum, epoch: int) -> RewardHead:
+        """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far."""
+        rows = new.rows
+        if len(prior.tokens) == len(new.tokens):
+            rows.add_(prior.rows)
+        elif not prior.blank:
+            rows.index_add_(0, torch.searchsorted(new.tokens, prior.tokens), prior.rows)
+        shared = Shared(self.similarity.index_select(0, new.tokens), new.shared) if self.similarity.shape[1] else None
+        return RewardHead(epoch, new.tokens, rows, prior.features, prior.sureness + new.sureness, shared)
 
 
 def _distinct(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

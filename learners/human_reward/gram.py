@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,24 +19,26 @@ from torch.nn.functional import embedding_bag
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.head import RewardHead, lookup, sureness_advantage
 
+MERGED = 4
+"""Terms of one token in an answer from which on they become a single one: it takes as much memory as a state and saves the others' time."""
+
 
 @dataclass(frozen=True)
 class LinearFunctional:
-    """A linear functional of the head's weights w, by its factors: Σ_k c_k w[token_k] · x(s[step_k]), and a multiple of the weight of sureness."""
+    """A linear functional of the head's weights w, by its factors: Σ_k c_k w[token_k] · x[step_k], and a multiple of the weight of sureness."""
 
-    states: Tensor  # (T, f + 1) float32, x(s) of each step
+    states: Tensor  # (T, f + 1) float32, x(s) of each step; then sums of them, of tokens that come often
     steps: Tensor  # (c,) int32, ascending
     tokens: Tensor  # (c,) int32
-    coefficients: Tensor  # (c,) float32: of the token that was taken, less π_base of those that were likely
+    coefficients: Tensor  # (c,) float32: of the token that was taken, less π_base of those that were likely; 1 of a sum
     sureness: float = 0.0
 
     @staticmethod
     def of_answer(token_ids: Tensor, seen: Seen, features: Features) -> LinearFunctional:
         """The mean of A over token_ids (T,), in the states `seen` before each token."""
         length = max(1, len(token_ids))
-        return LinearFunctional(
-            features(seen.hidden), *_coefficients(token_ids, seen, 1 / length), float(sureness_advantage(token_ids, seen).double().sum()) / length
-        )
+        sureness = float(sureness_advantage(token_ids, seen).double().sum()) / length
+        return LinearFunctional(features(seen.hidden), *_coefficients(token_ids, seen, 1 / length), sureness).merged()
 
     @staticmethod
     def of_word(token_ids: Tensor, seen: Seen, features: Features) -> LinearFunctional:
@@ -49,6 +52,21 @@ class LinearFunctional:
         slots, known = lookup(head.tokens, self.tokens.long())
         products = head.weights[slots].double().mul_(self.states[self.steps]).sum(1)
         return float((products * self.coefficients * known).sum()) + head.sureness * self.sureness
+
+    def merged(self) -> LinearFunctional:
+        """The same with one term for each token that has MERGED of them or more."""
+        distinct, where, counts = torch.unique(self.tokens, return_inverse=True, return_counts=True)
+        often = counts >= MERGED
+        single, place = ~often[where], often.cumsum(0) - 1
+        terms = self.states[self.steps[~single]].double() * self.coefficients[~single, None]
+        sums = terms.new_zeros(int(often.sum()), terms.shape[1]).index_add_(0, place[where[~single]], terms)
+        return LinearFunctional(
+            torch.cat([self.states, sums.float()]),
+            torch.cat([self.steps[single], len(self.states) + torch.arange(len(sums), dtype=torch.int32)]),
+            torch.cat([self.tokens[single], distinct[often]]),
+            torch.cat([self.coefficients[single], torch.ones(len(sums))]),
+            self.sureness,
+        )
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """Its distinct tokens (u,), sorted, and as coefficients of their weights (u, f + 1) float64."""
@@ -74,6 +92,15 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta"
 
 Groups = Sequence[tuple[str, ...]]
 """Names of the functionals that each judgement brought, judgement by judgement."""
+
+
+class WeightedSum(NamedTuple):
+    """A sum of functionals: f = Σ α f_i."""
+
+    tokens: Tensor  # (S,) int64, the distinct ones, sorted
+    rows: Tensor  # (S, f + 1) float32
+    shared: Tensor  # (e, f + 1) float32, Lᵀ f
+    sureness: float
 
 
 class GramBlock:
@@ -113,22 +140,24 @@ class GramBlock:
         n = len(self._sureness)
         return self._products[:n, :n]
 
-    def weighted_sum(self, alpha: Tensor, used: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Σ α f for alpha (n,) over the functionals `used` (n,) bool: their distinct tokens (S,), sorted, rows (S, f + 1) float32, and the part of
-        sureness. Without the prior covariance.
-        """
+    def weighted_sum(self, alpha: Tensor, used: Tensor, known: Tensor) -> WeightedSum:
+        """Σ α f for alpha (n,) over the functionals `used` (n,) bool; α of others is 0. Rows are those of their tokens and of those `known` before
+        (…), sorted."""
         owners = self._owners.all
         kept = slice(None) if bool(used.all()) else used[owners]
         distinct, order = torch.sort(self._distinct.all)
-        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-        weights = self._coefficients.all[kept] * alpha.float()[owners[kept]]
-        ranks, order = torch.sort(rank[self._tokens.all[kept]], stable=True)
+        rank = torch.empty_like(distinct).scatter_(0, order, torch.arange(len(order), dtype=torch.int32))
+        ranks, order = torch.sort(rank.index_select(0, self._tokens.all[kept]), stable=True)
         counts = torch.bincount(ranks, minlength=len(distinct))
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
-        steps = self._steps.all[kept][order].long()
-        rows = embedding_bag(steps, self._states.all, offsets, mode="sum", per_sample_weights=weights[order])
-        some = slice(None) if bool((counts > 0).all()) else counts > 0
-        return distinct[some].long(), rows[some], float((alpha * self._sureness.all).sum())
+        tokens = _union(known, distinct[counts > 0].long())
+        of_tokens = counts.new_zeros(len(tokens)).index_add_(0, torch.searchsorted(tokens, distinct.long())[counts > 0], counts[counts > 0])
+        offsets = (of_tokens.cumsum(0) - of_tokens).int()
+        weights = self._coefficients.all[kept] * alpha.float().index_select(0, owners[kept])
+        steps = self._steps.all[kept].index_select(0, order)
+        rows = embedding_bag(steps, self._states.all, offsets, mode="sum", per_sample_weights=weights.index_select(0, order))
+        similar = self._similar.all if self._similarity.shape[1] else rows.new_zeros(len(alpha), 0)
+        shared = (alpha.float() @ similar).view(self._similarity.shape[1], rows.shape[1])
+        return WeightedSum(tokens, rows, shared, float((alpha * self._sureness.all).sum()))
 
     # --- growing -------------------------------------------------------------------------------------------------------
 
@@ -159,7 +188,7 @@ class GramBlock:
         if self._similarity.shape[1]:
             shared = torch.stack([(self._similarity[tokens].double().T @ terms).flatten().float() for tokens, terms in rows])
             self._similar.push(shared)
-            new += (shared @ self._similar.all.T).double()
+            new += (self._similar.all @ shared.T).T.double()
         new[:, before:] = (new[:, before:] + new[:, before:].T) / 2
         self._write(before, new)
 
@@ -175,26 +204,30 @@ class GramBlock:
     def _same_tokens(self, rows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """What the identity in the prior covariance adds to the products of new functionals with all: (k, n).
 
-        A product of rows is taken only where a step says something of one of their tokens (a sampled dense-dense matrix product).
+        A product with the rows of the k new ones is taken only where a step says something of one of their tokens (a sampled dense-dense matrix
+        product).
         """
-        n, steps = len(self._sureness), len(self._states)
-        column = torch.full((len(self._distinct), len(rows)), -1, dtype=torch.int32)  # of each token in `wanted`, for each new functional
-        first = 0
-        for i, (tokens, _) in enumerate(rows):
-            column[self._place[tokens].long(), i] = torch.arange(first, first + len(tokens), dtype=torch.int32)
-            first += len(tokens)
-        wanted = torch.cat([terms for _, terms in rows]).float()
-        columns = column[self._tokens.all.long()]
-        entry, which = (columns >= 0).nonzero(as_tuple=True)
-        step = self._steps.all[entry].long()
-        ends = torch.bincount(step, minlength=steps).cumsum(0)
+        n, steps, k = len(self._sureness), len(self._states), len(rows)
+        tokens, where = torch.unique(torch.cat([self._place[tokens] for tokens, _ in rows]), return_inverse=True)
+        wanted = torch.zeros(len(tokens), k, self._states.all.shape[1])
+        for i, (place, (_, terms)) in enumerate(zip(where.split([len(tokens) for tokens, _ in rows]), rows, strict=True)):
+            wanted[place, i] = terms.float()
+        column = torch.full((len(self._distinct),), -1, dtype=torch.int32)
+        column[tokens.long()] = torch.arange(0, k * len(tokens), k, dtype=torch.int32)
+        columns = column.index_select(0, self._tokens.all)
+        entry = (columns >= 0).nonzero()[:, 0]
+        counts = torch.bincount(self._steps.all.index_select(0, entry), minlength=steps)
         pattern = torch.sparse_csr_tensor(
-            torch.cat([ends.new_zeros(1), ends]), columns[entry, which].long(), torch.zeros(len(entry)), (steps, len(wanted)), check_invariants=False
+            torch.cat([counts.new_zeros(1), k * counts.cumsum(0)]).int(),
+            (columns.index_select(0, entry)[:, None] + torch.arange(k, dtype=torch.int32)).flatten(),
+            torch.zeros(k * len(entry)),
+            (steps, k * len(tokens)),
+            check_invariants=False,
         )
-        products = torch.sparse.sampled_addmm(pattern, self._states.all, wanted.T, beta=0.0).values()
-        terms = (products * self._coefficients.all[entry]).double()
-        found = torch.zeros(len(rows) * n, dtype=torch.float64)
-        return found.index_add_(0, which * n + self._owners.all[entry], terms).view(len(rows), n)
+        products = torch.sparse.sampled_addmm(pattern, self._states.all, wanted.flatten(0, 1).T, beta=0.0).values().view(-1, k)
+        terms = (products * self._coefficients.all.index_select(0, entry)[:, None]).double()
+        found = torch.zeros(n, k, dtype=torch.float64)
+        return found.index_add_(0, self._owners.all.index_select(0, entry), terms).T
 
     def _write(self, before: int, new: Tensor) -> None:
         n = new.shape[1]
@@ -204,6 +237,12 @@ class GramBlock:
             self._products = grown
         self._products[before:n, :n] = new
         self._products[:n, before:n] = new.T
+
+
+def _union(known: Tensor, some: Tensor) -> Tensor:
+    """Of two sets of tokens, each sorted: sorted."""
+    new = some[~lookup(known, some)[1]]
+    return torch.cat([known, new]).sort().values if len(new) else known
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,15 +17,26 @@ from torch import Tensor
 from learners.human_reward.features import Features, Seen
 
 
+class Shared(NamedTuple):
+    """What tokens that are alike have in common."""
+
+    similarity: Tensor  # (S, e), the rows of L of the head's tokens
+    weights: Tensor  # (e, f + 1) float32
+
+
 @dataclass(frozen=True)
 class RewardHead:
-    """Ĥ as of one epoch: immutable, so that any thread may read it. Rows exist for judged tokens only."""
+    """Ĥ as of one epoch: immutable, so that any thread may read it. Weights exist for judged tokens only.
+
+    They are kept as the fit finds them, w = rows + L · shared: what is said of each token alone, and what tokens that are alike have in common.
+    """
 
     epoch: int
     tokens: Tensor  # (S,) int64, sorted
-    weights: Tensor  # (S, f + 1) float32
+    rows: Tensor  # (S, f + 1) float32
     features: Features
     sureness: float = 0.0  # u
+    shared: Shared | None = None
     _elsewhere: dict[torch.device, RewardHead] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
@@ -35,12 +48,27 @@ class RewardHead:
         """Whether it knows nothing."""
         return len(self.tokens) == 0
 
+    @cached_property
+    def weights(self) -> Tensor:
+        """(S, f + 1) float32, computed when they are first asked for: a log that is read asks for none but the last."""
+        return self.rows if self.shared is None else torch.addmm(self.rows, self.shared.similarity, self.shared.weights)
+
+    def settled(self) -> RewardHead:
+        """The same weights as rows of their own: nothing is shared any more."""
+        return self if self.shared is None else replace(self, rows=self.weights, shared=None)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all weights are numbers."""
+        parts = [self.rows] if self.shared is None else [self.rows, self.shared.weights]
+        return all(bool(part.sum().isfinite()) for part in parts)
+
     def on(self, device: torch.device) -> RewardHead:
         """The same head on a device; copied there once."""
-        if device == self.weights.device:
+        if device == self.rows.device:
             return self
         if device not in self._elsewhere:
-            moved = replace(self, tokens=self.tokens.to(device), weights=self.weights.to(device), features=self.features.to(device))
+            moved = replace(self, tokens=self.tokens.to(device), rows=self.weights.to(device), features=self.features.to(device), shared=None)
             self._elsewhere[device] = moved
         return self._elsewhere[device]
 

@@ -24,6 +24,10 @@ REMEMBERED_ANSWERS = 12
 CAUTION = 0.5
 """Share of the budget that is solved for on states of the base: steering leads where it costs more, by about this much. On states of answers that
 spent some of the budget it is more, up to all of it where they spent as much."""
+NOTHING = -1e4
+"""Log-probability of a token that never comes: a finite one, since no probability times its logarithm is to be 0."""
+SCARCELY = -30.0
+"""Least log-probability of all tokens together that are not biased."""
 MOST_STATES = 512
 """On which β is solved; neighbours within an answer tell much the same."""
 STATE_BYTES = 128e6
@@ -44,7 +48,6 @@ def state_stride(tokens: int, vocabulary: int) -> int:
     return max(1, -(-tokens // states))
 
 
-
 @dataclass(frozen=True)
 class VisitedStates:
     """States of one acting answer, with both next-token distributions there (temperature applied, Ĥ left out)."""
@@ -55,6 +58,21 @@ class VisitedStates:
     sequence: tuple[int, ...] = ()  # prompt and answer ids, to look again with another adapter
     positions: tuple[int, ...] = ()  # where in the sequence these states are: the token read last
     spent: float = 0.0  # nats per token of the policy that drew it, Ĥ included, against the base
+    divergence: Tensor | None = None  # (n,) KL of the two; None where it is to be computed from them
+
+    def halved(self) -> VisitedStates:
+        """To be kept: distributions in half precision, what they say of each other computed before. One tensor where the base is the policy."""
+        same = self.policy_logprobs is self.base_logprobs
+        base = self.base_logprobs.half()
+        return replace(self, base_logprobs=base, policy_logprobs=base if same else self.policy_logprobs.half(), divergence=self.kl)
+
+    @property
+    def kl(self) -> Tensor:
+        """(n,) nats of the policy against the base in each state."""
+        if self.divergence is not None:
+            return self.divergence
+        policy, base = self.policy_logprobs.float(), self.base_logprobs
+        return policy.new_zeros(len(policy)) if self.policy_logprobs is base else (policy.exp() * (policy - base)).sum(1)
 
 
 class KLBudget:
@@ -68,18 +86,18 @@ class KLBudget:
 
     def calibrate(self, answers: Sequence[VisitedStates]) -> None:
         """Answers of the base: where β is solved, cautiously, until an acting answer was seen."""
-        self._calibration, self._states = tuple(answers), None
+        self._calibration, self._states = tuple(answer.halved() for answer in answers), None
 
     def visited(self, answer: VisitedStates) -> None:
         """Remember where an acting answer went."""
-        self._answers.append(answer)
-        self._states = None
+        self._answers.append(answer.halved())
+        self._calibration, self._states = (), None
 
     def start_over(self, answers: Sequence[VisitedStates]) -> None:
         """Remember these alone."""
         self._answers.clear()
-        self._answers.extend(answers)
-        self._states = None
+        for answer in answers:
+            self.visited(answer)
 
     @property
     def answers(self) -> tuple[VisitedStates, ...]:
@@ -88,9 +106,13 @@ class KLBudget:
 
     def see_again(self, look: Callable[[VisitedStates], VisitedStates]) -> None:
         """After another adapter was published: the same answers, seen with it."""
-        self._calibration = tuple(map(look, self._calibration))
-        self._answers = deque(map(look, self._answers), self._answers.maxlen)
+
+        def again(answer: VisitedStates) -> VisitedStates:
+            return replace(look(answer), divergence=None).halved()
+
         self._states = None
+        self._calibration = tuple(map(again, self._calibration))
+        self._answers = deque(map(again, self._answers), self._answers.maxlen)
 
     def solve(self, steering: LogitBias, temperature: float = 1.0) -> LogitBias:
         """The same steering with β at the budget; 0, the adapter as it is, where no β keeps to it (or there is nothing to steer with)."""
@@ -106,66 +128,66 @@ class KLBudget:
 
 
 class _States(NamedTuple):
-    """Some states of all answers, n of them; see VisitedStates."""
+    """Some states of all answers, n of them; see VisitedStates. Distributions stay where they are, answer by answer, since they are so large."""
 
     hidden: Tensor  # (n, d)
     likely: Tensor  # (n, m)
     sureness: Tensor  # (n, m)
-    base: Tensor  # (n, V) log-probabilities
-    policy: Tensor  # (n, V)
     divergence: Tensor  # (n,)
+    distributions: tuple[tuple[Tensor, Tensor], ...]  # of each answer: log-probabilities of the base and of the policy, (…, V); n together
 
     @staticmethod
     def of(answers: Sequence[VisitedStates]) -> _States:
         step = -(-sum(len(answer.policy_logprobs) for answer in answers) // MOST_STATES)
 
-        def gathered(of: Callable[[VisitedStates], Tensor]) -> Tensor:
+        def some(of: Callable[[VisitedStates], Tensor]) -> list[Tensor]:
             """Each answer from another place on: answers to one prompt are alike, and every third word of all of them may cost nothing."""
-            return torch.cat([of(answer)[i % step :: step] for i, answer in enumerate(answers)])
+            return [of(answer)[i % step :: step] for i, answer in enumerate(answers)]
 
-        of_base = all(answer.policy_logprobs is answer.base_logprobs for answer in answers)  # one tensor then: they are the largest there are
-        base = gathered(lambda answer: answer.base_logprobs)
-        policy = base if of_base else gathered(lambda answer: answer.policy_logprobs)
+        base, policy = some(lambda answer: answer.base_logprobs), some(lambda answer: answer.policy_logprobs)
+        same = [answer.policy_logprobs is answer.base_logprobs for answer in answers]
         return _States(
-            gathered(lambda answer: answer.seen.hidden),
-            gathered(lambda answer: answer.seen.likely),
-            gathered(lambda answer: answer.seen.sureness),
-            base,
-            policy,
-            base.new_zeros(len(base)) if of_base else (policy.exp() * (policy - base)).sum(1),
+            torch.cat(some(lambda answer: answer.seen.hidden)),
+            torch.cat(some(lambda answer: answer.seen.likely)),
+            torch.cat(some(lambda answer: answer.seen.sureness)),
+            torch.cat(some(lambda answer: answer.kl)),
+            tuple((mine, mine if of_base else acting) for mine, acting, of_base in zip(base, policy, same, strict=True)),
         )
+
+    def logprobs(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Of these tokens (S,) and of the likely ones, by the policy and by the base: (n, S + m) each, float32; one tensor where the two are."""
+        likely = self.likely.split([len(base) for base, _ in self.distributions])
+        columns = [torch.cat([tokens.expand(len(some), -1), some], 1) for some in likely]
+        policy = torch.cat([each.gather(1, some) for (_, each), some in zip(self.distributions, columns, strict=True)]).float()
+        if all(each is base for base, each in self.distributions):
+            return policy, policy
+        return policy, torch.cat([each.gather(1, some) for (each, _), some in zip(self.distributions, columns, strict=True)]).float()
 
 
 @dataclass(frozen=True)
 class _KLCurve:
-    """Mean KL(acting || base) over n states as a function of β, from the probabilities of the biased tokens only."""
+    """Mean KL(acting || base) over n states as a function of β: over the biased tokens, and all others together as one more."""
 
     rewards: Tensor  # (n, S) per unit of β
-    offset: Tensor  # (n, S) bias that does not depend on β
-    policy: Tensor  # (n, S) probabilities
-    gap: Tensor  # (n, S) log policy - log base
-    rest: Tensor  # (n,) probability of all other tokens
-    rest_gap: Tensor  # (n,) their part of KL(policy || base)
+    start: Tensor  # (n, S) log-probabilities of the policy, and the bias that does not depend on β
+    base: Tensor  # (n, S) log-probabilities; of the others together what makes their part of the KL right
 
     @staticmethod
     def of(steering: LogitBias, states: _States, temperature: float) -> _KLCurve:
         tokens = steering.tokens(states.hidden.device)
         slots, known = lookup(tokens, states.likely)  # a likely token without rows has a column of its own
+        none = states.divergence.new_zeros(len(states.divergence), 1)
         rewards, offset = (
-            torch.cat([of_rows.scatter_add(1, slots, each * states.sureness * known), each * states.sureness], 1)
+            torch.cat([of_rows.scatter_add_(1, slots, each * states.sureness * known), each * states.sureness, none], 1).div_(temperature)
             for of_rows, each in zip(steering.parts(states.hidden), steering.sureness, strict=True)
         )
-        policy, base = (torch.cat([logprobs[:, tokens], logprobs.gather(1, states.likely)], 1) for logprobs in (states.policy, states.base))
-        p, gap = policy.exp(), policy - base
-        p[:, len(tokens) :] *= ~known
-        return _KLCurve(
-            rewards / temperature,
-            offset / temperature,
-            p,
-            gap,
-            (1 - p.sum(1)).clamp_min(0),
-            states.divergence - (p * gap).sum(1),
-        )
+        policy, base = (torch.cat([logprobs.clamp_min(NOTHING), none], 1) for logprobs in states.logprobs(tokens))
+        policy[:, len(tokens) : -1].masked_fill_(known, NOTHING)
+        p = policy[:, :-1].exp()
+        rest = (1 - p.sum(1)).clamp_min(math.exp(SCARCELY))
+        spent = states.divergence - (p.mul_(policy[:, :-1] - base[:, :-1])).sum(1)
+        policy[:, -1], base[:, -1] = rest.log(), rest.log() - spent / rest
+        return _KLCurve(rewards, policy.add_(offset), base)
 
     def __call__(self, beta: float) -> float:
         """Nats per token."""
@@ -173,13 +195,9 @@ class _KLCurve:
 
     def nats(self, beta: float) -> Tensor:
         """Nats per token, ()."""
-        bias = beta * self.rewards + self.offset
-        shift = bias.amax(1, keepdim=True).clamp_min(0)  # the largest exponent is 0: nothing overflows
-        weights = self.policy * (bias - shift).exp()
-        scale = (-shift[:, 0]).exp()
-        mass = self.rest * scale + weights.sum(1)
-        moved = (weights * (bias + self.gap)).sum(1) + self.rest_gap * scale
-        return (moved / mass - mass.log() - shift[:, 0]).mean()
+        acting = torch.add(self.start, self.rewards, alpha=beta).log_softmax(1)
+        weights = acting.exp()
+        return weights.mul_(acting.sub_(self.base)).sum(1).mean()
 
     def solve(self, nats: float, absorbed_beta: float) -> float:
         """The largest β whose KL is `nats`; 0 if the policy is over with any.

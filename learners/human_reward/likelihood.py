@@ -6,12 +6,12 @@ Bradley and Terry 1952 for comparisons, squares for centred ratings. Pure functi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ def blocks_of(answers: Iterable[Iterable[str]], window: int) -> list[int]:
     return starts
 
 
+LEAST_CURVATURE = 1e-7
+"""Nats by the square of a score, in the steps of the fit: far less than the prior has, and enough for no step to drown in rounding."""
+
+
 @dataclass(frozen=True)
 class Contrasts:
     """Coordinates of which every judgement has its own: a rating its answer's score, a ranking of K answers K - 1 scores less that of its first one.
@@ -105,7 +109,8 @@ class Contrasts:
                 place = {uids[0]: total} | {uid: n + j for j, uid in enumerate(uids[1:])}
                 answer += [index[uid] for uid in uids[1:]]
                 beside += [index[uids[0]]] * size[i]
-                pairs += [(place[a], place[b], t, item.weight) for a, b, t in zip(item.first, item.second, item.target, strict=True)]
+                weight = item.weight
+                pairs += [(place[a], place[b], t, weight) for a, b, t in zip(item.first, item.second, item.target, strict=True)]
             n += size[i]
         return Contrasts(_ids(answer), _ids(beside), shapes, *_columns(pairs, 2, 2), *_columns(levels, 1, 2))
 
@@ -115,20 +120,16 @@ class Contrasts:
 
     def of_gram(self, gram: Tensor) -> Tensor:
         """(n, n) -> (r, r), Bᵀ K B."""
-        rows = gram[self.answer] - torch.where(self.beside[:, None] >= 0, gram[self.beside], 0.0)
-        return rows[:, self.answer] - torch.where(self.beside >= 0, rows[:, self.beside], 0.0)
+        known = (self.beside >= 0).double()
+        beside = self.beside.clamp_min(0)
+        rows = gram.index_select(0, self.answer).addcmul_(gram.index_select(0, beside), known[:, None], value=-1)
+        return rows.index_select(1, self.answer).addcmul_(rows.index_select(1, beside), known, value=-1)
 
     def of_answers(self, coefficients: Tensor, n: int) -> Tensor:
         """(r,) -> (n,), B c: what the coordinates' coefficients are of the answers'."""
         known = self.beside >= 0
         found = torch.zeros(n, dtype=torch.float64).index_add_(0, self.answer, coefficients)
         return found.index_add_(0, self.beside[known], -coefficients[known])
-
-    def loss(self, u: Tensor) -> float:
-        """Negative log-likelihood in nats of coordinates u (r,); the squared errors halved."""
-        margins = self._margins(u)
-        compared = (self.pair_weight * (softplus(margins) - self.target * margins)).sum()
-        return float(compared + 0.5 * (self.level_weight * (u[self.rated] - self.level).square()).sum())
 
     def gradient(self, u: Tensor) -> Tensor:
         """(r,)."""
@@ -137,8 +138,14 @@ class Contrasts:
         found.index_add_(0, self.first, slope).index_add_(0, self.second, -slope)
         return found.index_add_(0, self.rated, self.level_weight * (u[self.rated] - self.level))[:-1]
 
-    def hessian_roots(self, u: Tensor) -> list[Tensor]:
-        """M with M Mᵀ the Hessian at u: its blocks (m, k, k), shape by shape."""
+    def curvature(self, u: Tensor, direction: Tensor) -> float:
+        """Of the negative log-likelihood at u along a direction (r,)."""
+        probability = torch.sigmoid(self._margins(u))
+        compared = (self.pair_weight * probability * (1 - probability) * self._margins(direction).square()).sum()
+        return float(compared + (self.level_weight * direction[self.rated].square()).sum())
+
+    def inverse_hessian(self, u: Tensor) -> list[Tensor]:
+        """At u, shape by shape: (m, k, k) each. Where there is next to no curvature, it counts as LEAST_CURVATURE."""
         probability = torch.sigmoid(self._margins(u))
         curvature = self.pair_weight * probability * (1 - probability)
         found, first = [], 0
@@ -155,7 +162,7 @@ class Contrasts:
             inside = (self.rated >= first) & (self.rated < first + m * k)
             block.index_add_(0, (self.rated[inside] - first) * k, self.level_weight[inside])  # only where k is 1
             values, vectors = torch.linalg.eigh(block.view(m, k, k))
-            found.append(vectors * values.clamp_min(0).sqrt()[:, None])
+            found.append((vectors / values.clamp_min(LEAST_CURVATURE)[:, None]) @ vectors.mT)
             first += m * k
         return found
 
@@ -177,6 +184,11 @@ def _columns(rows: Sequence[tuple[float, ...]], ids: int, numbers: int) -> list[
 
 NEARLY = 1e-9
 """Nats that a Newton step promises, below which it is taken whole: the objective is as good as quadratic, and its own fall lost in rounding."""
+CLOSE = 1e-2
+"""Nats that a step promised, below which the next one takes its Hessian, as long as each promises a tenth of the one before: a new one costs as much
+as ten steps."""
+LEAST_SLOPE = 0.02
+"""Of the slope that a line search starts with: at less it ends."""
 
 
 def solve(
@@ -186,53 +198,76 @@ def solve(
     offset: Tensor,
     ridge: float,
     rating_weight: float = 1.0,
-    iterations: int = 25,
-    tolerance: float = 1e-14,
+    iterations: int = 50,
+    tolerance: float = 1e-22,
 ) -> Tensor:
     """Coefficients α (n,) of the answers' functionals that minimise the negative log-likelihood at scores f = offset + K α plus ½ ridge αᵀ K α.
 
     gram: (n, n), K, float64. offset: (n,), the scores under the prior mean. index: each answer's row.
-    Newton's method. With α = B c, G = Bᵀ K B and the Hessian M Mᵀ in the coordinates of `Contrasts`, a step solves (M Mᵀ G + λ I) c = b, that is
-    (λ I + Mᵀ G M) y = Mᵀ G b and c = (b - M y) / λ: symmetric and positive definite. A step is halved until the objective falls; the last is the one
-    that promises less than `tolerance` nats (half the Newton decrement squared).
+    Newton's method with a line search; the last step is the one that promises less than `tolerance` nats (half the Newton decrement squared).
     """
     contrasts = Contrasts.of(evidence, index, rating_weight)
     if not len(contrasts.answer):
         return torch.zeros_like(offset)
     inner, start = contrasts.of_gram(gram), contrasts.of_scores(offset)
-    c, pull, value = torch.zeros_like(start), torch.zeros_like(start), contrasts.loss(start)
+    c, u = torch.zeros_like(start), start
+    newton, promised, before = None, math.inf, math.inf
     for _ in range(iterations):
-        gradient = contrasts.gradient(start + pull)
-        step = _newton(contrasts.hessian_roots(start + pull), inner, pull, gradient, ridge) - c
+        if newton is None or promised > min(CLOSE, before / 10):
+            newton = _Newton.of(contrasts.inverse_hessian(u), inner, ridge)
+        gradient = contrasts.gradient(u)
+        step = newton(u - start, gradient) - c
         moved = inner @ step
-        decrement = -0.5 * float((gradient + ridge * c) @ moved)
-        if not decrement > tolerance or not len(contrasts.first):  # without comparisons the objective is quadratic
-            return contrasts.of_answers(c + step, len(offset))
-        for halving in range(30):
-            scale = 0.5**halving
-            better = contrasts.loss(start + pull + scale * moved) + 0.5 * ridge * float((c + scale * step) @ (pull + scale * moved))
-            if better < value or decrement < NEARLY:
-                break
-        c, pull, value = c + scale * step, pull + scale * moved, better
+        promised, before = -0.5 * float((gradient + ridge * c) @ moved), promised
+        if not promised > tolerance or not len(contrasts.first):  # without comparisons the objective is quadratic
+            c = c + step
+            break
+        scale = 1.0 if promised < NEARLY else _line_search(contrasts, u, moved, promised, ridge * float(c @ moved), ridge * float(step @ moved))
+        c, u = c + scale * step, u + scale * moved
     return contrasts.of_answers(c, len(offset))
 
 
-def _newton(roots: Sequence[Tensor], inner: Tensor, pull: Tensor, gradient: Tensor, ridge: float) -> Tensor:
-    """The coefficients c that a full step leads to from G c = pull: see `solve`."""
-    b = _times(roots, _transposed(roots, pull[:, None])) - gradient[:, None]
-    half = _transposed(roots, inner)  # Mᵀ G
-    matrix = _transposed(roots, half.T.contiguous())  # Mᵀ G M
-    matrix.diagonal().add_(ridge)
-    y = torch.cholesky_solve(half @ b, torch.linalg.cholesky(matrix))
-    return (b - _times(roots, y))[:, 0] / ridge
+def _line_search(contrasts: Contrasts, u: Tensor, moved: Tensor, promised: float, pull: float, stiffness: float) -> float:
+    """How far along `moved` (r,) the objective falls: its slope at u is twice what the step `promised`, its penalty has slope `pull` and curvature
+    `stiffness`. Newton's method in one dimension, kept between the nearest points known to be too short and too far.
+    """
+    short, far, scale = 0.0, math.inf, 1.0
+    for _ in range(30):
+        there = u + scale * moved
+        slope = float(contrasts.gradient(there) @ moved) + pull + scale * stiffness
+        if abs(slope) <= 2 * LEAST_SLOPE * promised:
+            break
+        short, far = (scale, far) if slope < 0 else (short, scale)
+        wanted = scale - slope / (contrasts.curvature(there, moved) + stiffness)
+        scale = wanted if short < wanted < far and wanted <= 4 * scale else min(4 * scale, (short + far) / 2)
+    return scale
 
 
-def _times(roots: Sequence[Tensor], matrix: Tensor) -> Tensor:
-    """M (r, r) times (r, q)."""
-    parts = matrix.split([root.shape[0] * root.shape[1] for root in roots])
-    return torch.cat([(root @ part.view(*root.shape[:2], -1)).flatten(0, 1) for root, part in zip(roots, parts, strict=True)])
+@dataclass(frozen=True)
+class _Newton:
+    """Full steps for one Hessian H.
 
+    With α = B c and G = Bᵀ K B in the coordinates of `Contrasts`, a step from G c = pull solves H (G c - pull) + gradient + λ c = 0, that is
+    (G + λ H⁻¹) c = pull - H⁻¹ gradient: symmetric and positive definite, and H is block-diagonal. Where it leads nowhere, λ c = -gradient holds
+    whatever H is.
+    """
 
-def _transposed(roots: Sequence[Tensor], matrix: Tensor) -> Tensor:
-    """Mᵀ (r, r) times (r, q)."""
-    return _times([root.transpose(1, 2) for root in roots], matrix)
+    inverse: Sequence[Tensor]  # H⁻¹, see Contrasts.inverse_hessian
+    factor: Tensor  # (r, r) Cholesky's, of G + λ H⁻¹
+
+    @staticmethod
+    def of(inverse: Sequence[Tensor], inner: Tensor, ridge: float) -> _Newton:
+        """inner: G."""
+        matrix, first = inner.clone(), 0
+        for block in inverse:
+            m, k, _ = block.shape
+            inside = matrix[first : first + m * k, first : first + m * k].unflatten(0, (m, k)).unflatten(2, (m, k))
+            inside.diagonal(dim1=0, dim2=2).add_(block.permute(1, 2, 0), alpha=ridge)
+            first += m * k
+        return _Newton(inverse, torch.linalg.cholesky(matrix))
+
+    def __call__(self, pull: Tensor, gradient: Tensor) -> Tensor:
+        """The coefficients c that it leads to."""
+        parts = gradient.split([block.shape[0] * block.shape[1] for block in self.inverse])
+        wanted = pull - torch.cat([(block @ part.view(*block.shape[:2], 1)).flatten() for block, part in zip(self.inverse, parts, strict=True)])
+        return torch.cholesky_solve(wanted[:, None], self.factor)[:, 0]

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from learners.human_reward.features import Seen
 from learners.human_reward.head import RewardHead
+
+if TYPE_CHECKING:
+    from learners.model.rows import FixedBias
 
 
 class _Tokens(NamedTuple):
@@ -58,6 +61,16 @@ class LogitBias:
         seen = Seen.of(hidden, base_logits)
         values = torch.zeros_like(base_logits, dtype=torch.float32).index_add_(-1, self.tokens(hidden.device), self.beta * rewards + offset)
         return values.scatter_add_(-1, seen.likely, (self.beta * surer + already_surer) * seen.sureness)
+
+    def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
+        """The same bias in tensors that stay where they are; `before` where it has room for this."""
+        from learners.human_reward.fixed_bias import FixedHeads
+
+        if isinstance(before, FixedHeads) and before.take(self):
+            return before
+        made = FixedHeads(self, device)
+        made.take(self)
+        return made
 
     def parts(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """w · x of `tokens` in base states (…, d), and the bias that does not depend on β: (…, S) each, where the states are.

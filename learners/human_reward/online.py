@@ -75,6 +75,10 @@ class OnlineHumanReward:
         """Judgements whose answers' states have not been computed: Ĥ does not know them yet."""
         return len(self._waiting)
 
+    def count(self, kind: type) -> int:
+        """Judgements of a kind that Ĥ knows: live, and none that waits."""
+        return sum(isinstance(lesson.judgement, kind) for lesson in self.lessons.lessons if lesson.seq not in self._waiting)
+
     @property
     def refused(self) -> Mapping[int, str]:
         """Judgements, by seq, that cannot be used with this model, and why: left out of everything."""
@@ -130,7 +134,7 @@ class OnlineHumanReward:
             head = self._solve()
         except torch.linalg.LinAlgError:
             return None
-        return head if bool(head.weights.sum().isfinite()) else None
+        return head if head.finite else None
 
     def _solve(self) -> RewardHead:
         self.lessons = self._dataset.snapshot()

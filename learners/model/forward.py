@@ -43,6 +43,27 @@ def forward(
     return Output(output.logits[:, -n:].float(), hidden[:, -n:].float(), past_key_values)
 
 
+def forward_at(tree: nn.Module, input_ids: Tensor, seen: Tensor, positions: Tensor, past_key_values: Any) -> Output:
+    """One token of each row at given places, without a word that depends on values: what a step of fixed shape can be captured from.
+
+    input_ids, positions: (B, 1). seen: (B, L) bool, the cache's columns that each row attends to, its own among them.
+    """
+    model = causal_model(tree)
+    mask = seen[:, None, None]
+    if model.config._attn_implementation == "eager":  # adds it to the scores
+        mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
+    output = model(
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=past_key_values,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    hidden = model.get_output_embeddings().__dict__.pop(ENTERING)
+    return Output(output.logits[:, -1:].float(), hidden[:, -1:].float(), past_key_values)
+
+
 def states(tree: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values: Any = None) -> Tensor:
     """The states (B, T, d), float32, that enter the LM head, which runs on the very first of them alone; arguments as in `forward`."""
     model = causal_model(tree)

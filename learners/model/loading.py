@@ -17,6 +17,7 @@ from learners.model import replicas as trees
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
 from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
+from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.model.experts import experts_in_four_bits, finish_experts, unquantized_experts
 from learners.model.sources import Source, find_source
@@ -140,6 +141,7 @@ def _prepare(model: nn.Module, quantize: str, compute: torch.dtype) -> None:
             module.compute_dtype, module.compute_type_is_set = compute, True
     trees.freeze(model)
     trees.watch_head(model)
+    speed_up_on_cpu(model)
 
 
 def _check_code(directory: Path, trust_remote_code: bool) -> None:

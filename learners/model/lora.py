@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learners.model.lora_forward import ADAPTER, simplify
 from learners.model.replicas import replicate
 
-ADAPTER = "default"
-"""PEFT's name of the only adapter on a tree."""
 SEES_ROWS = "_sees_rows"
 """Where a LoRA layer keeps whether it saw (B, T, d) in its last forward with a scaling by row."""
 USED_BY_KERNELS = {"falcon_h1": {"out_proj"}, "nemotron_h": {"out_proj"}}
@@ -52,6 +51,7 @@ def adapter_tree(model: nn.Module, settings: LoraSettings, seed: int) -> nn.Modu
     for parameter in lora_parameters(tree).values():
         parameter.data = parameter.data.float()
     _draw_a(tree, seed)
+    simplify(tree)
     return tree.eval()
 
 

@@ -132,9 +132,15 @@ class MemoryBudget:
         return parts
 
     def rows_to_draw(self, prompt_tokens: int, answer_tokens: int, most: int, twin: bool = False) -> int:
-        """Answers in one batch of decoding: their keys and values, and what a step makes of their logits; twice with twin rows."""
-        row = self.itemsize * self.keys_values * 2 * (prompt_tokens + answer_tokens) + 4 * COPIES_IN_DRAWING * self.vocabulary
-        return max(1, min(most, int(self._room / (row * (2 if twin else 1)))))
+        """Answers in one batch of decoding: their keys and values, and what a step makes of their logits; twice with twin rows.
+
+        On a GPU lengths and rows are powers of two (static_rows.py).
+        """
+        tokens = prompt_tokens + answer_tokens
+        tokens = 1 << (tokens - 1).bit_length() if self.device.type == "cuda" else tokens
+        row = self.itemsize * self.keys_values * 2 * tokens + 4 * COPIES_IN_DRAWING * self.vocabulary
+        rows = max(1, min(most, int(self._room / (row * (2 if twin else 1)))))
+        return 1 << (rows.bit_length() - 1) if self.device.type == "cuda" and rows < most else rows
 
     @property
     def _room(self) -> float:

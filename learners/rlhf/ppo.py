@@ -34,6 +34,7 @@ from learners.model.shared_prompts import states_before
 from learners.rlhf import losses, ops
 from learners.rlhf.distributions import compare, token_logprobs
 from learners.rlhf.optimizer import AdamSettings, Optimizer
+from learners.rlhf.rollouts import AHEAD
 from learners.rlhf.stats import StepStats
 from storage.records import Sampling, StopReason
 
@@ -134,7 +135,7 @@ class PPO:
         backbone = self.backbone
         size = backbone.memory_budget.rows_to_draw(max(map(len, repeated), default=0), self.sampling.max_new_tokens, len(rows))
         for start in range(0, len(rows), size):
-            for step in decode(self.policy, rows[start : start + size], self.sampling, backbone.eos_ids, backbone.pad_id):
+            for step in decode(self.policy, rows[start : start + size], self.sampling, backbone.eos_ids, backbone.pad_id, ahead=AHEAD):
                 for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
                     ids[int(uid)].append(int(token))
                     logprobs[int(uid)].append(float(logprob))

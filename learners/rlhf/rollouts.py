@@ -26,6 +26,8 @@ from storage.records import Sampling, StopReason
 
 LARGEST_BATCH = 48
 """Answers drawn in one batch; fewer where memory is short."""
+AHEAD = 8
+"""Tokens that a GPU may draw before the host looks at them, where nobody waits for them and only tokens count."""
 
 
 @dataclass
@@ -100,6 +102,7 @@ def draw_answers(
 ) -> list[Trace]:
     """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens."""
     stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
+    ahead = 1 if keep_states else AHEAD
     traces: list[Trace] = []
     longest = max(map(len, prompts), default=0)
     size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
@@ -107,7 +110,7 @@ def draw_answers(
         batch = prompts[start : start + size]
         rows = [Row(str(i), p, seed + start + i, adapter, steering is not None) for i, p in enumerate(batch)]
         drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
-        for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, want_stop=lambda: _NOBODY):
+        for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, ahead=ahead):
             for row, uid in enumerate(step.uids):
                 drawn[uid].add(step, row)
             for uid, reason in step.ended.items():
@@ -115,9 +118,6 @@ def draw_answers(
             pause()
         traces += drawn.values()
     return traces
-
-
-_NOBODY: frozenset[str] = frozenset()
 
 
 def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:

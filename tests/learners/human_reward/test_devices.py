@@ -30,7 +30,9 @@ def fitted(seed: int) -> RewardHead:
     for name in ("good", "bad"):
         ids = torch.randint(0, VOCABULARY, (6,), generator=generator).tolist()
         human_reward.add_answer(name, ids, Seen.of(torch.randn(6, WIDTH, generator=generator), torch.randn(6, VOCABULARY, generator=generator)))
-    return human_reward.fit([Pairs.of_ranks({"good": 1, "bad": 2})], 1)
+    head = human_reward.fit([Pairs.of_ranks({"good": 1, "bad": 2})], 1)
+    assert head.weights.device.type == "cpu"  # computed when first asked for: here, and not among fake tensors
+    return head
 
 
 def restored(seed: int) -> RewardHead:

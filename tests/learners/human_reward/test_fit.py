@@ -16,6 +16,7 @@ from learners.human_reward.features import LEAST_PROBABILITY as LEAST
 from learners.human_reward.features import SURENESS_SCALE as NAT
 from learners.human_reward.features import Features, FeatureSettings, Seen, token_similarity
 from learners.human_reward.fit import HumanReward, HumanRewardSettings
+from learners.human_reward.gram import LinearFunctional
 from learners.human_reward.head import RewardHead
 from learners.human_reward.likelihood import Level, Pairs
 
@@ -145,6 +146,28 @@ def test_a_score_is_the_mean_of_the_token_rewards_and_a_words_is_their_sum_whate
     for uid, (ids, seen) in answers.items():
         rewards = (replace(head, sureness=0.0) if is_word(uid) else head).token_rewards(seen, torch.tensor(ids))
         assert human_reward.score(head, uid) == pytest.approx(float(rewards.sum() if is_word(uid) else rewards.mean()), rel=1e-6, abs=1e-6)
+
+
+def test_terms_of_a_token_that_comes_often_become_one_and_mean_the_same() -> None:
+    generator = torch.Generator().manual_seed(3)
+    ids, seen, seeing = torch.tensor([1, 2, 1, 1, 4, 1]), looked_at(6, generator), features()
+    functional, word = LinearFunctional.of_answer(ids, seen, seeing), LinearFunctional.of_word(ids, seen, seeing)
+    assert functional.tokens.tolist().count(1) == 1 < word.tokens.tolist().count(1)
+    assert functional.steps.tolist() == sorted(functional.steps.tolist())
+    (tokens, rows), (same_tokens, sums) = functional.rows(), word.rows()
+    assert torch.equal(tokens, same_tokens)
+    torch.testing.assert_close(rows, sums / 6, atol=1e-6, rtol=1e-5)
+
+
+def test_without_directions_of_similarity_every_token_is_on_its_own() -> None:
+    """As in the ablation that learns of each token alone."""
+    heads = []
+    for similarity in (None, torch.zeros(VOCABULARY, 0)):
+        human_reward, generator = HumanReward(features(), similarity), torch.Generator().manual_seed(3)
+        for name in ("good", "bad"):
+            human_reward.add_answer(name, [1, 2, 3], looked_at(3, generator))
+        heads.append(human_reward.fit([Pairs.of_ranks({"good": 1, "bad": 2})], 1))
+    assert torch.equal(heads[0].weights, heads[1].weights) and float(heads[0].weights.abs().max()) > 0.1
 
 
 def test_tokens_that_were_never_judged_have_no_reward() -> None:

@@ -162,7 +162,7 @@ def test_nothing_learned_means_no_bias() -> None:
 
 def test_extreme_rewards_do_not_overflow() -> None:
     steep = head(0)
-    steep = replace(steep, weights=steep.weights * 1e4)
+    steep = replace(steep, rows=steep.rows * 1e4)
     answers = [visited(0)]
     steering = budget(6.0, answers).solve(LogitBias(steep))
     assert exact_nats(steering, answers) == pytest.approx(6.0, rel=0.02)
@@ -171,3 +171,42 @@ def test_extreme_rewards_do_not_overflow() -> None:
 def test_memory_for_states_is_bounded_by_stepping_over_some() -> None:
     assert state_stride(64, 512) == 1
     assert REMEMBERED_ANSWERS * (256 / state_stride(256, 150_000)) * 150_000 * 8 <= 1.5 * STATE_BYTES
+
+
+@pytest.mark.parametrize("adapter", [0.0, 0.1])
+def test_distributions_are_kept_in_half_precision_and_cost_beta_no_exactness(adapter: float) -> None:
+    """At a vocabulary of 3,000, of which half is biased: the KL of whole distributions in float64."""
+    generator, n, vocabulary = torch.Generator().manual_seed(4), 30, 3000
+    hidden, base = torch.randn(n, WIDTH, generator=generator), 2 * torch.randn(n, vocabulary, generator=generator)
+    policy = base + adapter * torch.randn(n, vocabulary, generator=generator)
+    base_logprobs = base.log_softmax(-1)
+    answer = VisitedStates(Seen.of(hidden, base), base_logprobs, policy.log_softmax(-1) if adapter else base_logprobs, spent=math.inf)
+    few = head(0)
+    large = replace(few, tokens=torch.arange(0, vocabulary, 2), rows=torch.randn(vocabulary // 2, WIDTH + 1, generator=generator) / 2)
+    found = budget(6.0, [answer])
+    kept = found.answers[0]
+    assert kept.base_logprobs.dtype == kept.policy_logprobs.dtype == torch.float16
+    assert (kept.policy_logprobs is kept.base_logprobs) == (adapter == 0)
+    steering = found.solve(LogitBias(large))
+    values = steering.bias(hidden, base)
+    assert values is not None
+    acting = (answer.policy_logprobs.double() + values.double()).log_softmax(-1)
+    nats = float((acting.exp() * (acting - base_logprobs.double())).sum(-1).mean()) * REFERENCE_TOKENS
+    assert nats == pytest.approx(6.0, rel=2e-3)
+
+
+def test_answers_of_the_base_are_forgotten_when_an_acting_one_was_seen() -> None:
+    found = KLBudget(6.0)
+    found.calibrate([visited(0), visited(1)])
+    assert len(found.answers) == 2
+    found.visited(visited(2))
+    assert len(found.answers) == 1
+    found.start_over([])
+    assert not found.answers
+
+
+def test_after_another_adapter_was_published_its_own_divergence_counts() -> None:
+    other, found = visited(3, adapter=0.4), budget(6.0, [visited(3)])
+    found.see_again(lambda answer: replace(answer, policy_logprobs=other.policy_logprobs))
+    exact = (other.policy_logprobs.exp() * (other.policy_logprobs - other.base_logprobs)).sum(1)
+    torch.testing.assert_close(found.answers[0].kl, exact, atol=2e-3, rtol=1e-2)

@@ -178,7 +178,7 @@ def test_a_map_with_dotted_paths_reads_what_nobody_knows(fresh: Journal, tmp_pat
     [
         (STRANGE, "prompt=meta.ask response=outs.0.t score=stars"),
         ({"Frage": "Warum?", "gute Antwort": "So.", "better": "Yes.", "worst": "No."}, "prompt=Frage chosen=better rejected=worst"),
-        ({"ask": "a", "say": "b", "liked it": True}, "prompt=ask response=say label=liked it"),
+        ({"ask": "a", "say": "b", "liked it": True}, "'prompt=ask' 'response=say' 'label=liked it'"),
         ({"n": 1}, ""),
     ],
 )

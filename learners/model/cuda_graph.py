@@ -1,0 +1,54 @@
+"""The only CUDA code of the sampler: a step captured as one graph, and the stream that drawing has before training.
+
+What torch.cuda.graphs asks of a captured step, and where it is kept: tensors that it reads and writes are the same at each replay (static_rows.py
+makes them once); a few warm-up runs on the capturing stream come first, so that kernels are chosen and workspaces made before; nothing in it waits
+for the device or reads from the host; random numbers are not drawn in it but read from a tensor that was filled before. Other threads allocate
+meanwhile, so only this thread's calls are checked ("thread_local"). The kernels keep the priority of the stream that this thread works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+WARM_UPS = 3
+HIGH_PRIORITY = -1
+"""Of CUDA's streams; 0 is the usual one."""
+
+
+def capture(step: Callable[[], T], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], T]:
+    """What replays `step` as one graph and gives what it gave, in the same tensors each time. `restore` takes back what running the step changed.
+    RuntimeError where it cannot be captured."""
+    device = changed[0].device
+    stream = torch.cuda.Stream(device, priority=torch.cuda.current_stream(device).priority)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            step()
+            restore()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        outputs = step()  # is recorded, not run
+
+    def replay() -> T:
+        graph.replay()
+        return outputs
+
+    return replay
+
+
+@contextmanager
+def priority_stream(device: torch.device) -> Iterator[None]:
+    """What this thread launches while the block runs goes before other threads' work, where the device can do that."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.synchronize(device)  # what was loaded on the usual stream is there
+    with torch.cuda.stream(torch.cuda.Stream(device, priority=HIGH_PRIORITY)):
+        yield

@@ -1,0 +1,128 @@
+"""Rows of a decoding batch, and the mathematics of one step: pure functions of logits, on one device, without a wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class SteeringBias(Protocol):
+    """What biases the next logits. It is asked anew at every step: it may learn between tokens."""
+
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
+        """States (K, d) and logits (K, V) of the base -> what to add to the logits (K, V), or None for nothing."""
+        ...
+
+    def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
+        """The same in tensors that stay where they are: `before`, with what steers now copied in, or where that does not fit another one."""
+        ...
+
+
+class FixedBias(Protocol):
+    """A bias for steps that are captured once."""
+
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor:
+        """As SteeringBias.bias; zeros for nothing. Waits for nothing and changes nothing."""
+        ...
+
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Of each layer keys and values (rows, heads, n, width)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer to draw. `prefix_ids` are tokens of it that are fixed already; they count towards its length."""
+
+    uid: str
+    prompt_ids: tuple[int, ...]
+    seed: int
+    adapter: bool = True  # False draws from the base, on a tree with an adapter too
+    steer: bool = False
+    prefix_ids: tuple[int, ...] = ()
+
+    @property
+    def begun(self) -> tuple[int, ...]:
+        """All tokens that the next one follows."""
+        return (*self.prompt_ids, *self.prefix_ids)
+
+
+class Drawn(NamedTuple):
+    """One token of each of K live answers; see sampling.Step."""
+
+    ids: list[int]
+    logprobs: list[float]
+    unbiased_logprobs: list[float]
+    kl: list[float]
+    hidden: Tensor  # (K, d)
+    base_logits: Tensor  # (K, V)
+    policy_logits: Tensor  # (K, V)
+
+
+class Layout:
+    """What follows from which rows live: K of them, then one row of the base for each that has a twin."""
+
+    def __init__(self, rows: Sequence[Row], adapted: bool, twin: bool, device: torch.device) -> None:
+        """adapted: whether the tree has an adapter. twin: whether rows with the adapter get a row of the base."""
+        k = len(rows)
+        twins = [i for i, row in enumerate(rows) if row.adapter] if twin and adapted else []
+        self.source = [*range(k), *twins]  # batch row -> live row
+        self.adapter = [adapted and row.adapter for row in rows] + [False] * len(twins)  # of each batch row
+        self.all_twinned = len(twins) == k
+        where = {row: k + i for i, row in enumerate(twins)}
+        self.base_rows = torch.tensor([where.get(i, i) for i in range(k)], device=device)
+        self.scaling = None if not adapted or all(self.adapter) else torch.tensor([float(each) for each in self.adapter], device=device)
+        self.any_steered = any(row.steer for row in rows)
+        self.steered = torch.tensor([[float(row.steer)] for row in rows], device=device)
+
+    def split(self, logits: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of all batch rows: the policy's logits (K, V), the base's logits (K, V) and the base's states (K, d)."""
+        k = len(self.base_rows)
+        if len(self.source) == k:
+            return logits, logits, hidden
+        if self.all_twinned:
+            return logits[:k], logits[k:], hidden[k:]
+        return logits[:k], logits[self.base_rows], hidden[self.base_rows]
+
+
+def uniforms_of(rows: Sequence[Row], count: int, device: torch.device) -> Tensor:
+    """(K, count): a number for each token of each answer, from its own seed; the same for a resumed answer at the same position."""
+    drawn = [torch.rand(count, generator=torch.Generator().manual_seed(row.seed), dtype=torch.float64) for row in rows]
+    return torch.stack(drawn).to(_widest(device)).to(device)
+
+
+def draw_tokens(policy: Tensor, base: Tensor, biased: Tensor | None, temperature: float | Tensor, uniforms: Tensor) -> Tensor:
+    """Draw from softmax(acting / temperature), by where `uniforms` (K,) fall in the cumulated probabilities.
+
+    policy, base: logits (K, V), the same tensor where the base draws. biased: the acting logits where they are not the policy's. Gives (4, K):
+    tokens, their log-probabilities under the acting policy and without the bias, and the exact KL(acting || base) in nats; float64 where the device
+    has it.
+    """
+    acting = policy if biased is None else biased
+    logprobs = (acting / temperature).log_softmax(-1)
+    unbiased = logprobs if biased is None else (policy / temperature).log_softmax(-1)
+    at_base = unbiased if base is policy else (base / temperature).log_softmax(-1)
+    probabilities = logprobs.exp()
+    tokens = inverse_cdf(probabilities, uniforms)
+    nats = torch.zeros_like(uniforms)
+    if at_base is not logprobs:  # what cannot be drawn costs nothing, also at -inf
+        nats = torch.where(probabilities == 0, 0.0, probabilities * (logprobs - at_base)).sum(1)
+    taken = (each.gather(1, tokens[:, None])[:, 0] for each in (logprobs, unbiased))
+    return torch.stack([each.to(uniforms.dtype) for each in (tokens, *taken, nats)])
+
+
+def inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """(K, V), (K,) in [0, 1) -> (K,) the token at that point of the cumulated probabilities; float64, so that rare tokens keep their share."""
+    if probabilities.device.type == "mps":  # no float64 there
+        return inverse_cdf(probabilities.cpu(), uniforms.cpu()).to(probabilities.device)
+    cumulated = probabilities.cumsum(-1, dtype=torch.float64)
+    points = (uniforms * cumulated[:, -1])[:, None]
+    return torch.searchsorted(cumulated, points, right=True)[:, 0].clamp_max_(probabilities.shape[1] - 1)
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -1,0 +1,367 @@
+"""Decoding over tensors that stay where they are: a cache of fixed length, a fixed number of rows, and one step that is captured as a CUDA graph.
+
+A step of a small model is a thousand launches, and a launch takes longer than most of these kernels run; a graph is one launch. The step holds all
+of it: forward, twin rows, logit bias, temperature, the draw, log-probabilities, the exact KL, and what it leaves behind for the next. Rows that have
+ended go on unseen until few are left. The first token of each answer, and with it the prompt, is drawn by EagerRows.
+
+Not every model can: layers that keep something else than all keys and values, or mask them in their own way, need EagerRows. Whether a tree can is
+tried once, by comparing logits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learners.model.cpu_weights import drawing
+from learners.model.cuda_graph import capture
+from learners.model.eager_rows import EagerRows, RowsState
+from learners.model.fixed_cache import FixedCache
+from learners.model.forward import causal_model, device_of, forward_at
+from learners.model.lora import has_adapter, row_scaling
+from learners.model.rows import Drawn, FixedBias, KeysValues, Row, SteeringBias, draw_tokens
+from storage.records import Sampling
+
+LEAST_LENGTH = 256
+FEWER_FROM = 16
+"""Rows from which on answers that have ended are left behind, when three quarters have."""
+MOST_PREPARED_ROWS = 8
+"""Answers in a batch that is worth preparing: of more, the kernels take most of the time."""
+WORTH_PREPARING = 256
+"""Tokens of a shape, asked for so far."""
+KEPT_BUFFERS = 6
+"""Shapes whose buffers and graphs are kept; the one used longest ago goes."""
+CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+"""By which logits of the two forwards may differ, beside their size: attention over masked columns rounds in another order."""
+
+Outputs = tuple[Tensor, Tensor, Tensor]
+Capture = Callable[[Callable[[], Outputs], Callable[[], None], Sequence[Tensor]], Callable[[], Outputs]]
+"""Of a step, what takes its changes back, and the tensors that it changes -> what replays it and gives what it gave."""
+
+
+def power_of_two(n: int) -> int:
+    """The least that is not smaller."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def as_it_is(step: Callable[[], Outputs], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], Outputs]:
+    """In place of a graph: the step itself."""
+    return step
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of what one graph computes."""
+
+    rows: int  # answers, a power of two
+    twin: bool
+    length: int  # columns of the cache, a power of two
+    most: int  # tokens of an answer, a power of two
+    steered: bool
+
+
+class Buffers:
+    """The tensors of one shape, and its step. K answers, B = K rows or, with twins, 2 K: answer i's twin is row K + i."""
+
+    def __init__(self, tree: nn.Module, shape: Shape, like: KeysValues, bias: FixedBias | None) -> None:
+        """like: of each layer keys and values (…, heads, …, width), for their sizes."""
+        self.shape, self.bias, self._tree = shape, bias, tree
+        device, k = device_of(tree), shape.rows
+        b = 2 * k if shape.twin else k
+        self.cache = [(keys.new_zeros(b, *_sizes(keys, shape)), values.new_zeros(b, *_sizes(values, shape))) for keys, values in like]
+        self.ids = torch.zeros(b, 1, dtype=torch.int64, device=device)
+        self.positions = torch.zeros(b, 1, dtype=torch.int64, device=device)
+        self.column = torch.zeros(1, dtype=torch.int64, device=device)  # where in the cache the next token goes
+        self.seen = torch.zeros(b, shape.length, dtype=torch.bool, device=device)  # columns that a row attends to
+        self._yes = self.seen.new_ones(b, 1)
+        self.scaling = torch.ones(b, device=device)  # of the LoRA
+        self.steered = torch.zeros(k, 1, device=device)
+        self.uniforms = torch.zeros(k, shape.most, dtype=torch.float64, device=device)
+        self.drawn = torch.zeros(k, 1, dtype=torch.int64, device=device)  # tokens of each answer
+        self.temperature = torch.ones((), device=device)
+        self.columns = torch.zeros(4, k, dtype=torch.float64, device=device)  # what draw_tokens gives
+        self._source = torch.arange(k, device=device).repeat(2 if shape.twin else 1)
+        self._last_position = _context(causal_model(tree).config) - 1
+        self._past = FixedCache(self.cache, self.column)
+        self._replay: Callable[[], Outputs] | None = None
+
+    def run(self, capture: Capture) -> Outputs:
+        """One token of each answer into `columns`; the states and both logits it was drawn from. Captured at the first time."""
+        if self._replay is None:
+            changed = (self.ids, self.positions, self.column, self.seen, self.drawn, self.columns)
+            before = [each.clone() for each in changed]
+
+            def restore() -> None:
+                for each, was in zip(changed, before, strict=True):
+                    each.copy_(was)
+
+            try:
+                self._replay = capture(self._step, restore, (*changed, *(each for both in self.cache for each in both)))
+            except RuntimeError as error:
+                logging.getLogger(__name__).warning("decoding without a graph: %s", _first_line(error))
+                restore()
+                self._replay = self._step
+        return self._replay()
+
+    def logits(self) -> tuple[Tensor, Tensor]:
+        """Logits (B, V) and states (B, d) of the next token; the token before it is read into the cache."""
+        self.seen.index_copy_(1, self.column, self._yes)
+        with row_scaling(self._tree, self.scaling if has_adapter(self._tree) else None), drawing():
+            output = forward_at(self._tree, self.ids, self.seen, self.positions, self._past)
+        return output.logits[:, 0], output.hidden[:, 0]
+
+    @torch.no_grad()
+    def _step(self) -> Outputs:
+        k = self.shape.rows
+        logits, hidden = self.logits()
+        policy, base, state = (logits[:k], logits[k:], hidden[k:]) if self.shape.twin else (logits, logits, hidden)
+        biased = None if self.bias is None else policy + (self.bias.bias(state, base) * self.steered).to(policy.dtype)
+        drawn = draw_tokens(policy, base, biased, self.temperature, self.uniforms.gather(1, self.drawn)[:, 0])
+        self.columns.copy_(drawn)
+        self.ids.copy_(drawn[0].long()[self._source][:, None])
+        self.positions.add_(1).clamp_(max=self._last_position)  # answers that have ended go on
+        self.drawn.add_(1).clamp_(max=self.shape.most - 1)
+        self.column.add_(1)
+        return state, base, policy
+
+
+def _sizes(like: Tensor, shape: Shape) -> tuple[int, int, int]:
+    return like.shape[1], shape.length, like.shape[3]
+
+
+class StaticDecoder:
+    """Buffers and graphs of one tree, kept from batch to batch. ValueError where the tree cannot decode like this."""
+
+    def __init__(self, tree: nn.Module, capture: Capture = capture, prepared: bool = False) -> None:
+        """prepared: draw only by shapes that `prepare` has captured, since capturing takes longer than somebody who waits would wait."""
+        self.tree, self.capture, self.prepared = tree, capture, prepared
+        self._wanted: dict[Shape, tuple[int, KeysValues]] = {}  # tokens that would have been drawn by it, and sizes
+        self._bias: FixedBias | None = None
+        self._buffers: OrderedDict[Shape, Buffers] = OrderedDict()
+        self._try()
+
+    def buffers(self, shape: Shape, like: KeysValues) -> Buffers:
+        """Of this shape; made where there are none."""
+        if shape not in self._buffers:
+            while len(self._buffers) >= KEPT_BUFFERS:
+                self._buffers.popitem(last=False)
+            self._buffers[shape] = Buffers(self.tree, shape, like, self.bias_of(shape))
+        self._buffers.move_to_end(shape)
+        return self._buffers[shape]
+
+    def ready(self, shape: Shape, like: KeysValues, tokens: int) -> bool:
+        """Whether to draw by this shape now. Where it must be prepared first, that so many tokens were asked for counts towards it."""
+        if not self.prepared or shape in self._buffers:
+            return True
+        if shape.rows <= MOST_PREPARED_ROWS:
+            before = self._wanted.get(shape, (0, []))[0]
+            self._wanted[shape] = (before + tokens, [(keys[:1, :, :1], values[:1, :, :1]) for keys, values in like])
+        return False
+
+    def due(self) -> Shape | None:
+        """A shape that is worth preparing."""
+        return next((shape for shape, (tokens, _) in self._wanted.items() if tokens >= WORTH_PREPARING), None)
+
+    def prepare(self, shape: Shape) -> None:
+        """Capture the step of a shape, on no answers."""
+        _, like = self._wanted.pop(shape)
+        if not shape.steered or self._bias is not None:
+            self.buffers(shape, like).run(self.capture)
+
+    def steer(self, steer: SteeringBias) -> None:
+        """Copy in what steers now. Where it needs other tensors, graphs with the old ones are made anew."""
+        bias = steer.fixed(self._bias, device_of(self.tree))
+        if bias is not self._bias:
+            self._bias = bias
+            for shape in [shape for shape in self._buffers if shape.steered]:
+                del self._buffers[shape]
+
+    def bias_of(self, shape: Shape) -> FixedBias | None:
+        """What steers the answers of this shape."""
+        return self._bias if shape.steered else None
+
+    def may_hold(self, columns: int) -> bool:
+        """Whether no layer would mask some of so many columns in its own way."""
+        return columns <= _window(causal_model(self.tree).config)
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Compare the logits of a step, one row padded, with those of an ordinary forward."""
+        eager = EagerRows(self.tree, [Row("a", (1, 2, 3, 4, 5), 0), Row("b", (3, 1), 0)], Sampling(1.0, 4), 0, False)
+        eager.append(eager.draw().ids)
+        state = eager.state()
+        if state is None or not self.may_hold(LEAST_LENGTH):
+            raise ValueError("its layers keep something else than all keys and values, or see less than is kept")
+        buffers = Buffers(self.tree, Shape(2, False, LEAST_LENGTH, 4, False), state.keys_values, None)
+        _move_in(buffers, state)
+        found, expected = buffers.logits()[0], eager.logits()
+        allowed = CLOSE.get(causal_model(self.tree).dtype, 1e-3) * (1 + float(expected.abs().max()))
+        if not bool(((found - expected).abs() <= allowed).all()):
+            raise ValueError(f"its logits are off by {float((found - expected).abs().max()):.2g}")
+
+
+def static_decoder(tree: nn.Module) -> StaticDecoder | None:
+    """Of a tree on a GPU, tried once; None where ordinary forwards are to be used."""
+    if device_of(tree).type != "cuda":
+        return None
+    if "_static_decoder" not in tree.__dict__:
+        tree.__dict__["_static_decoder"] = _tried(tree)
+    found: StaticDecoder | None = tree.__dict__["_static_decoder"]
+    return found
+
+
+def _tried(tree: nn.Module) -> StaticDecoder | None:
+    try:
+        return StaticDecoder(tree)
+    except Exception as error:  # whatever a family's own code makes of these tensors
+        logging.getLogger(__name__).warning("decoding without graphs: %s", _first_line(error))
+        return None
+
+
+class StaticRows:
+    """The live answers of one batch; see EagerRows, whose place it takes after the first token."""
+
+    def __init__(self, decoder: StaticDecoder, eager: EagerRows, sampling: Sampling, steer: SteeringBias | None, ahead: int = 1) -> None:
+        """steer: None where no row is steered. ahead: how many tokens are drawn before the host looks at them; more than one leaves out states and
+        logits, and what steers holds for all of them, so it is for when nobody waits."""
+        self._decoder, self._eager, self._sampling = decoder, eager, sampling
+        self._steer, self._ahead = steer, ahead
+        self._buffers: Buffers | None = None
+        self._settled = False
+        self._slots = torch.empty(0)  # (K,) of each live answer its row in the buffers
+        self._column = 0  # the buffers' own, known without asking the device
+        self._waiting: deque[Tensor] = deque()  # columns that were drawn and not given yet, on the host
+        self.uids, self.lengths = eager.uids, eager.lengths
+
+    def draw(self) -> Drawn:
+        """A token for each live answer."""
+        if self._buffers is None:
+            return self._eager.draw()
+        outputs = None if self._waiting else self._run()
+        ids, acted, plain, kl = self._waiting.popleft()[:, self._on_host].tolist()
+        whole = [int(i) for i in ids]
+        if self._ahead > 1 or outputs is None:
+            nothing = torch.empty(0, 0)
+            return Drawn(whole, acted, plain, kl, nothing, nothing, nothing)
+        state, base = outputs[0][self._slots], outputs[1][self._slots]
+        return Drawn(whole, acted, plain, kl, state, base, base if outputs[1] is outputs[2] else outputs[2][self._slots])
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """The drawn tokens are in the buffers already."""
+        self.lengths = [n + 1 for n in self.lengths]
+        if self._buffers is None:
+            self._eager.append(tokens)
+
+    def drop(self, ended: Collection[str]) -> None:
+        """Answers that have ended are not given any more; after the first token the others move into buffers."""
+        if self._buffers is not None:
+            kept = [i for i, uid in enumerate(self.uids) if uid not in ended]
+            if len(kept) < len(self.uids):
+                self.uids, self.lengths = tuple(self.uids[i] for i in kept), [self.lengths[i] for i in kept]
+                self._use(self._slots[kept])
+            return
+        self._eager.drop(ended)
+        self.uids, self.lengths = self._eager.uids, self._eager.lengths
+        if self.uids and self._eager.begun and not self._settled:
+            self._settle()
+
+    def _use(self, slots: Tensor) -> None:
+        self._slots, self._on_host = slots, slots.cpu()
+
+    def _settle(self) -> None:
+        """From the eager cache into buffers, once."""
+        self._settled = True
+        state = self._eager.state()
+        if state is None or not self._decoder.may_hold(state.columns + self._sampling.max_new_tokens):
+            return
+        if self._steer is not None:
+            self._decoder.steer(self._steer)
+        self._column = state.columns
+        shape = self._shape(power_of_two(len(self.uids)), state.twin)
+        if not self._decoder.ready(shape, state.keys_values, self._sampling.max_new_tokens):
+            return
+        self._buffers = self._decoder.buffers(shape, state.keys_values)
+        self._buffers.temperature.fill_(self._sampling.temperature)
+        _move_in(self._buffers, state)
+        self._use(torch.arange(len(self.uids), device=self._buffers.ids.device))
+        self._eager.forget()
+
+    def _shape(self, k: int, twin: bool) -> Shape:
+        """With room for the next tokens; for all of them where another shape would have to be prepared."""
+        most = self._sampling.max_new_tokens
+        length = max(LEAST_LENGTH, power_of_two(self._column + (most if self._decoder.prepared else self._ahead)))
+        return Shape(k, twin, length, power_of_two(most), self._steer is not None)
+
+    def _run(self) -> Outputs:
+        """So many tokens as are drawn ahead, all launched before the first is looked at."""
+        if self._steer is not None:
+            self._decoder.steer(self._steer)
+        buffers = self._with_room()
+        found: list[Tensor] = []
+        for _ in range(self._ahead):
+            outputs = buffers.run(self._decoder.capture)
+            found.append(buffers.columns.clone())
+            self._column += 1
+        self._waiting.extend(torch.stack(found).cpu())  # the only wait for the device
+        return outputs
+
+    def _with_room(self) -> Buffers:
+        """Longer buffers when these are full, fewer rows when most answers have ended, others when what steers has outgrown its tensors."""
+        old = self._buffers
+        assert old is not None
+        few = old.shape.rows >= FEWER_FROM and len(self.uids) <= old.shape.rows // 4
+        if self._column + self._ahead <= old.shape.length and not few and old.bias is self._decoder.bias_of(old.shape):
+            return old
+        shape = self._shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin)
+        self._buffers = self._decoder.buffers(shape, old.cache)
+        self._buffers.temperature.copy_(old.temperature)
+        _move_in(self._buffers, _taken(old, self._slots.tolist(), self._column))
+        self._use(torch.arange(len(self.uids), device=self._slots.device))
+        return self._buffers
+
+
+def _move_in(buffers: Buffers, state: RowsState) -> None:
+    """K answers into the first rows of buffers."""
+    k, n = len(state.drawn), state.columns
+    rows = [*range(k), *(buffers.shape.rows + i for i in range(k if state.twin else 0))]
+    for both, kept in zip(buffers.cache, state.keys_values, strict=True):
+        for into, each in zip(both, kept, strict=True):
+            into[rows, :, :n] = each
+    buffers.seen.zero_()
+    buffers.seen[:, 0] = True  # a row that nobody uses attends to something
+    buffers.seen[rows, :n] = state.seen
+    for name in ("ids", "positions", "scaling"):
+        getattr(buffers, name)[rows] = getattr(state, name)
+    buffers.steered[:k], buffers.drawn[:k] = state.steered, state.drawn
+    buffers.uniforms[:k, : state.uniforms.shape[1]] = state.uniforms
+    buffers.column.fill_(n)
+
+
+def _taken(buffers: Buffers, slots: list[int], n: int) -> RowsState:
+    """Some of the answers in buffers, which have n columns."""
+    rows = [*slots, *(buffers.shape.rows + i for i in slots if buffers.shape.twin)]
+    return RowsState(
+        [(keys[rows, :, :n], values[rows, :, :n]) for keys, values in buffers.cache], n, buffers.shape.twin, buffers.seen[rows, :n],
+        buffers.ids[rows], buffers.positions[rows], buffers.scaling[rows], buffers.steered[slots], buffers.drawn[slots], buffers.uniforms[slots],
+    )  # fmt: skip
+
+
+def _context(config: Any) -> int:
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def _window(config: Any) -> int:
+    """Columns that every layer attends to."""
+    config = config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((int(window) for window in windows if window), default=1 << 30)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,206 @@
+"""Decoding over fixed tensors against the growing cache: the same tokens, and numbers as near as attention over masked columns lets them be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learners.human_reward.features import Features
+from learners.human_reward.head import RewardHead
+from learners.human_reward.logit_bias import LogitBias
+from learners.model import static_rows
+from learners.model.base import Backbone
+from learners.model.forward import causal_model, forward
+from learners.model.lora import copy_lora, load_lora
+from learners.model.sampling import Row, decode
+from learners.model.static_rows import Outputs, StaticDecoder, as_it_is
+from learners.model.traced_step import traced_decoder
+from storage.records import Sampling
+from tests.learners.model.families import random_tree
+from tests.learners.model.test_sampling import PROMPTS, SHORT, Answers, draw
+from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories
+
+
+class Graph:
+    """As a captured graph behaves: made by runs that are taken back, replayed without being asked again, its outputs always the same tensors."""
+
+    made = 0
+
+    def __call__(self, step: Callable[[], Outputs], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], Outputs]:
+        type(self).made += 1
+        kept = step()
+        restore()
+
+        def replay() -> Outputs:
+            new = step()
+            for old, each in zip(kept, new, strict=True):
+                old.copy_(each)
+            return kept
+
+        return replay
+
+
+def head_of(backbone: Backbone, seed: int, tokens: int = 40) -> RewardHead:
+    generator = torch.Generator().manual_seed(seed)
+    features = Features(torch.zeros(backbone.width), torch.randn(backbone.width, 8, generator=generator) / backbone.width**0.5, 0.5)
+    known = torch.randperm(backbone.vocabulary, generator=generator)[:tokens].sort().values
+    return RewardHead(seed, known, torch.randn(tokens, 9, generator=generator), features, 0.3)
+
+
+def same(found: Answers, expected: Answers) -> None:
+    assert found.ids == expected.ids and found.ended == expected.ended
+    for uid in expected.ids:
+        for name in ("logprobs", "unbiased", "kl"):
+            torch.testing.assert_close(Tensor(getattr(found, name)[uid]), Tensor(getattr(expected, name)[uid]), atol=1e-4, rtol=1e-4)
+        for name in ("hidden", "base_logits", "policy_logits"):
+            torch.testing.assert_close(torch.stack(getattr(found, name)[uid]), torch.stack(getattr(expected, name)[uid]), atol=1e-3, rtol=1e-4)
+
+
+def rows_of(backbone: Backbone, prompts: tuple[str, ...] = PROMPTS) -> list[Row]:
+    """Some from the base, some steered, of different lengths."""
+    return [Row(str(i), prompt(backbone, text), i, adapter=i != 1, steer=i % 2 == 0) for i, text in enumerate(prompts)]
+
+
+@needs_stories
+@pytest.mark.parametrize("capture", [as_it_is, Graph()])
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_fixed_cache_draws_what_a_growing_one_draws(twin: bool, capture: object) -> None:
+    backbone = stories()
+    tree = stirred(backbone)
+    steer = LogitBias(head_of(backbone, 1), 2.0, head_of(backbone, 2), 0.7)
+    options = {"steer": steer, "twin": twin}
+    expected = draw(backbone, tree, rows_of(backbone), **options)
+    same(draw(backbone, tree, rows_of(backbone), decoder=StaticDecoder(tree, capture), **options), expected)  # type: ignore[arg-type]
+
+
+@needs_gpt2
+@pytest.mark.parametrize("load", [random_llama, random_gpt2])
+def test_other_families_draw_the_same(load: Callable[[], Backbone]) -> None:
+    backbone = load()
+    tree = stirred(backbone)
+    rows = rows_of(backbone, PROMPTS[:2])
+    found = draw(backbone, tree, rows, Sampling(1.0, 6), twin=True, decoder=StaticDecoder(tree, as_it_is))
+    same(found, draw(backbone, tree, rows, Sampling(1.0, 6), twin=True))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere", "opt", "qwen2_moe"])
+def test_small_families_draw_the_same_within_their_windows_and_eagerly_beyond(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "LEAST_LENGTH", 16)
+    tree = random_tree(family)
+    window = 16
+    if family == "gemma2":
+        causal_model(tree).config.sliding_window = window
+        for module in tree.modules():
+            if getattr(module, "sliding_window", None):
+                module.sliding_window = window
+    decoder = StaticDecoder(tree, Graph())
+    for tokens in (6, 20):
+        rows = [Row(str(i), tuple(range(3, 7 + i)), i) for i in range(3)]
+        expected, found = (Answers(decode(tree, rows, Sampling(1.0, tokens), (1,), 0, twin=True, decoder=d)) for d in (None, decoder))
+        same(found, expected)
+        lengths = {shape.length for shape in decoder._buffers}
+        assert lengths == ({16} if tokens == 6 or family == "gemma2" else {16, 32})
+        for row in rows:
+            ids = torch.tensor([[*row.prompt_ids, *expected.ids[row.uid]]])
+            with torch.no_grad():
+                whole = forward(tree, ids, keep=len(expected.ids[row.uid]) + 1).logits[0, :-1]
+            torch.testing.assert_close(torch.stack(expected.policy_logits[row.uid]), whole, atol=1e-3, rtol=1e-3)
+
+
+@needs_stories
+def test_one_graph_serves_one_shape_whatever_steers_and_whichever_version_acts() -> None:
+    backbone = stories()
+    tree, other = stirred(backbone), stirred(backbone, seed=5)
+    decoder, rows = StaticDecoder(tree, Graph()), rows_of(backbone)
+    Graph.made = 0
+    for seed in (1, 2):
+        steer = LogitBias(head_of(backbone, seed), float(seed))
+        same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), draw(backbone, tree, rows, twin=True, steer=steer))
+    copy_lora(other, tree)
+    same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), draw(backbone, other, rows, twin=True, steer=steer))
+    assert Graph.made == 1
+    load_lora(tree, None)
+    large = LogitBias(head_of(backbone, 3, tokens=backbone.vocabulary), 1.0)  # has no room in the old tensors
+    same(draw(backbone, tree, rows, steer=large, twin=True, decoder=decoder), draw(backbone, tree, rows, steer=large, twin=True))
+
+
+@needs_stories
+def test_buffers_grow_and_shrink_and_what_was_said_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "LEAST_LENGTH", 32)
+    backbone = stories()
+    tree = stirred(backbone)
+    ids = prompt(backbone)
+    rows = [Row(str(i), ids, i, prefix_ids=(300,) * (0 if i < 3 else 60)) for i in range(17)]  # all but three end early
+    decoder = StaticDecoder(tree, Graph())
+    sampling = Sampling(1.0, 66)
+    same(draw(backbone, tree, rows, sampling, twin=True, decoder=decoder), draw(backbone, tree, rows, sampling, twin=True))
+    assert {shape.length for shape in decoder._buffers} >= {128} and {shape.rows for shape in decoder._buffers} == {32, 4}
+
+
+@needs_stories
+def test_tokens_that_are_read_late_are_the_same_tokens() -> None:
+    backbone = stories()
+    tree = stirred(backbone)
+    rows = rows_of(backbone)
+    expected = draw(backbone, tree, rows)
+    ids, logprobs, ended = defaultdict(list), defaultdict(list), {}
+    for step in decode(tree, rows, SHORT, backbone.eos_ids, backbone.pad_id, decoder=StaticDecoder(tree, Graph()), ahead=5):  # type: ignore[arg-type]
+        for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
+            ids[uid].append(token)
+            logprobs[uid].append(logprob)
+        ended |= step.ended
+    assert ids == expected.ids and ended == expected.ended
+    for uid in ids:
+        assert logprobs[uid] == pytest.approx(expected.logprobs[uid], abs=1e-4)
+
+
+@needs_stories
+def test_a_step_that_cannot_be_captured_runs_as_it_is_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(step: Callable[[], Outputs], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], Outputs]:
+        step()
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    backbone = stories()
+    tree = stirred(backbone)
+    same(draw(backbone, tree, rows_of(backbone), twin=True, decoder=StaticDecoder(tree, fails)), draw(backbone, tree, rows_of(backbone), twin=True))
+    assert [record.message for record in caplog.records] == ["decoding without a graph: operation not permitted when stream is capturing"]
+
+
+@needs_stories
+def test_a_tree_whose_logits_differ_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree: nn.Module = stirred(stories())
+    monkeypatch.setattr(static_rows.FixedCache, "update", lambda self, k, v, layer, *_, **__: (self._kept[layer][0] * 0, self._kept[layer][1]))
+    with pytest.raises(ValueError, match="logits are off"):
+        StaticDecoder(tree, as_it_is)
+
+
+@needs_stories
+def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "WORTH_PREPARING", 2 * SHORT.max_new_tokens)
+    backbone = stories()
+    tree, other = stirred(backbone), stirred(backbone, seed=5)
+    decoder, rows = traced_decoder(tree, backbone.layers), rows_of(backbone)
+    assert decoder is not None and decoder.due() is None
+    steer = LogitBias(head_of(backbone, 1), 2.0, head_of(backbone, 2), 0.7)
+    expected = draw(backbone, tree, rows, twin=True, steer=steer)
+    for _ in range(2):  # by ordinary forwards
+        assert not decoder._buffers
+        same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), expected)
+    decoder.prepare(decoder.due())  # type: ignore[arg-type]
+    assert decoder.due() is None and len(decoder._buffers) == 1
+    assert all(parameter.requires_grad for name, parameter in tree.named_parameters() if "lora" in name)
+    same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), expected)
+    steer = LogitBias(head_of(backbone, 3), 1.0)
+    copy_lora(other, tree)
+    (buffers,) = decoder._buffers.values()
+    buffers._step = None  # type: ignore[method-assign, assignment]  # what is replayed is not Python
+    same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), draw(backbone, other, rows, twin=True, steer=steer))
+
+
+@needs_gpt2
+def test_a_model_of_many_layers_is_not_recorded() -> None:
+    assert traced_decoder(random_llama().model, 30) is None
