@@ -100,6 +100,10 @@ class TamerApp(App[None]):
         if self.arena.tap_view != (name == "tap"):
             await self.arena.action_tap_view()
 
+    async def action_back(self) -> None:
+        """To the Arena or the tap view, whichever it was."""
+        await self.switch_mode("arena")
+
     def action_leader(self) -> None:
         from tamer_tui.screens.choice import ChoiceScreen
 

@@ -175,7 +175,7 @@ class ChatScreen(Screen[None]):
         if self.query_one(Input).has_focus:
             self.set_focus(None)
         else:
-            await self.app.run_action("app.mode('arena')")
+            await self.app.run_action("app.back")
 
     async def action_praise(self) -> None:
         await self.attempt(lambda: self.session.chat.thumb(self._chosen(), True), "✓ ▲ on disk")

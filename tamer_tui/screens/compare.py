@@ -24,7 +24,7 @@ class CompareScreen(Screen[None]):
 
     CSS_PATH = "compare.tcss"
     BINDINGS = [
-        Binding("escape,q", "app.mode('arena')", "Arena"),
+        Binding("escape,q", "app.back", "Arena"),
         Binding("a,left,1", "choose(0)", "left"),
         Binding("b,right,2", "choose(1)", "right"),
         Binding("t,0", "choose(-1)", "neither"),

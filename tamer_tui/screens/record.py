@@ -125,7 +125,7 @@ class RecordScreen(Screen[None]):
         if self.query_one(Input).has_focus:
             self.query_one(DataTable).focus()
         else:
-            await self.app.run_action("app.mode('arena')")
+            await self.app.run_action("app.back")
 
     # --- writing -----------------------------------------------------------------------------------------------------------
 

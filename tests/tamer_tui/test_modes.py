@@ -101,6 +101,22 @@ async def test_a_chat_that_is_longer_than_the_screen_stays_at_its_end(tmp_path: 
         await t.until(lambda: view.scroll_offset.y > 10 and view.scroll_offset.y == view.max_scroll_y)
 
 
+async def test_words_to_be_tapped_wait_while_another_screen_is_on(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("k")
+        await go(t, "chat")
+        answer = t.session.taps.answer
+        assert answer is not None and answer.ended
+        shown = len(answer.shown)
+        for _ in range(30):
+            t.arena.answers.frame()
+        assert len(answer.shown) == shown < len(answer.pieces)
+        await t.press("escape", "escape")
+        for _ in range(30):
+            t.arena.answers.frame()
+        assert len(answer.shown) > shown
+
+
 async def test_a_comparison_is_blind_until_the_choice_is_on_disk_and_is_counted_apart(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await go(t, "compare")
