@@ -100,7 +100,7 @@ def measure(directory: str, quantize: str, k: int, tokens: int, rounds: int) -> 
         "bare": lambda: ours(backbone, bare, ids, k, tokens, by_tree[1]),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
-    warm = 1 + WORTH_PREPARING // tokens
+    warm = 1 + (WORTH_PREPARING // tokens if any(by_tree) else 0)
     for round_ in range(warm + rounds):
         for name, way in ways.items():
             seconds = way()
