@@ -71,8 +71,10 @@ class VisitedStates:
         """(n,) nats of the policy against the base in each state."""
         if self.divergence is not None:
             return self.divergence
-        policy, base = self.policy_logprobs.float(), self.base_logprobs
-        return policy.new_zeros(len(policy)) if self.policy_logprobs is base else (policy.exp() * (policy - base)).sum(1)
+        if self.policy_logprobs is self.base_logprobs:
+            return self.base_logprobs.new_zeros(len(self.base_logprobs), dtype=torch.float32)
+        policy, base = (logprobs.float().clamp_min(NOTHING) for logprobs in (self.policy_logprobs, self.base_logprobs))
+        return (policy.exp() * (policy - base)).sum(1)
 
 
 class KLBudget:
