@@ -25,7 +25,6 @@ BATCH = 1000
 _encode = msgspec.json.Encoder().encode
 _COLUMNS = {
     "nodes": "id, hash, parent_id, role, content, origin",
-    "search": "rowid, content",
     "prompts": "id, uid, node_id",
     "sample_sets": "id, uid, sitting_id, prompt_id, source, k, purpose, utc",
     "responses": "id, uid, set_id, slot, node_id, origin, utc",
@@ -102,10 +101,15 @@ class _Writer:
 
     def write(self, batch: list[JudgedSet]) -> None:
         known = self._ids("import_items", "sha256", "1", [each.sha256 for each in batch])
-        new = list({each.sha256: each for each in reversed(batch) if each.sha256 not in known}.values())[::-1]
+        first: dict[str, JudgedSet] = {}
+        for each in batch:
+            if each.sha256 not in known:
+                first.setdefault(each.sha256, each)
+        new = list(first.values())
         self._rows: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self._utc = now()
         self.sets += len(new)
+        before = self._last["nodes"]
         paths = [list(_path(each)) for each in new]
         self._nodes = self._ids("nodes", "hash", "id", [address for path in paths for address, *_ in path])
         uids = [each.prompt.uid for each in new]
@@ -120,6 +124,7 @@ class _Writer:
         for table, columns in _COLUMNS.items():
             marks = ", ".join("?" * (columns.count(",") + 1))
             self._connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", self._rows[table])
+        self._connection.execute("INSERT INTO search(rowid, content) SELECT id, content FROM nodes WHERE id > ?", (before,))
         self._keep_count("tallies", [(f"live {kind}", n) for kind, n in tallies.items()])
         self._keep_count("judged_prompts", [(uid, n) for uid, n in prompts.items() if n])
 
@@ -157,7 +162,6 @@ class _Writer:
     def _node(self, address: str, parent: int | None, role: str, content: str, origin: str) -> int:
         made = self._nodes[address] = self._new("nodes")
         self._rows["nodes"].append((made, address, parent, role, content, origin))
-        self._rows["search"].append((made, content))
         return made
 
     def _event(self, each: JudgedSet, set_id: int, responses: dict[str, int], judgement: Judgement, written: Iterator[int]) -> None:

@@ -30,6 +30,7 @@ from storage.records import (
     Demonstration,
     Flag,
     Judgement,
+    KeptRow,
     Logged,
     Ranking,
     Rating,
@@ -183,11 +184,9 @@ class _Merging:
             origin = self._name if answer.origin == DRAWN else answer.origin
             version = f"{self._name}:{answer.version}" if answer.version is not None else None
             provenance.write(self._to, None, replace(answer, **names, origin=origin, version=version))
-        kept = self._from.execute(
-            "SELECT k.teaches, k.content FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ?", (found.uid,)
-        ).fetchone()
-        if kept is not None:
-            self._to.execute("INSERT INTO kept_rows SELECT id, ?, ? FROM sample_sets WHERE uid = ?", (*kept, self._names[found.uid]))
+        sql = "SELECT k.content, k.teaches FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ?"
+        for content, teaches in self._from.execute(sql, (found.uid,)):
+            provenance.write(self._to, None, KeptRow(self._names[found.uid], content, bool(teaches)))
 
     def _write_shown(self, shown: Shown) -> None:
         """What was shown may have gone on since it was merged last."""

@@ -17,6 +17,7 @@ from storage.records import (
     BaseModel,
     Import,
     ImportedItem,
+    KeptRow,
     Prequential,
     Prompt,
     Response,
@@ -28,7 +29,7 @@ from storage.records import (
 )
 from storage.tree import plant_answer, plant_conversation
 
-Record = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem
+Record = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem | KeptRow
 
 
 def bind(connection: sqlite3.Connection, base: BaseModel | None, sitting: Sitting) -> int:
@@ -94,6 +95,10 @@ def write(connection: sqlite3.Connection, sitting_id: int | None, record: Record
             _write_import(connection, sitting_id, record)
         case ImportedItem():
             _write_item(connection, record)
+        case KeptRow(set_uid, content, teaches):
+            _check_json(content)
+            values = (_id(connection, "sample_sets", "uid", set_uid, "set"), teaches, content)
+            _insert(connection, "kept_rows", "set_id, teaches, content", values)
 
 
 def new_version_id(connection: sqlite3.Connection) -> str:

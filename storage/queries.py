@@ -7,34 +7,28 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from msgspec import Struct
 
-from storage import blind, provenance, rows, statistics
+from storage import blind, lessons, provenance, rows, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
+from storage.lessons import Taught, Teaching
 from storage.people import People, people
 from storage.records import (
-    Arm,
     BaseModel,
     Calibration,
-    Correction,
     Logged,
-    Ranking,
-    Rating,
-    Redo,
     Response,
     Run,
     SampleSet,
     Shown,
     Tap,
-    Undo,
 )
 from storage.rows import MarkedVersion
 from storage.statistics import Habits
@@ -43,29 +37,6 @@ from storage.verdict import Verdict, verdict, votes
 __all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "Teaching", "wilson"]
 
 T = TypeVar("T")
-
-
-class Taught(NamedTuple):
-    """A live judgement with what a learner needs to learn from it."""
-
-    logged: Logged
-    sample_set: SampleSet
-    responses: tuple[Response, ...]  # of a ranking the whole set; of a demonstration none; else the one it is about
-    beside: tuple[Response, ...] = ()  # of a rating or a correction: the other answers of its set
-    shown: Shown | None = None  # of a tap, or of silence: the answer as far as it had appeared
-    window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured
-
-
-class Teaching(NamedTuple):
-    """A live judgement that teaches, without its texts."""
-
-    seq: int
-    kind: str
-    imported: bool
-
-
-_LEARNABLE = "e.set_id NOT IN (SELECT set_id FROM kept_rows WHERE NOT teaches)"
-"""Of an event `e`: its set is not one that is only kept."""
 
 
 class Refusals(Struct, frozen=True):
@@ -182,24 +153,20 @@ class Record:
 
     def lessons(self) -> list[Taught]:
         """Every live judgement that teaches, in seq order, with its set and answers."""
-        return self._taught("1")
+        return self._lessons("1")
 
     def teaching(self) -> list[Teaching]:
         """What `lessons` are of, in seq order, without their texts: a hundred thousand are told in a second."""
         with self._snapshot() as connection:
-            found = connection.execute(
-                "SELECT e.seq, e.kind, s.purpose = 'imported' FROM v_live e JOIN sample_sets s ON s.id = e.set_id"
-                f" WHERE e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {_LEARNABLE} ORDER BY e.seq"
-            )
-            return [Teaching(seq, kind, bool(imported)) for seq, kind, imported in found]
+            return lessons.teaching(connection)
 
     def lessons_of(self, seqs: Sequence[int]) -> list[Taught]:
         """Those lessons, in seq order: for a log that is too long to be read at once, or in another order."""
-        return self._taught("e.seq IN (SELECT value FROM json_each(?))", json.dumps(list(seqs)))
+        return self._lessons("e.seq IN (SELECT value FROM json_each(?))", json.dumps(list(seqs)))
 
     def lesson(self, seq: int) -> Taught:
         """The same for one judgement. Raises KeyError if it is not live or does not teach."""
-        return _only(self._taught("e.seq = ?", seq), seq)
+        return _only(self._lessons("e.seq = ?", seq), seq)
 
     # --- what was shown -----------------------------------------------------------------------------------------------
 
@@ -332,55 +299,15 @@ class Record:
         with self._snapshot() as connection:
             return rows.logged(connection, table, where, values)
 
-    def _taught(self, where: str, *values: object) -> list[Taught]:
-        teaching = f"e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {_LEARNABLE} AND {where}"
-        of_set = f"s.id IN (SELECT e.set_id FROM v_live e WHERE {teaching})"
+    def _lessons(self, where: str, *values: object) -> list[Taught]:
         with self._snapshot() as connection:
-            judged = rows.logged(connection, "v_live", teaching, values)
-            sets = {each.uid: each for each in rows.sample_sets(connection, of_set, values)}
-            answers: defaultdict[str, list[Response]] = defaultdict(list)
-            for answer in rows.responses(connection, of_set, values):
-                answers[answer.set_uid].append(answer)
-            named = "SELECT t.response_uid FROM {} t JOIN v_live e ON e.seq = t.seq WHERE {}"
-            watched = f"k.response_uid IN ({named.format('taps', where)} UNION {named.format('arms', where)})"
-            shown = rows.shown(connection, watched, (*values, *values))
-            windows = rows.logged(connection, "events", "e.kind = 'calibration'", ())
-            elsewhere = dict(iter(connection.execute("SELECT uid, operator FROM sittings WHERE build_id IS NULL")))
-        return [_with_answers(event, sets, answers, shown, _windows_for(event, windows, elsewhere)) for event in judged]
+            return lessons.taught(connection, where, values)
 
 
 def _only(found: list[T], name: str | int) -> T:
     if not found:
         raise KeyError(name)
     return found[0]
-
-
-def _windows_for(event: Logged, windows: list[Logged], elsewhere: dict[str, str]) -> list[Logged]:
-    """Those that were measured here, for what was said here; for what was said elsewhere, those of the same person."""
-    who = elsewhere.get(event.sitting_uid)
-    return [window for window in windows if elsewhere.get(window.sitting_uid) == who]
-
-
-def _with_answers(
-    event: Logged, sets: dict[str, SampleSet], answers: dict[str, list[Response]], shown: dict[str, Shown], windows: list[Logged]
-) -> Taught:
-    assert not isinstance(event.judgement, Undo | Redo | Calibration)  # they teach nothing
-    uid = event.judgement.set_uid
-    about = tuple(_about(event, answers[uid]))
-    if not isinstance(event.judgement, Tap | Arm):
-        others = tuple(answer for answer in answers[uid] if answer not in about) if about else ()
-        return Taught(event, sets[uid], about, others)
-    window = next((w.judgement for w in reversed(windows) if w.seq < event.seq and isinstance(w.judgement, Calibration)), None)
-    return Taught(event, sets[uid], about, (), shown.get(event.judgement.response_uid), window)
-
-
-def _about(logged: Logged, of_set: list[Response]) -> list[Response]:
-    match logged.judgement:
-        case Ranking():
-            return of_set
-        case Rating(response_uid=uid) | Correction(response_uid=uid) | Tap(response_uid=uid) | Arm(response_uid=uid):
-            return [answer for answer in of_set if answer.uid == uid]
-    return []
 
 
 def _counts(connection: sqlite3.Connection) -> Counts:

@@ -69,16 +69,10 @@ class Prompt(Struct, frozen=True):
 
 
 class Sampling(Struct, frozen=True):
-    """How answers are drawn: at a temperature, and from less than the whole distribution where that is asked for. Terms and order are those of
-    transformers' `generate`; what trains the policy is drawn by the temperature alone."""
+    """How answers are drawn: plain sampling, no truncation of the distribution."""
 
     temperature: float = 1.0
     max_new_tokens: int = 256
-    top_p: float = 1.0
-    top_k: int = 0  # 0 is all
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()  # an answer ends before any of these texts
 
 
 class BaseModel(Struct, frozen=True):
@@ -381,3 +375,11 @@ class ImportedItem(Struct, frozen=True):
     sha256: str  # of its content
     import_uid: str
     set_uid: str | None = None  # what it became
+
+
+class KeptRow(Struct, frozen=True):
+    """What an imported set has beside its texts and judgements: JSON of exchange.items.Kept."""
+
+    set_uid: str
+    content: str
+    teaches: bool = True  # False: the set is shown and kept, and nothing learns from it

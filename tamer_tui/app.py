@@ -7,24 +7,29 @@ import contextlib
 import gc
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from textual.app import App
+from textual.binding import Binding
 from textual.screen import Screen
 from textual.theme import BUILTIN_THEMES
 
 from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.headless import make_session
-from tamer_tui.keys import COMMON, MODES, check_keymap
+from tamer_tui.keys import COMMON, MODES, check_keymap, key_name
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
 from tamer_tui.terminal import TerminalDriver
 from tamer_tui.views import EngineState, SessionSettings
+
+INTERRUPT_SECONDS = 2.0
+"""Within which a second ctrl+c leaves."""
 
 
 class Saying(Protocol):
@@ -40,13 +45,14 @@ class TamerApp(App[None]):
     TITLE = "tamer"
     ENABLE_COMMAND_PALETTE = True
     DEFAULT_MODE = "arena"
-    BINDINGS = list(COMMON)
+    BINDINGS = [*COMMON, Binding("ctrl+z", "suspend_process", "suspend", show=False)]
 
     def __init__(self, session: Session, theme: str = "") -> None:
         """`theme` '' is Textual's own choice."""
         super().__init__(driver_class=TerminalDriver)
         self.session = session
         self._own_theme = theme
+        self._interrupted = float("-inf")  # monotonic seconds of the last ctrl+c
         self.arena: ArenaScreen
         for name in MODES:
             self.add_mode(name, partial(self._screen_of, name))
@@ -94,6 +100,10 @@ class TamerApp(App[None]):
         if self.arena.tap_view != (name == "tap"):
             await self.arena.action_tap_view()
 
+    async def action_back(self) -> None:
+        """To the Arena or the tap view, whichever it was."""
+        await self.switch_mode("arena")
+
     def action_leader(self) -> None:
         from tamer_tui.screens.choice import ChoiceScreen
 
@@ -101,7 +111,7 @@ class TamerApp(App[None]):
             if mode is not None:
                 await self.action_mode(mode)
 
-        options = {letter: (mode, f"{name:<11}f{n}  {meaning}") for n, (mode, (letter, name, meaning)) in enumerate(MODES.items(), start=2)}
+        options = {letter: (mode, f"f{n}  {meaning}") for n, (mode, (letter, _, meaning)) in enumerate(MODES.items(), start=2)}
         self.push_screen(ChoiceScreen("go to", options), chosen)
 
     async def action_pause(self) -> None:
@@ -130,7 +140,17 @@ class TamerApp(App[None]):
     def action_help(self) -> None:
         from tamer_tui.screens.help import HelpScreen
 
-        self.push_screen(HelpScreen())
+        base = self.screen_stack[0]
+        found = [] if base is self.arena else [key for key in base.BINDINGS if isinstance(key, Binding)]
+        self.push_screen(HelpScreen([(key_name(key), key.description) for key in found]))
+
+    def action_help_quit(self) -> None:
+        """ctrl+c: once is a slip of the hand."""
+        again, self._interrupted = time.monotonic() - self._interrupted < INTERRUPT_SECONDS, time.monotonic()
+        if again:
+            self.exit()
+        else:
+            self.say("ctrl+c again leaves, as ctrl+q does; everything judged is on disk")
 
 
 def theme_of(settings: Mapping[str, Any]) -> str:
@@ -186,9 +206,10 @@ def farewell(session: Session) -> str:
     if session.database is None or (session.ready is None and not session.judged):
         return session.notice or "nothing was judged"
     version = session.status.acting[0]
+    adapter = f" --adapter {session.settings.peft_adapter}" if session.settings.peft_adapter else ""
     return "\n".join([
         f"{session.judged} judgement{'s' if session.judged != 1 else ''} in {session.database}; acting: {version}",
-        f"  go on      tamer {session.database} --model {session.settings.model}",
+        f"  go on      tamer {session.database} --model {session.settings.model}{adapter}",
         f"  look       tamer stats {session.database}   tamer versions {session.database}",
         "  take out   it is an SQLite file: any tool opens it; adapters lie beside it as PEFT directories",
     ])  # fmt: skip

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tamer_tui import __version__
-from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, option, options, person, session_settings
+from tamer_tui import __version__, exchange_commands
+from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, one_line_errors, option, options, session_settings
 
 if TYPE_CHECKING:
     from tamer_tui.session import Session
@@ -64,6 +63,10 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="tamer", message="%(prog)s %(version)s")
 def main() -> None:
     """Teach a language model by hand, and see it learn."""
+
+
+main.add_command(exchange_commands.export)
+main.add_command(exchange_commands.import_)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------------
@@ -193,7 +196,7 @@ def versions(database: Path, as_json: bool) -> None:
     """List the versions of a database, with the reasons."""
     from tamer_tui.reports import versions_report
 
-    with _one_line():
+    with one_line_errors():
         click.echo(versions_report(database, as_json))
 
 
@@ -204,7 +207,7 @@ def stats(database: Path, as_json: bool) -> None:
     """Say what a database holds."""
     from tamer_tui.reports import stats_report
 
-    with _one_line():
+    with one_line_errors():
         click.echo(stats_report(database, as_json))
 
 
@@ -220,7 +223,7 @@ def log(database: Path, since: int | str | None, kind: str | None, search: str, 
     from tamer_tui.history import log_lines
 
     wanted = Wanted(since if isinstance(since, int) else 0, since if isinstance(since, str) else "", kind or "", search)
-    with _one_line():
+    with one_line_errors():
         for line in log_lines(database, wanted, as_json):
             click.echo(line)
 
@@ -232,7 +235,7 @@ def verify(database: Path, as_json: bool) -> None:
     """Check that nothing was lost or altered."""
     from tamer_tui import upkeep
 
-    with _one_line():
+    with one_line_errors():
         verdict = upkeep.verify(database)
     click.echo(upkeep.as_json(verdict) if as_json else upkeep.in_words(verdict))
     sys.exit(1 if verdict.problems else 0)
@@ -245,56 +248,8 @@ def backup(database: Path, copy: Path) -> None:
     """Copy a database and its versions, also while it is in use."""
     from tamer_tui.upkeep import copy_all
 
-    with _one_line():
+    with one_line_errors():
         click.echo(copy_all(database, copy))
-
-
-@main.command()
-@DATABASE
-@click.option("--format", "format", required=True, help="Such as trl-preference, trl-kto, parquet, tamer: see docs/data.md.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A file, or a folder for formats of several files.")
-@click.option("--since", type=Since(), help="Only judgements from this number of the log, or this time, on.")
-@click.option("--split-by-prompt", "test_share", type=FiniteRange(0, 1, max_open=True), default=0.0, help="Share of prompts for a test split.")
-@click.option("--redact", is_flag=True, help="Replace e-mail addresses, telephone numbers, keys and home folders.")
-@click.option("--columns", is_flag=True, help="Also the other columns that imported rows had.")
-@click.option("--force", is_flag=True, help="Replace what is there.")
-def export(database: Path, out: Path, force: bool, **chosen: Any) -> None:
-    """Write the judgements for a trainer, also while the program runs."""
-    from storage.exchange.exporting import Options
-    from tamer_tui.exchange import export_to
-
-    with _one_line():
-        click.echo(export_to(database, out, Options(**chosen), force))
-
-
-@main.command("import")
-@DATABASE
-@click.argument("source")
-@click.argument("pairs", nargs=-1, metavar="")
-@click.option("--map", "columns", multiple=True, metavar="prompt=PATH …", help="Which columns are what, where they are not recognised; dotted paths.")
-@click.option("--operator", callback=person, metavar="NAME", help="Who judged. [default: the file]")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Show what it would be, and stop.")
-@click.option("--format", "format", default="", help="Do not look: such as hh, oasst, trl-preference. Nothing is asked then.")
-@click.option("--skip-bad", is_flag=True, help="With --format: leave malformed rows out instead of importing nothing.")
-def import_(database: Path, source: str, pairs: tuple[str, ...], columns: tuple[str, ...], yes: bool, **chosen: Any) -> None:
-    """Take over judgements made elsewhere: a file, a folder, a data set of the hub, another database. They teach like your own."""
-    from tamer_tui.importing import Wanted, parsed_map, run
-
-    if pairs and not columns:
-        raise click.UsageError(f"{pairs[0]}: one source at a time")
-    if columns and chosen["format"]:
-        raise click.UsageError("--map and --format exclude each other")
-
-    def agree() -> bool:
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise click.ClickException("nothing was imported: --yes takes it over without asking")
-        return click.confirm(f"Import into {database}?", default=True)
-
-    with _one_line():
-        run(Wanted(database, source, mapping=parsed_map((*columns, *pairs)), **chosen), click.echo, agree)
 
 
 @main.command()
@@ -304,13 +259,13 @@ def rollback(database: Path, version: str) -> None:
     """Let the next sitting act with an earlier VERSION ('base' for none)."""
     from tamer_tui.reports import roll_back
 
-    with _one_line():
+    with one_line_errors():
         click.echo(roll_back(database, version))
 
 
 @main.command()
 @options("json")
-@option("--model", help="A model's directory: its size and what it takes.")
+@option("--model", help="A model's directory, GGUF file or hub id: its size and what it takes.")
 @click.option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto")
 def doctor(model: str | None, quantize: str, as_json: bool) -> None:
     """Look at the machine: what is here, what is missing, what to do."""
@@ -319,6 +274,21 @@ def doctor(model: str | None, quantize: str, as_json: bool) -> None:
     report = examine(model, quantize)
     click.echo(report.as_json() if as_json else report.as_text())
     sys.exit(0 if report.healthy else 1)
+
+
+@main.command()
+@options("json")
+def models(as_json: bool) -> None:
+    """List models to begin with, what fits this machine first."""
+    import msgspec
+
+    from tamer_tui.models import CatalogueError, as_text, look
+
+    try:
+        found = look()
+    except CatalogueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(msgspec.json.encode(found).decode() if as_json else as_text(found))
 
 
 @main.command()
@@ -332,7 +302,7 @@ def calibrate(database: Path, name: str) -> None:
         raise click.ClickException("calibrate needs a terminal")
     from tamer_tui.screens.calibrate import CalibrateApp
 
-    with _one_line():
+    with one_line_errors():
         keep_calibration(database, None, name)  # what would be refused in the end is refused before
         found = CalibrateApp().run()
         click.echo(keep_calibration(database, found, name) if found is not None else "nothing was changed")
@@ -395,17 +365,6 @@ def _progress(line: str) -> None:
     """One line on a terminal's stderr, written over the last one."""
     if sys.stderr.isatty():
         click.echo(f"\r\x1b[2K{line}", nl=False, err=True)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """What a command cannot do is one line and exit code 1."""
-    from tamer_tui.session_store import SessionError
-
-    try:
-        yield
-    except SessionError as error:
-        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ def in_words(manifest: ExportManifest, out: Path) -> str:
     lines = [f"{out}: {files}"]
     if manifest.left_out:
         lines.append(f"{manifest.left_out:,} left out: {manifest.format} cannot tell them")
+    for why, n in manifest.dropped.items():
+        lines.append(f"{n:,} left out: {why}")
     if manifest.redacted:
         lines.append("redacted: " + ", ".join(f"{n} {kind}" for kind, n in manifest.redacted.items()))
     return "\n".join(lines)

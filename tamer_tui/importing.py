@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,14 +40,17 @@ class Wanted(Struct, frozen=True):
 
 
 def parsed_map(words: Sequence[str]) -> dict[str, str]:
-    """Of 'prompt=question chosen=answers.0'. Raises SessionError."""
+    """Of 'prompt=question' and 'chosen=answers.0', or of both in one. Raises SessionError."""
     found: dict[str, str] = {}
-    for word in " ".join(words).split():
+    for word in (part for each in words for part in _PAIR.split(each) if part):
         target, _, path = word.partition("=")
         if target not in TARGETS or not path:
             raise SessionError(f"--map does not understand {word}", f"say {', '.join(f'{name}=…' for name in TARGETS[:5])} with dotted paths")
         found[target] = path
     return found
+
+
+_PAIR = re.compile(rf"\s+(?=(?:{'|'.join(TARGETS)})=)")
 
 
 def run(wanted: Wanted, say: Callable[[str], None], agree: Callable[[], bool]) -> None:
@@ -131,7 +135,8 @@ def preview(survey: Survey) -> Iterator[str]:
             " and others" if len(survey.columns) > 8 else ""
         )
     if survey.bad:
-        yield f"{survey.bad:,} rows left out: {one_line('; '.join(survey.complaints))}" + ("; …" if survey.bad > SHOWN else "")
+        rows = f"{survey.bad:,} row{'s' if survey.bad != 1 else ''} left out"
+        yield f"{rows}: {one_line('; '.join(survey.complaints))}" + ("; …" if survey.bad > SHOWN else "")
 
 
 def _counted(survey: Survey) -> str:

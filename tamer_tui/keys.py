@@ -100,6 +100,7 @@ ARENA = (*ARENA_KEYS, *COMMON)
 
 EDITOR: tuple[Binding, ...] = (
     Binding("ctrl+s,alt+enter", "save", "save", id="editor.save", tooltip="Save (also alt+enter)", key_display="^s", priority=True),
+    Binding("ctrl+o", "external", "$EDITOR", id="editor.external", tooltip="Write in $EDITOR", key_display="^o", priority=True),
     Binding("escape", "leave", "keep the draft and leave", id="editor.leave", tooltip="Leave; the draft stays", key_display="esc", priority=True),
 )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,3 +158,14 @@ class Since(click.ParamType):
             return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is neither a number of the log nor a time such as 2026-11-24", param, ctx)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What a command cannot do is one line and exit code 1."""
+    from tamer_tui.session_store import SessionError
+
+    try:
+        yield
+    except SessionError as error:
+        raise click.ClickException(str(error)) from error

@@ -36,6 +36,8 @@ from storage.records import (
 )
 
 TEACHING = get_args(Teaching)
+READ_AT_ONCE = 512
+"""Lessons in memory at once."""
 REPLAY_CHUNK = 32
 """Judgements in one `replay` line, at most …"""
 REPLAY_CHARACTERS = 500_000
@@ -144,7 +146,7 @@ class SessionStore:
         self._sent.clear()
         chunk: list[Lesson] = []
         characters = 0
-        for taught in self.record.lessons():
+        for taught in self._lessons():
             self._sent.setdefault(taught.sample_set.uid, set()).add(taught.logged.seq)
             lesson = lesson_of(taught)
             size = _characters(lesson)
@@ -154,6 +156,12 @@ class SessionStore:
             chunk.append(lesson)
             characters += size
         yield protocol.Replay(lessons=tuple(chunk), last=True)
+
+    def _lessons(self) -> Iterator[Taught]:
+        """All of them, read a piece at a time: an imported log may have a hundred thousand."""
+        seqs = [each.seq for each in self.record.teaching()]
+        for start in range(0, len(seqs), READ_AT_ONCE):
+            yield from self.record.lessons_of(seqs[start : start + READ_AT_ONCE])
 
     def changes(self, set_uid: str) -> Iterator[Command]:
         """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""

@@ -113,22 +113,32 @@ def check_architecture(config: dict[str, Any]) -> None:
 
 def stored_quantization(directory: Path) -> str:
     """'none', or 'nf4', 'fp4' or 'int8' where bitsandbytes quantized the weights before they were stored. Raises ModelError for other methods."""
-    config = read_config(directory).get("quantization_config")
-    if not config:
+    return quantization_in(read_config(directory), str(directory))
+
+
+def quantization_in(config: dict[str, Any], name: str) -> str:
+    """The same by what config.json says."""
+    stored = config.get("quantization_config")
+    if not stored:
         return "none"
-    method = config.get("quant_method", "bitsandbytes")
+    method = stored.get("quant_method", "bitsandbytes")
     if method == "bitsandbytes":
-        kind = "int8" if config.get("load_in_8bit") else BITS_AND_BYTES.get(config.get("bnb_4bit_quant_type", "fp4"))
+        kind = "int8" if stored.get("load_in_8bit") else BITS_AND_BYTES.get(stored.get("bnb_4bit_quant_type", "fp4"))
         if kind is not None:
             return kind
     hint = "use the model in full precision: it is quantized here as it loads"
-    raise ModelError(f"{directory} is quantized already ({method}), by a method that cannot be taught here", hint)
+    raise ModelError(f"{name} is quantized already ({method}), by a method that cannot be taught here", hint)
 
 
 def packed_as(directory: Path) -> str | None:
     """How the weights are stored, where they have to be unpacked before they are used: 'fp8' or 'mxfp4'."""
-    config = read_config(directory).get("quantization_config") or {}
-    return config["quant_method"] if config.get("quant_method") in PACKED else None
+    return packed_in(read_config(directory))
+
+
+def packed_in(config: dict[str, Any]) -> str | None:
+    """The same by what config.json says."""
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    return str(method) if method in PACKED else None
 
 
 def _weight_files(directory: Path) -> list[Path]:

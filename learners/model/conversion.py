@@ -122,7 +122,7 @@ def converted(name: str, convert: Callable[[Path], None]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f".{name}.*"):  # by an engine that was killed
-            if not Path(f"/proc/{left.suffix[1:]}").exists():
+            if not _runs(left.suffix[1:]):
                 shutil.rmtree(left, ignore_errors=True)
         unfinished.mkdir()
         convert(unfinished)
@@ -137,3 +137,13 @@ def converted(name: str, convert: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return target
+
+
+def _runs(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True

@@ -86,7 +86,7 @@ def _held_by_float16(weight: Tensor) -> bool:
     """A few rows say no for most models that are stored in float32."""
     for part in (weight[:8], weight):
         least, most = part.half().float().sub_(part).aminmax()
-        if not (-LOST <= float(least) and float(most) <= LOST):  # not a number where one is too large
+        if not (float(least) >= -LOST and float(most) <= LOST):  # not a number where one is too large
             return False
     return True
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from learners.model.checkpoint import DOWNLOADED, ModelError, Progress
+from learners.model.checkpoint import DOWNLOADED, ModelError, Progress, check_weights, parameter_count, read_config
 
 
 def download(name: str, progress: Progress) -> Path:
@@ -26,13 +26,43 @@ def download(name: str, progress: Progress) -> Path:
         except DryRunError:  # no network, or not allowed in
             return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED)))
         if not any(file.filename.endswith(".safetensors") for file in planned):
-            raise ModelError(f"{name} has no safetensors weights, and pickles are refused", "choose a model that has them, or convert it")
+            raise _without_weights(name)
         total = sum(file.file_size or 0 for file in planned if file.will_download)
         return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), tqdm_class=_bar(lambda done: progress("download", done, total))))
     except ModelError:
         raise
     except Exception as error:
         raise _explain(name, error) from error
+
+
+def metadata(name: str) -> tuple[dict[str, Any], int]:
+    """What a hub model's config.json says, and how many weights it has, without fetching them. Raises ModelError."""
+    from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, NotASafetensorsRepoError
+
+    try:
+        try:
+            directory = Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), local_files_only=True))
+            return read_config(directory), parameter_count(check_weights(directory))
+        except (LocalEntryNotFoundError, ModelError):  # not here, or a part of it
+            config = read_config(Path(hf_hub_download(name, "config.json")).parent)
+            return config, sum(get_safetensors_metadata(name).parameter_count.values())
+    except NotASafetensorsRepoError as error:
+        raise _without_weights(name) from error
+    except LocalEntryNotFoundError as error:
+        raise _explain(name, error) from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"{name} holds no model in Hugging Face format", "pass a GGUF file that was fetched, or another model") from error
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _explain(name, error) from error
+
+
+def _without_weights(name: str) -> ModelError:
+    return ModelError(
+        f"{name} has no safetensors weights, and pickles are refused", "choose a model that has them, or fetch its GGUF and pass the file"
+    )
 
 
 def _explain(name: str, error: Exception) -> ModelError:

@@ -62,8 +62,18 @@ def inspect_machine(model: str | None, quantize: str) -> Inspection:
 
 
 def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
-    """Files alone: nothing is converted, and no weights are read."""
-    from learners.model.checkpoint import Progress, check_weights, find_checkpoint, packed_as, parameter_count, read_config, stored_quantization
+    """Files alone, or what the hub says of them: nothing is converted, and no weights are read or fetched."""
+    from learners.model.checkpoint import (
+        Progress,
+        check_architecture,
+        check_weights,
+        find_checkpoint,
+        is_path,
+        packed_in,
+        parameter_count,
+        quantization_in,
+        read_config,
+    )
     from learners.model.gguf_header import is_gguf
     from learners.model.stored import base_of, check_gguf, is_adapter
 
@@ -73,14 +83,20 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
         width = header.number("embedding_length")
         shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
                       int(header.metadata.get("tokenizer.ggml.tokens", 0)) * width)  # fmt: skip
-        return _estimate(name, shape, quantize, device)
-    directory = find_checkpoint(name, Progress(lambda event: None))
-    if is_adapter(directory):
-        return _look_at(base_of(directory), quantize, device)
-    files = check_weights(directory)
-    stored = "none" if packed_as(directory) else stored_quantization(directory)
-    shape = _shape_of(read_config(directory), parameter_count(files))
-    return _estimate(name, shape, quantize if stored == "none" else stored, device)
+        return estimate(name, shape, quantize, device)
+    if name != "pocket" and not file.exists() and not is_path(name) and name.strip():
+        from learners.model.hub import metadata
+
+        config, parameters = metadata(name)
+        check_architecture(config)
+    else:
+        directory = find_checkpoint(name, Progress(lambda event: None))
+        if is_adapter(directory):
+            return _look_at(base_of(directory), quantize, device)
+        parameters = parameter_count(check_weights(directory))
+        config = read_config(directory)
+    stored = "none" if packed_in(config) else quantization_in(config, name)
+    return estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
 
 
 class Shape(NamedTuple):
@@ -110,7 +126,8 @@ def experts_in(config: dict[str, Any]) -> int:
     return count * 3 * int(config.get("hidden_size") or 0) * inner * max(0, int(config.get("num_hidden_layers") or 0) - dense)
 
 
-def _estimate(name: str, shape: Shape, quantize: str, device: str) -> ModelInspection:
+def estimate(name: str, shape: Shape, quantize: str, device: str) -> ModelInspection:
+    """What a model takes, by its shape."""
     from learners.model.loading import AUTO_QUANTIZE_PARAMETERS
     from learners.model.lora import LoraSettings
 

@@ -7,6 +7,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ def load_backbone(
     place = choose_device(device)
     report = Progress(progress)
     report("libraries")
-    _import_bitsandbytes()
+    source = _find_beside_imports(model, report, adapter)
     with _quiet():
-        source = find_source(model, report, adapter)
         parameters = parameter_count(source.files)
         chosen = _choose_quantization(quantize, stored_quantization(source.directory), parameters, place)
         tokenizer = _load_tokenizer(source.directory, trust_remote_code)
@@ -63,6 +63,16 @@ def load_backbone(
     if chosen != "none" and (left := unquantized_experts(loaded)):
         source = source._replace(notes=(*source.notes, f"{left:,} weights of experts stay as they are: {chosen} does not reach them"))
     return _describe(model, loaded, tokenizer, chosen, place, parameters, source)
+
+
+def _find_beside_imports(model: str, report: Progress, adapter: str | None) -> Source:
+    """Hashing weights takes a core and no interpreter, importing the libraries takes the interpreter: seconds each, so both at once."""
+    with ThreadPoolExecutor(1) as pool:
+        finding = pool.submit(find_source, model, report, adapter)
+        _import_bitsandbytes()
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+        return finding.result()
 
 
 def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:

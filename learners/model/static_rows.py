@@ -250,7 +250,7 @@ class StaticRows:
             nothing = torch.empty(0, 0)
             return Drawn(whole, acted, plain, kl, nothing, nothing, nothing)
         state, base = outputs[0][self._slots], outputs[1][self._slots]
-        return Drawn(whole, acted, plain, kl, state, base, base if outputs[1] is outputs[2] else outputs[2][self._slots])
+        return Drawn(whole, acted, plain, kl, state, base, outputs[2][self._slots] if self._buffers.shape.twin else base)
 
     def append(self, tokens: Sequence[int]) -> None:
         """The drawn tokens are in the buffers already."""

@@ -21,8 +21,8 @@ MARKS = (
 """What opens a thought and what closes it, by family; the first pair that a template or tokenizer holds is the model's."""
 SWITCHES = ("enable_thinking", "thinking", "reasoning_effort", "thinking_mode")
 """Variables by which templates turn thinking on and off, or up and down."""
-RESPONSE = ("<response>", "</response>")
-"""Granite wraps its answer, too."""
+RESPONSES = (("<response>", "</response>"), ("<|START_RESPONSE|>", "<|END_RESPONSE|>"))
+"""Granite and Command A wrap their answer, too."""
 
 
 class Split(NamedTuple):
@@ -92,10 +92,12 @@ def _holds(template: str, tokens: set[str], opens: str, closes: str) -> bool:
         return True
     if opens.startswith("<|channel|>"):
         return {"<|channel|>", "<|message|>"} <= tokens
-    return opens in tokens and closes in tokens
+    return closes in tokens and any(token and opens.startswith(token) for token in tokens)  # what opens it may be a token and a word
 
 
 def _unwrapped(answer: str) -> str:
-    opening, closing = RESPONSE
     inner = answer.strip()
-    return inner[len(opening) :].removesuffix(closing).strip() if inner.startswith(opening) else answer
+    for opening, closing in RESPONSES:
+        if inner.startswith(opening):
+            return inner[len(opening) :].removesuffix(closing).strip()
+    return answer

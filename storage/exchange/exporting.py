@@ -20,6 +20,7 @@ from msgspec import Struct
 from storage.backup import back_up
 from storage.database import JournalError, explain, open_reader
 from storage.exchange import lossless
+from storage.exchange.choosing import Chooser, Lengths, Measure
 from storage.exchange.formats import FORMATS, WHOLE, File, Format, is_plain
 from storage.exchange.items import NOTHING, Item, Row, Steps
 from storage.exchange.reading import Reader
@@ -30,13 +31,16 @@ from storage.records import Prompt
 
 class Options(Struct, frozen=True):
     """What is exported, and how. `since` is the first event (or UTC time) that counts; `test_share` of the prompts, by hash, become a test split;
-    `columns` adds what imported rows had beside, where a row of the format has no column of that name."""
+    `columns` adds what imported rows had beside, where a row of the format has no column of that name. Comparisons with a smaller margin than
+    `min_margin` are left out; with `balance` there are as many good labels as bad ones."""
 
     format: str
     since: int | str | None = None
     test_share: float = 0.0
     redact: bool = False
     columns: bool = False
+    min_margin: float = 0.0
+    balance: bool = False
 
 
 class ExportManifest(Struct, frozen=True):
@@ -50,6 +54,8 @@ class ExportManifest(Struct, frozen=True):
     sha256: dict[str, str]  # by file
     left_out: int = 0  # items that the format cannot tell
     redacted: dict[str, int] = {}
+    dropped: dict[str, int] = {}  # items that were not wanted, by reason
+    lengths: dict[str, Lengths] = {}  # of the answers, by file
 
 
 class Log(NamedTuple):
@@ -88,6 +94,11 @@ def _check(options: Options) -> None:
         raise JournalError(f"a test split of {options.test_share:g} is none", "give a share below 1, such as 0.1")
     if options.columns and options.format in (*WHOLE, "parquet"):
         raise JournalError(f"{options.format} has no other columns", "leave out --columns, or choose another format")
+    sources = {file.source for file in FORMATS[options.format].files} if options.format in FORMATS else set()
+    if options.min_margin and "comparisons" not in sources:
+        raise JournalError(f"{options.format} has no comparisons", "leave out --min-margin, or choose another format")
+    if options.balance and "labelled" not in sources:
+        raise JournalError(f"{options.format} has no labels", "leave out --balance, or choose another format")
     if options.format in WHOLE and (options.since is not None or options.test_share or options.redact):
         raise JournalError(f"{options.format} is the whole database", "leave out --since, --split-by-prompt and --redact, or choose another format")
 
@@ -167,44 +178,52 @@ def _log(connection: sqlite3.Connection) -> Log:
 
 
 def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterable[Steps]) -> ExportManifest:
-    chosen, redactor = FORMATS[options.format], Redactor()
+    chosen, redactor, choose = FORMATS[options.format], Redactor(), Chooser(options.min_margin, options.balance)
     rows: dict[str, int] = {}
+    lengths: dict[str, Lengths] = {}
     left_out = 0
     with _snapshot(database) as connection:
         log = _log(connection)
         reader = Reader(connection, _first(connection, options.since))
         for file in chosen.files:
-            items: Iterable[Item] = steps if file.source == "steps" else getattr(reader, file.source)()
-            counts = _write(file, items, made, out, options, redactor)
+            items: Iterable[Item] = steps if file.source == "steps" else choose(getattr(reader, file.source))
+            counts, measures = _write(file, items, made, out, options, redactor, reader.scored())
             left_out += counts.pop("", 0)
             rows |= counts
+            lengths |= {name: found for name, measure in measures.items() if (found := measure.lengths()) is not None}
     for name, content in _extra(chosen, options, rows).items():
         if isinstance(content, str):
             (made / name).write_text(content, encoding="utf-8")
         else:
             write_json(made / name, content)
     hashes = {str(path.relative_to(made)): sha256_of(path) for path in sorted(made.rglob("*")) if path.is_file()}
-    return ExportManifest(options.format, options, *log, rows, hashes, left_out, dict(sorted(redactor.counts.items())))
+    dropped = choose.dropped + Counter({"chosen and rejected are the same": reader.alike})
+    redacted = dict(sorted(redactor.counts.items()))
+    return ExportManifest(options.format, options, *log, rows, hashes, left_out, redacted, dict(sorted(dropped.items())), lengths)
 
 
-def _write(file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor) -> Counter[str]:
-    """Rows of each file; under '' what was left out."""
+def _write(
+    file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor, scored: bool
+) -> tuple[Counter[str], dict[str, Measure]]:
+    """Rows of each file, under '' what was left out, and lengths."""
     names = {split: _name(file, out, options, split) for split in _splits(options)}
     counts: Counter[str] = Counter(dict.fromkeys(names.values(), 0))
     sinks: dict[str, Sink] = {}
+    measures = {name: Measure() for name in names.values()}
     try:
         for split, name in names.items():
-            sinks[split] = Parquet(made / name, file.name) if options.format == "parquet" else Lines(made / name)
+            sinks[split] = Parquet(made / name, file.name, scored) if options.format == "parquet" else Lines(made / name)
         for item in items:
             split = "" if not options.test_share else "test" if Prompt(item.messages).fraction < options.test_share else "train"
             row = _row(file, redactor.item(item) if options.redact else item, options)
             counts[names[split] if row is not None else ""] += 1
             if row is not None:
                 sinks[split].add(row)
+                measures[names[split]].add(item)
     finally:
         for sink in sinks.values():
             sink.close()
-    return counts
+    return counts, measures
 
 
 def _row(file: File, item: Item, options: Options) -> Row | None:

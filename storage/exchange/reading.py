@@ -47,20 +47,33 @@ class Reader:
 
     def __init__(self, connection: sqlite3.Connection, since: int = 0) -> None:
         self._connection, self._since = connection, since
+        self.alike = 0  # compared pairs with the same text on both sides, which say nothing
         self.messages = lru_cache(maxsize=4096)(self._messages)
 
     def _messages(self, node_id: int) -> Messages:
         return tuple(Message(role, content) for role, content in self._connection.execute(_PROMPT, (node_id,)))
 
+    def scored(self) -> bool:
+        """Whether some comparison has scores."""
+        found = self._connection.execute("SELECT EXISTS (SELECT 1 FROM kept_rows WHERE json_array_length(content, '$.scores') > 1)")
+        return bool(found.fetchone()[0])
+
     def comparisons(self) -> Iterator[PreferencePair]:
         """From rankings, then from ratings, then from corrections."""
         for found in self._rankings():
-            yield from _of_ranks(found)
+            yield from self._told_apart(_of_ranks(found))
         for found in self._ratings(ranked=False):
-            yield from _of_ratings(found)
+            yield from self._told_apart(_of_ratings(found))
         for messages, original, text, beside in self._corrections():
             if original.strip() and original != text:
                 yield PreferencePair(messages, text, original, 1.0, beside)
+
+    def _told_apart(self, pairs: Iterator[PreferencePair]) -> Iterator[PreferencePair]:
+        for pair in pairs:
+            if pair.chosen == pair.rejected:
+                self.alike += 1
+            else:
+                yield pair
 
     def labelled(self) -> Iterator[Labelled]:
         """From ratings, rankings without ratings, corrections and demonstrations."""
@@ -179,7 +192,7 @@ def _of_ratings(found: JudgedAnswers) -> Iterator[PreferencePair]:
 
 def _pair(found: JudgedAnswers, chosen: int, rejected: int, margin: float) -> Iterator[PreferencePair]:
     better, worse = found.answers[chosen], found.answers[rejected]
-    if better.strip() and worse.strip() and better != worse:
+    if better.strip() and worse.strip():
         yield PreferencePair(found.messages, better, worse, margin, found.beside.of(chosen, rejected))
 
 

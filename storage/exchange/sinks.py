@@ -49,9 +49,9 @@ class Lines:
 
 
 class Parquet:
-    """One file with a fixed schema, by its config. Raises JournalError where pyarrow is not installed."""
+    """One file with a fixed schema, by its config, `scores` for two columns more. Raises JournalError where pyarrow is not installed."""
 
-    def __init__(self, path: Path, config: str) -> None:
+    def __init__(self, path: Path, config: str, scores: bool = False) -> None:
         try:
             import pyarrow
             import pyarrow.parquet
@@ -65,7 +65,8 @@ class Parquet:
             "sft": [("prompt", turns), ("completion", turns)],
         }
         self.rows = 0
-        self._schema = pyarrow.schema(schemas[config])
+        more = [("score_chosen", pyarrow.float64()), ("score_rejected", pyarrow.float64())] if scores and config == "preference" else []
+        self._schema = pyarrow.schema(schemas[config] + more)
         self._table = pyarrow.Table.from_pylist
         self._writer = pyarrow.parquet.ParquetWriter(path, self._schema)
         self._held: list[Row] = []

@@ -107,7 +107,7 @@ class ArenaScreen(Screen[None]):
     # --- what the session says -------------------------------------------------------------------------------------------
 
     def _changed(self, change: Change) -> None:
-        if not self.is_mounted:
+        if not self.is_attached:
             return
         match change:
             case Change.TOKENS:

@@ -65,7 +65,7 @@ class ChatScreen(Screen[None]):
         yield Line(id="heading")
         yield StreamView()
         yield Input(placeholder="your message; /good /bad /rewrite /branch /undo /copy /export /new", id="message")
-        yield Foot((("up down", "turn"), ("enter", "send"), ("esc", "then + - good, bad  r rewrite  b branch")))
+        yield Foot((("up down", "turn"), ("enter", "send"), ("esc", "keys: + - r b y u")))
 
     def on_mount(self) -> None:
         self.query_one(StreamView).marked = True
@@ -80,7 +80,7 @@ class ChatScreen(Screen[None]):
     # --- what the session says -------------------------------------------------------------------------------------------
 
     def _changed(self, change: Change) -> None:
-        if not self.is_mounted:
+        if not self.is_attached:
             return
         match change:
             case Change.CHAT:
@@ -175,7 +175,7 @@ class ChatScreen(Screen[None]):
         if self.query_one(Input).has_focus:
             self.set_focus(None)
         else:
-            await self.app.run_action("app.mode('arena')")
+            await self.app.run_action("app.back")
 
     async def action_praise(self) -> None:
         await self.attempt(lambda: self.session.chat.thumb(self._chosen(), True), "✓ ▲ on disk")

@@ -24,7 +24,7 @@ class CompareScreen(Screen[None]):
 
     CSS_PATH = "compare.tcss"
     BINDINGS = [
-        Binding("escape,q", "app.mode('arena')", "Arena"),
+        Binding("escape,q", "app.back", "Arena"),
         Binding("a,left,1", "choose(0)", "left"),
         Binding("b,right,2", "choose(1)", "right"),
         Binding("t,0", "choose(-1)", "neither"),
@@ -55,7 +55,7 @@ class CompareScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if not self.is_mounted:
+        if not self.is_attached:
             return
         match change:
             case Change.DUEL:

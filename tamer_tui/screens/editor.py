@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textual import events
-from textual.app import ComposeResult
+from textual.app import ComposeResult, SuspendNotSupported
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from tamer_tui.external_editor import ExternalEditorError, edited
 from tamer_tui.keys import EDITOR, NUMBER
 from tamer_tui.text import content, editable
 
@@ -36,7 +37,7 @@ class EditorScreen(ModalScreen[WrittenText]):
 
     CSS_PATH = "editor.tcss"
     BINDINGS = list(EDITOR)
-    HINTS = (("^s", "save"), ("esc", "leave, the draft stays"))
+    HINTS: tuple[tuple[str, str], ...] = (("^s", "save"), ("esc", "leave, the draft stays"), ("^o", "$EDITOR"))
 
     def __init__(self, title: str, text: str, above: str = "") -> None:
         """`above` is shown over the box: the prompt that is answered."""
@@ -62,6 +63,16 @@ class EditorScreen(ModalScreen[WrittenText]):
 
     def action_save(self) -> None:
         self.dismiss(WrittenText(self.query_one(TextArea).text, True))
+
+    def action_external(self) -> None:
+        """The text in the operator's own editor, and back. The loop waits: nothing else may write to the terminal meanwhile."""
+        area = self.query_one(TextArea)
+        try:
+            with self.app.suspend():
+                area.text = editable(edited(area.text))
+        except (SuspendNotSupported, ExternalEditorError) as error:
+            self.query_one("#hint", Static).update(content(str(error) or "this terminal cannot be handed to another program"))
+        self._begin(area)
 
     def action_leave(self) -> None:
         self.dismiss(WrittenText(self.query_one(TextArea).text, False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -17,7 +19,8 @@ INTRODUCTION = """Read the answers, then say which are better: type their letter
 and the very next answer is drawn with it. While you read, the machine learns on: a reward model from your rankings, an adapter that absorbs what
 was learned, PPO. One answer of each set may be the untouched base model's, unmarked: the count of how often yours wins is your own measure.
 Letters name answers, digits score, the other small letters act, capitals change the machine. The mouse works too: a click on an answer looks at
-it, one on its letter ranks it, and the keys at the bottom can be clicked."""
+it, one on its letter ranks it, and the keys at the bottom can be clicked. Chat, comparison, charts, record and versions are screens of their own:
+j and a letter, or a function key, goes there, and esc comes back."""
 KEY_CELLS = 11
 
 
@@ -26,6 +29,11 @@ class HelpScreen(ModalScreen[None]):
 
     CSS_PATH = "help.tcss"
     BINDINGS = [Binding("escape,q,question_mark,f1,enter", "dismiss", "close")]
+
+    def __init__(self, own: Sequence[tuple[str, str]] = ()) -> None:
+        """`own` are the keys of the screen that was on, if it is not the Arena."""
+        super().__init__()
+        self._own = own
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="page"):
@@ -41,13 +49,14 @@ class HelpScreen(ModalScreen[None]):
 
     def _write(self) -> None:
         text = self.query_one("#text", Static)
-        text.update(Content("\n").join(page(max(KEY_CELLS + 10, text.content_size.width))))
+        text.update(Content("\n").join(page(max(KEY_CELLS + 10, text.content_size.width), self._own)))
 
 
-def page(width: int) -> list[Content]:
-    """Its lines."""
+def page(width: int, own: Sequence[tuple[str, str]] = ()) -> list[Content]:
+    """Its lines, those about the screen that was on first."""
     lines = [Content(line.rstrip()) for line in wrap(" ".join(INTRODUCTION.split()), width)]
-    for heading, rows in sections().items():
+    headings = {"On this screen": own} | sections() if own else sections()
+    for heading, rows in headings.items():
         lines += [Content(""), Content.styled(heading, "bold")]
         for key, meaning in rows:
             first, *rest = wrap(meaning, width - KEY_CELLS)

@@ -31,7 +31,7 @@ class LearningScreen(Screen[None]):
     """Painted four times a second while it is looked at, and not otherwise."""
 
     CSS_PATH = "learning.tcss"
-    BINDINGS = [Binding("escape,q", "app.mode('arena')", "Arena")]
+    BINDINGS = [Binding("escape,q", "app.back", "Arena")]
 
     def __init__(self, session: Session) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ class LogScreen(Screen[None]):
 
     CSS_PATH = "log.tcss"
     BINDINGS = [
-        Binding("escape,q", "app.mode('arena')", "Arena"),
+        Binding("escape,q", "app.back", "Arena"),
         Binding("down", "scroll(1)", "scroll"),
         Binding("up", "scroll(-1)", "scroll back"),
         Binding("pagedown", "scroll(20)", "page"),

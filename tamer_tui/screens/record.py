@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from datetime import datetime
 from pathlib import Path
 
 from rich.text import Text
@@ -17,6 +18,7 @@ from textual.widgets import DataTable, Input, Static
 from storage.history import Entry, Wanted, history
 from storage.journal import JournalError
 from storage.queries import Record
+from tamer_tui.exchange import export_to
 from tamer_tui.history import line_of, words
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen, WrittenText
@@ -40,6 +42,7 @@ class RecordScreen(Screen[None]):
         Binding("slash", "search", "search"),
         Binding("k", "kind", "kind"),
         Binding("c", "comment", "comment"),
+        Binding("E", "export", "export as preference pairs"),
         Binding("u", "undo", "undo"),
         Binding("U", "redo", "redo"),
     ]
@@ -54,7 +57,7 @@ class RecordScreen(Screen[None]):
         yield Input(placeholder="words of a prompt, an answer or a comment", id="search")
         yield DataTable(id="table", cursor_type="row", zebra_stripes=True)
         yield Static(id="entry")
-        yield Foot((("/", "search"), ("k", "kind"), ("c", "comment"), ("u", "undo")))
+        yield Foot((("/", "search"), ("k", "kind"), ("c", "comment"), ("E", "export"), ("u", "undo")))
 
     def on_mount(self) -> None:
         for name, cells in COLUMNS.items():
@@ -71,7 +74,7 @@ class RecordScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if self.is_current and change is Change.COMMITTED:
+        if self.is_attached and self.is_current and change is Change.COMMITTED:
             self._read()
 
     # --- reading -----------------------------------------------------------------------------------------------------------
@@ -122,7 +125,7 @@ class RecordScreen(Screen[None]):
         if self.query_one(Input).has_focus:
             self.query_one(DataTable).focus()
         else:
-            await self.app.run_action("app.mode('arena')")
+            await self.app.run_action("app.back")
 
     # --- writing -----------------------------------------------------------------------------------------------------------
 
@@ -131,6 +134,23 @@ class RecordScreen(Screen[None]):
 
     async def action_redo(self) -> None:
         await attempt(self.say, self.session.judging.redo)
+
+    @work
+    async def action_export(self) -> None:
+        """Everything judged, as trainers read it; other formats by `tamer export`."""
+        database = self.session.database
+        if database is None:
+            self.say("there is no record yet: it is made when the model is known")
+            return
+        out = Path.cwd() / f"{database.stem}-{datetime.now():%Y%m%d-%H%M%S}.jsonl"
+        self.say(f"writing {one_line(out.name)} …")
+
+        async def export() -> str:
+            from storage.exchange.exporting import Options
+
+            return one_line(await asyncio.to_thread(export_to, database, out, Options("trl-preference"), False))
+
+        await attempt(self.say, export)
 
     def action_comment(self) -> None:
         table = self.query_one(DataTable)

@@ -33,7 +33,7 @@ class VersionsScreen(Screen[None]):
 
     CSS_PATH = "versions.tcss"
     BINDINGS = [
-        Binding("escape,q", "app.mode('arena')", "Arena"),
+        Binding("escape,q", "app.back", "Arena"),
         Binding("y", "confirm", "confirm"),
     ]
 
@@ -61,7 +61,7 @@ class VersionsScreen(Screen[None]):
         self._read()
 
     def _changed(self, change: Change) -> None:
-        if self.is_current and change in (Change.VERSION, Change.COMMITTED):
+        if self.is_attached and self.is_current and change in (Change.VERSION, Change.COMMITTED):
             self._read()
 
     def say(self, line: str) -> None:
@@ -108,7 +108,7 @@ class VersionsScreen(Screen[None]):
         said = f"rolled back to {version}: learning is held, p resumes it"
         app = self.app
         self.chosen = None
-        await app.run_action("app.mode('arena')")
+        await app.run_action("app.back")
         await app.attempt(lambda: self.session.machine.rollback(version), said)  # type: ignore[attr-defined]
 
     def _learned_from(self, version: MarkedVersion) -> str:

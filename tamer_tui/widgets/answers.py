@@ -87,7 +87,7 @@ class Answers(Container):
     def frame(self) -> None:
         """Show what the pace allows."""
         unfinished = [pane for pane in self.panes if not pane.complete]
-        if unfinished:
+        if unfinished and self._seen:
             if not self.frozen:
                 pace = INSTANT if self._hurried else self.pace
                 for pane in unfinished:
@@ -99,11 +99,16 @@ class Answers(Container):
 
     def show_first_tokens(self) -> None:
         """The first token of an answer waits for no pace."""
-        if not self.frozen:
+        if not self.frozen and self._seen:
             for pane in self.panes:
                 if not pane.begun:
                     pane.reveal(0.0)
             self._report()
+
+    @property
+    def _seen(self) -> bool:
+        """Words of an answer that is tapped wait while another screen is on: what nobody saw was not shown."""
+        return self._session.taps.answer is None or self.screen.is_current
 
     def reveal_all(self) -> None:
         """A judging key: no need to wait for the rest, nor for what is still to come."""

@@ -8,10 +8,12 @@ from rich.segment import Segment
 from textual import work
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
+from textual.selection import Selection
 from textual.strip import Strip
 
 from tamer_tui.markdown import fold_thoughts, markdown_lines
 from tamer_tui.text import wrap
+from tamer_tui.widgets.selecting import selectable
 
 
 class FinishedView(ScrollView):
@@ -69,7 +71,16 @@ class FinishedView(ScrollView):
         """One visible line."""
         index, width = y + self.scroll_offset.y, self.scrollable_content_region.width
         strip = self._strips[index] if index < len(self._strips) else Strip.blank(width)
-        return strip.apply_style(self.rich_style).adjust_cell_length(width, self.rich_style)
+        strip = strip.apply_style(self.rich_style).adjust_cell_length(width, self.rich_style)
+        return selectable(strip, index, self)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        """The painted text that is selected."""
+        return selection.extract(self.text), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        """Another part is selected."""
+        self.refresh()
 
 
 def _strips(wanted: tuple[str, bool, bool], width: int, dark: bool) -> list[Strip]:

@@ -14,10 +14,12 @@ from textual.content import Content
 from textual.events import Resize
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
+from textual.selection import Selection
 from textual.strip import Strip
 
 from tamer_tui.text import plain, wrap
 from tamer_tui.tint import NAMES
+from tamer_tui.widgets.selecting import selectable
 
 GUTTER = 3
 """Cells."""
@@ -119,11 +121,24 @@ class StreamView(ScrollView):
 
     def render_line(self, y: int) -> Strip:
         """One visible line."""
-        index = y + self.scroll_offset.y
+        index, style = y + self.scroll_offset.y, self.rich_style  # which takes a while to work out
         line = self._lines[index] if index < len(self._lines) else ""
-        segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, self.rich_style)]
-        strip = Strip(segments).adjust_cell_length(self._width, self.rich_style)
-        return Strip([Segment(self._margin(index), self.rich_style), *strip]) if self.marked else strip
+        segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, style)]
+        strip = Strip(segments).adjust_cell_length(self._width, style)
+        strip = selectable(strip, index, self)
+        return Strip([Segment(self._margin(index), style), *strip]) if self.marked else strip
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        """The text that is selected, as it was written and not as its lines were broken."""
+        starts, text = starts_of(self._lines, self.text), self.text
+        first = starts[selection.start.y] + selection.start.x if selection.start is not None else 0
+        ends = selection.end is not None and selection.end.y < len(starts)
+        stop = starts[selection.end.y] + selection.end.x if ends and selection.end is not None else len(text)
+        return text[first:stop], "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        """Another part is selected."""
+        self.refresh()
 
     def _margin(self, index: int) -> str:
         """What stands beside a line: its marks, the newest two."""

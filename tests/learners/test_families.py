@@ -44,6 +44,8 @@ def test_a_family_goes_through_the_whole_loop(family: str, quantize: str, tmp_pa
     monkeypatch.setattr("learners.engine.calibration.TOKENS", 2)
     load = Load(model=str(saved_family(family)), quantize=quantize, device=DEVICE, sampling=SAMPLING, train_prompts=PROMPTS)
     course = Course(assemble(load, lambda event: None))
+    names = lora_parameters(course.weights.policy)
+    assert names and not any(part in ("experts", "vision_tower", "lm_head") for name in names for part in name.split("."))
     course.learn_all()
     draws_the_same_alone_and_beside_others(course.parts.backbone, course.weights.policy)
     state = course.version()
@@ -77,8 +79,8 @@ class Course:
 
     def learn_all(self) -> None:
         online = self.parts.live_reward
-        for seq in (1, 2):
-            online.learn(self.ranking(seq))
+        for lesson in self.rankings():
+            online.learn(lesson)
         online.learn(Lesson(seq=3, judgement=Demonstration("s", WRITTEN), answers=(Answer(uid="", messages=PROMPTS[0], text=""),)))
         self.inputs = replace(self.inputs, head=online.head, feedback=online.lessons, head_scores=online.record)
         assert not online.head.blank and bool(online.head.weights.isfinite().all())
@@ -95,17 +97,21 @@ class Course:
         losses = [event.loss for event in self.events if isinstance(event, Metrics) and event.loss is not None]
         assert len(losses) == 3 + 2 + 2 + 1 and all(math.isfinite(loss) for loss in losses)
 
-    def ranking(self, seq: int) -> Lesson:
+    def rankings(self) -> list[Lesson]:
         """More letters are better."""
-        backbone, prompt = self.parts.backbone, PROMPTS[seq]
-        ids = self.prompts[seq]
-        traces = draw_answers(backbone, backbone.model, [ids] * 3, SAMPLING, seq * 100, adapter=False)
+        backbone, seqs = self.parts.backbone, [1, 1, 1, 2, 2, 2]
+        traces = draw_answers(backbone, backbone.model, [self.prompts[seq] for seq in seqs], SAMPLING, 100, adapter=False)
         answers = [
-            Answer(uid=f"{seq}/{i}", messages=prompt, text=backbone.decode(t.ids), prompt_ids=ids, token_ids=tuple(t.ids), stop="length")
-            for i, t in enumerate(traces)
+            Answer(
+                uid=str(i), messages=PROMPTS[seq], text=backbone.decode(t.ids), prompt_ids=self.prompts[seq], token_ids=tuple(t.ids), stop="length"
+            )
+            for i, (seq, t) in enumerate(zip(seqs, traces, strict=True))
         ]
-        order = sorted(answers, key=lambda a: -sum(map(str.isalpha, a.text)))
-        return Lesson(seq=seq, judgement=Ranking("s", {a.uid: i + 1 for i, a in enumerate(order)}), answers=tuple(answers))
+        lessons = []
+        for seq in (1, 2):
+            own = sorted((answer for answer, of in zip(answers, seqs, strict=True) if of == seq), key=lambda a: -sum(map(str.isalpha, a.text)))
+            lessons.append(Lesson(seq=seq, judgement=Ranking("s", {a.uid: i + 1 for i, a in enumerate(own)}), answers=tuple(own)))
+        return lessons
 
     def version(self) -> VersionState:
         return VersionState(self.weights.snapshot(), self.inputs.head, self.reward.model.state(), self.ppo.value_state, seqs=(1, 2, 3))

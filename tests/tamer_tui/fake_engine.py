@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import Context
 
 from learners import protocol
 from learners.protocol import Command, Event, Piece
@@ -56,8 +57,8 @@ class FakeEngine:
         self._on_exit(why)
 
     def emit(self, event: Event) -> None:
-        """Say something, when the loop gets to it."""
-        asyncio.get_running_loop().call_soon(lambda: self._emit_now(event) if self.running else None)
+        """Say something, when the loop gets to it. As from a real engine, it comes from outside of any app."""
+        asyncio.get_running_loop().call_soon(lambda: self._emit_now(event) if self.running else None, context=Context())
 
     def send(self, command: Command) -> None:
         self.received.append(command)

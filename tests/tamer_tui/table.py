@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -82,6 +83,8 @@ async def table(
     engine = engine or FakeEngine()
     session = Session(SessionSettings("fake", prompts, k=k), lambda: engine, tmp_path / "a.db")
     app = TamerApp(session)
+    faults: list[object] = []  # in callbacks of the loop, which nobody awaits
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context.get("exception", context)))
     await session.start()
     async with app.run_test(size=size) as pilot:
         await session.wait_ready()
@@ -91,3 +94,4 @@ async def table(
         await pilot.pause()
         yield Table(pilot, session, engine, tmp_path / "a.db")
     await session.close()
+    assert not faults

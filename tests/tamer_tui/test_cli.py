@@ -105,6 +105,22 @@ def test_a_device_is_a_kind_or_one_of_several_gpus(device: str, monkeypatch: pyt
     assert tamer("run", "--device", device).exit_code == 0 and seen == [device]
 
 
+def test_a_model_that_cannot_work_is_refused_before_a_screen_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tamer_tui.app.run", lambda *_: pytest.fail("a screen was opened"))
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\0\0\0")
+    failed(tamer("run", "--model", tmp_path), 1, "no attention layers")
+    failed(tamer("run", "--model", tmp_path / "cut.gguf"), 1, "cut off")
+    failed(tamer("run", "--adapter", tmp_path), 1, "no adapter in")
+
+
+def test_a_model_of_another_machine_is_looked_at_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str | None]] = []
+    monkeypatch.setattr("tamer_tui.app.run", lambda settings, *_: seen.append((settings.model, settings.peft_adapter)) or 0)
+    assert tamer("run", "--model", "/on/it/x.gguf", "--adapter", "/on/it/a", "--engine", "ssh box tamer engine").exit_code == 0
+    assert seen == [("/on/it/x.gguf", "/on/it/a")]
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "mps:0", "cuda:²", ""])
 def test_what_is_no_device_is_refused(device: str) -> None:
     failed(tamer("run", "--device", device), 2, "none of auto, cpu, mps, cuda and cuda:N")

@@ -15,6 +15,7 @@ from tamer_tui import keymap
 from tamer_tui.app import theme_of
 from tamer_tui.cli import main
 from tamer_tui.config import ConfigError, config_file, tables
+from tamer_tui.external_editor import ExternalEditorError, edited
 from tamer_tui.keys import ARENA, check_keymap
 from tests.tamer_tui.table import table
 
@@ -82,3 +83,33 @@ async def test_flags_and_notes_are_on_disk_and_can_be_undone(tmp_path: Path) -> 
         assert isinstance(comment, Comment) and (comment.response_uid, comment.text) == (uid, "odd")
         await t.press("u", "u", "F", "escape", "enter")
         assert t.live() == [] and "Nothing judged yet" in t.line("said"), "a note is no judgement"
+
+
+def test_the_page_of_keys_is_what_the_keys_are() -> None:
+    from tamer_tui.key_page import page
+
+    assert (Path(__file__).parents[2] / "docs" / "keys.md").read_text() == page(), "python -m tamer_tui.key_page > docs/keys.md"
+
+
+def test_a_text_goes_through_the_editor_of_the_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "my editor.sh"
+    script.write_text('#!/bin/sh\n[ -n "$FAIL" ] && exit 3\nprintf "%s\\n" "$(cat "$1") indeed" > "$1"\n')
+    script.chmod(0o700)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", f"'{script}'")
+    assert edited("Yes é") == "Yes é indeed"
+    monkeypatch.setenv("FAIL", "1")
+    with pytest.raises(ExternalEditorError, match="ended with 3"):
+        edited("Yes")
+    monkeypatch.setenv("EDITOR", "/nonexistent/editor")
+    with pytest.raises(ExternalEditorError, match="cannot be used"):
+        edited("Yes")
+
+
+async def test_ctrl_c_leaves_when_it_is_pressed_twice(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("ctrl+c")
+        assert t.pilot.app.is_running and "ctrl+c again leaves" in t.line("said")
+        await t.pilot.press("ctrl+c")
+        await t.pilot.pause()
+        assert not t.pilot.app.is_running

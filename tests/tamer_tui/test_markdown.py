@@ -108,3 +108,18 @@ async def test_the_rail_speaks_plainly_and_d_shows_the_figures(tmp_path: Path) -
         assert "β" not in t.line("rail") and "Ĥ" not in t.line("rail") and "of the 6 units" in " ".join(t.line("rail").split())
         await t.press("D")
         assert "β" in t.line("rail") and t.line("rail").split()[0] == detailed_lines(t.session)[0].plain.split()[0]
+
+
+async def test_text_is_selected_with_the_mouse_as_it_was_written(tmp_path: Path) -> None:
+    text = "漢字 one two three " * 30
+    async with table(tmp_path, FakeEngine((text,)), size=(80, 24)) as t:
+        await t.press("a")
+        stream = t.arena.answers.panes[0].stream
+        await t.pilot.mouse_down(stream, offset=(6, 0))
+        await t.pilot.hover(stream, offset=(9, 2))
+        await t.pilot.mouse_up(stream, offset=(9, 2))
+        selected = t.pilot.app.screen.get_selected_text()
+        assert selected and selected in text and len(selected) > 100 and "\n" not in selected
+        await t.pilot.press("ctrl+c")
+        await t.pilot.pause()
+        assert t.pilot.app.clipboard == selected and t.pilot.app.is_running

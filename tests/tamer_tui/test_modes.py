@@ -8,7 +8,8 @@ import pytest
 from textual.widgets import DataTable, Input, Static, TextArea
 
 from learners import protocol
-from storage.records import Comment, Correction, Ranking, Rating
+from storage.records import Comment, Correction, Prompt, Ranking, Rating
+from tamer_tui.app import TamerApp
 from tamer_tui.keys import MODES
 from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.screens.compare import CompareScreen
@@ -16,11 +17,12 @@ from tamer_tui.screens.learning import LearningScreen
 from tamer_tui.screens.log import LogScreen, tail
 from tamer_tui.screens.record import RecordScreen
 from tamer_tui.screens.versions import VersionsScreen
+from tamer_tui.session import Change, Session, SessionSettings
 from tamer_tui.widgets.lines import Line
 from tamer_tui.widgets.plot import Plot
 from tamer_tui.widgets.stream_view import StreamView
 from tests.tamer_tui.fake_engine import FakeEngine
-from tests.tamer_tui.table import Table, table
+from tests.tamer_tui.table import PROMPTS, Table, table
 
 SCREENS = {
     "versions": VersionsScreen, "chat": ChatScreen, "compare": CompareScreen, "learning": LearningScreen, "record": RecordScreen, "log": LogScreen,
@@ -41,8 +43,10 @@ def said(t: Table) -> str:
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])
 async def test_every_screen_opens_by_function_key_and_leader_and_esc_leads_back(tmp_path: Path, size: tuple[int, int]) -> None:
-    async with table(tmp_path, FakeEngine((HOSTILE,), publish_after=1), size) as t:
+    async with table(tmp_path, FakeEngine((HOSTILE,), publish_after=1), size, prompts=(Prompt.of(HOSTILE),)) as t:
         await t.press("a", "enter")
+        await t.session.chat.say(HOSTILE)
+        await t.session.duels.open_next()
         for n, mode in enumerate(MODES, start=2):
             if mode not in SCREENS:
                 continue
@@ -88,6 +92,31 @@ async def test_a_chat_goes_on_turn_by_turn_and_any_turn_is_judged_rewritten_and_
         assert chat.turns == []
 
 
+async def test_a_chat_that_is_longer_than_the_screen_stays_at_its_end(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(("a long story " * 200,), token_seconds=0.0), (60, 20)) as t:
+        await go(t, "chat")
+        await t.session.chat.say("Tell me")
+        await t.until(lambda: t.session.chat.turns[-1].ended)
+        view = t.pilot.app.screen.query_one(StreamView)
+        await t.until(lambda: view.scroll_offset.y > 10 and view.scroll_offset.y == view.max_scroll_y)
+
+
+async def test_words_to_be_tapped_wait_while_another_screen_is_on(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("k")
+        await go(t, "chat")
+        answer = t.session.taps.answer
+        assert answer is not None and answer.ended
+        shown = len(answer.shown)
+        for _ in range(30):
+            t.arena.answers.frame()
+        assert len(answer.shown) == shown < len(answer.pieces)
+        await t.press("escape", "escape")
+        for _ in range(30):
+            t.arena.answers.frame()
+        assert len(answer.shown) > shown
+
+
 async def test_a_comparison_is_blind_until_the_choice_is_on_disk_and_is_counted_apart(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await go(t, "compare")
@@ -112,7 +141,13 @@ async def test_a_comparison_is_blind_until_the_choice_is_on_disk_and_is_counted_
         assert t.session.duels.count.n == 0 and not view.committed
 
 
-async def test_the_record_is_searched_commented_on_and_taken_back(tmp_path: Path) -> None:
+def lines_of_the_only_export(folder: Path) -> int:
+    (path,) = folder.glob("*.jsonl")
+    return len(path.read_text().splitlines())
+
+
+async def test_the_record_is_searched_commented_on_taken_back_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     async with table(tmp_path) as t:
         await t.press("b", "a", "enter", "5", "tab", "2")
         await go(t, "record")
@@ -129,6 +164,9 @@ async def test_the_record_is_searched_commented_on_and_taken_back(tmp_path: Path
         await t.until(lambda: rows.row_count == 1 and "a close one" in t.shown())
         await t.press("escape", "u")
         await t.until(lambda: len(t.live()) == 3)
+        await t.press("E")
+        await t.until(lambda: "rows in" in said(t))
+        assert lines_of_the_only_export(tmp_path) > 0
 
 
 async def test_the_charts_follow_what_is_learned_and_no_number_is_a_gap(tmp_path: Path) -> None:
@@ -165,3 +203,18 @@ def test_the_log_is_followed_from_where_it_was_read_and_anew_when_it_begins_anew
     assert tail(path, 4) == ("two\n", 8)
     path.write_text("new\n")
     assert tail(path, 8) == ("new\n", 4)
+
+
+async def test_what_the_engine_says_after_the_screens_are_gone_harms_nothing(tmp_path: Path) -> None:
+    engine = FakeEngine(("a long story " * 100,))
+    session = Session(SessionSettings("fake", PROMPTS), lambda: engine, tmp_path / "a.db")
+    await session.start()
+    app = TamerApp(session)
+    async with app.run_test(size=(60, 20)) as pilot:
+        await session.wait_ready()
+        for mode in SCREENS:
+            await app.action_mode(mode)
+            await pilot.pause()
+    for change in Change:
+        session.tell(change)
+    await session.close()

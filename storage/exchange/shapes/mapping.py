@@ -89,7 +89,8 @@ def proposal(row: Row) -> str:
         found.pop("label", None)
     if not set(wanted[:2]) <= found.keys():
         return ""
-    return " ".join(f"{target}={found[target]}" for target in (*wanted, "system") if target in found)
+    told = [f"{target}={found[target]}" for target in (*wanted, "system") if target in found]
+    return " ".join(told if not any(" " in one for one in told) else [f"'{one}'" for one in told])
 
 
 def _is_number(value: object) -> bool:

@@ -254,6 +254,7 @@ class Hub(BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
     fetched: ClassVar[list[str]] = []
+    sent: ClassVar[list[int]] = []  # bytes
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -270,9 +271,18 @@ class Hub(BaseHTTPRequestHandler):
         elif path.startswith("/api/"):
             self._send_json({"id": "owner/model", "sha": "f" * 40, "siblings": [{"rfilename": n} for n in self.files]})
         else:
-            if self.command == "GET":
-                self.fetched.append(name)
-            self._send(200, self.files[name], {"ETag": f'"{name}"', "X-Repo-Commit": "f" * 40})
+            self._send_file(name)
+
+    def _send_file(self, name: str) -> None:
+        content = self.files.get(name, b"")
+        if asked := self.headers.get("range"):
+            first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+            content = content[first : last + 1]
+        if self.command == "GET":
+            self.fetched.append(name)
+            self.sent.append(len(content))
+        code = {} if name in self.files else {"X-Error-Code": "EntryNotFound"}
+        self._send(200 if name in self.files else 404, content, {"ETag": f'"{name}"', "X-Repo-Commit": "f" * 40} | code)
 
     def _send_json(self, value: object) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -311,13 +321,13 @@ def hub() -> Iterator[str]:
     server.shutdown()
 
 
-def load_in_child(name: str, home: Path, endpoint: str, **environment: str) -> str:
+def load_in_child(name: str, home: Path, endpoint: str, script: str = LOADER, **environment: str) -> str:
     """The hub's address and cache are read when its library is imported: a process of its own."""
     import os
 
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", **environment}
     child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOADER, name], capture_output=True, text=True, env={**os.environ, **settings}, check=False
+        [sys.executable, "-W", "ignore", "-c", script, name], capture_output=True, text=True, env={**os.environ, **settings}, check=False
     )
     assert child.returncode == 0, child.stderr
     assert child.stderr == ""
@@ -345,6 +355,23 @@ def test_a_hub_model_is_downloaded_without_its_pickles_and_then_loads_offline(hu
 )
 def test_a_hub_model_that_cannot_be_had_is_refused(hub: str, tmp_path: Path, name: str, expected: str) -> None:
     assert f"refused: {expected}" in load_in_child(name, tmp_path, hub)
+
+
+LOOKER = """
+import sys
+from learners.model.inspection import inspect_machine
+found = inspect_machine(sys.argv[1], "auto")
+print(found.model.parameters if found.model else "", found.model.layers if found.model else "", found.problems)
+"""
+
+
+@needs_stories
+def test_the_doctor_looks_at_a_hub_model_without_its_weights(hub: str, tmp_path: Path) -> None:
+    Hub.sent = []
+    assert "260032 5 ()" in load_in_child("owner/model", tmp_path, hub, script=LOOKER)
+    assert sum(Hub.sent) < 150_000 < len(Hub.files["model.safetensors"])
+    del Hub.files["model.safetensors"]
+    assert "no safetensors weights" in load_in_child("owner/model", tmp_path, hub, script=LOOKER)
 
 
 @needs_stories

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 
 from learners.model.base import Backbone
 from learners.model.checkpoint import ModelError
+from learners.model.conversion import converted
 from learners.model.device import choose_device
 from learners.model.inspection import inspect_machine
 from learners.model.loading import load_backbone
@@ -141,6 +144,20 @@ def test_the_doctor_reads_a_gguf_without_converting_it(gguf_file: Path, llama: A
     found = inspect_machine(str(gguf_file), "auto").model
     assert found is not None and found.layers == 2 and found.width == 32
     assert found.parameters == sum(p.numel() for p in llama.parameters())
+
+
+def test_what_a_killed_conversion_left_is_removed_and_what_one_at_work_writes_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    models = tmp_path / "tamer-tui" / "models"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for process in (ended.pid, os.getppid()):
+        (models / f".x.{process}").mkdir(parents=True)
+    made = converted("x", lambda directory: (directory / "config.json").touch())
+    assert {path.name for path in models.iterdir()} == {"x", f".x.{os.getppid()}"} and made == models / "x"
+    with pytest.raises(ModelError, match="a model cannot be converted"):
+        converted("y", lambda directory: (directory / "no" / "such").touch())
+    assert not list(models.glob(".y*"))
 
 
 # --- somebody's adapter ----------------------------------------------------------------------------------------------------

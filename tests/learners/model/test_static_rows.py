@@ -201,6 +201,18 @@ def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versi
     same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), draw(backbone, other, rows, twin=True, steer=steer))
 
 
+@needs_stories
+def test_a_recorded_step_without_twins_has_one_tensor_of_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)
+    backbone = stories()
+    decoder, rows = traced_decoder(backbone.model, backbone.layers), rows_of(backbone)
+    expected = draw(backbone, backbone.model, rows, decoder=decoder)
+    decoder.prepare(decoder.due())  # type: ignore[union-attr, arg-type]
+    same(draw(backbone, backbone.model, rows, decoder=decoder), expected)
+    for step in decode(backbone.model, rows, SHORT, backbone.eos_ids, backbone.pad_id, decoder=decoder):
+        assert step.policy_logits is step.base_logits
+
+
 @needs_gpt2
 def test_a_model_of_many_layers_is_not_recorded() -> None:
     assert traced_decoder(random_llama().model, 30) is None

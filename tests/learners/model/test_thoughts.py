@@ -26,7 +26,9 @@ def tokenizer(template: str, *tokens: str) -> Any:
         ("", ("<|channel|>", "<|message|>", "<|end|>"),
          "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi", "hm", "Hi"),
         ("thinking_budget <seed:think>", (), "<seed:think>hm</seed:think>Hi", "hm", "Hi"),
-        ("", ("<|START_THINKING|>", "<|END_THINKING|>"), "<|START_THINKING|>hm<|END_THINKING|>Hi", "hm", "Hi"),
+        ("", ("<|START_THINKING|>", "<|END_THINKING|>"), "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Hi<|END_RESPONSE|>",
+         "hm", "Hi"),
+        ("", ("<|channel>", "<channel|>"), "<|channel>thought\nhm\n<channel|>Hi", "hm", "Hi"),
         ("{{ thinking }} <think>", (), "<think>hm</think><response>Hi</response>", "hm", "Hi"),
         ("<thought>", (), "<thought>\nhm</thought>\n\nHi", "hm", "Hi"),
         (QWEN, (), "Hi, no thought", "", "Hi, no thought"),
@@ -39,7 +41,7 @@ def test_a_familys_thought_and_answer_are_told_apart(template: str, tokens: tupl
     assert thoughts.split(written) == (thought, answer, True)
     pieces = list(written)
     begins = thoughts.answer_begins(pieces)
-    assert "".join(pieces[begins:]).startswith(answer) or "<response>" in written
+    assert "".join(pieces[begins:]).startswith((answer, "<response>", "<|START_RESPONSE|>"))
 
 
 def test_a_model_that_marks_no_thoughts_has_none() -> None:

@@ -270,3 +270,42 @@ def test_exports_work_while_the_program_writes(judged: Desk, tmp_path: Path) -> 
     judged.say(Rating("s9", "s9a", 7))
     out, _ = exported(judged, tmp_path, "trl-kto")
     assert any(row["completion"] == said("a") for row in rows(out))
+
+
+# --- what is chosen ----------------------------------------------------------------------------------------------------------
+
+
+def test_comparisons_below_a_margin_and_alike_are_left_out_and_counted(judged: Desk, tmp_path: Path) -> None:
+    ask(judged, "s7", "the same", "the same", "longer than these")
+    judged.say(Ranking("s7", {"s7a": 1, "s7b": 2, "s7c": 3}))
+    out, manifest = exported(judged, tmp_path, "trl-preference", min_margin=0.5)
+    expected = [margin for *_, margin in COMPARED if margin >= 0.5] + [1.0, 0.5]  # 'the same' against the longer one, from both places
+    assert sorted(row["margin"] for row in rows(out)) == sorted(round(margin, 6) for margin in expected)
+    assert manifest.dropped == {"chosen and rejected are the same": 1, "margin below 0.5": sum(margin < 0.5 for *_, margin in COMPARED)}
+
+
+def test_a_balance_has_as_many_of_each_label_spread_over_all(desk: Desk, tmp_path: Path) -> None:
+    for i in range(12):
+        ask(desk, f"s{i}", f"answer {i}")
+        desk.say(Rating(f"s{i}", f"s{i}a", 6 if i % 4 else 2))
+    out, manifest = exported(desk, tmp_path, "trl-kto", balance=True)
+    found = [(row["completion"][0]["content"], row["label"]) for row in rows(out)]
+    assert [label for _, label in found].count(True) == [label for _, label in found].count(False) == 3
+    good = [int(text.split()[1]) for text, label in found if label]
+    assert max(good) - min(good) >= 6 and manifest.dropped == {"more of one label than of the other": 6}
+
+
+def test_the_manifest_tells_lengths_of_each_side(judged: Desk, tmp_path: Path) -> None:
+    _, manifest = exported(judged, tmp_path, "axolotl")
+    chosen, rejected = ([len(pair[side]) for pair in COMPARED] for side in (1, 2))
+    told = manifest.lengths["dpo.jsonl"]
+    assert told.mean == {"chosen": round(sum(chosen) / len(chosen), 1), "rejected": round(sum(rejected) / len(rejected), 1)}
+    unequal = [(one, other) for one, other in zip(chosen, rejected, strict=True) if one != other]
+    assert told.longer_chosen == round(sum(one > other for one, other in unequal) / len(unequal), 4)
+    assert set(manifest.lengths["kto.jsonl"].mean) == {"good", "bad"} and set(manifest.lengths["sft.jsonl"].mean) == {"written"}
+
+
+@pytest.mark.parametrize(("format", "options"), [("trl-sft", {"min_margin": 0.5}), ("openai-dpo", {"balance": True}), ("tamer", {"balance": True})])
+def test_a_choice_that_a_format_does_not_have_is_one_line(judged: Desk, tmp_path: Path, format: str, options: dict[str, Any]) -> None:
+    with pytest.raises(JournalError, match=r"has no (comparisons|labels)"):
+        exported(judged, tmp_path, format, **options)

@@ -1,0 +1,90 @@
+"""Lessons: live judgements that teach, with their sets and answers. Judgements of sets that are only kept teach nothing.
+
+Every function runs on any read connection, and takes a condition in SQL over events `e`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from typing import NamedTuple
+
+from storage import rows
+from storage.records import Arm, Calibration, Correction, Logged, Ranking, Rating, Redo, Response, SampleSet, Shown, Tap, Undo
+
+
+class Taught(NamedTuple):
+    """A live judgement with what a learner needs to learn from it."""
+
+    logged: Logged
+    sample_set: SampleSet
+    responses: tuple[Response, ...]  # of a ranking the whole set; of a demonstration none; else the one it is about
+    beside: tuple[Response, ...] = ()  # of a rating or a correction: the other answers of its set
+    shown: Shown | None = None  # of a tap, or of silence: the answer as far as it had appeared
+    window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured
+
+
+class Teaching(NamedTuple):
+    """A live judgement that teaches, without its texts."""
+
+    seq: int
+    kind: str
+    imported: bool
+
+
+LEARNABLE = "e.set_id NOT IN (SELECT set_id FROM kept_rows WHERE NOT teaches)"
+"""Of an event `e`: its set is not one that is only kept."""
+
+
+def teaching(connection: sqlite3.Connection) -> list[Teaching]:
+    """Of every lesson, in seq order."""
+    found = connection.execute(
+        "SELECT e.seq, e.kind, s.purpose = 'imported' FROM v_live e JOIN sample_sets s ON s.id = e.set_id"
+        f" WHERE e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {LEARNABLE} ORDER BY e.seq"
+    )
+    return [Teaching(seq, kind, bool(imported)) for seq, kind, imported in found]
+
+
+def taught(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[Taught]:
+    """Those that the condition is true of, in seq order."""
+    teaching = f"e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {LEARNABLE} AND {where}"
+    of_set = f"s.id IN (SELECT e.set_id FROM v_live e WHERE {teaching})"
+    judged = rows.logged(connection, "v_live", teaching, values)
+    sets = {each.uid: each for each in rows.sample_sets(connection, of_set, values)}
+    answers: defaultdict[str, list[Response]] = defaultdict(list)
+    for answer in rows.responses(connection, of_set, values):
+        answers[answer.set_uid].append(answer)
+    named = "SELECT t.response_uid FROM {} t JOIN v_live e ON e.seq = t.seq WHERE {}"
+    watched = f"k.response_uid IN ({named.format('taps', where)} UNION {named.format('arms', where)})"
+    shown = rows.shown(connection, watched, (*values, *values))
+    windows = rows.logged(connection, "events", "e.kind = 'calibration'", ())
+    elsewhere = dict(iter(connection.execute("SELECT uid, operator FROM sittings WHERE build_id IS NULL")))
+    return [_with_answers(event, sets, answers, shown, _windows_for(event, windows, elsewhere)) for event in judged]
+
+
+def _windows_for(event: Logged, windows: list[Logged], elsewhere: dict[str, str]) -> list[Logged]:
+    """Those that were measured here, for what was said here; for what was said elsewhere, those of the same person."""
+    who = elsewhere.get(event.sitting_uid)
+    return [window for window in windows if elsewhere.get(window.sitting_uid) == who]
+
+
+def _with_answers(
+    event: Logged, sets: dict[str, SampleSet], answers: dict[str, list[Response]], shown: dict[str, Shown], windows: list[Logged]
+) -> Taught:
+    assert not isinstance(event.judgement, Undo | Redo | Calibration)  # they teach nothing
+    uid = event.judgement.set_uid
+    about = tuple(_about(event, answers[uid]))
+    if not isinstance(event.judgement, Tap | Arm):
+        others = tuple(answer for answer in answers[uid] if answer not in about) if about else ()
+        return Taught(event, sets[uid], about, others)
+    window = next((w.judgement for w in reversed(windows) if w.seq < event.seq and isinstance(w.judgement, Calibration)), None)
+    return Taught(event, sets[uid], about, (), shown.get(event.judgement.response_uid), window)
+
+
+def _about(logged: Logged, of_set: list[Response]) -> list[Response]:
+    match logged.judgement:
+        case Ranking():
+            return of_set
+        case Rating(response_uid=uid) | Correction(response_uid=uid) | Tap(response_uid=uid) | Arm(response_uid=uid):
+            return [answer for answer in of_set if answer.uid == uid]
+    return []

@@ -1,0 +1,61 @@
+"""`tamer export` and `tamer import`, as they are typed. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, person
+
+
+@click.command()
+@DATABASE
+@click.option("--format", "format", required=True, help="Such as trl-preference, trl-kto, parquet, tamer: see docs/data.md.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A file, or a folder for formats of several files.")
+@click.option("--since", type=Since(), help="Only judgements from this number of the log, or this time, on.")
+@click.option("--split-by-prompt", "test_share", type=FiniteRange(0, 1, max_open=True), default=0.0, help="Share of prompts for a test split.")
+@click.option("--redact", is_flag=True, help="Replace e-mail addresses, telephone numbers, keys and home folders.")
+@click.option("--columns", is_flag=True, help="Also the other columns that imported rows had.")
+@click.option("--min-margin", type=FiniteRange(0), default=0.0, help="Leave out comparisons with a smaller margin.")
+@click.option("--balance", is_flag=True, help="As many good labels as bad ones.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+def export(database: Path, out: Path, force: bool, **chosen: Any) -> None:
+    """Write the judgements for a trainer, also while the program runs."""
+    from storage.exchange.exporting import Options
+    from tamer_tui.exchange import export_to
+
+    with one_line_errors():
+        click.echo(export_to(database, out, Options(**chosen), force))
+
+
+@click.command("import")
+@DATABASE
+@click.argument("source")
+@click.argument("pairs", nargs=-1, metavar="")
+@click.option("--map", "columns", multiple=True, metavar="prompt=PATH …", help="Which columns are what, where they are not recognised; dotted paths.")
+@click.option("--operator", callback=person, metavar="NAME", help="Who judged. [default: the file]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what it would be, and stop.")
+@click.option("--format", "format", default="", help="Do not look: such as hh, oasst, trl-preference. Nothing is asked then.")
+@click.option("--skip-bad", is_flag=True, help="With --format: leave malformed rows out instead of importing nothing.")
+def import_(database: Path, source: str, pairs: tuple[str, ...], columns: tuple[str, ...], yes: bool, **chosen: Any) -> None:
+    """Take over judgements made elsewhere: a file, a folder, a data set of the hub, another database. They teach like your own."""
+    from tamer_tui.importing import Wanted, parsed_map, run
+
+    if pairs and not columns:
+        raise click.UsageError(f"{pairs[0]}: one source at a time")
+    if columns and chosen["format"]:
+        raise click.UsageError("--map and --format exclude each other")
+
+    def agree() -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise click.ClickException("nothing was imported: --yes takes it over without asking")
+        return click.confirm(f"Import into {database}?", default=True)
+
+    with one_line_errors():
+        run(Wanted(database, source, mapping=parsed_map((*columns, *pairs)), **chosen), click.echo, agree)
