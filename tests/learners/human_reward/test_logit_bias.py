@@ -210,3 +210,15 @@ def test_after_another_adapter_was_published_its_own_divergence_counts() -> None
     found.see_again(lambda answer: replace(answer, policy_logprobs=other.policy_logprobs))
     exact = (other.policy_logprobs.exp() * (other.policy_logprobs - other.base_logprobs)).sum(1)
     torch.testing.assert_close(found.answers[0].kl, exact, atol=2e-3, rtol=1e-2)
+
+
+def test_a_token_that_cannot_come_takes_no_part() -> None:
+    betas = []
+    for never in (-math.inf, -60.0):
+        generator = torch.Generator().manual_seed(6)
+        hidden, base = torch.randn(STATES, WIDTH, generator=generator), torch.randn(STATES, VOCABULARY, generator=generator)
+        policy = base + 0.1 * torch.randn(STATES, VOCABULARY, generator=generator)
+        base[:, 7] = policy[:, 7] = never
+        answer = VisitedStates(Seen.of(hidden, base), base.log_softmax(-1), policy.log_softmax(-1), spent=math.inf)
+        betas.append(budget(6.0, [answer]).solve(LogitBias(head(0))).beta)
+    assert betas[0] == pytest.approx(betas[1], rel=1e-4) and betas[0] > 0
