@@ -67,12 +67,16 @@ def load_backbone(
 
 def _find_beside_imports(model: str, report: Progress, adapter: str | None) -> Source:
     """Hashing weights takes a core and no interpreter, importing the libraries takes the interpreter: seconds each, so both at once."""
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
     with ThreadPoolExecutor(1) as pool:
         finding = pool.submit(find_source, model, report, adapter)
         _import_bitsandbytes()
         from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
-        return finding.result()
+        with _quiet():  # a conversion waits for these imports too
+            return finding.result()
 
 
 def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:
