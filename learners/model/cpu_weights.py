@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -47,13 +48,24 @@ def drawing() -> Iterator[None]:
 
 
 class Linear16(nn.Linear):
-    """A linear layer over weights that float16 holds, packed for drawing."""
+    """A linear layer over weights that float16 seems to hold, packed for drawing in a thread of its own; the first who draws waits for it."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not _drawing.on or torch.jit.is_tracing():  # recordings do not hold packed weights
             return nn.functional.linear(x, self.weight, self.bias)
-        product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self.weight.__dict__[COPY])
+        packed = _packed(self.weight)
+        if packed is None:
+            return nn.functional.linear(x, self.weight, self.bias)
+        product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
         return product if self.bias is None else product.add_(self.bias)
+
+
+def _packed(weight: Tensor) -> Any:
+    """None where float16 does not hold all of it after all."""
+    found = weight.__dict__[COPY]
+    if isinstance(found, Future):
+        found = weight.__dict__[COPY] = found.result()
+    return found
 
 
 def speed_up_on_cpu(model: nn.Module) -> None:
@@ -64,7 +76,7 @@ def speed_up_on_cpu(model: nn.Module) -> None:
 
 def copied_bytes(model: nn.Module) -> int:
     """What these copies take."""
-    copies = [(p, copy) for p in model.parameters() if (copy := p.__dict__.get(COPY)) is not None]
+    copies = [(p, copy) for p in model.parameters() if COPY in p.__dict__ and (copy := _packed(p)) is not None]
     return sum(copy.nbytes if isinstance(copy, Tensor) else 2 * p.numel() for p, copy in copies)
 
 
@@ -74,21 +86,23 @@ def _pack_16bit(model: nn.Module) -> None:
     taken = sum(2 * layer.weight.numel() for layer in distinct.values())
     if not layers or not _fits(taken) or not _has_float16_products():
         return
+    packer = ThreadPoolExecutor(1)  # seconds for a hundred million weights, while trees are made
     for layer in distinct.values():
-        if _held_by_float16(layer.weight):
-            layer.weight.__dict__[COPY] = torch.ops.quantized.linear_prepack_fp16(layer.weight.detach(), None)
+        if _held_by_float16(layer.weight[:8]):  # which says no for most models that are stored in float32
+            layer.weight.__dict__[COPY] = packer.submit(_pack, layer.weight.detach())
+    packer.shutdown(wait=False)
     for layer in layers:
         if COPY in layer.weight.__dict__:
             layer.__class__ = Linear16
 
 
+def _pack(weight: Tensor) -> Any:
+    return torch.ops.quantized.linear_prepack_fp16(weight, None) if _held_by_float16(weight) else None
+
+
 def _held_by_float16(weight: Tensor) -> bool:
-    """A few rows say no for most models that are stored in float32."""
-    for part in (weight[:8], weight):
-        least, most = part.half().float().sub_(part).aminmax()
-        if not (float(least) >= -LOST and float(most) <= LOST):  # not a number where one is too large
-            return False
-    return True
+    least, most = weight.half().float().sub_(weight).aminmax()
+    return float(least) >= -LOST and float(most) <= LOST  # not a number where one is too large
 
 
 @cache

@@ -45,6 +45,19 @@ def test_weights_that_float16_does_not_hold_are_left_alone() -> None:
 
 
 @needs_float16
+def test_one_weight_far_down_that_float16_does_not_hold_leaves_its_layer_alone() -> None:
+    weight = torch.ones(80, 80)
+    weight[70, 3] = 1 + 2**-12
+    model, x = model_of(weight), torch.randn(4, 48)
+    plain = model(x)
+    speed_up_on_cpu(model)
+    assert copied_bytes(model) == 2 * 24 * 80  # the second layer, which takes fewer rows
+    with drawing():
+        torch.testing.assert_close(model(x), plain)
+        assert torch.equal(model[0](x), nn.functional.linear(x, model[0].weight, model[0].bias))
+
+
+@needs_float16
 def test_nothing_is_copied_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_weights, "_available", lambda: 4.0 * 2 * (80 * 48 + 24 * 80) - 1)
     model = model_of(torch.ones(80, 80))
