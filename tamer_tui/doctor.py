@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from tamer_tui import __version__
+from tamer_tui.text import size_of
 
 PACKAGES = ("textual", "torch", "transformers", "peft", "bitsandbytes", "sqlite-utils")
 SURVEY_SECONDS = 120
@@ -71,7 +72,7 @@ class Report(Struct, frozen=True):
             if m.experts:
                 kept = "" if m.quantize in ("nf4", "fp4") else ", stay as they are"
                 lines.append(f"of these {m.experts:,} are in routed experts, which carry no adapter{kept}")
-            lines.append(f"memory, about: base {_size(m.base_bytes)}, all roles beside it {_size(m.roles_bytes)}, and what answers need")
+            lines.append(f"memory, about: base {size_of(m.base_bytes)}, all roles beside it {size_of(m.roles_bytes)}, and what answers need")
         lines += [f"problem: {problem}" for problem in self.problems] or ["no problems found"]
         return "\n".join(lines)
 
@@ -118,7 +119,3 @@ def _installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "missing"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

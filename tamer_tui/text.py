@@ -31,6 +31,11 @@ def one_line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
+def size_of(count: float) -> str:
+    """Bytes for people: '15.0 MB', '1.2 GB'."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def content(text: str, style: str = "") -> Content:
     """For a widget: the text as it is, brackets and all."""
     from textual.content import Content  # reports are text too, and need no screen

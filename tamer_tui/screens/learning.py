@@ -8,7 +8,7 @@ from textual.containers import Grid
 from textual.screen import Screen
 
 from tamer_tui.session import CandidateView, Change, Session
-from tamer_tui.text import one_line
+from tamer_tui.text import one_line, size_of
 from tamer_tui.widgets.charts import interval
 from tamer_tui.widgets.details import DOING, duration, number
 from tamer_tui.widgets.foot import Foot
@@ -88,7 +88,7 @@ def _now(session: Session) -> str:
     doing = f"now: {DOING.get(active.stage, one_line(active.stage))}" if active else "now: waiting for judgements"
     left = f", {duration(active.seconds_left)} left" if active is not None and active.seconds_left else ""
     moved = f"moved {number(status.spent, 1)} of {status.nats:g} units" if status.spent is not None else f"may move {status.nats:g} units"
-    memory = f"memory {ready.memory_bytes / 1e9:.1f} GB on {ready.device}" if ready is not None else "no model yet"
+    memory = f"memory {size_of(ready.memory_bytes)} on {ready.device}" if ready is not None else "no model yet"
     fitted = (
         f"steering fits {status.learned.accuracy:.0%} of your pairs" if status.learned is not None and status.learned.accuracy is not None else ""
     )

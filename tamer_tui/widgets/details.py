@@ -128,7 +128,8 @@ def engine_in_words(session: Session) -> str:
         ready = session.ready
         size = f"{ready.parameters / 1e6:.1f}M" if ready.parameters < 1e9 else f"{ready.parameters / 1e9:.1f}B"
         paused = " · held" if session.status.held else " · paused" if session.status.paused else ""
-        return f"{size} parameters on {ready.device}, {ready.quantize}{paused}"
+        stored = f", {ready.quantize}" if ready.quantize != "none" else ""
+        return f"{size} parameters on {ready.device}{stored}{paused}"
     return {"starting": "engine starting", "loading": "loading the model", "dead": "engine stopped: R restarts it"}.get(
         session.engine_state.value, ""
     )
