@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STORIES = ROOT.parent / "shared" / "data" / "stories260k"
 TOKENS = 64
 
-# What runs in each tree: it uses nothing that one of them lacks.
+# What runs in each tree: a sitting of parts, or as the earlier commit has it, all in one.
 SITTING = """
 import asyncio, json, sys, tempfile, time
 from pathlib import Path
@@ -39,26 +39,33 @@ async def main():
     with tempfile.TemporaryDirectory() as folder:
         settings = SessionSettings(model, prompts, sampling=Sampling(1.0, tokens), quantize="none", autostart=False)
         session = make_session(settings, Path(folder) / "a.db", None)
+        if hasattr(session, "sets"):
+            pause, rank, close = session.machine.set_paused, session.judging.rank, session.close
+            open_next, wait_ended, stop = session.sets.open_next, session.sets.wait_ended, session.sets.stop
+        else:
+            pause, rank, close = session.set_paused, session.rank, session.stop
+            open_next, wait_ended, stop = session.next_set, session.wait_set_ended, None
         began = time.perf_counter()
         await session.start()
         await session.wait_ready()
         loading, waits = time.perf_counter() - began, []
-        await session.machine.set_paused(True)
-        await session.sets.open_next()
+        await pause(True)
+        await open_next()
         for _ in range(rounds):
-            view = await session.sets.wait_ended()
+            view = await wait_ended()
             await asyncio.sleep(reading)
             shown = asyncio.Event()
             session.observe(lambda change: shown.set() if change is Change.TOKENS else None)
             ranks = {c.uid: i + 1 for i, c in enumerate(sorted(view.candidates, key=lambda c: -c.text.count("e")))}
             committed = time.perf_counter()
-            await session.judging.rank(ranks)
+            await rank(ranks)
             shown.clear()
-            await session.sets.open_next()
+            await open_next()
             await shown.wait()
             waits.append(1000 * (time.perf_counter() - committed))
-        await session.sets.stop()
-        await session.close()
+        if stop is not None:
+            await stop()
+        await close()
     print(json.dumps({"loading_s": loading, "waits": waits}))
 
 asyncio.run(main())
