@@ -304,12 +304,12 @@ def test_wide_states_are_projected_onto_the_directions_of_most_variance() -> Non
 def test_a_head_of_a_large_vocabulary_and_a_wide_model_stays_small() -> None:
     generator = torch.Generator().manual_seed(2)
     vectors = torch.randn(150_000, 64, generator=generator) / 8
-    human_reward = HumanReward(Features.fit(torch.randn(256, 4096, generator=generator)), vectors)
+    human_reward = HumanReward(Features.fit(torch.randn(256, 1024, generator=generator)), vectors)
     for i in range(8):
         ids = torch.randint(0, 150_000, (60,), generator=generator).tolist()
         likely = torch.randint(0, 150_000, (60, 8), generator=generator)
         probabilities = torch.tensor([0.5, 0.2, 0.1, 0.05, 0.03, 0.0, 0.0, 0.0]).expand(60, 8)
-        human_reward.add_answer(f"a{i}", ids, Seen(torch.randn(60, 4096, generator=generator), likely, probabilities))
+        human_reward.add_answer(f"a{i}", ids, Seen(torch.randn(60, 1024, generator=generator), likely, probabilities))
     head = human_reward.fit([Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})], 1)
     assert head.weights.shape[0] <= 480 * 6 and head.weights.shape[1] == 257
     assert right(human_reward, head, Pairs.of_ranks({f"a{i}": i + 1 for i in range(8)})) == 28
