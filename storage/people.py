@@ -13,6 +13,8 @@ from itertools import combinations
 
 from msgspec import Struct
 
+from storage.statistics import rounded
+
 MOST_COMPARED = 20
 """People who are compared with each other: those with the most judgements."""
 
@@ -82,11 +84,11 @@ def _habits(connection: sqlite3.Connection) -> dict[str, tuple[float | None, flo
         SELECT p.operator, avg(CASE WHEN p.k = 2 THEN p.better_slot < p.worse_slot END),
                avg(CASE WHEN length(a.content) <> length(b.content) THEN length(a.content) > length(b.content) END)
         FROM ({_PAIRS}) p JOIN nodes a ON a.id = p.better JOIN nodes b ON b.id = p.worse WHERE NOT coalesce(p.tied, 0) GROUP BY 1""")
-    found = {name: (_rounded(first), _rounded(longer)) for name, first, longer in compared}
+    found = {name: (rounded(first), rounded(longer)) for name, first, longer in compared}
     rated = connection.execute("""
         SELECT i.operator, avg(t.value > 4) FROM ratings t JOIN v_live e ON e.seq = t.seq JOIN sittings i ON i.id = e.sitting_id
         WHERE t.criterion = 'overall' AND t.value <> 4 GROUP BY 1""")
-    good = {name: _rounded(share) for name, share in rated}
+    good = {name: rounded(share) for name, share in rated}
     return {name: (*found.get(name, (None, None)), good.get(name)) for name in found.keys() | good.keys()}
 
 
@@ -123,8 +125,4 @@ def agreement(one: Mapping[str, str], other: Mapping[str, str]) -> tuple[int, fl
     alike = sum(one[thing] == other[thing] for thing in both) / n
     ours, theirs = (Counter(said[thing] for thing in both) for said in (one, other))
     chance = sum(ours[outcome] * theirs[outcome] for outcome in ours) / n**2
-    return n, _rounded(alike), _rounded((alike - chance) / (1 - chance)) if chance < 1 else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return round(value, 4) if value is not None else None
+    return n, rounded(alike), rounded((alike - chance) / (1 - chance)) if chance < 1 else None

@@ -110,7 +110,7 @@ def length(connection: sqlite3.Connection) -> Length:
         FROM (SELECT length(a.content) - length(b.content) AS difference
               FROM ({_COMPARED}) p JOIN nodes a ON a.id = p.chosen JOIN nodes b ON b.id = p.rejected)
         WHERE difference <> 0""").fetchone()
-    return Length(pairs, *(round(value, 4) if value is not None else None for value in (longer, difference)))
+    return Length(pairs, rounded(longer), rounded(difference))
 
 
 def agreement(connection: sqlite3.Connection) -> Agreement:
@@ -120,7 +120,7 @@ def agreement(connection: sqlite3.Connection) -> Agreement:
               FROM (SELECT min(chosen, rejected) AS one, max(chosen, rejected) AS other, max(chosen < rejected) AS way
                     FROM ({_COMPARED}) WHERE chosen <> rejected GROUP BY seq, one, other HAVING way = min(chosen < rejected))
               GROUP BY one, other HAVING n > 1)""").fetchone()
-    return Agreement(compared, round(agreeing / compared, 4) if compared else None)
+    return Agreement(compared, rounded(agreeing / compared) if compared else None)
 
 
 def foresight(connection: sqlite3.Connection) -> tuple[Foresight, ...]:
@@ -133,8 +133,9 @@ def foresight(connection: sqlite3.Connection) -> tuple[Foresight, ...]:
         SELECT judge, count(*), avg(log_loss), sum("right") / sum(pairs),
                sum("right") FILTER (WHERE age <= {RECENT}) / sum(pairs) FILTER (WHERE age <= {RECENT})
         FROM foreseen GROUP BY judge ORDER BY judge""")
-    return tuple(Foresight(judge, n, round(loss, 4), _rounded(accuracy), _rounded(recent)) for judge, n, loss, accuracy, recent in rows)
+    return tuple(Foresight(judge, n, round(loss, 4), rounded(accuracy), rounded(recent)) for judge, n, loss, accuracy, recent in rows)
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """To four digits, as shares and losses are told; None where there is nothing to tell."""
     return round(value, 4) if value is not None else None
