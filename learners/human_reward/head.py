@@ -1,7 +1,7 @@
 """The reward head: Ĥ as of one fit, one row of weights for each token that was said or likely in judged answers.
 
-Heads are fitted, kept and restored on the CPU. What is asked about states that lie elsewhere is answered there: `RewardHead.on` is the one place
-where a head crosses to another device.
+Heads are fitted, kept and restored on the CPU. What is asked about states that lie elsewhere is answered there: `RewardHead.on` is where a head
+crosses to another device, beside the fixed tensors that it is copied into for captured steps (fixed_bias.py).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 
 from learners.human_reward.features import Features, Seen, token_similarity
 from learners.human_reward.fit import HumanReward
+from learners.human_reward.fixed_bias import FixedHeads
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import VisitedStates, _KLCurve, _States
 from learners.human_reward.likelihood import Pairs
@@ -84,6 +85,17 @@ def test_the_logit_bias_is_where_the_logits_are(kind: str) -> None:
         with elsewhere():
             found = bias.bias(on_gpu(4, WIDTH), on_gpu(4, VOCABULARY))
             assert found is not None and found.device == GPU and found.shape == (4, VOCABULARY)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_fixed_bias_of_captured_steps_is_where_the_logits_are(kind: str) -> None:
+    for bias in biases(kind):
+        with elsewhere():
+            fixed = FixedHeads(bias, GPU)
+            assert fixed.take(bias)
+            found = fixed.bias(on_gpu(4, WIDTH), on_gpu(4, VOCABULARY))
+            assert found.device == GPU and found.shape == (4, VOCABULARY)
+            assert fixed.take(None)  # steering is switched off
 
 
 def test_beta_is_solved_where_the_states_are() -> None:
