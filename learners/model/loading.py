@@ -7,7 +7,6 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,9 @@ def load_backbone(
     place = choose_device(device)
     report = Progress(progress)
     report("libraries")
-    source = _find_beside_imports(model, report, adapter)
+    _import_bitsandbytes()
     with _quiet():
+        source = find_source(model, report, adapter)
         parameters = parameter_count(source.files)
         chosen = _choose_quantization(quantize, stored_quantization(source.directory), parameters, place)
         tokenizer = _load_tokenizer(source.directory, trust_remote_code)
@@ -63,20 +63,6 @@ def load_backbone(
     if chosen != "none" and (left := unquantized_experts(loaded)):
         source = source._replace(notes=(*source.notes, f"{left:,} weights of experts stay as they are: {chosen} does not reach them"))
     return _describe(model, loaded, tokenizer, chosen, place, parameters, source)
-
-
-def _find_beside_imports(model: str, report: Progress, adapter: str | None) -> Source:
-    """Hashing weights takes a core and no interpreter, importing the libraries takes the interpreter: seconds each, so both at once."""
-    from huggingface_hub.utils import disable_progress_bars
-
-    disable_progress_bars()
-    with ThreadPoolExecutor(1) as pool:
-        finding = pool.submit(find_source, model, report, adapter)
-        _import_bitsandbytes()
-        from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
-
-        with _quiet():  # a conversion waits for these imports too
-            return finding.result()
 
 
 def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:
