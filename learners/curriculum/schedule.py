@@ -7,7 +7,6 @@ operator reads on. What passed the gate leaves through `propose`. What was undon
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
 from learners.curriculum.stages import DistillStage, RewardStage, SFTStage, TrainingStage
 from learners.curriculum.weights import PolicyWeights
+from learners.model.device import working_seconds
 from learners.model.lora import lora_state
 from learners.protocol import Metrics, Stage
 from learners.rlhf.ppo import PPOSettings
@@ -143,12 +143,12 @@ class Curriculum:
 
     def _pass_gate(self, last: bool = False) -> None:
         """PPO proposes only what is better (or what is left at the end): versions cost disk, and equals change nothing."""
-        started = time.monotonic()
+        started = working_seconds(self._practice.backbone.device)
         stage, inputs = self._weights.lineage.to_gate, self._inputs()
         assert stage is not None
         state = self._state(inputs)
         verdict = self._compare(state.policy, inputs)
-        self.gate_seconds += time.monotonic() - started
+        self.gate_seconds += working_seconds(self._practice.backbone.device) - started
         self._unproposed = stage == "ppo" and verdict.published and not verdict.better and not last
         if not self._unproposed and not self._undone():
             self._offer(verdict, state, stage, inputs)

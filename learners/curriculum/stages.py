@@ -21,6 +21,7 @@ from learners.curriculum.weights import NO_SEQS, PolicyWeights
 from learners.feedback.samples import Comparison, Scored, Target
 from learners.human_reward.kl_budget import pooled_nats
 from learners.human_reward.prequential import PrequentialScores
+from learners.model.device import working_seconds
 from learners.protocol import Answer, Appraised, Foreseen
 from learners.rlhf.distillation import Distill, DistillBatch
 from learners.rlhf.reward_model import RewardModel
@@ -136,6 +137,7 @@ class RewardStage:
 
     def work(self) -> Iterator[None]:
         plan, started, inputs = self._plan, time.monotonic(), self._inputs()
+        worked = working_seconds(self._practice.backbone.device)
         items = _items(inputs)
         seqs = frozenset(item.seq for item in items)
         self.drop_undone(inputs.feedback.seqs)
@@ -153,7 +155,7 @@ class RewardStage:
         probe = self._practice.base_answers()
         self.model.normalise([t.prompt_ids for t in probe], [tuple(t.ids) for t in probe])
         self._learned = seqs
-        self.seconds += time.monotonic() - started
+        self.seconds += working_seconds(self._practice.backbone.device) - worked
 
     def appraise(self, answers: Sequence[Answer]) -> Appraised:
         """What the reward model thinks of each token; nothing before it has learned something."""

@@ -7,12 +7,13 @@ held, and, when metered, while no training time is granted.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
+
+import torch
 
 from learners import protocol
 from learners.curriculum.inputs import LearnerInputs, TokenIds
@@ -23,6 +24,7 @@ from learners.curriculum.schedule import Curriculum, Proposal
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts
 from learners.model.base import Backbone
+from learners.model.device import working_seconds
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.replicas import between_layers
 from learners.protocol import Error, Event, Gated, Idle, Load
@@ -43,10 +45,10 @@ class Abandon(Exception):
 
 
 class Meter:
-    """The learner's wall time, without its waits and without the gate's evaluations; and what of it is granted."""
+    """The learner's time, without its waits and without the gate's evaluations; and what of it is granted."""
 
-    def __init__(self, metered: bool) -> None:
-        self.metered = metered
+    def __init__(self, metered: bool, device: torch.device) -> None:
+        self.metered, self._device = metered, device
         self.trained = 0.0
         self.granted_seconds = 0.0
         self.granted_steps = 0
@@ -57,15 +59,18 @@ class Meter:
     def open(self) -> bool:
         return not self.metered or self.granted_seconds > 0 or self.granted_steps > 0
 
+    def now(self) -> float:
+        return working_seconds(self._device)
+
     def start(self) -> None:
-        self._since, self._excluded = time.monotonic(), 0.0
+        self._since, self._excluded = self.now(), 0.0
 
     def exclude(self, seconds: float) -> None:
         """This much of the step under way was not training."""
         self._excluded += seconds
 
     def stop(self) -> None:
-        seconds = max(0.0, time.monotonic() - self._since - self._excluded)
+        seconds = max(0.0, self.now() - self._since - self._excluded)
         self.trained += seconds
         self.granted_seconds -= seconds if self.granted_seconds > 0 else 0.0
         self.granted_steps -= 1 if self.granted_steps > 0 else 0
@@ -91,7 +96,7 @@ class Learner:
             self._propose,
             replace(PPO_SETTINGS, policy_loss_weight=0.0) if load.frozen_ppo else PPO_SETTINGS,
         )
-        self._meter = Meter(load.metered)
+        self._meter = Meter(load.metered, parts.backbone.device)
         self._changed = threading.Condition()
         self._paused = load.paused
         self._flush = False
@@ -268,14 +273,14 @@ class Learner:
         """Wait while somebody waits for tokens; give up when a rollback came."""
         if self._answering:
             return
-        started = time.monotonic()
+        started = self._meter.now()
         self._answer_questions()
         while self._restored is None and (self._wanted.is_set() or self._paused):
             with self._changed:
                 self._changed.wait_for(lambda: self._questions or self._restored is not None or not (self._wanted.is_set() or self._paused))
             self._answer_questions()
-            self._meter.exclude(time.monotonic() - started)
-            started = time.monotonic()
+            self._meter.exclude(self._meter.now() - started)
+            started = self._meter.now()
         if self._restored is not None:
             raise Abandon
 
@@ -283,10 +288,10 @@ class Learner:
         """Of a forward or backward: wait while somebody waits for tokens or Ĥ. What else may come has to wait for the end of it."""
         if not self._wanted.is_set() or self._answering:
             return
-        started = time.monotonic()
+        started = self._meter.now()
         with self._changed:
             self._changed.wait_for(lambda: self._questions or self._restored is not None or not self._wanted.is_set())
-        self._meter.exclude(time.monotonic() - started)
+        self._meter.exclude(self._meter.now() - started)
 
     def _answer_questions(self) -> None:
         """What the operator wants to see of the reward model: a few forwards, on the thread that its tree belongs to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
@@ -38,6 +39,11 @@ def choose_device(asked: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise ModelError(f"device {asked} does not work: {str(error).splitlines()[0]}", "use --device auto") from error
     return device
+
+
+def working_seconds(device: torch.device) -> float:
+    """A clock of this thread's work: the processor's on a CPU, so that what else runs on the machine is not counted; the wall's where others work."""
+    return time.thread_time() if device.type == "cpu" else time.monotonic()
 
 
 def cpu_build() -> str | None:

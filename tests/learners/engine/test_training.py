@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import torch
 from learners import protocol
 from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.weights import LearnerTrees
-from learners.engine.training import MOST_RETRIES, Learner
+from learners.engine.training import MOST_RETRIES, Learner, Meter
 from learners.model.lora import LoraSettings
 from learners.model.memory import out_of_memory
 from learners.protocol import Appraised, Blob, Error, Event, Gated, Idle, Load, Metrics, Trained
@@ -45,7 +46,7 @@ class Sitting:
         stubs = Stubs(random.Random(0), lambda: self.learner.inputs(), lambda: None)
         stubs.install(patch)
         patch.setattr("learners.curriculum.stages.Distill", self._distill)
-        backbone: Any = SimpleNamespace(width=1, base_hash="0" * 64, name="tiny", memory_budget=self.budget)
+        backbone: Any = SimpleNamespace(width=1, base_hash="0" * 64, name="tiny", memory_budget=self.budget, device=torch.device("cpu"))
         trees = LearnerTrees(Tree(), Tree(), Tree(), Tree())
         none = feedback_of(())
         parts: Any = SimpleNamespace(
@@ -174,3 +175,17 @@ def test_another_error_of_a_stage_is_no_want_of_memory() -> None:
     for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
         assert out_of_memory(error)
     assert not out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def test_granted_seconds_are_of_the_processor_so_that_a_busy_machine_trains_as_long_as_a_quiet_one() -> None:
+    meter = Meter(True, torch.device("cpu"))
+    meter.granted_seconds = 1.0
+    meter.start()
+    time.sleep(0.05)
+    meter.stop()
+    assert meter.trained < 0.05 and meter.granted_seconds > 0.95
+    meter.start()
+    while time.thread_time() - meter._since < 0.02:
+        pass
+    meter.stop()
+    assert meter.trained >= 0.02
