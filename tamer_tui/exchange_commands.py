@@ -21,14 +21,38 @@ from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, per
 @click.option("--columns", is_flag=True, help="Also the other columns that imported rows had.")
 @click.option("--min-margin", type=FiniteRange(0), default=0.0, help="Leave out comparisons with a smaller margin.")
 @click.option("--balance", is_flag=True, help="As many good labels as bad ones.")
+@click.option("--version", "version", help="For a model: acting, latest or a version's id. [default: acting]")
+@click.option("--model", help="For a model: the base, where it is not where the last sitting found it.")
+@click.option("--outtype", type=click.Choice(["f16", "q8_0"]), help="For gguf and ollama. [default: f16]")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def export(database: Path, out: Path, force: bool, **chosen: Any) -> None:
-    """Write the judgements for a trainer, also while the program runs."""
-    from storage.exchange.exporting import Options
-    from tamer_tui.exchange import export_to
+def export(database: Path, out: Path, force: bool, version: str | None, model: str | None, outtype: str | None, **chosen: Any) -> None:
+    """Write the judgements for a trainer, or a version for where models run; also while the program runs."""
+    from storage.exchange.formats import FORMATS, WHOLE
+    from tamer_tui.model_export import FORMATS as MODELS
 
+    of_model = {name: value for name, value in {"version": version, "model": model, "outtype": outtype}.items() if value is not None}
     with one_line_errors():
+        if chosen["format"] in MODELS:
+            from tamer_tui.model_export import Wanted, export_model
+
+            _check_no_choice_of_rows(chosen)
+            click.echo(export_model(database, out, Wanted(chosen["format"], **of_model), force))  # type: ignore[arg-type]
+            return
+        if chosen["format"] not in (*FORMATS, *WHOLE):
+            raise click.UsageError(f"there is no format {chosen['format']!r}: use one of {', '.join((*FORMATS, *WHOLE, *MODELS))}")
+        if of_model:
+            raise click.UsageError(f"--{next(iter(of_model))} is for {', '.join(MODELS)}")
+        from storage.exchange.exporting import Options
+        from tamer_tui.exchange import export_to
+
         click.echo(export_to(database, out, Options(**chosen), force))
+
+
+def _check_no_choice_of_rows(chosen: dict[str, Any]) -> None:
+    given = next((name for name, value in chosen.items() if name != "format" and value), None)
+    if given is not None:
+        flag = {"test_share": "split-by-prompt"}.get(given, given.replace("_", "-"))
+        raise click.UsageError(f"{chosen['format']} is a model and has no rows: leave out --{flag}")
 
 
 @click.command("import")
