@@ -22,15 +22,15 @@ class AnswerStreams:
     def __contains__(self, uid: str) -> bool:
         return uid in self._growing
 
-    def ask(self, views: Sequence[CandidateView], conversations: Sequence[tuple[Message, ...]]) -> None:
-        """Draw these answers in one batch."""
+    def ask(self, views: Sequence[CandidateView], conversations: Sequence[tuple[Message, ...]], sampling: Sampling | None = None) -> None:
+        """Draw these answers in one batch, as the sitting draws unless it is said how."""
         loop = asyncio.get_running_loop()
         for view in views:
             self._growing[view.uid] = view
             self._ends[view.uid] = loop.create_future()
         pairs = zip(views, conversations, strict=True)
         candidates = tuple(AnswerRequest(uid=view.uid, seed=view.seed, messages=messages, policy=view.policy) for view, messages in pairs)
-        self._send(protocol.Generate(requests=candidates, sampling=self._sampling))
+        self._send(protocol.Generate(requests=candidates, sampling=sampling or self._sampling))
 
     def redraw(self, view: CandidateView) -> None:
         """Draw the rest of an answer anew, from what is on the screen. Until that begins, what comes still belongs to the old rest."""

@@ -1,0 +1,112 @@
+"""`tamer serve`: a socket first, then the model, then requests until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from tamer_tui.headless import make_session
+from tamer_tui.session import Session
+from tamer_tui.session_store import SessionError
+from tamer_tui.views import SessionSettings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+
+class Place(Struct, frozen=True):
+    """Where requests come in."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certificate: Path | None = None  # PEM; with its key, for TLS
+    key: Path | None = None
+    unprotected: bool = False  # other machines may come without TLS
+    token: str = ""  # '' for a new one
+
+
+def check(place: Place) -> None:
+    """Raises SessionError for what would give away the token, and without the extra."""
+    from importlib.util import find_spec
+
+    if missing := next((name for name in ("starlette", "uvicorn") if find_spec(name) is None), None):
+        raise SessionError(f"serve needs {missing}", "pip install 'tamer-tui[serve]'")
+    if (place.certificate is None) != (place.key is None):
+        raise SessionError("TLS takes both files", "give --certfile and --keyfile")
+    if not (_is_loopback(place.host) or place.certificate is not None or place.unprotected):
+        raise SessionError(
+            f"{place.host} can be reached from elsewhere, and without TLS the token can be read on the way",
+            "give --certfile and --keyfile, or --unprotected where the network is trusted",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listening(place: Place) -> socket.socket:
+    """Raises SessionError where nothing can listen."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(256)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SessionError(f"port {place.port} is in use", "give another --port, or 0 for a free one") from error
+        raise SessionError(f"cannot listen at {place.host}, port {place.port}: {error.strerror or error}", "give another --host or --port") from error
+    return opened
+
+
+def serve(settings: SessionSettings, database: Path, command: tuple[str, ...] | None, place: Place, say: Callable[[str], None]) -> None:
+    """Until it is stopped. Raises SessionError."""
+    if not database.expanduser().exists():
+        raise SessionError(f"there is no database {database}", "teach one first: tamer run")
+    session = make_session(replace(settings, autostart=False), database, command)
+    with listening(place) as opened:
+        asyncio.run(_serve(session, place, opened, say))
+
+
+async def _serve(session: Session, place: Place, opened: socket.socket, say: Callable[[str], None]) -> None:
+    try:
+        server, token, models = await prepared(session, place)
+        host, port = opened.getsockname()[:2]
+        say(f"http{'s' if place.certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}/v1   models: {', '.join(models)}")
+        say(f"token: {token}")
+        await server.serve(sockets=[opened])
+    finally:
+        await session.close()
+
+
+async def prepared(session: Session, place: Place) -> tuple[uvicorn.Server, str, list[str]]:
+    """The model is loaded: what serves it, the token, and the models' names. Raises SessionError."""
+    import uvicorn
+
+    from tamer_tui.serving.desk import Desk
+    from tamer_tui.serving.http import application
+
+    session.status.paused = True  # Ĥ learns at once; adapters are trained in a sitting
+    await session.start()
+    await session.wait_ready()
+    desk, token = Desk(session), place.token or secrets.token_urlsafe(24)
+    config = uvicorn.Config(
+        application(desk, token, session.settings.sampling),
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        ssl_certfile=place.certificate,
+        ssl_keyfile=place.key,
+    )
+    return uvicorn.Server(config), token, desk.models()
