@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, person
+
+if TYPE_CHECKING:
+    from storage.records import Prompt
+    from tamer_tui.exchange import Answering
 
 
 @click.command()
@@ -21,8 +26,9 @@ from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, per
 @click.option("--columns", is_flag=True, help="Also the other columns that imported rows had.")
 @click.option("--min-margin", type=FiniteRange(0), default=0.0, help="Leave out comparisons with a smaller margin.")
 @click.option("--balance", is_flag=True, help="As many good labels as bad ones.")
+@click.option("--version-answers", metavar="VERSION", help="Add what a version (acting, latest, an id, base) says now to each prompt.")
 @click.option("--version", "version", help="For a model: acting, latest or a version's id. [default: acting]")
-@click.option("--model", help="For a model: the base, where it is not where the last sitting found it.")
+@click.option("--model", help="The base, where it is not where the last sitting found it.")
 @click.option("--outtype", type=click.Choice(["f16", "q8_0"]), help="For gguf and ollama. [default: f16]")
 @click.option("--force", is_flag=True, help="Replace what is there.")
 def export(database: Path, out: Path, force: bool, version: str | None, model: str | None, outtype: str | None, **chosen: Any) -> None:
@@ -40,12 +46,34 @@ def export(database: Path, out: Path, force: bool, version: str | None, model: s
             return
         if chosen["format"] not in (*FORMATS, *WHOLE):
             raise click.UsageError(f"there is no format {chosen['format']!r}: use one of {', '.join((*FORMATS, *WHOLE, *MODELS))}")
-        if of_model:
-            raise click.UsageError(f"--{next(iter(of_model))} is for {', '.join(MODELS)}")
+        answering = chosen.pop("version_answers")
+        if wrong := sorted(of_model.keys() - ({"model"} if answering else set())):
+            raise click.UsageError(f"--{wrong[0]} is for {', '.join(MODELS)}")
         from storage.exchange.exporting import Options
         from tamer_tui.exchange import export_to
 
-        click.echo(export_to(database, out, Options(**chosen), force))
+        answer = _answers_of(database, answering, model) if answering else None
+        click.echo(export_to(database, out, Options(**chosen, version_answers=answering or ""), force, answer))
+
+
+def _answers_of(database: Path, version: str, model: str | None) -> Answering:
+    """What asks a version, drawing as the last sitting did."""
+    from tamer_tui.generate import generated
+    from tamer_tui.options import session_settings
+    from tamer_tui.published import find
+
+    found = find(database, version)
+    sampling = found.settings.get("sampling") or {}
+    drawing = {"temperature": sampling.get("temperature", 1.0), "max_new_tokens": sampling.get("max_new_tokens"), "seed": 0}
+    settings = session_settings(
+        found.model_options(model) | drawing | {"device": "auto", "trust_remote_code": False}, metered=True, autostart=False, bias=False
+    )
+
+    def answer(prompts: Sequence[Prompt]) -> dict[str, str]:
+        drawn = generated(settings, prompts, database, version, 1, None, lambda line: click.echo(line, err=True)) if prompts else []
+        return {prompt.uid: answer.response for prompt, answer in drawn}
+
+    return answer
 
 
 def _check_no_choice_of_rows(chosen: dict[str, Any]) -> None:

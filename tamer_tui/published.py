@@ -23,6 +23,12 @@ class Published(NamedTuple):
     def id(self) -> str:
         return self.version.id if self.version is not None else BASE_VERSION
 
+    def model_options(self, model: str | None = None) -> dict[str, Any]:
+        """What names the base as the last sitting had it, or as it is said."""
+        quantize = self.base.quantize if self.base is not None and self.base.quantize in ("nf4", "int8", "none") else "auto"
+        name = model or (self.base.name if self.base is not None else "pocket")
+        return {"model": name, "adapter": self.settings.get("peft_adapter"), "quantize": quantize, "prompts": None, "system": None}
+
 
 def find(database: Path, name: str) -> Published:
     """`name` is base, latest, acting or a version's id. Raises SessionError."""

@@ -28,11 +28,5 @@ def serve(database: Path, host: str, port: int, certificate: Path | None, key: P
     place = run.Place(host, port, certificate, key, unprotected, token)
     with one_line_errors():
         run.check(place)
-        found = find(database, "base")
-        last, base = found.settings, found.base
-        quantize = base.quantize if base is not None and base.quantize in ("nf4", "int8", "none") else "auto"
-        model = chosen["model"] or (base.name if base is not None else "pocket")
-        settings = session_settings(
-            chosen | {"model": model, "adapter": last.get("peft_adapter"), "quantize": quantize, "prompts": None, "system": None}
-        )
+        settings = session_settings(chosen | find(database, "base").model_options(chosen["model"]))
         run.serve(settings, database, engine_command(chosen), place, click.echo)
