@@ -93,6 +93,9 @@ def measure(shape: str, k: int, tokens: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         random_model(sizes, Path(folder))
         backbone = load_backbone(folder, quantize)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     actor = stir(backbone.adapter_tree())
     steer, cuda = steering(backbone), backbone.device.type == "cuda"
     ways: dict[str, Callable[[], float]] = {
