@@ -350,7 +350,7 @@ def test_its_update_is_that_of_prompts_and_answers_in_one_row(backbone: Backbone
     found = []
     for in_one_row in (False, True):
         if in_one_row:
-            monkeypatch.setattr(ppo_module, "states_before", lambda tree, prompts, answers: states_in_one_row(tree, prompts, answers)[:, :-1])
+            monkeypatch.setattr(ppo_module, "states_before", lambda *read: states_in_one_row(*read[:3])[:, :-1])
         ppo = ppo_of(backbone, stirred(backbone), PPOSettings(epochs=1))
         stats = ppo.step(drawn(ppo))
         assert stats.ratio == 1.0

@@ -161,7 +161,7 @@ def test_the_gradient_of_answers_that_share_their_prompt_is_that_of_answers_in_r
     batch, found = rankings(8, 1)[:3], []
     for in_one_row in (False, True):
         if in_one_row:
-            monkeypatch.setattr(reward_model, "states_after", lambda tree, prompts, answers: states_in_one_row(tree, prompts, answers)[:, 1:])
+            monkeypatch.setattr(reward_model, "states_after", lambda *read: states_in_one_row(*read[:3])[:, 1:])
         model = RewardModel(stirred(backbone), backbone.width)
         loss, _ = model._backward(batch, 3)
         found.append((loss, [p.grad for p in model._lora.values()]))
