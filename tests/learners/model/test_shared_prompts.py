@@ -12,16 +12,16 @@ from learners.model.forward import causal_model
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_after, states_before, states_in_one_row
 from tests.learners.model.families import MECHANICS, random_tree
-from tests.learners.models import needs_stories, prompt, stirred, stories
+from tests.learners.models import needs_stories, prompt, stirred, stories, tensor
 
 PROMPTS = [(5, 6, 7, 8, 9, 10, 11, 12, 13, 14), (20, 21), (5, 6, 7, 8, 9, 10, 11, 12, 13, 14), (20, 21), (30, 31, 32), (20, 21)]
 ANSWERS = [(40, 41, 42), (50,), (43, 44, 45, 46, 47), (), (51, 52), (53, 54, 55, 56)]
-MASK = torch.tensor([[i < len(answer) for i in range(5)] for answer in ANSWERS])
+MASK = tensor([[i < len(answer) for i in range(5)] for answer in ANSWERS])
 
 
 def gradients(tree: nn.Module, hidden: Tensor) -> list[Tensor]:
     """Of a function of all states that is not symmetric in anything."""
-    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1)).to(hidden.device)
     tree.zero_grad()
     (hidden.tanh() * weights * MASK[..., None]).sum().backward()
     return [p.grad.clone() for p in tree.parameters() if p.grad is not None]

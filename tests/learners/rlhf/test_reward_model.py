@@ -20,7 +20,7 @@ from learners.rlhf import losses, reward_model
 from learners.rlhf.reward_model import RewardModel, RewardSettings
 from learners.rlhf.reward_model import _sequences as sequences
 from storage.records import Sampling
-from tests.learners.models import needs_stories, prompt, stirred, stories
+from tests.learners.models import needs_stories, prompt, stirred, stories, tensor
 
 pytestmark = needs_stories
 ADJECTIVES = "little big brave quiet funny old young clever sleepy hungry".split()
@@ -86,7 +86,7 @@ def test_a_score_is_the_mean_of_the_head_over_states_that_have_read_each_token(b
     prompts, answers = some(backbone)
     for prompt_ids, answer, score in zip(prompts, answers, model.score(prompts, answers).tolist(), strict=True):
         with torch.no_grad():
-            states = forward(tree, torch.tensor([[*prompt_ids, *answer]])).hidden[0, len(prompt_ids) :]
+            states = forward(tree, tensor([[*prompt_ids, *answer]])).hidden[0, len(prompt_ids) :]
             by_hand = [float(state @ model.head.weight[0] + model.head.bias[0]) for state in states]
         assert score == pytest.approx(sum(by_hand) / len(answer), abs=1e-4)
 
