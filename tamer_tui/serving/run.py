@@ -8,13 +8,14 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from tamer_tui.headless import make_session
+from tamer_tui.headless import make_session, within
 from tamer_tui.session import Session
 from tamer_tui.session_store import SessionError
 from tamer_tui.views import SessionSettings
@@ -76,31 +77,32 @@ def serve(settings: SessionSettings, database: Path, command: tuple[str, ...] | 
     if not database.expanduser().exists():
         raise SessionError(f"there is no database {database}", "teach one first: tamer run")
     session = make_session(replace(settings, autostart=False), database, command)
-    with listening(place) as opened:
-        asyncio.run(_serve(session, place, opened, say))
+    session.status.paused = True  # Ĥ learns at once; adapters are trained in a sitting
+    with listening(place) as opened, suppress(KeyboardInterrupt):
+        asyncio.run(within(session, lambda session: _serve(session, place, opened, say)))
 
 
 async def _serve(session: Session, place: Place, opened: socket.socket, say: Callable[[str], None]) -> None:
+    server, token, models = prepared(session, place)
+    host, port = opened.getsockname()[:2]
+    say(f"http{'s' if place.certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}/v1   models: {', '.join(models)}")
+    say(f"token: {token}")
+    serving = asyncio.ensure_future(server.serve(sockets=[opened]))
     try:
-        server, token, models = await prepared(session, place)
-        host, port = opened.getsockname()[:2]
-        say(f"http{'s' if place.certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}/v1   models: {', '.join(models)}")
-        say(f"token: {token}")
-        await server.serve(sockets=[opened])
-    finally:
-        await session.close()
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise
 
 
-async def prepared(session: Session, place: Place) -> tuple[uvicorn.Server, str, list[str]]:
-    """The model is loaded: what serves it, the token, and the models' names. Raises SessionError."""
+def prepared(session: Session, place: Place) -> tuple[uvicorn.Server, str, list[str]]:
+    """Over a session that is ready: what serves it, the token, and the models' names."""
     import uvicorn
 
     from tamer_tui.serving.desk import Desk
     from tamer_tui.serving.http import application
 
-    session.status.paused = True  # Ĥ learns at once; adapters are trained in a sitting
-    await session.start()
-    await session.wait_ready()
     desk, token = Desk(session), place.token or secrets.token_urlsafe(24)
     config = uvicorn.Config(
         application(desk, token, session.settings.sampling),
@@ -109,4 +111,6 @@ async def prepared(session: Session, place: Place) -> tuple[uvicorn.Server, str,
         ssl_certfile=place.certificate,
         ssl_keyfile=place.key,
     )
-    return uvicorn.Server(config), token, desk.models()
+    server = uvicorn.Server(config)
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # it would end the process before the database is closed
+    return server, token, desk.models()

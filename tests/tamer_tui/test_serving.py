@@ -57,7 +57,9 @@ async def served(tmp_path: Path, engine: FakeEngine | None = None, version: bool
     database = tmp_path / "me.db"
     session = Session(SessionSettings("toy", sampling=Sampling(0.9, 64), autostart=False, operator="jo"), lambda: engine, database)
     opened = listening(Place(port=0))
-    server, token, _ = await prepared(session, Place())
+    await session.start()
+    await session.wait_ready()
+    server, token, _ = prepared(session, Place())
     if version:
         store = session.opened
         sha256 = write_directory(FILES, SessionStore.root_of(database)).name
