@@ -144,8 +144,8 @@ def _without_paths(value: Any) -> Any:
 
 
 def hub_id(name: str, is_here: Callable[[str], bool] = lambda name: Path(name).expanduser().exists()) -> str | None:
-    """Of a base by the name that it was loaded under: a hub id, or a folder of the hub's cache; else None."""
+    """Of a base by the name that it was loaded under: owner/name, or a folder of the hub's cache; else None."""
     for part in Path(name).parts:
         if part.startswith("models--") and part.count("--") == 2:
             return part.removeprefix("models--").replace("--", "/")
-    return None if not name.strip() or name == "pocket" or is_path(name) or is_here(name) else name
+    return name if name.count("/") == 1 and not is_path(name) and not is_here(name) else None

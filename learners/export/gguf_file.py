@@ -7,6 +7,7 @@ Sources: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, llama.cpp's 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ CONVERTER = "--format merged, then llama.cpp's convert_hf_to_gguf.py MERGED --ou
 
 
 def check_family(config: dict[str, Any], outtype: Outtype) -> None:
-    """Raises ModelError for what this file has no table of."""
+    """Raises ModelError for what this file has no table of, and without the package."""
+    if find_spec("gguf") is None:
+        raise ModelError("a GGUF needs the package gguf", GET_GGUF)
     kind, rope = config.get("model_type"), (config.get("rope_parameters") or config.get("rope_scaling") or {}).get("rope_type", "default")
     if kind not in FAMILIES:
         raise ModelError(f"there is no table of how GGUF stores {kind} models", f"{CONVERTER} {outtype}")
@@ -32,13 +35,10 @@ def check_family(config: dict[str, Any], outtype: Outtype) -> None:
 
 
 def write_gguf(directory: Path, file: Path, outtype: Outtype, name: str) -> None:
-    """Convert the model. Raises ModelError, OSError."""
-    try:
-        import gguf
-    except ImportError as error:
-        raise ModelError("a GGUF needs the package gguf", GET_GGUF) from error
+    """Convert a model of which `check_family` says nothing. Raises ModelError, OSError."""
+    import gguf
+
     config = read_config(directory)
-    check_family(config, outtype)
     writer = gguf.GGUFWriter(file, FAMILIES[config["model_type"]])
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if outtype == "f16" else gguf.LlamaFileType.MOSTLY_Q8_0)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from learners.export.gguf_file import check_family
 from learners.export.request import ExportRequest
-from learners.model.checkpoint import ModelError, Progress, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, read_config, stored_quantization
 from learners.model.conversion import copy_tokenizer, save_plain
 from learners.model.foreign_adapter import adapted, plain
 from learners.model.sources import find_source
@@ -20,6 +21,8 @@ def merge(request: ExportRequest, out: Path) -> tuple[str, ...]:
     source = find_source(request.model, Progress(lambda event: None), request.peft_adapter)
     if source.hashes.base != request.base_hash:
         raise ModelError(f"this version adapts another model than {request.model}", "pass the base that it was taught on with --model")
+    if request.format != "merged":
+        check_family(read_config(source.directory), request.outtype)
     import torch
 
     stored = stored_quantization(source.directory)

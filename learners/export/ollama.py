@@ -64,7 +64,8 @@ def modelfile(directory: Path, file: str, request: ExportRequest) -> tuple[str, 
     if request.system and QUOTE in request.system:
         notes.append("the system prompt has three quotation marks in a row and is not in the Modelfile")
     elif request.system:
-        lines.append(f"SYSTEM {QUOTE}{request.system}{QUOTE}")
+        apart = " " if request.system.endswith('"') else ""
+        lines.append(f"SYSTEM {QUOTE}{request.system}{apart}{QUOTE}")
     lines += [f"PARAMETER stop {QUOTE}{tokenizer.convert_ids_to_tokens(i)}{QUOTE}" for i in sorted(renderer.eos_ids)]
     context = min(int(config.get("max_position_embeddings") or LARGEST_CONTEXT), LARGEST_CONTEXT)
     numbers = {

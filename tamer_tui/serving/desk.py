@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 
 from learners import protocol
+from storage.journal import JournalError
 from storage.records import BASE_VERSION, Correction, Policy, Prompt, Ranking, Rating, SampleSet, new_uid
 from tamer_tui.serving.requests import Answered, Feedback, Refused, Wanted
 from tamer_tui.session import CandidateView, Change, EngineState, Session, SessionError
@@ -170,7 +171,7 @@ class Desk:
             streams.ask([view for view, _ in views], [messages for _, messages in views], batch[0].wanted.sampling)
             await streams.wait([view.uid for view, _ in views])
             self._session.engine.raise_if_dead()
-        except SessionError as error:
+        except (SessionError, JournalError) as error:
             for drawing in batch:
                 drawing.failed = Refused(str(error), 503, "server_error")
         finally:

@@ -63,7 +63,7 @@ def test_an_adapter_goes_out_with_its_bases_name_on_the_hub(tmp_path: Path, name
 
 
 def test_names_of_bases_on_the_hub() -> None:
-    assert hub_id("gpt2") == "gpt2" and hub_id("./model") is None and hub_id("/models/llama.gguf") is None
+    assert hub_id("org/model") == "org/model" and hub_id("pocket") is hub_id("./model") is hub_id("/models/llama.gguf") is None
     assert hub_id("org/model", is_here=lambda name: True) is None
 
 
