@@ -62,6 +62,11 @@ def test_an_adapter_goes_out_with_its_bases_name_on_the_hub(tmp_path: Path, name
     assert "- 1 comparison or ranking" in card and "2.50 nats" in card and "/home/jo" not in card and str(tmp_path) not in card
 
 
+def test_every_format_is_described() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert all(f"\n**`{name}`** " in text for name in model_export.FORMATS)
+
+
 def test_names_of_bases_on_the_hub() -> None:
     assert hub_id("org/model") == "org/model" and hub_id("pocket") is hub_id("./model") is hub_id("/models/llama.gguf") is None
     assert hub_id("org/model", is_here=lambda name: True) is None
