@@ -18,7 +18,7 @@ from msgspec import Struct
 from tamer_tui.headless import make_session, within
 from tamer_tui.session import Session
 from tamer_tui.session_store import SessionError
-from tamer_tui.views import SessionSettings
+from tamer_tui.views import Change, SessionSettings
 
 if TYPE_CHECKING:
     import uvicorn
@@ -87,6 +87,7 @@ async def _serve(session: Session, place: Place, opened: socket.socket, say: Cal
     host, port = opened.getsockname()[:2]
     say(f"http{'s' if place.certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}/v1   models: {', '.join(models)}")
     say(f"token: {token}")
+    session.observe(lambda change: say(session.notice) if change is Change.NOTICE else None)
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
     try:
         await asyncio.shield(serving)
