@@ -22,7 +22,7 @@ def card(found: Published, hub_id: str | None, learned_from: dict[str, int], due
     where = hub_id or ("the model that comes with tamer" if base.name == "pocket" else "a local model")
     lines = [
         *heading, "", f"# {where}, taught by hand", "",
-        f"Version {version.id} of one teaching log, made with [tamer](https://pypi.org/project/tamer-tui/): {form}.", "",
+        f"Version {version.id} of one teaching log, made with tamer: {form}.", "",
         f"- base: {where}, {base.parameters:,} parameters, SHA-256 of weights, tokenizer and chat template `{base.base_hash}`",
         f"- taught with the base {'in full precision' if base.quantize == 'none' else 'in ' + base.quantize}",
         f"- last stage: {STAGES.get(version.stage, version.stage)}; parent: {version.parent}",
