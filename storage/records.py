@@ -69,10 +69,20 @@ class Prompt(Struct, frozen=True):
 
 
 class Sampling(Struct, frozen=True):
-    """How answers are drawn: plain sampling, no truncation of the distribution."""
+    """How answers are drawn. By itself plain sampling at the temperature; else in the order and with the meaning of transformers' `generate`."""
 
     temperature: float = 1.0
     max_new_tokens: int = 256
+    top_p: float = 1.0  # of the probability, the likeliest tokens first; 1 for all
+    top_k: int = 0  # likeliest tokens; 0 for all
+    min_p: float = 0.0  # of the likeliest token's probability
+    repetition_penalty: float = 1.0  # by which logits of tokens that were said are divided, where they are positive, else multiplied
+    stop: tuple[str, ...] = ()  # texts that end an answer, and are no part of what is shown of it
+
+    @property
+    def plain(self) -> Sampling:
+        """The same without truncation and penalties, as learners draw."""
+        return Sampling(self.temperature, self.max_new_tokens, stop=self.stop)
 
 
 class BaseModel(Struct, frozen=True):
