@@ -136,12 +136,14 @@ class Response(Struct, frozen=True):
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     text: str
-    logprobs: tuple[float, ...]  # per token, under the distribution it was drawn from
-    unbiased_logprobs: tuple[float, ...]  # per token, under the same policy without Ĥ
+    logprobs: tuple[float, ...]  # per token, under the distribution it was drawn from, truncated or not; 0 for one that was forced
+    unbiased_logprobs: tuple[float, ...]  # per token, under the same policy at the temperature without Ĥ and without truncation
     times: tuple[float, ...]  # seconds from the request to each token, engine clock
     stop: StopReason | None
     kl: float | None  # nats of the acting policy against the base, exact at each visited state, summed over tokens
     origin: str = DRAWN  # or 'shown' (made up from what was on the screen), or where an imported one came from, e.g. 'hh'
+    thought_tokens: int | None = None  # the first so many are a thought and its marks, not the answer
+    forced_tokens: int = 0  # the last so many of those were drawn by nobody: the thought was closed at its longest
 
     @staticmethod
     def written_elsewhere(uid: str, set_uid: str, slot: int, text: str, origin: str) -> Response:
