@@ -14,8 +14,9 @@ from learners.engine.generator import Generator
 from learners.feedback.dataset import FeedbackDataset
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import OnlineHumanReward
+from learners.model.answer_text import pieces_of
 from learners.model.base import Backbone
-from learners.model.chat_format import PromptError, continued, pieces_of
+from learners.model.chat_format import PromptError, continued
 from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings

@@ -67,9 +67,7 @@ class Renderer:
         """The index of an answer's first token that is no thought; the number of tokens while the thought goes on."""
         if self.thoughts is None:
             return 0
-        with self._lock:
-            pieces = [str(self.tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False)) for i in ids]
-        return self.thoughts.answer_begins(pieces)
+        return self.thoughts.answer_begins([self.decode_raw([i], special=True) for i in ids])
 
     def _own_eos(self, known: list[int]) -> int | None:
         own = self.tokenizer.eos_token_id
@@ -202,15 +200,19 @@ class Renderer:
             return self.decode_raw(shown)
         return self.decode_raw([*self._anchor, *shown])[len(_ANCHOR) :]
 
-    def decode_raw(self, ids: Sequence[int]) -> str:
-        """The tokenizer's own decoding, without special tokens."""
+    def decode_raw(self, ids: Sequence[int], special: bool = False) -> str:
+        """The tokenizer's own decoding, with special tokens or without."""
         with self._lock:
-            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
     @property
     def anchor(self) -> list[int]:
         """Ids before an answer that keep its leading space; empty where there is none to keep."""
         return self._anchor
+
+    def without_special(self, text: str) -> str:
+        """Text as decoded with special tokens, as it would be without."""
+        return self._special.sub("", text)
 
     def _find_anchor(self) -> list[int]:
         ids = self._literal(_ANCHOR)
@@ -224,7 +226,9 @@ class Renderer:
         except Exception:  # a template may be any program; without this hint the configured tokens remain
             return None
         rest = self._ids(text[text.rindex(marker) + len(marker) :].lstrip(), special=True) if marker in text else []
-        return rest[0] if rest and rest[0] in self._special_ids else None
+        thoughts = Thoughts.of(self.tokenizer)
+        of_channel = [] if thoughts is None or thoughts.ends == thoughts.closes else self._ids(thoughts.ends, special=True)
+        return rest[0] if rest and rest[0] in self._special_ids and rest[:1] != of_channel else None  # a channel's end is not the turn's
 
 
 def _number(sign: str) -> int:
@@ -281,9 +285,13 @@ def fit_prompt(ids: Sequence[int], context: int, max_new_tokens: int) -> tuple[l
 
 
 class TextStream:
-    """Detokenises one answer token by token. The pieces, with `flush` at the end, concatenate to `decode` of all ids."""
+    """Detokenises one answer token by token. The pieces, with `flush` at the end, concatenate to `decode` of all ids.
 
-    def __init__(self, renderer: Any) -> None:
+    special: with the text of special tokens; may be changed between tokens.
+    """
+
+    def __init__(self, renderer: Any, special: bool = False) -> None:
+        self.special = special
         self._renderer: Renderer = getattr(renderer, "renderer", renderer)
         self._ids = list(self._renderer.anchor)
         self._start = 0  # of the window that is decoded again: one finished piece, then what is pending
@@ -307,17 +315,8 @@ class TextStream:
         return piece
 
     def _pending(self) -> str:
-        decode = self._renderer.decode_raw
-        return decode(self._ids[self._start :])[len(decode(self._ids[self._start : self._read])) :]
-
-
-def pieces_of(renderer: Any, ids: Sequence[int]) -> list[str]:
-    """The text that each token of an answer completes, '' where it completes none; they concatenate to `decode` of all ids."""
-    text = TextStream(renderer)
-    pieces = [text.push(token) for token in ids]
-    if pieces:
-        pieces[-1] += text.flush()
-    return pieces
+        before, all_of_it = (self._renderer.decode_raw(ids, self.special) for ids in (self._ids[self._start : self._read], self._ids[self._start :]))
+        return all_of_it[len(before) :]
 
 
 def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:

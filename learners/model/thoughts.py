@@ -42,6 +42,11 @@ class Thoughts:
     prefilled: bool = False  # the template's prompt ends within a thought
     switch: str | None = None  # the template's variable
 
+    @property
+    def ends(self) -> str:
+        """What ends the text of a thought: where the answer is a channel of its own, more follows before that opens."""
+        return "<|end|>" if self.closes.startswith("<|channel|>final") else self.closes
+
     @staticmethod
     def of(tokenizer: Any, prompt: str = "") -> Thoughts | None:
         """Of a model's tokenizer, and the text of some prompt as its template renders it; None where it is not known to think."""
@@ -64,8 +69,7 @@ class Thoughts:
         elif self.closes not in text and not self.prefilled:
             return Split("", text, True)
         thought, closing, answer = begun.partition(self.closes)
-        if self.closes.startswith("<|channel|>final"):  # between the two there is a change of channels
-            thought = thought.partition("<|end|>")[0]
+        thought = thought.partition(self.ends)[0]
         return Split(thought.strip(), _unwrapped(answer).lstrip(), bool(closing))
 
     def answer_begins(self, pieces: Sequence[str]) -> int:

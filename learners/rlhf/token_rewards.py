@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from learners.model.base import Backbone
-from learners.model.chat_format import PromptError, pieces_of
+from learners.model.chat_format import PromptError
 from learners.protocol import Answer, Appraisal
 
 TokenIds = tuple[int, ...]

@@ -1,0 +1,104 @@
+"""The text of one answer as it is drawn: with its thought in tags that are the same for every model, and up to what was set to end it.
+
+Texts of tokens are final when they are given: what may still become a mark, or the end, is held back until it is known. They concatenate to the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+from learners.model.chat_format import Renderer, TextStream
+from storage.thoughts import CLOSES, OPENS
+
+
+class _Place(Enum):
+    START, THOUGHT, ANSWER = range(3)
+
+
+class AnswerText:
+    """Feed it every token of an answer. `stopped`: a text that ends answers has come; nothing more is shown."""
+
+    def __init__(self, renderer: Renderer, stop: Sequence[str] = ()) -> None:
+        """stop: what ends the answer; a thought may hold it."""
+        self._renderer, self._thoughts, self._stop = renderer, renderer.thoughts, tuple(stop)
+        self._place = _Place.ANSWER if self._thoughts is None else _Place.START
+        self._stream = TextStream(renderer, special=self._thoughts is not None)
+        self._held = ""
+        self.stopped = False
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the thought goes on."""
+        return self._place is _Place.THOUGHT
+
+    def push(self, token: int) -> str:
+        """The text that this token completes."""
+        return self._take(self._stream.push(token))
+
+    def flush(self) -> str:
+        """What is held back when the answer ends."""
+        rest = self._take(self._stream.flush())
+        held, self._held = self._held, ""
+        return rest + held
+
+    def _take(self, piece: str) -> str:
+        if self.stopped:
+            return ""
+        self._held += piece
+        shown = self._begin() if self._place is _Place.START else ""
+        if self._place is _Place.THOUGHT:
+            shown += self._think()
+        return shown + self._answer() if self._place is _Place.ANSWER else shown
+
+    def _begin(self) -> str:
+        """Whether it opens with a thought."""
+        thoughts, begun = self._thoughts, self._held.lstrip()
+        assert thoughts is not None
+        if thoughts.prefilled or begun.startswith(thoughts.opens):
+            self._place, self._held = _Place.THOUGHT, begun.removeprefix(thoughts.opens)
+            return OPENS + "\n" * thoughts.prefilled
+        if begun.startswith(thoughts.closes):
+            self._speak(begun.removeprefix(thoughts.closes))
+        elif not any(mark.startswith(begun) for mark in (thoughts.opens, thoughts.closes)):
+            self._speak(self._renderer.without_special(self._held))
+        return ""
+
+    def _think(self) -> str:
+        thoughts = self._thoughts
+        assert thoughts is not None
+        before, closing, after = self._held.partition(thoughts.closes)
+        if closing:
+            before = before.partition(thoughts.ends)[0]
+            self._speak(after)
+            return before + CLOSES + ("" if thoughts.closes == CLOSES else "\n\n")
+        shown = before[: _ends_before(before, (thoughts.ends, thoughts.closes))]
+        self._held = before[len(shown) :]
+        return shown
+
+    def _speak(self, begun: str) -> None:
+        self._place, self._held, self._stream.special = _Place.ANSWER, begun, False
+
+    def _answer(self) -> str:
+        ends = [at for text in self._stop if (at := self._held.find(text)) >= 0]
+        self.stopped = bool(ends)
+        at = min(ends) if ends else _ends_before(self._held, self._stop)
+        shown, self._held = self._held[:at], "" if self.stopped else self._held[at:]
+        return shown
+
+
+def _ends_before(text: str, marks: Iterable[str]) -> int:
+    """Where something begins that is one of the marks, or may become one."""
+    found = [at for mark in marks if (at := text.find(mark)) >= 0]
+    for mark in marks:
+        found += [len(text) - n for n in range(1, min(len(mark), len(text) + 1)) if text.endswith(mark[:n])]
+    return min(found, default=len(text))
+
+
+def pieces_of(renderer: Renderer, ids: Sequence[int]) -> list[str]:
+    """The text that each token of an answer completes, '' where it completes none."""
+    text = AnswerText(renderer)
+    pieces = [text.push(token) for token in ids]
+    if pieces:
+        pieces[-1] += text.flush()
+    return pieces
