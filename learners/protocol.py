@@ -72,7 +72,8 @@ class Load(_Line, frozen=True, kw_only=True):
     stages: tuple[Stage, ...] = STAGES
     paused: bool = False  # adapters' learning
     metered: bool = False  # train only what `set train_seconds` grants
-    sampling: Sampling = Sampling()  # of the learners' own rollouts
+    sampling: Sampling = Sampling()  # as it was asked for; learners draw plainly, at its temperature
+    unset: tuple[str, ...] = ()  # fields of it that the model's own generation settings may set
     train_prompts: tuple[tuple[Message, ...], ...] = ()
     gate_prompts: tuple[tuple[Message, ...], ...] = ()
     trust_remote_code: bool = False
@@ -107,6 +108,7 @@ class AnswerRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: tuple[Message, ...]
     policy: Policy = "acting"
     prefix_ids: tuple[int, ...] = ()
+    temperature: float | None = None  # None: as that of all
 
 
 class Generate(_Line, frozen=True, kw_only=True):
@@ -212,6 +214,8 @@ class Ready(_Line, frozen=True, kw_only=True):
     weights_sha256: str | None = None  # what base_hash is made of
     tokenizer_sha256: str | None = None
     template_sha256: str | None = None
+    sampling: Sampling | None = None  # of what the operator sees
+    from_model: tuple[str, ...] = ()  # fields of it that the model's own generation settings have set
 
 
 class Started(_Line, frozen=True, kw_only=True):

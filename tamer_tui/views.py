@@ -75,6 +75,8 @@ class CandidateView:
     paced: bool = False  # it is tapped while it appears: what is not on the screen yet may still change
     kept: bool = False  # written down as a whole
     refused: str = ""  # why the model cannot read its prompt: it has no text then
+    temperature: float | None = None  # None: as that of all
+    sampling: Sampling | None = None  # how it is drawn, once that was asked for
     redrawing: int = 0  # times that its rest was asked for anew and has not begun to come
 
     @property
@@ -116,11 +118,11 @@ class CandidateView:
         """The engine is gone: what came is the answer."""
         self.ended, self.text, self.redrawing = "stopped", "".join(self.pieces), 0
 
-    def response(self, sampling: Sampling) -> Response:
+    def response(self) -> Response:
         """For the record."""
         started = self.started or Started(uid=self.uid, prompt_ids=(), version=BASE_VERSION, h_epoch=0, beta=0.0, policy=self.policy)
         return Response(
-            self.uid, self.set_uid, self.slot, self.policy, started.version, started.h_epoch, started.beta, self.seed, sampling,
+            self.uid, self.set_uid, self.slot, self.policy, started.version, started.h_epoch, started.beta, self.seed, self.sampling or Sampling(),
             started.prompt_ids, tuple(self.token_ids), self.text, tuple(self.logprobs), tuple(self.unbiased_logprobs),
             tuple(self.times), self.ended or "stopped", self.kl,
         )  # fmt: skip
@@ -130,7 +132,7 @@ class CandidateView:
         """As it was, from the record. Texts of single tokens are not kept: the answer is one piece."""
         view = CandidateView(response.uid, response.slot, response.policy or "base", response.seed or 0, [response.text])
         view.ended, view.text, view.kl = response.stop or "eos", response.text, response.kl or 0.0  # an imported one has none
-        view.token_ids, view.set_uid = list(response.token_ids), response.set_uid
+        view.token_ids, view.set_uid, view.sampling = list(response.token_ids), response.set_uid, response.sampling
         return view
 
 
@@ -195,6 +197,8 @@ class SessionSettings:
     prompts: tuple[Prompt, ...] = ()  # none: starter prompts, by whether the model has a chat template
     k: int = 4
     sampling: Sampling = field(default_factory=Sampling)
+    unset: tuple[str, ...] = ()  # of it, what the model's own generation settings may set
+    temperatures: tuple[float, ...] = ()  # of the answers of an Arena set, dealt anew for each
     nats: float = 6.0
     bias: bool = True
     quantize: str = "auto"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from msgspec.structs import replace as replaced
 
 from learners.curriculum.inputs import LearnerInputs, TokenIds
 from learners.curriculum.weights import LearnerTrees
@@ -35,7 +36,7 @@ class Parts:
     live_reward: OnlineHumanReward
     trees: LearnerTrees
     inputs: LearnerInputs
-    sampling: Sampling  # of the learners' own answers
+    sampling: Sampling  # of the learners' own answers, which are drawn plainly
     ready: Ready
     complaints: tuple[Error, ...] = ()  # to be told once the model is there
 
@@ -48,7 +49,8 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     settings = LoraSettings()
     actor, policy, reference, reward_tree = backbone.adapter_trees(4, settings, load.seed)
     base = backbone.tree()  # the learner's own; the generator has backbone.model
-    sampling = within(load.sampling, backbone.context)
+    shown = sampling_of(load, backbone)
+    sampling = shown.plain
     calibration = BaseCalibration.of(backbone)
     features, similarity = calibration.features, calibration.similarity
     if load.unigram:
@@ -85,6 +87,8 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         weights_sha256=backbone.hashes.weights,
         tokenizer_sha256=backbone.hashes.tokenizer,
         template_sha256=backbone.template_sha256,
+        sampling=shown,
+        from_model=tuple(name for name in load.unset if name in backbone.drawing),
     )
     return Parts(backbone, generator, live_reward, trees, inputs, sampling, ready, tuple(complaints))
 
@@ -112,6 +116,8 @@ def encode_answer(backbone: Backbone, messages: Sequence[Message], text: str) ->
     return backbone.encode_completion(text)
 
 
-def within(sampling: Sampling, context: int) -> Sampling:
-    """An answer leaves the prompt at least one token of the context."""
-    return Sampling(sampling.temperature, min(sampling.max_new_tokens, context - 1))
+def sampling_of(load: Load, backbone: Backbone) -> Sampling:
+    """Of what the operator sees: as it was asked for, else as the model's own generation settings say. An answer leaves the prompt at least one
+    token of the context."""
+    by_model = {name: value for name, value in backbone.drawing.items() if name in load.unset}
+    return replaced(load.sampling, **by_model, max_new_tokens=min(load.sampling.max_new_tokens, backbone.context - 1))

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget, state_stride
 from learners.human_reward.logit_bias import LogitBias
+from learners.model.answer_text import AnswerText
 from learners.model.base import Backbone
-from learners.model.chat_format import PromptError, TextStream
+from learners.model.chat_format import PromptError
 from learners.model.lora import load_lora
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory
 from learners.model.rows import FixedBias
@@ -70,7 +72,7 @@ class StreamedAnswer:
     candidate: AnswerRequest
     sampling: Sampling
     trace: Trace
-    text: TextStream
+    text: AnswerText
     started: float  # monotonic seconds
     texts: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -80,6 +82,10 @@ class StreamedAnswer:
         """No more tokens come: an incomplete character at the end is shown as it is."""
         if self.texts:
             self.texts[-1] += self.text.flush()
+
+    def tells_of(self, temperature: float) -> bool:
+        """Whether the acting policy drew it, at this temperature."""
+        return self.candidate.policy == "acting" and self.candidate.temperature in (None, temperature)
 
     def unsent(self) -> Piece | None:
         """What the terminal lacks; counts it as sent."""
@@ -111,6 +117,7 @@ class Generator:
         self._finished: deque[StreamedAnswer] = deque(maxlen=REMEMBERED_ANSWERS)
         self._stops: set[str] = set()
         self.set_drawn: AnsweredSet | None = None  # last
+        self.told = False  # whether the answers that were drawn last say what β is to be
 
     # --- the acting policy -------------------------------------------------------------------------------------------
 
@@ -194,13 +201,14 @@ class Generator:
 
     def draw(self, candidates: Sequence[AnswerRequest], sampling: Sampling) -> Iterator[None]:
         """Draw answers in one batch; yields after every token. What acting answers spent corrects β before the next ones."""
-        sampling = Sampling(sampling.temperature, min(sampling.max_new_tokens, self.backbone.context - 1))
+        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, self.backbone.context - 1))
         self._live = {candidate.uid: begun for candidate in candidates if (begun := self._start_or_refuse(candidate, sampling))}
         self._temperature = sampling.temperature
         drawn = list(self._live.values())
         yield from self._draw_within_memory(drawn, sampling)
         self.set_drawn = AnsweredSet.of(drawn)
-        if any(drawing.candidate.policy == "acting" for drawing in drawn):
+        self.told = any(drawing.tells_of(self._temperature) for drawing in drawn)
+        if self.told:
             self._steer(self.steering)
 
     def _draw_within_memory(self, drawings: Sequence[StreamedAnswer], sampling: Sampling) -> Iterator[None]:
@@ -231,7 +239,7 @@ class Generator:
         tree = self._tree(adapted)
         for step in decode(
             tree, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_CurrentBias(self), twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts, decoder=self._decoder(tree),
+            steer=_CurrentBias(self), twin=adapted, want_stop=self._to_stop, prompts=self.prompts, decoder=self._decoder(tree),
         ):  # fmt: skip
             self._record(step)
             for uid in step.ended:
@@ -240,8 +248,12 @@ class Generator:
                 self._flush()
                 flushed = time.monotonic()
             for uid, reason in step.ended.items():
-                self._end(uid, reason)
+                self._end(uid, "eos" if self._live[uid].text.stopped else reason)
             yield
+
+    def _to_stop(self) -> set[str]:
+        """What the operator has stopped, and answers that a text has ended."""
+        return self._stops | {uid for uid, drawing in self._live.items() if drawing.text.stopped}
 
     def resume(self, uid: str, n_tokens: int) -> tuple[AnswerRequest, Sampling] | None:
         """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
@@ -250,7 +262,7 @@ class Generator:
             return None
         self._stops.discard(uid)
         kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
-        return AnswerRequest(uid=old.uid, seed=old.seed, messages=old.messages, policy=old.policy, prefix_ids=kept), drawing.sampling
+        return AnswerRequest(uid=old.uid, seed=old.seed, messages=old.messages, policy=old.policy, prefix_ids=kept, temperature=old.temperature), drawing.sampling
 
     def _before(self, uid: str) -> StreamedAnswer | None:
         """An answer as it was drawn last."""
@@ -268,7 +280,7 @@ class Generator:
     def _start(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer:
         prompt_ids, dropped = self.backbone.fit(candidate.messages, sampling.max_new_tokens)
         trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
-        drawing = StreamedAnswer(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic())
+        drawing = StreamedAnswer(candidate, sampling, trace, AnswerText(self.backbone.renderer, sampling.stop), time.monotonic())
         before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
             trace.keep(token, before.trace if before is not None else None)
@@ -322,7 +334,7 @@ class Generator:
         candidate = drawing.candidate
         adapted = candidate.policy != "base" and self.policy.lora is not None
         steered = candidate.policy == "acting"
-        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, tuple(drawing.trace.ids))
+        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, tuple(drawing.trace.ids), candidate.temperature)
 
     def _record(self, step: Step) -> None:
         now = time.monotonic()
@@ -343,7 +355,7 @@ class Generator:
         trace = drawing.trace
         seconds = time.monotonic() - drawing.started
         self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds))
-        if drawing.candidate.policy == "acting" and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
+        if drawing.tells_of(self._temperature) and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
             self.budget.visited(trace.visited(self._temperature))
         drawing.trace = without_states(trace)
         self._finished.append(drawing)

@@ -151,7 +151,7 @@ class GeneratorWorker:
                 while not self._commands.empty():
                     self._serve_between_tokens(self._commands.get())
         finally:
-            self._beta_due = False  # these answers tell more
+            self._beta_due &= not self._generator.told  # these answers tell more
             if not self._asked():
                 self._generator.forget_stops()
                 self._set_drawn = self._generator.set_drawn

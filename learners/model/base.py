@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,7 @@ class Backbone:
     context: int  # tokens
     hashes: Hashes
     notes: tuple[str, ...] = ()  # what a person should know of how it was loaded
+    drawing: Mapping[str, float] = field(default_factory=dict)  # of its own generation settings, those that say how to draw
 
     @property
     def base_hash(self) -> str:

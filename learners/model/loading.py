@@ -19,6 +19,7 @@ from learners.model.chat_format import PromptError, Renderer
 from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
+from learners.model.drawing_settings import drawing_settings
 from learners.model.experts import experts_in_four_bits, finish_experts, unquantized_experts
 from learners.model.sources import Source, find_source
 from learners.protocol import Loading
@@ -188,7 +189,7 @@ def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torc
     _check_tokenizer(renderer)
     return Backbone(
         model, tokenizer, renderer, name, device, model.dtype, quantize, width, vocabulary,
-        config.num_hidden_layers, parameters, context, source.hashes, source.notes,
+        config.num_hidden_layers, parameters, context, source.hashes, source.notes, drawing_settings(vars(generation) if generation else {}),
     )  # fmt: skip
 
 
