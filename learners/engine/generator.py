@@ -262,7 +262,7 @@ class Generator:
             return None
         self._stops.discard(uid)
         kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
-        return AnswerRequest(uid=old.uid, seed=old.seed, messages=old.messages, policy=old.policy, prefix_ids=kept, temperature=old.temperature), drawing.sampling
+        return replace(old, prefix_ids=kept), drawing.sampling
 
     def _before(self, uid: str) -> StreamedAnswer | None:
         """An answer as it was drawn last."""

@@ -1,8 +1,8 @@
 """Batched streaming sampler: one forward and one token of every live answer at a step.
 
-Sampling from the acting policy, softmax((policy logits + bias) / T), plain or truncated. The departures from a usual `generate`: every answer has its own
-generator, so that a seed means the same answer whatever is drawn beside it (up to rounding); answers that share a prompt share its prefill; an
-answer that ends leaves the batch; and with twin rows the base runs over the same tokens in the same forward, which gives its state and the exact
+Sampling from the acting policy, softmax((policy logits + bias) / T), plain or truncated. The departures from a usual `generate`: every answer has
+its own generator, so that a seed means the same answer whatever is drawn beside it (up to rounding); answers that share a prompt share its prefill;
+an answer that ends leaves the batch; and with twin rows the base runs over the same tokens in the same forward, which gives its state and the exact
 KL(acting || base) at every visited state.
 """
 

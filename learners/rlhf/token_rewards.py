@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from learners.model.answer_text import pieces_of
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError
 from learners.protocol import Answer, Appraisal
