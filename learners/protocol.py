@@ -21,6 +21,7 @@ TOKEN_FLUSH_SECONDS = 0.04
 
 Stage = Literal["sft", "reward", "distill", "ppo"]
 RewardLearner = Literal["human_reward", "reward"]  # Ĥ, or the reward model
+Thinking = Literal["auto", "on", "off"]
 STAGES: tuple[Stage, ...] = ("sft", "reward", "distill", "ppo")
 
 
@@ -77,6 +78,8 @@ class Load(_Line, frozen=True, kw_only=True):
     train_prompts: tuple[tuple[Message, ...], ...] = ()
     gate_prompts: tuple[tuple[Message, ...], ...] = ()
     trust_remote_code: bool = False
+    thinking: Thinking = "auto"  # by the template's own switch
+    learn_thoughts: bool = False  # learn of thoughts as of answers
     unigram: bool = False  # for comparison: Ĥ sees no state, only the token (benchmarks)
     frozen_ppo: bool = False  # for comparison: PPO runs with its policy loss weighted 0 (benchmarks)
 
@@ -257,6 +260,8 @@ class Ended(_Line, frozen=True, kw_only=True):
     n_tokens: int
     kl: float  # nats against the base, exact at each visited state, summed over tokens
     seconds: float
+    thought_tokens: int = 0  # the first so many are a thought and its marks
+    forced_tokens: int = 0  # the last so many of those were put there to close it
 
 
 class Learned(_Line, frozen=True, kw_only=True):

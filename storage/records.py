@@ -78,11 +78,12 @@ class Sampling(Struct, frozen=True):
     min_p: float = 0.0  # of the likeliest token's probability
     repetition_penalty: float = 1.0  # by which logits of tokens that were said are divided, where they are positive, else multiplied
     stop: tuple[str, ...] = ()  # texts that end an answer, and are no part of what is shown of it
+    max_thinking_tokens: int | None = None  # then a thought is closed, and `max_new_tokens` are the answer's alone; None: both together
 
     @property
     def plain(self) -> Sampling:
         """The same without truncation and penalties, as learners draw."""
-        return Sampling(self.temperature, self.max_new_tokens, stop=self.stop)
+        return Sampling(self.temperature, self.max_new_tokens, stop=self.stop, max_thinking_tokens=self.max_thinking_tokens)
 
 
 class BaseModel(Struct, frozen=True):

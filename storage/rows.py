@@ -18,7 +18,7 @@ Values = tuple[object, ...]
 
 SAMPLING = {
     "temperature": "temperature", "max_new_tokens": "max_new_tokens", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty", "stop_texts": "stop",
+    "repetition_penalty": "repetition_penalty", "stop_texts": "stop", "max_thinking_tokens": "max_thinking_tokens",
 }  # fmt: skip
 """Columns of an answer -> fields of its Sampling."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import sqlite3
 
 OPENS, CLOSES = "<think>", "</think>"
 """What the text of every drawn answer has."""
 NAMES = "think|thinking|reasoning|thought"
 """Of tags that other programs write."""
-_FIRST = re.compile(rf"\A\s*(?:<({NAMES})>)?(.*?)</({NAMES})>\s*", re.DOTALL | re.IGNORECASE)
-_OPEN = re.compile(rf"\A\s*<({NAMES})>(.*)\Z", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(rf"\A\s*<({NAMES})>(.*?)(?:</\1>\s*|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 class Parts(NamedTuple):
@@ -21,12 +23,14 @@ class Parts(NamedTuple):
 
 
 def split_thought(text: str) -> Parts:
-    """The thought that opens an answer, and what is said after it. What opens the thought may stand in the prompt."""
-    if found := _FIRST.match(text):
-        return Parts(found[2].strip(), text[found.end() :])
-    if found := _OPEN.match(text):
-        return Parts(found[2].strip(), "")
-    return Parts("", text)
+    """The thought that an answer opens with, and what is said after it."""
+    found = _THOUGHT.match(text)
+    return Parts(found[2].strip(), text[found.end() :]) if found is not None else Parts("", text)
+
+
+def count_what_is_said(connection: sqlite3.Connection) -> None:
+    """SQL on this connection knows `said_length(text)`: characters, without the thought."""
+    connection.create_function("said_length", 1, lambda text: len(split_thought(text).answer), deterministic=True)
 
 
 def with_thought(thought: str, answer: str) -> str:

@@ -98,6 +98,15 @@ _SHARED: dict[str, Callable[..., Any]] = {
     ),
     "stop": option("--stop", type=Text(), multiple=True, help="A text that ends an answer and is not shown. May be given several times."),
     "max_new_tokens": option("--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"),
+    "thinking": option(
+        "--thinking", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True, help="Before an answer, where the model can."
+    ),
+    "max_thinking_tokens": option(
+        "--max-thinking-tokens",
+        type=click.IntRange(1, 100_000),
+        help="Close a thought after so many tokens; --max-new-tokens is the answer's alone then. [default: one limit for both]",
+    ),
+    "learn_thoughts": option("--learn-thoughts", is_flag=True, help="Learn of thoughts as of answers."),
     "nats": option("--nats", type=FiniteRange(0, 1000), default=NATS, show_default=True, help="Budget against the base, per 64 tokens."),
     "no_bias": option("--no-bias", is_flag=True, help="No steering by Ĥ: only adapters act."),
     "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),
@@ -117,7 +126,9 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
-SAMPLING_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "max_new_tokens")
+MODELS_OWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""What a model's generation settings set where no option does."""
+SAMPLING_OPTIONS = (*MODELS_OWN, "stop", "max_new_tokens", "thinking", "max_thinking_tokens")
 MODEL_OPTIONS = ("model", "adapter", "quantize", "device", "trust_remote_code", "engine", "seed")
 DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -147,11 +158,15 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     if not chosen.get("engine"):
         _check_model(chosen["model"], chosen.get("adapter"))
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
-    drawing = {name: chosen.get(name) for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")}
-    sampling = Sampling(max_new_tokens=tokens, stop=tuple(chosen.get("stop", ())), **{k: v for k, v in drawing.items() if v is not None})
+    drawing = {name: chosen.get(name) for name in MODELS_OWN}
+    sampling = Sampling(
+        max_new_tokens=tokens, stop=tuple(chosen.get("stop", ())), max_thinking_tokens=chosen.get("max_thinking_tokens"),
+        **{name: value for name, value in drawing.items() if value is not None},
+    )  # fmt: skip
     return SessionSettings(
         chosen["model"], prompts, sampling=sampling, unset=tuple(name for name, value in drawing.items() if value is None),
-        temperatures=chosen.get("temperatures") or (), quantize=chosen["quantize"],
+        temperatures=chosen.get("temperatures") or (), thinking=chosen.get("thinking", "auto"), learn_thoughts=chosen.get("learn_thoughts", False),
+        quantize=chosen["quantize"],
         device=chosen["device"], seed=chosen["seed"], system=system, trust_remote_code=chosen["trust_remote_code"],
         peft_adapter=chosen.get("adapter"), stages=stages, **settings,
     )  # type: ignore[arg-type]  # fmt: skip

@@ -25,6 +25,7 @@ from learners.model.replicas import distinct_bytes
 from learners.protocol import Error, Event, Load, Loading, Ready
 from learners.rlhf.rollouts import states_before
 from storage.records import Message, Sampling
+from storage.thoughts import split_thought
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,16 @@ class Parts:
 def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     """Raises ModelError."""
     torch.set_num_threads(1)  # one a working thread: faster for all on few cores, see docs/decisions.md
-    backbone = load_backbone(load.model, load.quantize, load.device, emit, load.trust_remote_code, load.peft_adapter)
+    backbone = load_backbone(
+        load.model, load.quantize, load.device, emit, load.trust_remote_code, load.peft_adapter, load.thinking, load.learn_thoughts
+    )
     emit(Loading(what="trees"))
     settings = LoraSettings()
     actor, policy, reference, reward_tree = backbone.adapter_trees(4, settings, load.seed)
     base = backbone.tree()  # the learner's own; the generator has backbone.model
     shown = sampling_of(load, backbone)
-    sampling = shown.plain
+    thought = shown.max_thinking_tokens or 0 if backbone.renderer.thoughts is not None else 0
+    sampling = replaced(shown.plain, max_new_tokens=min(shown.max_new_tokens + thought, backbone.context - 1))  # nobody closes their thoughts
     calibration = BaseCalibration.of(backbone)
     features, similarity = calibration.features, calibration.similarity
     if load.unigram:
@@ -61,9 +65,11 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     dataset = FeedbackDataset(
         backbone.renderer.fit,
         lambda messages, text: encode_answer(backbone, messages, text),
-        lambda ids: pieces_of(backbone.renderer, ids),
+        lambda ids: pieces_of(backbone.renderer, ids, spoken=not load.learn_thoughts),
         backbone.eos_ids,
         backbone.context,
+        backbone.spoken,
+        backbone.renderer.no_thought,
     )
     live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
     complaints = [Error(what=note) for note in backbone.notes]
@@ -111,6 +117,8 @@ def usable_prompts(
 
 def encode_answer(backbone: Backbone, messages: Sequence[Message], text: str) -> list[int]:
     """A written answer in tokens. Where the model only continues a text, people leave out the space before their words."""
+    if backbone.renderer.thoughts is not None:
+        text = split_thought(text).answer
     if not backbone.chat_template and messages:
         text = continued(messages[-1].content, text)
     return backbone.encode_completion(text)

@@ -54,10 +54,12 @@ class AnsweredSet(NamedTuple):
     answers: tuple[tuple[int, ...], ...]
 
     @staticmethod
-    def of(drawn: Sequence[StreamedAnswer]) -> AnsweredSet | None:
-        """None where there is no set to look at: answers to several prompts, or a single one, which is tapped rather than ranked."""
-        prompts = list({drawing.trace.prompt_ids for drawing in drawn})
-        answers = tuple(sorted({tuple(drawing.trace.ids) for drawing in drawn if drawing.trace.ids}))
+    def of(drawn: Sequence[StreamedAnswer], backbone: Backbone) -> AnsweredSet | None:
+        """None where there is no set to look at: answers to several prompts, or after thoughts that differ, or a single one, which is tapped rather
+        than ranked."""
+        pairs = [backbone.spoken(drawing.trace.prompt_ids, drawing.trace.ids) for drawing in drawn]
+        prompts = list({prompt for prompt, _ in pairs})
+        answers = tuple(sorted({answer for _, answer in pairs if answer}))
         return AnsweredSet(prompts[0], answers) if len(prompts) == 1 and len(drawn) > 1 and answers else None
 
 
@@ -77,6 +79,36 @@ class StreamedAnswer:
     texts: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     sent: int = 0  # tokens that the terminal has
+    forced: tuple[int, int] = (0, 0)  # tokens [start, stop) that closed its thought
+    spoken_from: int | None = None  # the index of the first token after the thought; None while it goes on
+
+    def take(self, seconds: float) -> None:
+        """The trace has one more token."""
+        self.texts.append(self.text.push(self.trace.ids[-1]))
+        self.times.append(seconds)
+        if self.spoken_from is None and not self.text.thinking:
+            self.spoken_from = len(self.texts)
+
+    @property
+    def thinks_too_long(self) -> bool:
+        """Whether its thought is to be closed."""
+        most = self.sampling.max_thinking_tokens
+        return most is not None and self.text.thinking and len(self.trace.ids) >= most
+
+    @property
+    def ended(self) -> StopReason | None:
+        """Why it ends here, if its text or the length of what was said says so."""
+        if self.text.stopped:
+            return "eos"
+        bounded = self.sampling.max_thinking_tokens is not None and self.spoken_from is not None
+        return "length" if bounded and len(self.trace.ids) - (self.spoken_from or 0) >= self.sampling.max_new_tokens else None
+
+    def close_thought(self, ids: Sequence[int]) -> None:
+        """With these tokens, which nobody draws."""
+        self.forced = len(self.trace.ids), len(self.trace.ids) + len(ids)
+        for token in ids:
+            self.trace.force(token)
+            self.take(time.monotonic() - self.started)
 
     def finish_text(self) -> None:
         """No more tokens come: an incomplete character at the end is shown as it is."""
@@ -201,15 +233,21 @@ class Generator:
 
     def draw(self, candidates: Sequence[AnswerRequest], sampling: Sampling) -> Iterator[None]:
         """Draw answers in one batch; yields after every token. What acting answers spent corrects β before the next ones."""
-        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, self.backbone.context - 1))
         self._live = {candidate.uid: begun for candidate in candidates if (begun := self._start_or_refuse(candidate, sampling))}
+        sampling = self._with_thoughts(sampling)
         self._temperature = sampling.temperature
         drawn = list(self._live.values())
         yield from self._draw_within_memory(drawn, sampling)
-        self.set_drawn = AnsweredSet.of(drawn)
+        self.set_drawn = AnsweredSet.of(drawn, self.backbone)
         self.told = any(drawing.tells_of(self._temperature) for drawing in drawn)
         if self.told:
             self._steer(self.steering)
+
+    def _with_thoughts(self, sampling: Sampling) -> Sampling:
+        """With room for a thought and what closes it, where that has a budget of its own; the prompt keeps a token of the context."""
+        renderer = self.backbone.renderer
+        thought = 0 if renderer.thoughts is None or sampling.max_thinking_tokens is None else sampling.max_thinking_tokens + len(renderer.closing)
+        return replace(sampling, max_new_tokens=min(sampling.max_new_tokens + thought, self.backbone.context - 1))
 
     def _draw_within_memory(self, drawings: Sequence[StreamedAnswer], sampling: Sampling) -> Iterator[None]:
         """In one batch; where memory does not hold it, what is left of the answers in two halves, and so on. Each goes on with the same tokens."""
@@ -248,12 +286,22 @@ class Generator:
                 self._flush()
                 flushed = time.monotonic()
             for uid, reason in step.ended.items():
-                self._end(uid, "eos" if self._live[uid].text.stopped else reason)
+                self._end(uid, self._live[uid].ended or reason)
             yield
+            if self._close_thoughts():  # they go on with these tokens as if they had drawn them
+                yield from self._draw_batch([drawing for drawing in drawings if drawing.candidate.uid in self._live], sampling)
+                return
 
     def _to_stop(self) -> set[str]:
-        """What the operator has stopped, and answers that a text has ended."""
-        return self._stops | {uid for uid, drawing in self._live.items() if drawing.text.stopped}
+        """What the operator has stopped, and answers that end by themselves."""
+        return self._stops | {uid for uid, drawing in self._live.items() if drawing.ended}
+
+    def _close_thoughts(self) -> bool:
+        """Whether there were any that had become too long."""
+        found = [drawing for drawing in self._live.values() if drawing.thinks_too_long]
+        for drawing in found:
+            drawing.close_thought(self.backbone.renderer.closing)
+        return bool(found)
 
     def resume(self, uid: str, n_tokens: int) -> tuple[AnswerRequest, Sampling] | None:
         """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
@@ -278,14 +326,16 @@ class Generator:
             return None
 
     def _start(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer:
-        prompt_ids, dropped = self.backbone.fit(candidate.messages, sampling.max_new_tokens)
-        trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
+        most = self._with_thoughts(sampling).max_new_tokens
+        prompt_ids, dropped = self.backbone.fit(candidate.messages, most)
+        trace = Trace(tuple(prompt_ids), state_stride(most, self.backbone.vocabulary))
         drawing = StreamedAnswer(candidate, sampling, trace, AnswerText(self.backbone.renderer, sampling.stop), time.monotonic())
         before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
             trace.keep(token, before.trace if before is not None else None)
-            drawing.texts.append(drawing.text.push(token))
-            drawing.times.append(0.0)
+            drawing.take(0.0)
+        if before is not None and before.forced[1] <= len(trace.ids):
+            drawing.forced = before.forced
         drawing.sent = len(drawing.texts)
         acting = candidate.policy == "acting"
         version = BASE_VERSION if candidate.policy == "base" else self.policy.version
@@ -341,8 +391,7 @@ class Generator:
         for row, uid in enumerate(step.uids):
             drawing = self._live[uid]
             drawing.trace.add(step, row)
-            drawing.texts.append(drawing.text.push(step.ids[row]))
-            drawing.times.append(now - drawing.started)
+            drawing.take(now - drawing.started)
 
     def _flush(self) -> None:
         pieces = [piece for drawing in self._live.values() if (piece := drawing.unsent())]
@@ -354,7 +403,9 @@ class Generator:
         self._stops.discard(uid)
         trace = drawing.trace
         seconds = time.monotonic() - drawing.started
-        self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds))
+        thought, forced = self.backbone.renderer.answer_start(trace.ids), drawing.forced
+        told = {"thought_tokens": thought, "forced_tokens": max(0, min(thought, forced[1]) - forced[0])}
+        self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds, **told))
         if drawing.tells_of(self._temperature) and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
             self.budget.visited(trace.visited(self._temperature))
         drawing.trace = without_states(trace)

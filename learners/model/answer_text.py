@@ -19,9 +19,9 @@ class _Place(Enum):
 class AnswerText:
     """Feed it every token of an answer. `stopped`: a text that ends answers has come; nothing more is shown."""
 
-    def __init__(self, renderer: Renderer, stop: Sequence[str] = ()) -> None:
-        """stop: what ends the answer; a thought may hold it."""
-        self._renderer, self._thoughts, self._stop = renderer, renderer.thoughts, tuple(stop)
+    def __init__(self, renderer: Renderer, stop: Sequence[str] = (), spoken: bool = False) -> None:
+        """stop: what ends the answer; a thought may hold it. spoken: its thought, if it has one, came before."""
+        self._renderer, self._thoughts, self._stop = renderer, None if spoken else renderer.thoughts, tuple(stop)
         self._place = _Place.ANSWER if self._thoughts is None else _Place.START
         self._stream = TextStream(renderer, special=self._thoughts is not None)
         self._held = ""
@@ -95,9 +95,9 @@ def _ends_before(text: str, marks: Iterable[str]) -> int:
     return min(found, default=len(text))
 
 
-def pieces_of(renderer: Renderer, ids: Sequence[int]) -> list[str]:
+def pieces_of(renderer: Renderer, ids: Sequence[int], spoken: bool = False) -> list[str]:
     """The text that each token of an answer completes, '' where it completes none."""
-    text = AnswerText(renderer)
+    text = AnswerText(renderer, (), spoken)
     pieces = [text.push(token) for token in ids]
     if pieces:
         pieces[-1] += text.flush()

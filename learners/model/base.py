@@ -98,6 +98,10 @@ class Backbone:
         """Ids of a whole answer, closed by an end token if the model has one. Raises PromptError."""
         return self.renderer.encode_completion(text)
 
+    def spoken(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A prompt with what was thought, and what was said; see Renderer."""
+        return self.renderer.spoken(prompt_ids, ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of answer ids."""
         return self.renderer.decode(ids)

@@ -17,8 +17,9 @@ from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
-from learners.model.thoughts import Thoughts
+from learners.model.thoughts import Thoughts, switches
 from storage.records import Message
+from storage.thoughts import split_thought
 
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the bytes of a character that is not complete yet."""
@@ -32,6 +33,10 @@ _SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
 """What stands for a special token that somebody wrote, while the template is applied: two noncharacters."""
 
 
+_THOUGHT = "\U0001ffff"
+"""Between an answer's thought and what was said, while the template is applied: a noncharacter."""
+
+
 class PromptError(ValueError):
     """A conversation or an answer that this model cannot take; says why in one line."""
 
@@ -39,7 +44,12 @@ class PromptError(ValueError):
 class Renderer:
     """A tokenizer with the conventions of its model. `vocabulary` is the number of logits, which may differ from the tokenizer's size."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int, configured_eos: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, vocabulary: int, configured_eos: Sequence[int] = (), thinking: str = "auto", learn_thoughts: bool = False
+    ) -> None:
+        """thinking: 'on', 'off' or 'auto', by the template's own switch; ValueError where it has none. learn_thoughts: to learners, thoughts are a
+        part of the answer."""
+        self.thinking, self._learn_thoughts, self._switches = thinking, learn_thoughts, switches(tokenizer, thinking)
         self.tokenizer, self._vocabulary = tokenizer, vocabulary
         self.chat_template = bool(tokenizer.chat_template)
         self._lock = threading.Lock()  # a fast tokenizer keeps its options: two threads would change them under each other
@@ -69,6 +79,34 @@ class Renderer:
             return 0
         return self.thoughts.answer_begins([self.decode_raw([i], special=True) for i in ids])
 
+    def spoken(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A prompt and an answer to it as learners take them: what was thought before it stands with what was asked."""
+        start = 0 if self._learn_thoughts else self.answer_start(ids)
+        return (*prompt_ids, *ids[:start]), tuple(ids[start:])
+
+    @cached_property
+    def closing(self) -> tuple[int, ...]:
+        """What is put behind a thought that is to end."""
+        return tuple(self._ids(self.thoughts.closing, special=True)) if self.thoughts is not None else ()
+
+    @cached_property
+    def no_thought(self) -> tuple[int, ...]:
+        """What stands between a prompt and an answer that was written without a thought, in a model that would begin with one."""
+        thoughts = self.thoughts
+        if thoughts is None or self.thinking == "off":
+            return ()
+        try:
+            prompt = self._apply([Message("user", "Hello!")])
+            unthinking = [self._apply([Message("user", "Hello!")], **{thoughts.switch: False})] if thoughts.switch and not self._switches else []
+        except Exception:  # as above
+            return ()
+        if prompt.rstrip().endswith(thoughts.closes) or prompt in unthinking:
+            return ()
+        if thoughts.ends != thoughts.closes:
+            return tuple(self._ids(thoughts.closes, special=True))  # the channel of the answer
+        opening = "" if thoughts.prefilled else f"{thoughts.opens}\n"
+        return tuple(self._ids(opening + thoughts.closing, special=True))
+
     def _own_eos(self, known: list[int]) -> int | None:
         own = self.tokenizer.eos_token_id
         return own if own in known else min(known, default=None)
@@ -82,7 +120,7 @@ class Renderer:
         refuses the conversation as it is, the system message moves into the first user turn, or turns of one role that follow each other become
         one, or both. Raises PromptError where that does not help either.
         """
-        messages = [Message(m.role, without_surrogates(m.content)) for m in messages]
+        messages = [Message(m.role, self._thought_apart(without_surrogates(m.content), m.role)) for m in messages]
         if not self.chat_template:
             return self._known(self._opened("\n".join(m.content for m in messages)))
         shielded, said = self._shield(messages)
@@ -154,9 +192,17 @@ class Renderer:
         line = next((line.strip() for line in str(refused).splitlines() if line.strip()), type(refused).__name__)
         raise PromptError(f"the model's chat template refuses the conversation: {line}")
 
-    def _apply(self, messages: Sequence[Message], prompt: bool = True) -> str:
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+    def _thought_apart(self, content: str, role: str) -> str:
+        """With the thought of an answer between two signs: what of past thoughts is said again is for the template to say."""
+        content = content.replace(_THOUGHT, "")
+        if role != "assistant" or self.thoughts is None:
+            return content
+        thought, answer = split_thought(content)
+        return f"{thought}{_THOUGHT}{answer}" if thought else answer
+
+    def _apply(self, messages: Sequence[Message], prompt: bool = True, **more: bool) -> str:
+        turns = [_turn(m) for m in messages]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **self._switches, **more))
 
     def _opened(self, text: str) -> list[int]:
         """Ids of `text` with what the tokenizer opens a sequence with."""
@@ -229,6 +275,13 @@ class Renderer:
         thoughts = Thoughts.of(self.tokenizer)
         of_channel = [] if thoughts is None or thoughts.ends == thoughts.closes else self._ids(thoughts.ends, special=True)
         return rest[0] if rest and rest[0] in self._special_ids and rest[:1] != of_channel else None  # a channel's end is not the turn's
+
+
+def _turn(message: Message) -> dict[str, str]:
+    """As templates take it; the names that families have for a thought."""
+    thought, sign, answer = message.content.rpartition(_THOUGHT)
+    thoughts = {"reasoning_content": thought, "thinking": thought} if sign else {}
+    return {"role": message.role, "content": answer, **thoughts}
 
 
 def _number(sign: str) -> int:

@@ -5,6 +5,7 @@ Recognised by what the chat template and the tokenizer's own tokens hold, not by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -47,6 +48,11 @@ class Thoughts:
         """What ends the text of a thought: where the answer is a channel of its own, more follows before that opens."""
         return "<|end|>" if self.closes.startswith("<|channel|>final") else self.closes
 
+    @property
+    def closing(self) -> str:
+        """What is put behind a thought that is to end."""
+        return f"\n{self.closes}\n\n" if self.ends == self.closes else f"{self.ends}<|start|>assistant{self.closes}"
+
     @staticmethod
     def of(tokenizer: Any, prompt: str = "") -> Thoughts | None:
         """Of a model's tokenizer, and the text of some prompt as its template renders it; None where it is not known to think."""
@@ -88,6 +94,20 @@ class Thoughts:
                 return i
             read += len(piece)
         return len(pieces)
+
+
+def switches(tokenizer: Any, thinking: str) -> dict[str, bool]:
+    """What the template is told so that the model thinks ('on'), or does not ('off'); nothing for 'auto'. ValueError, in words, where it has no
+    switch for that."""
+    known = Thoughts.of(tokenizer)
+    if thinking == "auto" or (thinking == "off" and known is None):
+        return {}
+    if known is None:
+        raise ValueError("the model is not known to think before it answers")
+    names = [name for name in ("enable_thinking", "thinking") if re.search(rf"\b{name}\b", str(tokenizer.chat_template or ""))]
+    if not names and thinking == "off":
+        raise ValueError("the model's template has no switch that turns its thinking off")
+    return dict.fromkeys(names[:1], thinking == "on")
 
 
 def _holds(template: str, tokens: set[str], opens: str, closes: str) -> bool:

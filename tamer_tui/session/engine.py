@@ -113,6 +113,8 @@ class EngineLink:
             metered=s.metered,
             sampling=s.sampling,
             unset=s.unset,
+            thinking=s.thinking,
+            learn_thoughts=s.learn_thoughts,
             train_prompts=_messages(split.train),
             gate_prompts=_messages(split.gate),
             trust_remote_code=s.trust_remote_code,

@@ -56,7 +56,7 @@ class Judging:
         if not text.strip():
             raise SessionError("the answer is empty")
         await self._session.sets.end_current()
-        if text == candidate.text:
+        if text == candidate.said:
             raise SessionError("nothing was changed")
         return await self._commit(Correction(view.uid, uid, text))
 

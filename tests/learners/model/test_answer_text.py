@@ -86,4 +86,4 @@ def test_a_thought_may_hold_what_ends_answers() -> None:
 def test_thoughts_and_answers_are_put_together_as_they_are_taken_apart() -> None:
     for thought, answer in (("hm", "Hi"), ("", "Hi"), ("two\n\nlines", "Hi\n\nyou")):
         assert split_thought(with_thought(thought, answer)) == (thought, answer)
-    assert split_thought("hm</think>Hi") == ("hm", "Hi") and split_thought("<reasoning>cut") == ("cut", "")
+    assert split_thought("hm</think>Hi") == ("", "hm</think>Hi") and split_thought("<reasoning>cut") == ("cut", "")
