@@ -17,7 +17,7 @@ from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
-from learners.model.thoughts import Thoughts, switches
+from learners.model.thoughts import BOOLEAN, Thoughts, switches
 from storage.records import Message
 from storage.thoughts import split_thought
 
@@ -97,10 +97,11 @@ class Renderer:
             return ()
         try:
             prompt = self._apply([Message("user", "Hello!")])
-            unthinking = [self._apply([Message("user", "Hello!")], **{thoughts.switch: False})] if thoughts.switch and not self._switches else []
+            by_default = thoughts.switch in BOOLEAN and not self._switches
+            unthinking = [self._apply([Message("user", "Hello!")], **{str(thoughts.switch): False})] if by_default else []
         except Exception:  # as above
             return ()
-        if prompt.rstrip().endswith(thoughts.closes) or prompt in unthinking:
+        if prompt.rstrip().endswith(thoughts.closes) or (prompt in unthinking and not thoughts.prefilled):
             return ()
         if thoughts.ends != thoughts.closes:
             return tuple(self._ids(thoughts.closes, special=True))  # the channel of the answer

@@ -22,6 +22,9 @@ MARKS = (
 """What opens a thought and what closes it, by family; the first pair that a template or tokenizer holds is the model's."""
 SWITCHES = ("enable_thinking", "thinking", "reasoning_effort", "thinking_mode")
 """Variables by which templates turn thinking on and off, or up and down."""
+BOOLEAN = SWITCHES[:2]
+_OF_TRAINING = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+"""Tags of transformers' own."""
 RESPONSES = (("<response>", "</response>"), ("<|START_RESPONSE|>", "<|END_RESPONSE|>"))
 """Granite and Command A wrap their answer, too."""
 
@@ -62,7 +65,7 @@ class Thoughts:
         if found is None:
             return None
         prefilled = prompt.rfind(found[0]) > prompt.rfind(found[1])
-        return Thoughts(*found, prefilled, next((name for name in SWITCHES if name in template), None))
+        return Thoughts(*found, prefilled, next((name for name in SWITCHES if name in _variables(template)), None))
 
     def split(self, text: str) -> Split:
         """The thought and the answer of a whole text, or of one that is still being written, with the model's marks kept as text.
@@ -104,10 +107,20 @@ def switches(tokenizer: Any, thinking: str) -> dict[str, bool]:
         return {}
     if known is None:
         raise ValueError("the model is not known to think before it answers")
-    names = [name for name in ("enable_thinking", "thinking") if re.search(rf"\b{name}\b", str(tokenizer.chat_template or ""))]
-    if not names and thinking == "off":
+    on_or_off = known.switch in BOOLEAN
+    if thinking == "off" and not on_or_off:
         raise ValueError("the model's template has no switch that turns its thinking off")
-    return dict.fromkeys(names[:1], thinking == "on")
+    return {str(known.switch): thinking == "on"} if on_or_off else {}
+
+
+def _variables(template: str) -> set[str]:
+    """What a template asks of whoever applies it; nothing where it is none."""
+    from jinja2 import Environment, TemplateError, meta
+
+    try:
+        return meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_OF_TRAINING.sub("", template)))
+    except TemplateError:
+        return set()
 
 
 def _holds(template: str, tokens: set[str], opens: str, closes: str) -> bool:
