@@ -80,14 +80,14 @@ class StreamedAnswer:
     times: list[float] = field(default_factory=list)
     sent: int = 0  # tokens that the terminal has
     forced: tuple[int, int] = (0, 0)  # tokens [start, stop) that closed its thought
-    spoken_from: int | None = None  # the index of the first token after the thought; None while it goes on
+    spoken_from: int | None = None  # the index of the answer's first token; None before that
 
     def take(self, seconds: float) -> None:
         """The trace has one more token."""
         self.texts.append(self.text.push(self.trace.ids[-1]))
         self.times.append(seconds)
-        if self.spoken_from is None and not self.text.thinking:
-            self.spoken_from = len(self.texts)
+        if self.spoken_from is None and self.text.spoke:
+            self.spoken_from = self.text.renderer.answer_start(self.trace.ids)
 
     @property
     def thinks_too_long(self) -> bool:

@@ -21,11 +21,12 @@ class AnswerText:
 
     def __init__(self, renderer: Renderer, stop: Sequence[str] = (), spoken: bool = False) -> None:
         """stop: what ends the answer; a thought may hold it. spoken: its thought, if it has one, came before."""
-        self._renderer, self._thoughts, self._stop = renderer, None if spoken else renderer.thoughts, tuple(stop)
+        self.renderer, self._thoughts, self._stop = renderer, None if spoken else renderer.thoughts, tuple(stop)
         self._place = _Place.ANSWER if self._thoughts is None else _Place.START
         self._stream = TextStream(renderer, special=self._thoughts is not None)
         self._held = ""
         self.stopped = False
+        self.spoke = False  # something of the answer is shown
 
     @property
     def thinking(self) -> bool:
@@ -61,7 +62,7 @@ class AnswerText:
         if begun.startswith(thoughts.closes):
             self._speak(begun.removeprefix(thoughts.closes))
         elif not any(mark.startswith(begun) for mark in (thoughts.opens, thoughts.closes)):
-            self._speak(self._renderer.without_special(self._held))
+            self._speak(self.renderer.without_special(self._held))
         return ""
 
     def _think(self) -> str:
@@ -84,6 +85,7 @@ class AnswerText:
         self.stopped = bool(ends)
         at = min(ends) if ends else _ends_before(self._held, self._stop)
         shown, self._held = self._held[:at], "" if self.stopped else self._held[at:]
+        self.spoke = self.spoke or bool(shown.strip())
         return shown
 
 

@@ -25,6 +25,7 @@ from tests.learners.test_families import Course
 
 PROMPT = (Message("user", "What is a dog?"),)
 OPENED = TEMPLATE + "{% if add_generation_prompt %}<think>\n{% endif %}"
+PEAKED, CONSTANT, OFTEN = 5.0, 1.0, 2.0
 SHORT = Sampling(1.0, 6, max_thinking_tokens=5)
 
 
@@ -41,8 +42,9 @@ def model_in(folder: Path, template: str = TEMPLATE, generation: dict[str, Any] 
     settings = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(settings | (generation or {})))
     weights = load_file(folder / "model.safetensors")
-    head = weights["lm_head.weight"]
-    head[tokenizer.convert_tokens_to_ids("</think>")] = head[:200].abs().amax(0) * head.mean(0).sign()
+    embeddings, head = weights["model.embed_tokens.weight"], weights["lm_head.weight"].mul_(PEAKED)
+    embeddings[:, 0], head[:, 0] = CONSTANT, 0.0  # one dimension that is about the same in every state
+    head[tokenizer.convert_tokens_to_ids("</think>"), 0] = OFTEN
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder
 
@@ -59,7 +61,9 @@ class Drawn:
 
     @property
     def answer(self) -> Answer:
-        return Answer(uid=self.ended.uid, messages=PROMPT, text=self.ended.text, prompt_ids=self.prompt_ids, token_ids=self.ids, stop=self.ended.reason)
+        return Answer(
+            uid=self.ended.uid, messages=PROMPT, text=self.ended.text, prompt_ids=self.prompt_ids, token_ids=self.ids, stop=self.ended.reason
+        )
 
 
 class Engine:
@@ -117,8 +121,8 @@ def test_settings_that_say_nothing_of_drawing_are_left_alone(settings: dict[str,
     assert drawing_settings(settings) == {}
 
 
-def test_a_text_ends_an_answer_and_is_not_shown_and_its_tokens_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(monkeypatch, model_in(tmp_path / "m"))
+def test_a_text_ends_an_answer_and_is_not_shown_and_its_tokens_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, saved_family("llama"))
     whole = engine.draw(Sampling(1.0, 40))
     (end, _), *_ = Counter(c for each in whole for c in each.ended.text[3:] if c.isascii()).most_common(1)
     for before, after in zip(whole, engine.draw(Sampling(1.0, 40, stop=(end,))), strict=True):
@@ -167,7 +171,7 @@ def test_a_thought_is_closed_at_its_longest_and_the_answer_has_a_length_of_its_o
 def test_nothing_is_learned_of_thoughts_unless_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_in(tmp_path / "m", OPENED)
     engine, whole = Engine(monkeypatch, model), Engine(monkeypatch, model, learn_thoughts=True)
-    drawn = engine.draw(SHORT)
+    drawn = engine.draw(Sampling(1.0, 30, max_thinking_tokens=5), 6)
     for each in (engine, whole):
         each.rank(drawn)
         each.parts.live_reward.learn(Lesson(seq=2, judgement=Demonstration("s", "A dog!"), answers=(Answer(uid="", messages=PROMPT, text=""),)))
@@ -175,7 +179,7 @@ def test_nothing_is_learned_of_thoughts_unless_that_is_asked_for(tmp_path: Path,
     samples, all_of_it = (each.parts.live_reward.lessons.samples for each in (engine, whole))
     for each in drawn:
         uid, n = each.ended.uid, each.ended.thought_tokens
-        assert n > 5 and samples[uid].prompt_ids == (*each.prompt_ids, *each.ids[:n]) and samples[uid].token_ids == each.ids[n:]
+        assert n > 0 and samples[uid].prompt_ids == (*each.prompt_ids, *each.ids[:n]) and samples[uid].token_ids == each.ids[n:]
         assert (all_of_it[uid].prompt_ids, all_of_it[uid].token_ids) == (each.prompt_ids, each.ids)
     feedback, backbone = engine.parts.live_reward.lessons, engine.parts.backbone
     assert feedback.prompts() == [drawn[0].prompt_ids]  # what was asked
@@ -183,6 +187,7 @@ def test_nothing_is_learned_of_thoughts_unless_that_is_asked_for(tmp_path: Path,
     demonstrated, corrected = (target for _, target in feedback.targets())
     assert demonstrated.prompt_ids == (*backbone.encode(PROMPT), *backbone.renderer.closing)
     assert corrected.prompt_ids == samples["0"].prompt_ids and corrected.token_ids == tuple(backbone.encode_completion("A cat!"))
+    engine.parts.generator.use_head(engine.parts.live_reward.head)
     (appraisal, *_) = engine.parts.generator.appraise([drawn[0].answer]).appraisals
     n = drawn[0].ended.thought_tokens
     assert len(appraisal.rewards) == len(drawn[0].ids) and not any(appraisal.rewards[:n]) and any(appraisal.rewards[n:])
@@ -190,7 +195,9 @@ def test_nothing_is_learned_of_thoughts_unless_that_is_asked_for(tmp_path: Path,
 
 def test_all_stages_learn_from_answers_after_thoughts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("learners.engine.calibration.TOKENS", 2)
-    load = Load(model=str(model_in(tmp_path / "m", OPENED)), quantize="none", sampling=Sampling(1.0, 12, max_thinking_tokens=8), train_prompts=(PROMPT,))
+    load = Load(
+        model=str(model_in(tmp_path / "m", OPENED)), quantize="none", sampling=Sampling(1.0, 12, max_thinking_tokens=8), train_prompts=(PROMPT,)
+    )
     course = Course(assemble(load, lambda event: None))
     course.learn_all()
     seen: list[int] = []

@@ -57,7 +57,9 @@ def text(renderer: Renderer, ids: object) -> str:
         (HARMONY, "auto", "<|start|>assistant", "<|channel|>final<|message|>"),
     ],
 )
-def test_the_templates_own_switch_decides_and_what_is_written_follows_no_thought(template: str, thinking: str, ends: str, before_written: str) -> None:
+def test_the_templates_own_switch_decides_and_what_is_written_follows_no_thought(
+    template: str, thinking: str, ends: str, before_written: str
+) -> None:
     renderer = renderer_of(template, thinking)
     assert text(renderer, renderer.encode(ASKED)).endswith(ends)
     assert text(renderer, renderer.no_thought) == before_written
