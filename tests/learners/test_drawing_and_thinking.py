@@ -161,7 +161,7 @@ def test_a_thought_is_closed_at_its_longest_and_the_answer_has_a_length_of_its_o
         row = Row("a", after.prompt_ids, int(after.ended.uid), prefix_ids=after.ids[:n])  # as if these had been drawn
         rest = [step.ids[0] for step in decode(backbone.model, [row], Sampling(1.0, n + 6), backbone.eos_ids, backbone.pad_id) if step.ids]
         assert list(after.ids[n:]) == rest
-        thought, said = split_thought(after.ended.text)
+        said = split_thought(after.ended.text).answer
         assert after.ended.text.startswith("<think>\n") and said == backbone.decode(after.ids[n:]).lstrip()
         assert after.ended.reason == ("length" if len(after.ids) == n + 6 else "eos")
     for after in closed:
