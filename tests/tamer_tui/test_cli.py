@@ -198,6 +198,8 @@ def test_everything_lies_where_the_xdg_rules_say() -> None:
         (["--min-p", 1.5], "'--min-p'"),
         (["--repetition-penalty", 0], "'--repetition-penalty'"),
         (["--stop", ""], "it is empty"),
+        (["--thinking", "maybe"], "'--thinking'"),
+        (["--max-thinking-tokens", 0], "'--max-thinking-tokens'"),
         (["--train-seconds", "inf"], "not a finite number"),
         (["--train-seconds", 1, "--train-steps", 1], "exclude each other"),
         (["--max-new-tokens", 0], "'--max-new-tokens'"),

@@ -84,7 +84,7 @@ def naive(backbone: Backbone, row: Row) -> list[tuple[int, float, float]]:
     drawn: list[tuple[int, float, float]] = []
     sampling = CUT if row.temperature is None else Sampling(row.temperature, *[getattr(CUT, name) for name in CUT.__struct_fields__[1:]])
     while len(drawn) < CUT.max_new_tokens and (not drawn or drawn[-1][0] not in backbone.eos_ids):
-        ids = torch.tensor([[*row.prompt_ids, *(token for token, *_ in drawn)]])
+        ids = torch.tensor([[*row.prompt_ids, *(token for token, *_ in drawn)]], device=backbone.device)
         with torch.no_grad():
             logits = forward(backbone.model, ids).logits[:, -1]
         logprobs, plain = by_transformers(logits, sampling, ids)[0], (logits / sampling.temperature).log_softmax(-1)[0]
