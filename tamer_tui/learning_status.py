@@ -19,7 +19,6 @@ REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
 
 
-@dataclass
 def sampling_in_words(sampling: Sampling, from_model: Sequence[str]) -> str:
     """How answers are drawn, where it is not plainly at temperature 1; what the model's own settings say has a star."""
     plain = Sampling()
@@ -29,6 +28,7 @@ def sampling_in_words(sampling: Sampling, from_model: Sequence[str]) -> str:
     return told + (" (*the model's own)" if set(set_so) & set(from_model) else "")
 
 
+@dataclass
 class LearningStatus:
     """Follows the engine's events."""
 
