@@ -20,8 +20,9 @@ import msgspec
 from learners import protocol
 from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.engine.freed_memory import return_freed_memory
-from learners.engine.generator import AnsweredSet, Generator
+from learners.engine.generator import Generator
 from learners.engine.replaying import LogReplay
+from learners.engine.streamed_answer import AnsweredSet
 from learners.engine.training import Learner, too_large_to_appraise
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward

@@ -17,7 +17,8 @@ from learners.feedback.corrections import correction_weights
 from learners.feedback.samples import Comparison, Scored, Target
 from learners.feedback.tap_attribution import Near, attribute
 from learners.feedback.tap_credit import credit, read_after, silent, window_of
-from learners.model.chat_format import PromptError, fit_prompt, words_of
+from learners.model.answer_text import words_of
+from learners.model.chat_format import PromptError, fit_prompt
 from learners.protocol import Answer, Lesson
 from storage.records import Arm, Correction, Demonstration, Message, Ranking, Rating, Tap
 

@@ -5,11 +5,49 @@ Texts of tokens are final when they are given: what may still become a mark, or 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from itertools import pairwise
+from typing import Any
 
-from learners.model.chat_format import Renderer, TextStream
+from learners.model.chat_format import UNFINISHED, Renderer
 from storage.thoughts import CLOSES, OPENS
+
+
+class TextStream:
+    """Detokenises one answer token by token. The pieces, with `flush` at the end, concatenate to `decode` of all ids.
+
+    special: with the text of special tokens; may be changed between tokens.
+    """
+
+    def __init__(self, renderer: Any, special: bool = False) -> None:
+        self.special = special
+        self._renderer: Renderer = getattr(renderer, "renderer", renderer)
+        self._ids = list(self._renderer.anchor)
+        self._start = 0  # of the window that is decoded again: one finished piece, then what is pending
+        self._read = len(self._ids)
+
+    def push(self, token: int) -> str:
+        """The text that this token completes; '' while a character is incomplete and for end tokens."""
+        if token in self._renderer.eos_ids:
+            return ""
+        self._ids.append(token)
+        piece = self._pending()
+        if not piece or piece.endswith(UNFINISHED):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        return piece
+
+    def flush(self) -> str:
+        """What is pending when the answer ends, as far as it can be shown."""
+        piece = self._pending()
+        self._start, self._read = self._read, len(self._ids)
+        return piece
+
+    def _pending(self) -> str:
+        before, all_of_it = (self._renderer.decode_raw(ids, self.special) for ids in (self._ids[self._start : self._read], self._ids[self._start :]))
+        return all_of_it[len(before) :]
 
 
 class _Place(Enum):
@@ -104,3 +142,24 @@ def pieces_of(renderer: Renderer, ids: Sequence[int], spoken: bool = False) -> l
     if pieces:
         pieces[-1] += text.flush()
     return pieces
+
+
+def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
+    """The words of an answer as spans [start, stop) of its tokens, by the text that each token completes.
+
+    Letters, digits and apostrophes that touch are a word, with the space that opens it. All else stands alone, and so does each token of a script
+    that leaves no space between its words.
+    """
+    starts: list[int] = []
+    before, begun = "", 0  # the last character, and the first token of the text that comes next: a character may take several
+    for i, piece in enumerate(pieces):
+        if not piece:
+            continue
+        if not starts or not (before.isspace() or (_in_word(before) and _in_word(piece[0]))):
+            starts.append(begun)
+        before, begun = piece[-1], i + 1
+    return list(pairwise([*starts, len(pieces)]))
+
+
+def _in_word(character: str) -> bool:
+    return character in ("'", "’") or (character.isalnum() and unicodedata.category(character) != "Lo")

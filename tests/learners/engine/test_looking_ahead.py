@@ -9,7 +9,7 @@ import torch
 
 from learners import protocol
 from learners.engine import assembly
-from learners.engine.generator import AnsweredSet
+from learners.engine.streamed_answer import AnsweredSet
 from learners.protocol import AnswerRequest, Ended, Learned, Lesson, Load, Replay
 from learners.rlhf.rollouts import Trace
 from storage.records import Correction, Ranking, Rating, Sampling
