@@ -63,11 +63,8 @@ def _answers_of(database: Path, version: str, model: str | None) -> Answering:
     from tamer_tui.published import find
 
     found = find(database, version)
-    sampling = found.settings.get("sampling") or {}
-    drawing = {"temperature": sampling.get("temperature", 1.0), "max_new_tokens": sampling.get("max_new_tokens"), "seed": 0}
-    settings = session_settings(
-        found.model_options(model) | drawing | {"device": "auto", "trust_remote_code": False}, metered=True, autostart=False, bias=False
-    )
+    usual = {"max_new_tokens": None, "seed": 0, "device": "auto", "trust_remote_code": False}
+    settings = session_settings(usual | found.drawing_options() | found.model_options(model), metered=True, autostart=False, bias=False)
 
     def answer(prompts: Sequence[Prompt]) -> dict[str, str]:
         drawn = generated(settings, prompts, database, version, 1, None, lambda line: click.echo(line, err=True)) if prompts else []

@@ -21,6 +21,7 @@ from storage.journal import JournalError
 from storage.queries import Record
 from storage.records import BaseModel
 from tamer_tui.model_card import card
+from tamer_tui.options import ANSWER_TOKENS, MODELS_OWN
 from tamer_tui.published import Published, find
 from tamer_tui.session_store import SessionError, SessionStore
 from tamer_tui.text import one_line
@@ -78,7 +79,7 @@ def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted
     assert found.version is not None and found.base is not None
     if wanted.format == "peft":
         return _write_adapter(made, found, folder)
-    sampling = found.settings.get("sampling") or {}
+    drawing = found.drawing_options()
     request = ExportRequest(
         format=wanted.format,  # type: ignore[arg-type]
         model=wanted.model or found.base.name,
@@ -90,8 +91,9 @@ def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted
         outtype=wanted.outtype,
         name=_name(out),
         system=found.settings.get("system"),
-        temperature=float(sampling.get("temperature", 1.0)),
-        max_new_tokens=int(sampling.get("max_new_tokens", 256)),
+        drawing={name: drawing[name] for name in MODELS_OWN if name in drawing},
+        stop=tuple(drawing.get("stop") or ()),
+        max_new_tokens=int(drawing.get("max_new_tokens") or ANSWER_TOKENS),
     )
     said = asked(request)
     if said.error:

@@ -29,6 +29,12 @@ class Published(NamedTuple):
         name = model or (self.base.name if self.base is not None else "pocket")
         return {"model": name, "adapter": self.settings.get("peft_adapter"), "quantize": quantize, "prompts": None, "system": None}
 
+    def drawing_options(self) -> dict[str, Any]:
+        """How the last sitting drew, as far as it was asked for and not the model's own way."""
+        sampling, unset = self.settings.get("sampling") or {}, self.settings.get("unset") or ()
+        told = {name: value for name, value in sampling.items() if name not in unset}
+        return told | {"thinking": self.settings.get("thinking") or "auto"}
+
 
 def find(database: Path, name: str) -> Published:
     """`name` is base, latest, acting or a version's id. Raises SessionError."""

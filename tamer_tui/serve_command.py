@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from tamer_tui.options import DATABASE, engine_command, one_line_errors, option, options, session_settings
+from tamer_tui.options import DATABASE, SAMPLING_OPTIONS, engine_command, one_line_errors, option, options, session_settings
 
 
 @click.command()
 @DATABASE
 @option("--model", help="The base. [default: the one that the last sitting had]")
-@options("device", "trust_remote_code", "engine", "seed", "temperature", "max_new_tokens", "nats", "no_bias", "name")
+@options("device", "trust_remote_code", "engine", "seed", *SAMPLING_OPTIONS, "nats", "no_bias", "name")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Beyond this machine only with TLS, or --unprotected.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 @click.option("--certfile", "certificate", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="For TLS, in PEM.")

@@ -15,10 +15,13 @@ from learners.export.gguf_vocabulary import opens
 from learners.export.request import ExportRequest
 from learners.model.chat_format import Renderer
 from learners.model.checkpoint import read_config
+from learners.model.drawing_settings import drawing_settings
 
 LARGEST_CONTEXT = 8192
 """Tokens that are asked for, however many the model could read: Ollama reserves memory for all of them."""
 QUOTE = '"""'
+PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""What is drawn by where neither the sitting nor the model says it; Ollama's own defaults are others."""
 Turns = Sequence[tuple[str, str]]
 """Role and content."""
 
@@ -50,8 +53,8 @@ def modelfile(directory: Path, file: str, request: ExportRequest) -> tuple[str, 
 
     tokenizer, config = AutoTokenizer.from_pretrained(directory, local_files_only=True), read_config(directory)
     generation = GenerationConfig.from_pretrained(directory) if (directory / "generation_config.json").is_file() else None
-    ends = getattr(generation, "eos_token_id", None) or config.get("eos_token_id")
-    renderer = Renderer(tokenizer, int(config["vocab_size"]), [ends] if isinstance(ends, int) else ends or [])
+    eos = getattr(generation, "eos_token_id", None) or config.get("eos_token_id")
+    renderer = Renderer(tokenizer, int(config["vocab_size"]), [eos] if isinstance(eos, int) else eos or [])
     notes = []
     lines = [f"FROM ./{file}"]
     template, whole = go_template(tokenizer) if renderer.chat_template else (None, True)
@@ -66,13 +69,13 @@ def modelfile(directory: Path, file: str, request: ExportRequest) -> tuple[str, 
     elif request.system:
         apart = " " if request.system.endswith('"') else ""
         lines.append(f"SYSTEM {QUOTE}{request.system}{apart}{QUOTE}")
-    lines += [f"PARAMETER stop {QUOTE}{tokenizer.convert_ids_to_tokens(i)}{QUOTE}" for i in sorted(renderer.eos_ids)]
+    ends = [*map(tokenizer.convert_ids_to_tokens, sorted(renderer.eos_ids)), *(text for text in request.stop if QUOTE not in text)]
+    lines += [f"PARAMETER stop {QUOTE}{text}{QUOTE}" for text in ends]
     context = min(int(config.get("max_position_embeddings") or LARGEST_CONTEXT), LARGEST_CONTEXT)
-    numbers = {
-        "temperature": request.temperature, "num_predict": request.max_new_tokens, "num_ctx": context,
-        "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0,  # the version was taught on plain samples
-    }  # fmt: skip
-    lines += [f"PARAMETER {name} {value:g}" for name, value in numbers.items()]
+    own = drawing_settings(vars(generation) if generation is not None else {})
+    drawing = PLAIN | own | request.drawing | {"num_predict": request.max_new_tokens, "num_ctx": context}
+    drawing["repeat_penalty"] = drawing.pop("repetition_penalty")
+    lines += [f"PARAMETER {name} {value:g}" for name, value in drawing.items()]
     return "\n".join(lines) + "\n", tuple(notes)
 
 

@@ -22,7 +22,8 @@ class ExportRequest(Struct, frozen=True):
     outtype: Outtype = "f16"
     name: str = "tamed"  # of the GGUF file, without its ending
     system: str | None = None
-    temperature: float = 1.0
+    drawing: dict[str, float] = {}  # of temperature, top_p, top_k, min_p and repetition_penalty those that were set
+    stop: tuple[str, ...] = ()
     max_new_tokens: int = 256
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from learners import protocol
 from storage.journal import JournalError
 from storage.records import BASE_VERSION, Correction, Policy, Prompt, Ranking, Rating, SampleSet, new_uid
+from storage.thoughts import split_thought
 from tamer_tui.serving.requests import Answered, Feedback, Refused, Wanted
 from tamer_tui.session import CandidateView, Change, EngineState, Session, SessionError
 from tamer_tui.session.chat import BAD, GOOD
@@ -130,7 +131,8 @@ class Desk:
 
     def _end_at_stop_words(self, drawing: Drawing) -> None:
         for view in drawing.views:
-            if drawing.wanted.stop and view.uid in self._session.sets.streams and stopped_at("".join(view.pieces), drawing.wanted.stop) is not None:
+            said = split_thought("".join(view.pieces)).answer
+            if drawing.wanted.stop and view.uid in self._session.sets.streams and stopped_at(said, drawing.wanted.stop) is not None:
                 self._session.sets.streams.stop([view.uid])
 
     def _changed(self, change: Change) -> None:
@@ -214,7 +216,7 @@ class Desk:
             set_uid = drawing.sets[said.choice]
             if said.text is None:
                 return await self._session.judging.append(Rating(set_uid, f"{set_uid}0", GOOD if said.thumb == "up" else BAD))
-            if not said.text.strip() or said.text == view.text:
+            if not said.text.strip() or said.text == view.said:
                 raise Refused("the text is empty, or the answer's own")
             return await self._session.judging.append(Correction(set_uid, f"{set_uid}0", said.text))
         except SessionError as error:
@@ -243,10 +245,11 @@ class Desk:
         session, uid = self._session, new_uid()
         session.opened.keep(SampleSet(uid, session.uid, Prompt(wanted.messages, "chat"), len(views), "chat"), session.say)
         for slot, view in enumerate(views):
-            end = stopped_at(view.text, wanted.stop)
+            end = stopped_at(view.said, wanted.stop)
             if end is not None:
-                view = replace(view, text=view.text[:end], ended="stopped", token_ids=[], logprobs=[], unbiased_logprobs=[], times=[])
-            session.opened.keep(replace(view, uid=f"{uid}{slot}", set_uid=uid, slot=slot).response(wanted.sampling), session.say)
+                text = view.text[: len(view.text) - len(view.said) + end]
+                view = replace(view, text=text, ended="stopped", token_ids=[], logprobs=[], unbiased_logprobs=[], times=[], thought_tokens=None)
+            session.opened.keep(replace(view, uid=f"{uid}{slot}", set_uid=uid, slot=slot).response(), session.say)
         return uid
 
 

@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from storage.records import Sampling
+from storage.thoughts import OPENS, split_thought
 from tamer_tui.serving.desk import Desk, Drawing, stopped_at
 from tamer_tui.serving.requests import Refused, chat_request, feedback
 from tamer_tui.views import CandidateView
@@ -116,8 +117,9 @@ async def _whole(desk: Desk, drawing: Drawing) -> Response:
     drawing.check()
     choices = []
     for place, view in enumerate(drawing.views):
-        end = stopped_at(view.text, drawing.wanted.stop)
-        message = {"role": "assistant", "content": view.text[:end]}
+        thought, said = split_thought(view.text)
+        end = stopped_at(said, drawing.wanted.stop)
+        message = {"role": "assistant", "content": said[:end]} | ({"reasoning_content": thought} if thought else {})
         choices.append({"index": place, "message": message, "finish_reason": _reason(view), "logprobs": _logprobs(view, 0, drawing)})
     return _json(_head(drawing, "chat.completion") | {"choices": choices, "usage": _usage(drawing)})
 
@@ -149,8 +151,11 @@ async def _stream(desk: Desk, drawing: Drawing) -> AsyncIterator[bytes]:
 
 
 def _certain(view: CandidateView, stop: tuple[str, ...]) -> tuple[str, bool]:
-    """What can be shown of an answer, and whether that is all."""
+    """What can be shown of an answer without its thought, and whether that is all."""
     text = view.text if view.ended is not None else "".join(view.pieces)
+    if view.ended is None and OPENS.startswith(text.lstrip()):
+        return "", False
+    text = split_thought(text).answer
     if (end := stopped_at(text, stop)) is not None:
         return text[:end], view.ended is not None
     if view.ended is not None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from storage.records import Message, Sampling
 
@@ -15,7 +16,7 @@ HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE = 10.0, 0.1
 """Temperatures below the lowest, 0 among them, are drawn at the lowest: Ĥ's budget has no meaning without chance."""
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 PLAIN: dict[str, tuple[object, ...]] = {
-    "top_p": (None, 1, 1.0), "frequency_penalty": (None, 0), "presence_penalty": (None, 0), "logit_bias": (None, {}), "tools": (None, []),
+    "frequency_penalty": (None, 0), "presence_penalty": (None, 0), "logit_bias": (None, {}), "tools": (None, []),
     "functions": (None, []), "response_format": (None, {"type": "text"}), "top_logprobs": (None, 0), "modalities": (None, ["text"]),
 }  # fmt: skip
 """Options that would change what is drawn, and the values that ask for nothing."""
@@ -44,6 +45,7 @@ class ChatRequest(Struct, frozen=True):
     n: int | None = 1
     seed: int | None = None
     temperature: float | None = None
+    top_p: float | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
@@ -89,17 +91,18 @@ def chat_request(body: bytes, usual: Sampling) -> Wanted:
         raise Refused(f"not a request for a chat completion: {error}") from error
     for name, nothing in PLAIN.items():
         if raw.get(name) not in nothing:
-            raise Refused(f"{name} is not done here: answers are plain samples")
+            raise Refused(f"{name} is not done here")
     tokens = asked.max_completion_tokens or asked.max_tokens or usual.max_new_tokens
     temperature = usual.temperature if asked.temperature is None else asked.temperature
+    top_p = usual.top_p if asked.top_p is None else asked.top_p
     n = asked.n or 1
-    if not 1 <= n <= MOST_CHOICES or not 1 <= tokens <= 100_000 or not 0 <= temperature <= HIGHEST_TEMPERATURE:
-        raise Refused(f"n is 1 to {MOST_CHOICES}, max_tokens 1 to 100000, temperature 0 to {HIGHEST_TEMPERATURE:g}")
+    if not (1 <= n <= MOST_CHOICES and 1 <= tokens <= 100_000 and 0 <= temperature <= HIGHEST_TEMPERATURE and 0 < top_p <= 1):
+        raise Refused(f"n is 1 to {MOST_CHOICES}, max_tokens 1 to 100000, temperature 0 to {HIGHEST_TEMPERATURE:g}, top_p above 0 to 1")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Wanted(
         asked.model,
         _messages(asked.messages),
-        Sampling(max(LOWEST_TEMPERATURE, temperature), tokens),
+        replace(usual, temperature=max(LOWEST_TEMPERATURE, temperature), max_new_tokens=tokens, top_p=top_p),
         _seeds(0 if asked.seed is None and temperature == 0 else asked.seed, n),
         tuple(text for text in stop if text),
         bool(asked.logprobs),

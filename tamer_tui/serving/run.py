@@ -106,7 +106,7 @@ def prepared(session: Session, place: Place) -> tuple[uvicorn.Server, str, list[
 
     desk, token = Desk(session), place.token or secrets.token_urlsafe(24)
     config = uvicorn.Config(
-        application(desk, token, session.settings.sampling),
+        application(desk, token, session.sampling),
         log_level="warning",
         timeout_graceful_shutdown=2,
         ssl_certfile=place.certificate,

@@ -151,7 +151,7 @@ async def test_feedback_becomes_judgements_that_are_learned_from_at_once(tmp_pat
     [
         ("/v1/chat/completions", b"{", 400, "not a request"),
         ("/v1/chat/completions", {"messages": []}, 400, "the last message has to be the user's"),
-        ("/v1/chat/completions", ASKED | {"top_p": 0.5}, 400, "top_p is not done here"),
+        ("/v1/chat/completions", ASKED | {"presence_penalty": 0.5}, 400, "presence_penalty is not done here"),
         ("/v1/chat/completions", ASKED | {"n": 99}, 400, "n is 1 to 8"),
         ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, 400, "has the role 'tool'"),
         (

@@ -128,7 +128,7 @@ def test_every_family_of_the_table_computes_the_same_from_its_gguf(family: str, 
 
 @needs_stories
 def test_a_modelfile_names_what_a_version_was_taught_with(adapter: Path, tmp_path: Path) -> None:
-    exported(request("ollama", adapter, tmp_path, name="mine", system='Say "yes".', temperature=0.5, max_new_tokens=9))
+    exported(request("ollama", adapter, tmp_path, name="mine", system='Say "yes".', drawing={"temperature": 0.5}, max_new_tokens=9))
     lines = (tmp_path / "Modelfile").read_text().splitlines()
     assert lines[:4] == ["FROM ./mine.gguf", 'TEMPLATE """{{ .Prompt }}"""', 'SYSTEM """Say "yes"."""', 'PARAMETER stop """</s>"""']
     assert {"PARAMETER temperature 0.5", "PARAMETER num_predict 9", "PARAMETER top_k 0", "PARAMETER num_ctx 512"} <= set(lines)
