@@ -113,6 +113,21 @@ async def test_a_stream_says_the_same_and_stop_words_end_it(tmp_path: Path) -> N
         assert whole.choices[0].message.content == "Lily went "
 
 
+async def test_a_thought_is_no_part_of_what_is_said(tmp_path: Path) -> None:
+    async with served(tmp_path, FakeEngine(("<think>\nYes or no? Stop.\n</think>\n\nIt is so. Stop. More",))) as here:
+        found = await here.client.chat.completions.create(**ASKED, stop="Stop.")
+        message = found.choices[0].message
+        assert (message.content, message.reasoning_content) == ("It is so. ", "Yes or no? Stop.")
+        chunks = [chunk async for chunk in await here.client.chat.completions.create(**ASKED, stream=True)]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "It is so. Stop. More"
+        assert (await here.post("/v1/feedback", {"id": found.id, "thumb": "up"}))[0] == 200
+        with Record(tmp_path / "me.db") as record:
+            (judged,) = record.live()
+            assert isinstance(judged.judgement, Rating)
+            (kept,) = record.responses(judged.judgement.set_uid)
+            assert kept.text == "<think>\nYes or no? Stop.\n</think>\n\nIt is so. "
+
+
 async def test_a_version_is_drawn_by_its_adapter_and_acting_comes_back(tmp_path: Path) -> None:
     async with served(tmp_path, version=True) as here:
         for model, policy, versions in (("acting", "acting", []), ("v1", "adapter", ["v1"]), ("base", "base", []), ("acting", "acting", ["base"])):
