@@ -28,5 +28,6 @@ def serve(database: Path, host: str, port: int, certificate: Path | None, key: P
     place = run.Place(host, port, certificate, key, unprotected, token)
     with one_line_errors():
         run.check(place)
+        run.bring_up_to_date(database)
         settings = session_settings(chosen | find(database, "base").model_options(chosen["model"]))
         run.serve(settings, database, engine_command(chosen), place, click.echo)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from storage.journal import Journal, JournalError
 from tamer_tui.headless import make_session, within
 from tamer_tui.session import Session
 from tamer_tui.session_store import SessionError
@@ -50,6 +51,16 @@ def check(place: Place) -> None:
         )
 
 
+def bring_up_to_date(database: Path) -> None:
+    """A database that an earlier version wrote is read before a sitting opens it. Raises SessionError where it is not here, or open elsewhere."""
+    if not database.expanduser().exists():
+        raise SessionError(f"there is no database {database}", "teach one first: tamer run")
+    try:
+        Journal.open(database).close()
+    except JournalError as error:
+        raise SessionError(error.message, error.hint) from error
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -74,8 +85,6 @@ def listening(place: Place) -> socket.socket:
 
 def serve(settings: SessionSettings, database: Path, command: tuple[str, ...] | None, place: Place, say: Callable[[str], None]) -> None:
     """Until it is stopped. Raises SessionError."""
-    if not database.expanduser().exists():
-        raise SessionError(f"there is no database {database}", "teach one first: tamer run")
     session = make_session(replace(settings, autostart=False), database, command)
     session.status.paused = True  # Ĥ learns at once; adapters are trained in a sitting
     with listening(place) as opened, suppress(KeyboardInterrupt):
