@@ -1,11 +1,14 @@
 """Four simulated operators' tastes for stories: functions `judge(prompt, responses) -> scores`, higher is better, equal is a tie.
 
-Also operator functions that rewrite one answer (`rename`, `happy_end`) for corrections. No imports beyond the standard library.
+Each also as `noisy_…`, wrong on a quarter of the sets.
+Operator functions that rewrite one answer (`rename`, `happy_end`) for corrections. No imports beyond the standard library.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
+from collections.abc import Callable
 
 CHEERFUL = frozenset(
     """happy happily glad smile smiled smiling laugh laughed fun play played playing love loved nice kind good great hug hugged friend
@@ -51,6 +54,19 @@ def short_sentences(prompt: str, responses: list[str]) -> list[float]:
 def speech(prompt: str, responses: list[str]) -> list[float]:
     return [_spoken(text) for text in responses]
 
+
+def _wrong_on_a_quarter(judge: Callable[[str, list[str]], list[float]]) -> Callable[[str, list[str]], list[float]]:
+    """The same judge, who turns the order of every fourth set around; which sets, their texts decide."""
+
+    def judged(prompt: str, responses: list[str]) -> list[float]:
+        wrong = zlib.crc32("\n".join([prompt, *sorted(responses)]).encode()) % 4 == 0
+        return [-score if wrong else score for score in judge(prompt, responses)]
+
+    return judged
+
+
+noisy_cheerful, noisy_animals = _wrong_on_a_quarter(cheerful), _wrong_on_a_quarter(animals)
+noisy_short_sentences, noisy_speech = _wrong_on_a_quarter(short_sentences), _wrong_on_a_quarter(speech)
 
 TASTES = {"cheerful": cheerful, "short_sentences": short_sentences, "speech": speech, "animals": animals}
 

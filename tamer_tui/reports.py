@@ -49,7 +49,9 @@ def versions_report(database: Path, as_json: bool) -> str:
         figures = (f"{v.kl:.1f}" if v.kl is not None else "", f"{v.win_rate:.0%}" if v.win_rate is not None else "")
         rows.append(("*" if v.acting else "", v.id, v.parent, v.stage, verdict, *figures, v.utc[:16].replace("T", " "), v.reason))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    watched = [f"{v.id}: {v.canary.in_words()}" for v in versions if v.canary is not None]
+    return "\n".join([*lines, *(["", "what else their answers are like, the untouched model's in brackets:", *watched] if watched else [])])
 
 
 def stats_report(database: Path, as_json: bool) -> str:

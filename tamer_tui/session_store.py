@@ -191,7 +191,7 @@ class SessionStore:
             version = await asyncio.to_thread(self._journal.new_version_id)
             await self._write(Version(
                 version, judged.sha256, judged.parent, judged.stage, judged.published, judged.reason, judged.reason_code, judged.runs,
-                judged.seed, judged.kl, judged.win_rate, judged.h_epoch,
+                judged.seed, judged.kl, judged.win_rate, judged.h_epoch, canary=judged.canary,
             ))  # fmt: skip
             if judged.published:
                 await self.activate(version, "published")
