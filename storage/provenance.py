@@ -96,8 +96,8 @@ def write(connection: sqlite3.Connection, sitting_id: int | None, record: Record
             _insert(connection, "prequential", columns, (seq, judge, log_loss, right, pairs, margin, now()))
         case Selection():
             scores, left_out = (msgspec.json.encode(each).decode() for each in (record.scores, record.left_out))
-            values = (_id(connection, "sample_sets", "uid", record.set_uid, "set"), record.drawn, record.judge, scores, left_out)
-            _insert(connection, "selections", "set_id, drawn, judge, scores, left_out", values)
+            set_id = _id(connection, "sample_sets", "uid", record.set_uid, "set")
+            _insert(connection, "selections", "set_id, drawn, judge, scores, left_out", (set_id, record.drawn, record.judge, scores, left_out))
         case Import():
             _write_import(connection, sitting_id, record)
         case ImportedItem():

@@ -106,7 +106,7 @@ class SampleSet(Struct, frozen=True):
     sitting_uid: str
     prompt: Prompt
     k: int
-    purpose: str = "judge"  # 'judge', 'evaluate' (simulation's end), 'compare' (`o`, never counted), 'tap', 'chat', 'duel' (counted apart)
+    purpose: str = "judge"  # 'judge', 'evaluate' (simulation's end), 'compare' (`o`, never counted), 'tap', 'chat', 'duel' (counted apart), 'repeat'
     blind_base: str | None = None  # response uid of the slot answered by the base, if there is one
     blind_acting: str | None = None  # response uid of the acting slot it is compared with
 

@@ -13,7 +13,7 @@ from storage.people import People
 from storage.queries import Counts, Record
 from storage.records import BASE_VERSION, Activation, BaseModel, Calibration, Sitting, new_uid
 from storage.statistics import Habits
-from storage.verdict import Verdict
+from storage.verdict import Rate, Verdict
 from tamer_tui import __version__
 from tamer_tui.session_store import SessionError
 from tamer_tui.text import one_line
@@ -129,12 +129,18 @@ def _habits_in_words(habits: Habits) -> list[str]:
         lines.append(f"ranked first, by place: {shares}")
     if habits.length.longer_won is not None:
         lines.append(f"the longer answer won {habits.length.longer_won:.0%} of {habits.length.pairs:,} pairs of unequal length")
-    if habits.agreement.agree is not None:
-        lines.append(f"with yourself you agree in {habits.agreement.agree:.0%} of {habits.agreement.comparisons:,} repeated comparisons")
+    found = habits.agreement
+    if found.agree is not None:
+        often = Rate(found.agree, found.low, found.high, found.comparisons).in_words()
+        lines.append(f"with yourself you agree in {often} of {found.comparisons:,} repeated comparisons")
+    if habits.lapses is not None and habits.lapses.high < 0.5:
+        lines.append(f"your slips, by what Ĥ had expected: {habits.lapses.in_words()} of {habits.lapses.n:,} rankings")
     names = {"human_reward": "Ĥ", "reward": "the reward model"}
     for each in habits.foresight:
         if each.accuracy is not None:
-            lines.append(f"{names[each.judge]} foresaw {each.accuracy:.0%} of pairs before learning from them, {each.recent_accuracy:.0%} of late")
+            ceiling = f"; you yourself would {habits.agreement.ceiling:.0%}" if habits.agreement.ceiling is not None else ""
+            late = f"{each.recent_accuracy:.0%} of late{ceiling}"
+            lines.append(f"{names[each.judge]} foresaw {each.accuracy:.0%} of pairs before learning from them, {late}")
     return lines
 
 

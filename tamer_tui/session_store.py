@@ -34,6 +34,7 @@ from storage.records import (
     Teaching,
     Version,
 )
+from storage.repeats import said_again
 
 TEACHING = get_args(Teaching)
 READ_AT_ONCE = 512
@@ -166,8 +167,12 @@ class SessionStore:
     def changes(self, set_uid: str) -> Iterator[Command]:
         """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
         sent = self._sent.get(set_uid, set())
-        teaches = self.record.teaches(set_uid)
-        live = {logged.seq for logged in self.record.live(set_uid) if teaches and isinstance(logged.judgement, TEACHING)}
+        teaches, purpose = self.record.teaches(set_uid), self.record.sample_set(set_uid).purpose
+        live = {
+            logged.seq
+            for logged in self.record.live(set_uid)
+            if teaches and isinstance(logged.judgement, TEACHING) and not said_again(purpose, logged.judgement)
+        }
         self._sent[set_uid] = live
         for seq in sorted(sent - live):
             yield protocol.Retract(seq=seq)

@@ -82,11 +82,12 @@ class CanaryGauge:
         neutral = self._draw(tree, seed, True, steering)
         if self._neutral_loss is None:
             self._neutral_loss = self._loss(self._draw(self._base, seed, False, None))
+        perplexity, repetition, refusals, length = zip(ours, theirs, strict=True)
         return Canary(
-            *zip(ours, theirs, strict=True),
+            perplexity, repetition, refusals, length,
             neutral_kl=round(pooled_nats([t.kl for t in neutral], [len(t.ids) for t in neutral]), 4) if neutral else 0.0,
             neutral_loss=(round(self._loss(neutral), 4), round(self._neutral_loss, 4)),
-        )
+        )  # fmt: skip
 
     def objection(self, canary: Canary, nats: float) -> str:
         """What has become so much worse that winning does not excuse it, in words; '' for nothing."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from learners import protocol
 from storage.records import Prompt, Ranking, Rating, SampleSet, Skip
+from storage.repeats import REPEAT
 from tamer_tui.answer_streams import AnswerStreams
 from tamer_tui.dealing import Dealer
+from tamer_tui.session.repeats import Repeats
 from tamer_tui.session_store import SessionError
 from tamer_tui.views import CandidateView, Change, EngineState, SetView, conversation
 
@@ -26,6 +28,7 @@ class Sets:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.dealer: Dealer | None = None
+        self.repeats = Repeats(session)
         self.streams = AnswerStreams(session.engine.send, session.settings.sampling)
         self._waiting: SetView | None = None  # while its prompt is compared with the base
         self._typed_early: Prompt | None = None  # before the model was there
@@ -34,7 +37,13 @@ class Sets:
 
     async def open_next(self) -> None:
         """Open the next prompt of the set: unjudged ones first, then around again."""
-        prompt = self.ready_dealer().next_prompt()
+        dealer = self.ready_dealer()
+        if (again := self.repeats.due(dealer)) is not None:
+            await self.leave()
+            self._session.current = self.repeats.open(dealer, again)
+            self._session.tell(Change.SET)
+            return
+        prompt = dealer.next_prompt()
         if prompt is None:
             raise SessionError(*NO_PROMPT)
         await self._open(prompt)
@@ -64,10 +73,11 @@ class Sets:
     async def compare_with_base(self) -> None:
         """The current prompt again: the acting policy beside the base, same seed, never counted. The set that is open waits."""
         view, dealer = self._session.set, self.ready_dealer()
-        if view.purpose == "judge" and not view.committed:
+        counted = view.purpose in ("judge", REPEAT)
+        if counted and not view.committed:
             await self._session.judging.peek()  # the base's manner is seen: it is not blind any more
             self._waiting = view
-        elif view.purpose == "judge":
+        elif counted:
             self._waiting = None
         await self.draw(*dealer.comparison(view.prompt, self._session.uid))
 
@@ -124,6 +134,7 @@ class Sets:
 
     async def stop(self) -> None:
         """End what is being drawn; what there is stays."""
+        self.repeats.finish()
         self.streams.stop()
 
     async def wait_ended(self) -> SetView:
@@ -143,6 +154,7 @@ class Sets:
         """A judgement speaks of whole answers: end those that are still being drawn."""
         view = self._session.set
         await self._session.taps.finish()
+        self.repeats.finish()
         await self.end(c.uid for c in view.candidates)
 
     def follow(self, event: protocol.Started | protocol.Tokens | protocol.Ended) -> None:

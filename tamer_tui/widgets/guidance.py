@@ -109,7 +109,7 @@ class Guidance:
 
 def judgeable(view: SetView | None) -> bool:
     """Whether judging keys mean something now."""
-    return view is not None and not view.committed and view.purpose in ("judge", "tap")
+    return view is not None and not view.committed and view.purpose in ("judge", "repeat", "tap")
 
 
 def _loading(session: Session) -> str:
