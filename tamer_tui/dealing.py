@@ -138,5 +138,9 @@ class Dealer:
         record = SampleSet(uid, sitting_uid, prompt, len(policies), purpose, base_uid, acting_uid)
         return record, SetView(uid, prompt, candidates, purpose)
 
+    def seeds(self, n: int) -> list[int]:
+        """Of answers that a set chooses from."""
+        return [self._seed() for _ in range(n)]
+
     def _seed(self) -> int:
         return self._random.getrandbits(31)

@@ -28,6 +28,7 @@ from storage.records import (
     Response,
     Run,
     SampleSet,
+    Selection,
     Shown,
     Sitting,
     Tap,
@@ -112,14 +113,14 @@ class SessionStore:
             self._owed.remove(record)
         return bool(owed)
 
-    def keep(self, record: SampleSet | Response | Run | Prequential, complain: Callable[[str], None]) -> None:
+    def keep(self, record: SampleSet | Response | Run | Prequential | Selection, complain: Callable[[str], None]) -> None:
         """Write without waiting; a failure is told."""
 
         def settled(future: Future[None]) -> None:
             error = future.exception()
             if error is not None:
                 problem = SessionError(error.message, error.hint) if isinstance(error, JournalError) else error
-                if not isinstance(record, Run | Prequential):
+                if not isinstance(record, Run | Prequential | Selection):
                     self._owed.append(record)
                 loop.call_soon_threadsafe(complain, str(problem))
 

@@ -112,6 +112,11 @@ class CandidateView:
         """Nothing more comes."""
         self.ended, self.text, self.kl = ended.reason, ended.text, ended.kl
 
+    def adopt(self, drawn: CandidateView) -> None:
+        """Become this answer, under one's own name and in one's own place."""
+        for name in ("seed", "pieces", "token_ids", "logprobs", "unbiased_logprobs", "times", "started", "spans", "kl", "refused", "text", "ended"):
+            setattr(self, name, getattr(drawn, name))
+
     def break_off(self) -> None:
         """The engine is gone: what came is the answer."""
         self.ended, self.text, self.redrawing = "stopped", "".join(self.pieces), 0
@@ -194,6 +199,7 @@ class SessionSettings:
     model: str
     prompts: tuple[Prompt, ...] = ()  # none: starter prompts, by whether the model has a chat template
     k: int = 4
+    best_of: int = 0  # answers of the acting policy that are drawn where fewer are shown; 0: those that are shown
     sampling: Sampling = field(default_factory=Sampling)
     nats: float = 6.0
     bias: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from learners import protocol
@@ -10,6 +10,7 @@ from storage.records import Prompt, Ranking, Rating, SampleSet, Skip
 from storage.repeats import REPEAT
 from tamer_tui.answer_streams import AnswerStreams
 from tamer_tui.dealing import Dealer
+from tamer_tui.session.best_of import BestOf
 from tamer_tui.session.repeats import Repeats
 from tamer_tui.session_store import SessionError
 from tamer_tui.views import CandidateView, Change, EngineState, SetView, conversation
@@ -28,7 +29,7 @@ class Sets:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.dealer: Dealer | None = None
-        self.repeats = Repeats(session)
+        self.repeats, self.best_of = Repeats(session), BestOf(session)
         self.streams = AnswerStreams(session.engine.send, session.settings.sampling)
         self._waiting: SetView | None = None  # while its prompt is compared with the base
         self._typed_early: Prompt | None = None  # before the model was there
@@ -104,12 +105,13 @@ class Sets:
             self._session.tell(Change.SET)
         self.restore_marks(self._session.current)
 
-    async def draw(self, record: SampleSet, view: SetView) -> None:
-        """This set takes the place of the current one."""
+    async def draw(self, record: SampleSet, view: SetView, drawn: Sequence[CandidateView] = ()) -> None:
+        """This set takes the place of the current one. `drawn`: what is asked for instead of its own answers, which are chosen from it."""
         await self.leave()
         self._session.opened.keep(record, self._session.say)
         self._session.current = view
-        self.streams.ask(view.candidates, [view.prompt.messages] * len(view.candidates))
+        drawn = drawn or view.candidates
+        self.streams.ask(drawn, [view.prompt.messages] * len(drawn))
         self._session.tell(Change.SET)
 
     async def leave(self) -> None:
@@ -128,7 +130,11 @@ class Sets:
     async def _open(self, prompt: Prompt) -> None:
         dealer, status = self.ready_dealer(), self._session.status
         steered = (status.bias and self._session.judged > 0) or status.adapted  # what is on disk is learned before the next answer is drawn
-        await self.draw(*dealer.deal(prompt, self._session.uid, steered, status.adapted))
+        record, opened = dealer.deal(prompt, self._session.uid, steered, status.adapted)
+        if steered and self._session.settings.best_of > self._session.settings.k:
+            await self.best_of.draw(record, opened, self._session.settings.best_of)
+        else:
+            await self.draw(record, opened)
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 
@@ -141,6 +147,7 @@ class Sets:
         """Until all answers of the current set are complete."""
         view = self._session.set
         await self.streams.wait(c.uid for c in view.candidates)
+        await self.best_of.chosen(view)
         return view
 
     async def end(self, uids: Iterable[str]) -> None:
@@ -155,6 +162,9 @@ class Sets:
         view = self._session.set
         await self._session.taps.finish()
         self.repeats.finish()
+        if self.best_of.choosing(view):
+            self.streams.stop()
+            await self.best_of.chosen(view)
         await self.end(c.uid for c in view.candidates)
 
     def follow(self, event: protocol.Started | protocol.Tokens | protocol.Ended) -> None:
@@ -174,6 +184,7 @@ class Sets:
 
     def break_off(self) -> None:
         """The engine is gone: what there is of each answer is the answer."""
+        self.best_of.break_off()
         for view in self.streams.break_off():
             self._drawn(view)
 
