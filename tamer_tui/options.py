@@ -70,7 +70,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
         type=click.IntRange(2, 64),
         metavar="N",
         help="Draw N answers, and show the best -k by what was learned.",
-    ),  # fmt: skip
+    ),
     "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines. [default: a set that ships]"),
     "system": option("--system", help="A system message before every prompt."),
     "temperature": option("--temperature", type=FiniteRange(0, 10, min_open=True), default=1.0, show_default=True),
