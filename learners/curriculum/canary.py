@@ -112,19 +112,8 @@ class CanaryGauge:
         perplexity = math.exp(min(700.0, self._loss(answers)))
         return round(perplexity, 3), round(repeated_share([t.ids for t in answers]), 4), round(refused, 4), round(tokens, 2)
 
-    @torch.no_grad()
     def _loss(self, answers: Sequence[Trace]) -> float:
-        """Of the answers under the base at temperature 1, in nats a token."""
-        total, count, head = 0.0, 0, LMHead(self._base)
-        prompts, ids = [t.prompt_ids for t in answers], [tuple(t.ids) for t in answers]
-        for part in self._backbone.memory_budget.parts(prompts, ids, gradients=False):
-            hidden = states_before(self._base, [prompts[i] for i in part], [ids[i] for i in part])
-            for row, i in enumerate(part):
-                taken = torch.tensor(ids[i], device=hidden.device)
-                total -= float(token_logprobs(head, hidden[row, : len(taken)], taken).double().sum())
-                count += len(taken)
-            self._pause()
-        return total / max(1, count)
+        return loss_under(self._backbone, self._base, answers, self._pause)
 
     def _draw(self, tree: nn.Module, seed: int, adapter: bool, steering: LogitBias | None) -> list[Trace]:
         return draw_answers(self._backbone, tree, self._prompts, self._neutral_sampling, seed, adapter=adapter, steering=steering, pause=self._pause)
@@ -137,6 +126,21 @@ class CanaryGauge:
             except PromptError:
                 continue
         return found
+
+
+@torch.no_grad()
+def loss_under(backbone: Backbone, base: nn.Module, answers: Sequence[Trace], pause: Callable[[], None] = lambda: None) -> float:
+    """Of answers under a tree without an adapter, at temperature 1, in nats a token; `pause` is called between forwards."""
+    total, count, head = 0.0, 0, LMHead(base)
+    prompts, ids = [t.prompt_ids for t in answers], [tuple(t.ids) for t in answers]
+    for part in backbone.memory_budget.parts(prompts, ids, gradients=False):
+        hidden = states_before(base, [prompts[i] for i in part], [ids[i] for i in part])
+        for row, i in enumerate(part):
+            taken = torch.tensor(ids[i], device=hidden.device)
+            total -= float(token_logprobs(head, hidden[row, : len(taken)], taken).double().sum())
+            count += len(taken)
+        pause()
+    return total / max(1, count)
 
 
 def repeated_share(answers: Sequence[Sequence[int]]) -> float:
