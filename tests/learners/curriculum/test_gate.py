@@ -16,6 +16,7 @@ from learners.model.lora import load_lora, lora_state
 from learners.protocol import Load
 from learners.rlhf.rollouts import Trace, draw_answers
 from storage.records import Canary, Message, Prompt, Sampling
+from tests.learners.models import tensor
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "girl", "king", "frog", "bird", "tree", "boat"))
 SAMPLING = Sampling(1.0, 16)
@@ -51,7 +52,7 @@ def contender(parts: Parts, lora: dict[str, torch.Tensor] | None) -> Contender:
 
 def favouring(token_ids: set[int]):  # type: ignore[no-untyped-def]
     """A judge that counts tokens."""
-    return lambda prompts, answers: torch.tensor([sum(t in token_ids for t in answer) / len(answer) for answer in answers])
+    return lambda prompts, answers: tensor([sum(t in token_ids for t in answer) / len(answer) for answer in answers])
 
 
 def test_a_candidate_that_is_the_live_policy_passes(parts: Parts, gate: Gate) -> None:
@@ -73,7 +74,7 @@ def test_a_clearly_worse_candidate_is_refused_with_the_reason(parts: Parts, gate
         for prompt, answer in zip(asked, answers, strict=True):
             states = states_before(parts.backbone, parts.backbone.model, prompt, [answer])[0].hidden
             logits = parts.backbone.model.get_output_embeddings()(states)  # type: ignore[operator]
-            scores.append(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).mean())
+            scores.append(logits.log_softmax(-1).gather(1, tensor(answer)[:, None]).mean())
         return torch.stack(scores)
 
     verdict = gate.compare(contender(parts, noise), contender(parts, None), likes_the_base, prompts(parts), 1e6, 2)
@@ -162,7 +163,7 @@ def test_the_canarys_figures_are_those_that_plain_counting_gives(parts: Parts) -
     drawn = draw_answers(parts.backbone, parts.backbone.model, prompts(parts) * 2, SAMPLING, 900, adapter=False)
     nll, count = 0.0, 0
     for trace in drawn:
-        logits = parts.backbone.model(torch.tensor([[*trace.prompt_ids, *trace.ids]])).logits[0].detach().log_softmax(-1)
+        logits = parts.backbone.model(tensor([[*trace.prompt_ids, *trace.ids]])).logits[0].detach().log_softmax(-1)
         nll -= sum(float(logits[len(trace.prompt_ids) - 1 + i, token]) for i, token in enumerate(trace.ids))
         count += len(trace.ids)
     assert canary.perplexity[1] == pytest.approx(math.exp(nll / count), rel=1e-3)

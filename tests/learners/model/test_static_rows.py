@@ -22,7 +22,7 @@ from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
 from tests.learners.model.families import random_tree
 from tests.learners.model.test_sampling import PROMPTS, SHORT, Answers, draw
-from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories
+from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories, tensor
 
 
 class Graph:
@@ -105,7 +105,7 @@ def test_small_families_draw_the_same_within_their_windows_and_eagerly_beyond(fa
         lengths = {shape.length for shape in decoder._buffers}
         assert lengths == ({16} if tokens == 6 or family == "gemma2" else {16, 32})
         for row in rows:
-            ids = torch.tensor([[*row.prompt_ids, *expected.ids[row.uid]]])
+            ids = tensor([[*row.prompt_ids, *expected.ids[row.uid]]])
             with torch.no_grad():
                 whole = forward(tree, ids, keep=len(expected.ids[row.uid]) + 1).logits[0, :-1]
             torch.testing.assert_close(torch.stack(expected.policy_logits[row.uid]), whole, atol=1e-3, rtol=1e-3)

@@ -15,7 +15,7 @@ from learners.model.sampling import Row, decode
 from learners.rlhf.distillation import Distill, DistillBatch, DistillSettings, Teacher
 from learners.rlhf.distributions import Logits
 from storage.records import Sampling
-from tests.learners.models import needs_stories, prompt, stirred, stories
+from tests.learners.models import needs_stories, prompt, stirred, stories, tensor
 
 pytestmark = needs_stories
 OPENINGS = ("a little dog", "a boy", "an old king", "a shy mouse")
@@ -65,7 +65,7 @@ def kl_by_hand(teacher: Teacher, tree: torch.nn.Module, batch: DistillBatch) -> 
     for prompt_ids, answer in zip(batch.prompts, batch.answers, strict=True):
         with torch.no_grad():
             p = teacher([prompt_ids], [answer])(slice(None)).log_softmax(-1)
-            q = forward(tree, torch.tensor([[*prompt_ids, *answer]])).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+            q = forward(tree, tensor([[*prompt_ids, *answer]])).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
         total += float((p.exp() * (p - q)).sum())
     return total / sum(map(len, batch.answers))
 
