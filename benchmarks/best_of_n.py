@@ -44,7 +44,7 @@ class Bench:
     """One taste and seed."""
 
     def __init__(self, backbone: Backbone, taste: str, seed: int, noisy: bool) -> None:
-        self.backbone, self.seed, self.judge = backbone, seed, tastes.TASTES[taste]
+        self.backbone, self.seed, self.judge = backbone, seed, getattr(tastes, taste)
         self.teacher = getattr(tastes, f"noisy_{taste}") if noisy else self.judge
         self.calibration = BaseCalibration.of(backbone)
         texts = random.Random(seed).sample(tastes.story_prompts(), len(tastes.story_prompts()))
