@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -73,7 +74,6 @@ class CanaryGauge:
         self._limits, self._pause = limits or CanaryLimits(), pause
         self._sampling = sampling
         self._neutral_sampling = Sampling(sampling.temperature, min(NEUTRAL_TOKENS, sampling.max_new_tokens))
-        self._prompts = self._readable()
         self._neutral_loss: float | None = None  # of the base itself
 
     def of(self, tree: nn.Module, steering: LogitBias | None, answers: Sequence[Trace], seed: int) -> Canary:
@@ -118,7 +118,9 @@ class CanaryGauge:
     def _draw(self, tree: nn.Module, seed: int, adapter: bool, steering: LogitBias | None) -> list[Trace]:
         return draw_answers(self._backbone, tree, self._prompts, self._neutral_sampling, seed, adapter=adapter, steering=steering, pause=self._pause)
 
-    def _readable(self) -> list[tuple[int, ...]]:
+    @cached_property
+    def _prompts(self) -> list[tuple[int, ...]]:
+        """The neutral ones, as far as the model can read them."""
         found = []
         for text in NEUTRAL_PROMPTS:
             try:
