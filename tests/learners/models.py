@@ -25,6 +25,7 @@ needs_gpt2 = pytest.mark.skipif(not GPT2_TOKENIZER.is_dir(), reason="../shared/d
 
 QUANTIZED = ("none", "nf4", "int8")
 DEVICE = os.environ.get("TAMER_TEST_DEVICE", "cpu")
+cpu_only = pytest.mark.skipif(DEVICE != "cpu", reason="of what is done on a CPU alone")
 
 
 @functools.cache

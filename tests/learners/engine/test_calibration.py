@@ -103,8 +103,8 @@ def test_quantization_and_dtype_and_device_have_files_of_their_own() -> None:
     base = stories()
     others = [
         dataclasses.replace(base, quantize="nf4"),
-        dataclasses.replace(base, dtype=torch.bfloat16),
-        dataclasses.replace(base, device=torch.device("cuda")),
+        dataclasses.replace(base, dtype=torch.float64),
+        dataclasses.replace(base, device=torch.device("meta")),
         dataclasses.replace(base, hashes=base.hashes._replace(base="0" * 64)),
     ]
     assert len({calibration._key(each) for each in (base, *others)}) == 5

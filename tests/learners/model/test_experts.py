@@ -54,7 +54,7 @@ def test_packed_experts_compute_and_lead_gradients_as_unpacked_ones_do(family: s
 
 
 def test_no_unpacked_expert_waits_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    tree = stirred(load_backbone(str(saved_family("mixtral")), "nf4", "cpu"))
+    tree = stirred(load_backbone(str(saved_family("mixtral")), "nf4", DEVICE))
     index, seen = FourBitExperts.__getitem__, []
 
     def noted(weights: FourBitExperts, expert: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from learners.model.base import Backbone
 from learners.model.batches import pad
-from learners.model.forward import forward
+from learners.model.forward import device_of, forward
 from learners.model.sampling import Row, decode
 from learners.rlhf.distillation import Distill, DistillBatch, DistillSettings, Teacher
 from learners.rlhf.distributions import Logits
@@ -31,7 +31,7 @@ class Biased:
 
     def __init__(self, backbone: Backbone) -> None:
         self.tree = backbone.tree()
-        self.bias_of = torch.randn(backbone.vocabulary, generator=torch.Generator().manual_seed(0))
+        self.bias_of = torch.randn(backbone.vocabulary, generator=torch.Generator().manual_seed(0)).to(backbone.device)
 
     def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Logits:
         logits = logits_before(self.tree, prompts, answers) + self.bias_of
@@ -44,7 +44,7 @@ class Biased:
 
 def logits_before(tree: torch.nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
     """Of all answer tokens, prompt and answer in one row: (N, V)."""
-    batch = pad(prompts, answers)
+    batch = pad(prompts, answers, device_of(tree))
     return forward(tree, batch.input_ids, batch.attention_mask, keep=batch.keep).logits[:, :-1][batch.answer_mask]
 
 

@@ -26,9 +26,12 @@ def test_states_of_a_set_are_those_of_each_answer_in_its_own_row() -> None:
         with torch.no_grad():
             output = forward(backbone.model, tensor([[*start, *answer]]), keep=len(answer) + 1)
         wanted = Seen.of(output.hidden[0, :-1], output.logits[0, :-1])
+        wanted = Seen(*(each.cpu() for each in wanted))
         assert torch.allclose(seen.hidden, wanted.hidden, atol=1e-4)
         assert torch.equal(seen.likely, wanted.likely)
-        assert torch.allclose(seen.probabilities, output.logits[0, :-1].softmax(-1).gather(1, wanted.likely) * (wanted.probabilities > 0), atol=1e-5)
+        assert torch.allclose(
+            seen.probabilities, output.logits[0, :-1].cpu().softmax(-1).gather(1, wanted.likely) * (wanted.probabilities > 0), atol=1e-5
+        )
 
 
 def test_a_set_takes_its_prompt_once_and_gives_the_same_bits_again() -> None:
@@ -64,7 +67,7 @@ def test_nats_on_visited_states_are_pooled_and_those_of_the_whole_distributions(
         total, states = total + float((p.exp() * (p - q)).sum()), states + len(trace.ids)
     assert nats_on(backbone, tree, visited, 0.8) == pytest.approx(total / states * 64, rel=1e-3)
     again = look_again(backbone, tree, visited[0], 0.8).policy_logprobs
-    assert torch.allclose(again.exp().sum(1), torch.ones(len(again)), atol=1e-4)
+    assert torch.allclose(again.exp().sum(1), again.new_ones(len(again)), atol=1e-4)
 
 
 def test_nats_are_a_number_where_the_base_rules_tokens_out() -> None:
