@@ -51,7 +51,7 @@ class CanaryLimits:
     """How far a version's figures may go beyond the base's."""
 
     perplexity: float = 2.0  # times the base's, on the gate's prompts and on the neutral ones
-    repetition: float = 0.2  # more of all four-grams
+    repetition: float = 0.3  # more of all four-grams
     refusals: float = 0.25  # more of all answers
     length: float = 0.1  # of the base's, at least
     neutral_nats: float = 2.0  # times the budget
