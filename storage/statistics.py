@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from storage.blind import wilson
 from storage.lapses import lapse_rate, slips_of_agreement
+from storage.thoughts import count_what_is_said
 from storage.verdict import Rate
 
 PAUSE_SECONDS = 300
@@ -113,9 +114,10 @@ _COMPARED = """
 
 
 def length(connection: sqlite3.Connection) -> Length:
+    count_what_is_said(connection)
     pairs, longer, difference = connection.execute(f"""
         SELECT count(*), avg(difference > 0), avg(difference)
-        FROM (SELECT length(a.content) - length(b.content) AS difference
+        FROM (SELECT said_length(a.content) - said_length(b.content) AS difference
               FROM ({_COMPARED}) p JOIN nodes a ON a.id = p.chosen JOIN nodes b ON b.id = p.rejected)
         WHERE difference <> 0""").fetchone()
     return Length(pairs, rounded(longer), rounded(difference))

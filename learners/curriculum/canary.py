@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 from learners.human_reward.kl_budget import pooled_nats
@@ -22,7 +23,7 @@ from learners.model.chat_format import PromptError
 from learners.model.forward import LMHead
 from learners.model.shared_prompts import states_before
 from learners.rlhf.distributions import token_logprobs
-from learners.rlhf.rollouts import Trace, draw_answers
+from learners.rlhf.rollouts import Trace, draw_answers, spoken
 from storage.records import Canary, Message, Sampling
 
 NEUTRAL_PROMPTS = (
@@ -73,7 +74,7 @@ class CanaryGauge:
         self._backbone, self._base, self._base_answers = backbone, base, base_answers
         self._limits, self._pause = limits or CanaryLimits(), pause
         self._sampling = sampling
-        self._neutral_sampling = Sampling(sampling.temperature, min(NEUTRAL_TOKENS, sampling.max_new_tokens))
+        self._neutral_sampling = replace(sampling, max_new_tokens=min(NEUTRAL_TOKENS, sampling.max_new_tokens))
         self._neutral_loss: float | None = None  # of the base itself
 
     def of(self, tree: nn.Module, steering: LogitBias | None, answers: Sequence[Trace], seed: int) -> Canary:
@@ -106,7 +107,7 @@ class CanaryGauge:
 
     def _figures(self, answers: Sequence[Trace]) -> tuple[float, float, float, float]:
         """Perplexity under the base, repeated share, refused share, mean tokens."""
-        texts = [self._backbone.decode(t.ids) for t in answers]
+        texts = [self._backbone.decode(ids) for ids in spoken(self._backbone, answers)[1]]
         refused = sum(is_refusal(text) for text in texts) / max(1, len(texts))
         tokens = sum(len(t.ids) for t in answers) / max(1, len(answers))
         perplexity = math.exp(min(700.0, self._loss(answers)))

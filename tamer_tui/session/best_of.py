@@ -34,7 +34,8 @@ class BestOf:
     async def draw(self, record: SampleSet, view: SetView, n: int) -> None:
         """This set takes the place of the current one; it shows nothing until it has been chosen from n answers."""
         pool = [CandidateView(new_uid(), 0, "acting", seed) for seed in self._session.sets.ready_dealer().seeds(n)]
-        alone = {c.uid: CandidateView(new_uid(), c.slot, c.policy, c.seed) for c in view.candidates if c.policy != "acting"}
+        others = [c for c in view.candidates if c.policy != "acting"]
+        alone = {c.uid: CandidateView(new_uid(), c.slot, c.policy, c.seed, temperature=c.temperature) for c in others}
         self._choosing[view.uid] = asyncio.get_running_loop().create_future()
         await self._session.sets.draw(record, view, [*alone.values(), *pool])
         self._session.spawn(self._choose(view, pool, alone))
@@ -93,9 +94,9 @@ class BestOf:
         session = self._session
         if session.engine_state is not EngineState.READY or (by == "reward" and "reward" not in session.settings.stages):
             return []
-        sampling, messages = session.settings.sampling, view.prompt.messages
+        messages = view.prompt.messages
         asked = self._asked[by] = asyncio.get_running_loop().create_future()
-        session.engine.send(protocol.Appraise(answers=tuple(answer_of(c.response(sampling), messages) for c in pool), by=by))
+        session.engine.send(protocol.Appraise(answers=tuple(answer_of(c.response(), messages) for c in pool), by=by))
         appraised = await asked
         rewards = {a.uid: statistics.fmean(a.rewards) for a in (appraised.appraisals if appraised else ()) if a.rewards}
         if not rewards:
