@@ -24,6 +24,7 @@ from storage.records import (
     Response,
     Run,
     SampleSet,
+    Selection,
     Shown,
     Sitting,
     Version,
@@ -98,14 +99,14 @@ class SessionStore:
             self._owed.remove(record)
         return bool(owed)
 
-    def keep(self, record: SampleSet | Response | Run | Prequential, complain: Callable[[str], None]) -> None:
+    def keep(self, record: SampleSet | Response | Run | Prequential | Selection, complain: Callable[[str], None]) -> None:
         """Write without waiting; a failure is told."""
 
         def settled(future: Future[None]) -> None:
             error = future.exception()
             if error is not None:
                 problem = SessionError(error.message, error.hint) if isinstance(error, JournalError) else error
-                if not isinstance(record, Run | Prequential):
+                if not isinstance(record, Run | Prequential | Selection):
                     self._owed.append(record)
                 loop.call_soon_threadsafe(complain, str(problem))
 
@@ -143,7 +144,7 @@ class SessionStore:
             version = await asyncio.to_thread(self._journal.new_version_id)
             await self._write(Version(
                 version, judged.sha256, judged.parent, judged.stage, judged.published, judged.reason, judged.reason_code, judged.runs,
-                judged.seed, judged.kl, judged.win_rate, judged.h_epoch,
+                judged.seed, judged.kl, judged.win_rate, judged.h_epoch, canary=judged.canary,
             ))  # fmt: skip
             if judged.published:
                 await self.activate(version, "published")

@@ -12,6 +12,7 @@ from learners.protocol import Answer, Command, Lesson
 from storage.lessons import Teaching as Listed
 from storage.queries import Record, Taught
 from storage.records import Arm, Message, Response, Tap, Teaching
+from storage.repeats import said_again
 
 TEACHING = get_args(Teaching)
 READ_AT_ONCE = 512
@@ -59,8 +60,12 @@ class ToldLessons:
     def changes(self, set_uid: str) -> Iterator[Command]:
         """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
         sent = self._sent.get(set_uid, set())
-        teaches = self._record.teaches(set_uid)
-        live = {logged.seq for logged in self._record.live(set_uid) if teaches and isinstance(logged.judgement, TEACHING)}
+        teaches, purpose = self._record.teaches(set_uid), self._record.sample_set(set_uid).purpose
+        live = {
+            logged.seq
+            for logged in self._record.live(set_uid)
+            if teaches and isinstance(logged.judgement, TEACHING) and not said_again(purpose, logged.judgement)
+        }
         self._sent[set_uid] = live
         self._changed.add(set_uid)
         for seq in sorted(sent - live):
