@@ -18,6 +18,7 @@ from textual.binding import Binding
 from textual.screen import Screen
 from textual.theme import BUILTIN_THEMES
 
+from tamer_tui import endings
 from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.headless import make_session
 from tamer_tui.keys import COMMON, MODES, check_keymap, key_name
@@ -30,6 +31,12 @@ from tamer_tui.views import EngineState, SessionSettings
 
 INTERRUPT_SECONDS = 2.0
 """Within which a second ctrl+c leaves."""
+
+ENDINGS = {
+    signal.SIGTERM: "another program ended it (SIGTERM)",
+    signal.SIGHUP: "its terminal was closed (SIGHUP)",
+    signal.SIGINT: "another program interrupted it (SIGINT)",
+}
 
 
 class Saying(Protocol):
@@ -53,6 +60,7 @@ class TamerApp(App[None]):
         self.session = session
         self._own_theme = theme
         self._interrupted = float("-inf")  # monotonic seconds of the last ctrl+c
+        self.ended_because = ""  # what ended it, if it was not the operator
         self.arena: ArenaScreen
         for name in MODES:
             self.add_mode(name, partial(self._screen_of, name))
@@ -61,6 +69,7 @@ class TamerApp(App[None]):
         if self._own_theme:
             self.theme = self._own_theme
         self._writing = Writing(self.session, self, self.attempt)
+        self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh(layout=True))  # after fg the terminal's screen is another
         self.run_worker(self._leave_if_refused())
         gc.collect()
         gc.freeze()
@@ -144,6 +153,11 @@ class TamerApp(App[None]):
         found = [] if base is self.arena else [key for key in base.BINDINGS if isinstance(key, Binding)]
         self.push_screen(HelpScreen([(key_name(key), key.description) for key in found]))
 
+    def end(self, why: str) -> None:
+        """Leave, not because the operator wants to; the next sitting says so."""
+        self.ended_because = self.ended_because or why
+        self.exit()
+
     def action_help_quit(self) -> None:
         """ctrl+c: once is a slip of the hand."""
         again, self._interrupted = time.monotonic() - self._interrupted < INTERRUPT_SECONDS, time.monotonic()
@@ -176,9 +190,9 @@ def run(settings: SessionSettings, database: Path | None, command: tuple[str, ..
 async def _run(session: Session, headless: bool = False, theme: str = "") -> int:
     app = TamerApp(session, theme)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number, why in ENDINGS.items():
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, app.exit)
+            loop.add_signal_handler(number, app.end, why)
     try:
         await session.start()
     except SessionError as error:
@@ -188,6 +202,8 @@ async def _run(session: Session, headless: bool = False, theme: str = "") -> int
         await app.run_async(headless=headless)
         card = farewell(session)
     finally:
+        if app.ended_because and session.database is not None:
+            endings.note(session.database, app.ended_because)
         await session.close()
     if session.engine.refused:
         return _failed(session.engine.refused)

@@ -30,6 +30,11 @@ def engine_log() -> Path:
     return Path(_DIRS.user_state_dir) / "engine.log"
 
 
+def endings_folder() -> Path:
+    """How sittings ended that nobody left."""
+    return Path(_DIRS.user_state_dir) / "endings"
+
+
 def config_file() -> Path:
     """Optional: options by their long names, such as `nats = 8`."""
     return Path(_DIRS.user_config_dir) / "config.toml"

@@ -34,6 +34,7 @@ class Rail(Static):
         super().__init__(id=id)
         self._session = session
         self._painted = 0.0  # monotonic seconds
+        self._lines: list[Content] = []
 
     def on_mount(self) -> None:
         self.border_title = "learning"
@@ -57,7 +58,9 @@ class Rail(Static):
         """As it stands now."""
         self._painted = time.monotonic()
         lines = narrow_lines(self._session) if self.narrow else detailed_lines(self._session) if self.detailed else wide_lines(self._session)
-        self.update(Content("\n").join(lines), layout=False)
+        if lines != self._lines:
+            self._lines = lines
+            self.update(Content("\n").join(lines), layout=False)
 
 
 def wide_lines(session: Session) -> list[Content]:

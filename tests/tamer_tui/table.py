@@ -48,6 +48,14 @@ class Table:
             await self.pilot.pause(0.01)
         raise TimeoutError
 
+    async def until_pressed(self, condition: Callable[[], bool], *keys: str) -> None:
+        """Press these again and again."""
+        for _ in range(100):
+            await self.press(*keys)
+            if condition():
+                return
+        raise TimeoutError
+
     def line(self, name: str) -> str:
         return str(self.arena.query_one(f"#{name}", Static).content)
 
