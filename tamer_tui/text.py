@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from textual.content import Content
 
 TAB = "    "
+LONGEST_LINE = 2_000
+"""Characters. What is told on one line may be a megabyte of somebody's, and each painting would pay for it."""
 # C0 except newline, DEL and C1, and the marks that would turn the direction of what follows on the line.
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -27,8 +29,8 @@ def editable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Plain, on one line."""
-    return " ".join(plain(text).split())
+    """Plain, on one line, as much as any line shows."""
+    return " ".join(plain(text[:LONGEST_LINE]).split()) + "…" * (len(text) > LONGEST_LINE)
 
 
 def size_of(count: float) -> str:

@@ -16,6 +16,10 @@ from tamer_tui.keys import EDITOR, NUMBER
 from tamer_tui.text import content, editable
 
 
+LONGEST_ABOVE = 20_000
+"""Characters of what is answered, its end: a few rows show it."""
+
+
 @dataclass(frozen=True)
 class WrittenText:
     """What is in the box, and whether it is to be used."""
@@ -48,7 +52,7 @@ class EditorScreen(ModalScreen[WrittenText]):
         with Vertical(id="box"):
             if self._above:
                 with VerticalScroll(id="above", can_focus=False):
-                    yield Static(content(self._above))
+                    yield Static(content(self._above[-LONGEST_ABOVE:]))
             yield WritingArea(self._text, id="text", soft_wrap=True, show_line_numbers=False, highlight_cursor_line=False)
             hints = [Content.assemble((key, "bold $accent"), f" {name}") for key, name in self.HINTS]
             yield Static(Content("   ").join(hints), id="hint")

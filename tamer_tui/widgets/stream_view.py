@@ -23,6 +23,9 @@ from tamer_tui.widgets.selecting import selectable
 
 GUTTER = 3
 """Cells."""
+LONGEST = 100_000
+"""Characters. Wrapping ten million anew at each resize would hold the loop for seconds; they are in the record."""
+MORE = "\n… and more than can be shown here"
 TINTS = {2: "stream--liked-much", 1: "stream--liked", -1: "stream--disliked", -2: "stream--disliked-much"}
 """Level -> component class."""
 
@@ -48,6 +51,7 @@ class StreamView(ScrollView):
     def __init__(self) -> None:
         super().__init__()
         self._text: list[str] = []
+        self._length = 0  # characters of it
         self._lines: list[str] = [""]
         self._wrapped_at = 0
         self.marked = False  # room for marks at the left
@@ -62,13 +66,19 @@ class StreamView(ScrollView):
 
     def write(self, fragment: str) -> None:
         """Add text at the end."""
-        fragment = plain(fragment)
+        fragment = self._within_limit(plain(fragment))
         if not fragment:
             return
         self._text.append(fragment)
+        self._length += len(fragment)
         first = len(self._lines) - 1
         self._lines[first:] = wrap(self._lines[first] + fragment, self._width)
         self._grown(first)
+
+    def _within_limit(self, fragment: str) -> str:
+        """What may still be shown of it. The end is told once; nothing follows it."""
+        room = LONGEST - self._length
+        return fragment if len(fragment) <= room else fragment[:room] + MORE if room > 0 else ""
 
     def tint(self, pieces: Sequence[str], levels: Sequence[int]) -> None:
         """Show these pieces of the text, each at its level from -2 to 2. The place on the page stays."""
@@ -106,6 +116,7 @@ class StreamView(ScrollView):
     def clear(self) -> None:
         """Start over."""
         self._text.clear()
+        self._length = 0
         self._levels, self._marks = [], []
         self._lines = [""]
         self.virtual_size = Size(self._width, 1)
