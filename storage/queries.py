@@ -31,6 +31,7 @@ from storage.records import (
     Tap,
 )
 from storage.rows import MarkedVersion
+from storage.sample_pairs import SamplePair, sample_pairs
 from storage.statistics import Habits
 from storage.verdict import Verdict, verdict, votes
 
@@ -252,6 +253,11 @@ class Record:
         """What the blind sets prove: see verdict.py. Reads every counted set."""
         with self._snapshot() as connection:
             return verdict(votes(connection))
+
+    def sample_pairs(self, version: str) -> list[SamplePair]:
+        """Answers of this version beside another's to the same prompts, newest first."""
+        with self._snapshot() as connection:
+            return sample_pairs(connection, version)
 
     def counts(self) -> Counts:
         """How much there is of everything."""

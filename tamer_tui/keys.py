@@ -65,6 +65,7 @@ ARENA_KEYS: tuple[Binding, ...] = (
     _key("plus,equals_sign", "tap(1)", "tap.plus", "good", "Tap view: praise what you just read; what is not shown yet is drawn anew", "+"),
     _key("minus", "tap(-1)", "tap.minus", "bad", "Tap view: blame what you just read", "-"),
     _key("v", "tint", "show.tint", "tint", "Tint each word, once the set is committed: by Ĥ, again by the reward model, again plain"),
+    _key("z", "differences", "show.differences", "differences", "The focused answer beside another, word by word; tab goes on to the next one"),
     _key("M", "markdown", "show.markdown", "Markdown", "Finished answers rendered as Markdown, or plain as they were written"),
     _key("Z", "fold", "show.fold", "thoughts", "Unfold the thoughts of finished answers, and fold them again"),
     _key("D", "details", "show.details", "details", "Figures and technical names beside the answers, or plain words"),

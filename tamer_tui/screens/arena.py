@@ -15,7 +15,7 @@ from textual.screen import Screen
 from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
 from tamer_tui.keys import ARENA_KEYS, LETTERS
-from tamer_tui.screens.arrangement import Arrangement, arrange
+from tamer_tui.screens.arrangement import Arrangement, are_brief, arrange
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.commands import ArenaCommands
@@ -77,6 +77,7 @@ class ArenaScreen(Screen[None]):
         self._taps = TapKeys(session, self, self.attempt)
         self._arena_pace = self.pace
         self._opened = self.ended = 0.0  # monotonic seconds
+        self._brief = True  # no answer of this set is longer than a few lines, as far as it has come
 
     def compose(self) -> ComposeResult:
         session = self.session
@@ -131,6 +132,8 @@ class ArenaScreen(Screen[None]):
 
     def _open(self, view: SetView) -> None:
         """Another set: what was typed about the old one is gone."""
+        before = [pane.stream.text for pane in self.answers.panes]
+        self._brief = are_brief(before, len(view.candidates), *self.size)  # as the last ones were
         self.answers.open(view)
         self.ballot, self.focused_slot, self.frozen, self.legend = Ballot(), 0, False, Content("")
         self._opened = self.ended = time.monotonic()
@@ -156,13 +159,20 @@ class ArenaScreen(Screen[None]):
         self._arrange()
 
     def _arrange(self) -> None:
-        self.arrangement = arrange(len(self.answers.panes) or self.session.settings.k, self.size.width, self.size.height)
+        self.arrangement = arrange(len(self.answers.panes) or self.session.settings.k, *self.size, self._brief)
         self.answers.styles.grid_size_columns = self.arrangement.columns if self.answers.panes else 1
         self.answers.set_class(self.arrangement.tabs and bool(self.answers.panes), "tabs")
+        self.answers.previews = self.arrangement.previews
+
+    @on(Answers.Overflowed)
+    def _longer_than_expected(self) -> None:
+        self._brief = False
+        self._arrange()
 
     def watch_arrangement(self, found: Arrangement) -> None:
         self.set_class(not found.rail, "stacked")
         self.set_class(found.short, "short")
+        self.set_class(found.tiny, "tiny")
         self.query_one(Rail).narrow = not found.rail
 
     # --- judging -----------------------------------------------------------------------------------------------------------
@@ -353,6 +363,14 @@ class ArenaScreen(Screen[None]):
 
     def action_details(self) -> None:
         self.detailed = not self.detailed
+
+    def action_differences(self) -> None:
+        from tamer_tui.screens.differences import DifferencesScreen, pairs_with
+
+        view, here = self.session.current, self._focused()
+        if view is not None and here is not None and len(view.candidates) > 1:
+            self.reveal()
+            self.app.push_screen(DifferencesScreen(pairs_with(here, view.candidates)))
 
     async def action_copy(self) -> None:
         await self._take_out.copy(self._focused())

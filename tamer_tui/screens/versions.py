@@ -18,7 +18,9 @@ from textual.widgets import DataTable, Static
 from storage.queries import Record
 from storage.records import BASE_VERSION, Run
 from storage.rows import MarkedVersion
+from storage.sample_pairs import SamplePair
 from tamer_tui.lineage import drawn
+from tamer_tui.screens.differences import DifferencesScreen, Pair
 from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
 from tamer_tui.widgets.details import DOING
@@ -35,6 +37,7 @@ class VersionsScreen(Screen[None]):
     BINDINGS = [
         Binding("escape,q", "app.back", "Arena"),
         Binding("y", "confirm", "confirm"),
+        Binding("d,z", "differences", "its answers beside another version's"),
     ]
 
     chosen: var[str | None] = var(None)
@@ -49,7 +52,7 @@ class VersionsScreen(Screen[None]):
         with Vertical(id="box"):
             yield DataTable(id="table", cursor_type="row", zebra_stripes=True)
             yield Static(Content(HINT), id="hint")
-        yield Foot((("enter", "roll back"), ("up down", "look")))
+        yield Foot((("enter", "roll back"), ("up down", "look"), ("d", "what it says otherwise")))
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = "versions"
@@ -111,6 +114,19 @@ class VersionsScreen(Screen[None]):
         await app.run_action("app.back")
         await app.attempt(lambda: self.session.machine.rollback(version), said)  # type: ignore[attr-defined]
 
+    @work(exclusive=True, group="differences")
+    async def action_differences(self) -> None:
+        """Answers of the version at the cursor, beside another's to the same prompts."""
+        path, table = self.session.database, self.query_one(DataTable)
+        if path is None or not table.row_count:
+            return
+        version = str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
+        found = await asyncio.to_thread(_pairs, path, version)
+        if found:
+            self.app.push_screen(DifferencesScreen([Pair(pair.versions, pair.texts, pair.prompt) for pair in found]))
+        else:
+            self.say(f"no prompt was answered by {version} and by another version yet")
+
     def _learned_from(self, version: MarkedVersion) -> str:
         runs = [self._runs[uid] for uid in version.runs if uid in self._runs]
         judgements = {seq for run in runs for seq in run.seqs}
@@ -120,6 +136,11 @@ class VersionsScreen(Screen[None]):
 
     def _tell(self, line: str) -> None:
         self.query_one("#hint", Static).update(Content(line))
+
+
+def _pairs(path: Path, version: str) -> list[SamplePair]:
+    with Record(path) as record:
+        return record.sample_pairs(version)
 
 
 def _runs(path: Path) -> list[Run]:

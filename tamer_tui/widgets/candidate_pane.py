@@ -84,6 +84,11 @@ class CandidatePane(Vertical):
         return self.view.ended is not None and self._shown >= len(self.view.pieces)
 
     @property
+    def overflows(self) -> bool:
+        """Whether a part of what is shown must be scrolled to."""
+        return self.reading.size.height > 0 and self.reading.max_scroll_y > 0
+
+    @property
     def stream(self) -> StreamView:
         return self._stream
 

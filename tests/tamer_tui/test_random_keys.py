@@ -54,7 +54,9 @@ def _was_said(judgement: object, presses: Iterable[str]) -> bool:
     pressed = set(presses)
     match judgement:
         case Rating(value=value):
-            return str(value) in pressed or (value == 1 and bool({"x", "minus"} & pressed)) or (value == 7 and bool({"plus", "equals_sign"} & pressed))
+            return (
+                str(value) in pressed or (value == 1 and bool({"x", "minus"} & pressed)) or (value == 7 and bool({"plus", "equals_sign"} & pressed))
+            )
         case Ranking(ranks=ranks, set_uid=uid):
             return bool(ranks) and all(answer.startswith(uid) for answer in ranks) and bool({*LETTERS, "t", "left", "right", "1", "2", "0"} & pressed)
         case Tap(value=value):
