@@ -15,7 +15,6 @@ from tamer_tui.external_editor import ExternalEditorError, edited
 from tamer_tui.keys import EDITOR, NUMBER
 from tamer_tui.text import content, editable
 
-
 LONGEST_ABOVE = 20_000
 """Characters of what is answered, its end: a few rows show it."""
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from rich.text import Text
-from textual import work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
 from textual.reactive import var
 from textual.screen import Screen
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from storage.queries import Record
 from storage.records import BASE_VERSION, Run
@@ -25,6 +24,7 @@ from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
 from tamer_tui.widgets.details import DOING
 from tamer_tui.widgets.foot import Foot
+from tamer_tui.widgets.rows import Rows
 
 HINT = "enter rolls back to a version"
 COLUMNS = ("", "version", "from", "stage", "verdict", "KL", "won", "when", "reason")
@@ -50,13 +50,12 @@ class VersionsScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
-            yield DataTable(id="table", cursor_type="row", zebra_stripes=True)
+            yield Rows(dict.fromkeys(COLUMNS), id="table")
             yield Static(Content(HINT), id="hint")
         yield Foot((("enter", "roll back"), ("up down", "look"), ("d", "what it says otherwise")))
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = "versions"
-        self.query_one(DataTable).add_columns(*COLUMNS)
         self.session.observe(self._changed)
         self._read()
 
@@ -73,16 +72,12 @@ class VersionsScreen(Screen[None]):
 
     def _read(self) -> None:
         """What there is now; the cursor stays on its row."""
-        table = self.query_one(DataTable)
-        at = table.cursor_row if table.row_count else 0
         self._versions = self.session.machine.versions()
         self._read_runs()
         acting = self.session.status.acting[0]
-        table.clear()
-        for branch, version in drawn(self._versions):
-            table.add_row(*(Text(one_line(cell)) for cell in _row(branch, version, acting)), key=version.id if version else BASE_VERSION)
-        table.move_cursor(row=at)
-        table.focus()
+        rows = drawn(self._versions)
+        self.query_one(Rows).fill((version.id if version else BASE_VERSION, _row(branch, version, acting)) for branch, version in rows)
+        self.query_one(Rows).focus()
 
     @work(exclusive=True)
     async def _read_runs(self) -> None:
@@ -90,14 +85,16 @@ class VersionsScreen(Screen[None]):
         if (path := self.session.database) is not None:
             self._runs = {run.uid: run for run in await asyncio.to_thread(_runs, path)}
 
-    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+    @on(Rows.Looked)
+    def _look(self) -> None:
         """The reason in full, on a narrow screen its column is cut off; and what it learned from."""
         self.chosen = None
-        version = next((v for v in self._versions if v.id == event.row_key.value), None)
+        version = next((v for v in self._versions if v.id == self.query_one(Rows).chosen), None)
         self._tell(f"{version.id}: {one_line(version.reason)}\n{self._learned_from(version)}" if version is not None else HINT)
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        chosen = str(event.row_key.value)
+    @on(Rows.RowSelected)
+    def _ask(self) -> None:
+        chosen = self.query_one(Rows).chosen
         version = next((v for v in self._versions if v.id == chosen), None)
         if version is not None and not version.published:
             self._tell(f"{chosen} was refused and not kept")
@@ -117,10 +114,9 @@ class VersionsScreen(Screen[None]):
     @work(exclusive=True, group="differences")
     async def action_differences(self) -> None:
         """Answers of the version at the cursor, beside another's to the same prompts."""
-        path, table = self.session.database, self.query_one(DataTable)
-        if path is None or not table.row_count:
+        path, version = self.session.database, self.query_one(Rows).chosen
+        if path is None or not version:
             return
-        version = str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
         found = await asyncio.to_thread(_pairs, path, version)
         if found:
             self.app.push_screen(DifferencesScreen([Pair(pair.versions, pair.texts, pair.prompt) for pair in found]))

@@ -12,8 +12,8 @@ from tamer_tui.widgets.details import duration
 
 MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.leader")
 READING = (
-    "focus.next", "scroll.down", "show.tint", "show.differences", "show.freeze", "show.slower", "show.faster", "note.flag", "note.comment", "copy.answer", "copy.code",
-    "copy.export", "show.markdown", "show.fold", "show.details",
+    "focus.next", "scroll.down", "show.tint", "show.differences", "show.freeze", "show.slower", "show.faster", "note.flag", "note.comment",
+    "copy.answer", "copy.code", "copy.export", "show.markdown", "show.fold", "show.details",
 )  # fmt: skip
 
 

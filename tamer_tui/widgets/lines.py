@@ -12,7 +12,6 @@ from textual.widgets import Static
 from tamer_tui.keys import action_of, painted
 from tamer_tui.text import one_line, plain, wrap
 
-
 LONGEST_END = 8_000
 """Characters of a prompt that are looked at to find the rows that show."""
 

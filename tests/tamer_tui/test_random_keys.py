@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import chdir
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from storage.records import Comment, Correction, Demonstration, Flag, Ranking, Rating, Tap
@@ -27,7 +27,10 @@ PRESSES = st.lists(st.one_of(st.sampled_from(KEYS), st.sampled_from(OTHERS + MOD
 SIZES = ((20, 5), (80, 24), (200, 50), (100, 30))
 
 
-@settings(max_examples=max(1, EXAMPLES), deadline=None, derandomize=EXAMPLES <= 2, suppress_health_check=list(HealthCheck), database=None)
+@settings(
+    max_examples=max(1, EXAMPLES), derandomize=EXAMPLES <= 2, phases=[Phase.generate], deadline=None, database=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
 @given(presses=PRESSES)
 def test_random_keys_on_every_screen_end_nothing_and_label_nothing(presses: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):  # E writes there
