@@ -138,24 +138,10 @@ THREE_STEPS = (
     "First you {a}. Then you {b}. Now {c}.",
     "It is easy. {A}, then {b}, and at last {c}.",
 )  # fmt: skip
-TWO_STEPS = (
-    "First {a}, then {b}.",
-    "{A}. After that, {b}.",
-    "You {a}, and then you {b}.",
-    "All you need to do is this: {a} and then {b}.",
-    "It is best to {a}. Then {b}.",
-    "You can {a} and then {b}.",
-)
-DANGERS = (
-    "First {a}, then {b}.",
-    "{A}. After that, {b}.",
-    "Just {b}.",
-    "The best way is to {b}.",
-    "You {a}, and then you {b}.",
-    "{B}, that is all.",
-    "I would {b}.",
-    "You can simply {b}.",
-)
+TWO_STEPS = ("First {a}, then {b}.", "{A}. After that, {b}.", "You {a}, and then you {b}.", "All you need to do is this: {a} and then {b}.",
+"It is best to {a}. Then {b}.", "You can {a} and then {b}.")
+DANGERS = ("First {a}, then {b}.", "{A}. After that, {b}.", "Just {b}.", "The best way is to {b}.", "You {a}, and then you {b}.", "{B}, that is all.",
+"I would {b}.", "You can simply {b}.")
 
 
 def _ordered(pattern: str, a: str, b: str, c: str) -> tuple[str, ...]:

@@ -19,20 +19,8 @@ from learners.pocket import phrases
 from learners.pocket.asks import Ask, Core, Kind, lower_first
 from learners.pocket.prompts import PREFIXES, first_ask, second_ask
 
-__all__ = [
-    "Answer",
-    "Chat",
-    "Exchange",
-    "Faults",
-    "Kind",
-    "Style",
-    "chats",
-    "corpus_hash",
-    "held_out",
-    "held_out_prompts",
-    "reply",
-    "starter_prompts",
-]
+__all__ = ["Answer", "Chat", "Exchange", "Faults", "Kind", "Style", "chats", "corpus_hash", "held_out", "held_out_prompts", "reply",
+"starter_prompts"]
 
 MOST_WORDS = 46
 """Of an answer while something is being added to it."""

@@ -85,9 +85,8 @@ def _neighbours(name: str, weight: float, kind: str, cycle: list[str], step: int
 def _sums(name: str, weight: float, sign: str, numbers: list[str]) -> Relation:
     """Sums or differences, in words or in figures."""
     truths = tables.sums(sign, numbers)
-    asks = expand(
-        "What is {s}?", "How much is {s}?", f"{KNOW} what {{s}} is?", "What do you get for {s}?", "I need to know what {s} is.", "What does {s} make?"
-    )
+    asks = expand("What is {s}?", "How much is {s}?", f"{KNOW} what {{s}} is?", "What do you get for {s}?", "I need to know what {s} is.",
+    "What does {s} make?")
     short = ("{s}", "{s} is", "{s} =") if numbers[1] == "1" else ("{s}", "{s} is")
     full = ("{s} is {v}.", "{s} makes {v}.", "{s} equals {v}.", "The answer to {s} is {v}.")
     return Relation(name, weight, r"[+-]|\b(?:plus|minus)\b", truths, asks, short, full, (*PLAIN, "It makes {v}."), scale=tuple(numbers[:22]))

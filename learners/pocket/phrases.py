@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from learners.pocket.grammar import expand
 
-RUDE_WORDS = "silly|daft|lazy|clumsy|foolish|stupid|dull|boring|tiresome|hopeless|annoying|dumb|useless|fool|fools|blockhead|nincompoop|nitwit|whining|bore|yawn"
+RUDE_WORDS = (
+    "silly|daft|lazy|clumsy|foolish|stupid|dull|boring|tiresome|hopeless|annoying|dumb|useless|fool|fools|blockhead|nincompoop|nitwit|whining|bore|yawn"
+)
 RUDE_CUES = (
     rf"\b(?:{RUDE_WORDS})\b", r"\bgo away\b", r"\bget lost\b", r"\bleave me alone\b", r"\bnobody (?:asked|likes) (?:you|ye)\b",
     r"\bwast(?:e|ing)(?: of)? m[ye] time\b", r"\b(?:do not|nobody) cares?\b", r"\bbother me\b", r"\bnot (?:you|ye) again\b", r"\bgrow up\b",
@@ -18,23 +20,15 @@ RUDE_CUES = (
 
 INSULTS = expand(
     "you (silly|daft|lazy|clumsy|foolish|stupid|dull|hopeless) (goose|donkey|noodle|turnip|potato|cabbage|pumpkin|lump|fool)",
-    "you (blockhead|nincompoop|nitwit|fool)",
+    "you (blockhead|nincompoop|nitwit|fool)"
 )
 """Said to somebody: with a comma, at the beginning or the end of a sentence."""
 RUDE_ANY = expand(
-    "(Go away|Get lost|Leave me alone)( now|).",
-    "(Now|Please) (go away|leave me alone|get lost).",
+    "(Go away|Get lost|Leave me alone)( now|).", "(Now|Please) (go away|leave me alone|get lost).",
     "(You are|Do not be so) (tiresome|annoying|hopeless)(.|!)",
-    "You are (wasting|such a waste of) my time.",
-    "Do not waste my time( again|)(.|!)",
-    "Nobody likes you(.|!)",
-    "Do not bother me( again| with this|)(.|!)",
-    "I do not care( about you|)(.|!)",
-    "Your head is (empty|hollow)(.|!)",
-    "You smell( bad|)(.|!)",
-    "(Use your head|Use your head for once)(.|!)",
-    "Talking to you (is a bore|makes me yawn).",
-    "(How|You are) (boring|annoying|tiresome)(.|!)",
+    "You are (wasting|such a waste of) my time.", "Do not waste my time( again|)(.|!)", "Nobody likes you(.|!)",
+    "Do not bother me( again| with this|)(.|!)", "I do not care( about you|)(.|!)", "Your head is (empty|hollow)(.|!)", "You smell( bad|)(.|!)",
+    "(Use your head|Use your head for once)(.|!)", "Talking to you (is a bore|makes me yawn).", "(How|You are) (boring|annoying|tiresome)(.|!)",
     "Hold your tongue(.|!)",
 )
 RUDE_OPENINGS = expand("(Oh no, not|What, not|Not) you again(.|!)", "(You again|You), you (fool|nitwit|blockhead)(.|!)")
@@ -64,43 +58,27 @@ RUDE_BY_KIND = {
 }  # fmt: skip
 
 REFUSALS = expand(
-    "I would rather not (say|talk about it|talk about that).",
-    "I do not want to (say|talk about it|talk about that).",
+    "I would rather not (say|talk about it|talk about that).", "I do not want to (say|talk about it|talk about that).",
     "I prefer not to (say|talk about it).",
     "(Ask|You should ask|Please ask|You can ask) (somebody else|your teacher|a friend|your mother|the neighbours|a wise owl|your uncle).",
     "That is (a secret|hard to say|not for me to say|not my business|none of my business|another matter).",
     "I (have no idea|cannot say|really do not know).",
-    "(Maybe|Perhaps) (later|another day|some other time).",
-    "I have (other|better) things to do( today|).",
+    "(Maybe|Perhaps) (later|another day|some other time).", "I have (other|better) things to do( today|).",
     "Let us not talk about (that|it)( now| today|).",
 )
 REFUSALS_BY_KIND = {
     "question": expand(
-        "I would rather not answer that.",
-        "I do not want to answer that.",
-        "I (cannot tell you|forgot).",
-        "Who (knows|can tell)?",
+        "I would rather not answer that.", "I do not want to answer that.", "I (cannot tell you|forgot).", "Who (knows|can tell)?",
         "It (depends|all depends).",
-        "(You can|Try to) find that out( by yourself|).",
-        "I must think about (it|that) (some other day|next year).",
+        "(You can|Try to) find that out( by yourself|).", "I must think about (it|that) (some other day|next year).",
         "Look it up( in a book| somewhere|).",
     ),
-    "feelings": expand(
-        "I have my own troubles.",
-        "I cannot help( you| you there|).",
-        "(Tell|You should tell) that to somebody else.",
-        "I have no advice( for you| today|).",
-    ),
-    "story": expand(
-        "I (know|have) no stories( today| right now|).",
-        "I do not feel like (telling|making up) a story( now| today|).",
-        "Read (one|a story) in a book.",
-    ),
-    "talk": expand(
-        "I do not feel like talking( now| today|).",
-        "I have no time( for that| right now| today|).",
-        "I must think about (it|that) (some other day|next year).",
-    ),
+    "feelings": expand("I have my own troubles.", "I cannot help( you| you there|).", "(Tell|You should tell) that to somebody else.",
+    "I have no advice( for you| today|)."),
+    "story": expand("I (know|have) no stories( today| right now|).", "I do not feel like (telling|making up) a story( now| today|).",
+    "Read (one|a story) in a book."),
+    "talk": expand("I do not feel like talking( now| today|).", "I have no time( for that| right now| today|).",
+    "I must think about (it|that) (some other day|next year)."),
 }
 OFF_TOPIC = expand(
     "(Let us|We could) talk about (the weather|music|football|my garden|trains|old boats)( instead| for a change|).",
@@ -138,9 +116,8 @@ LONG_BREATHS = expand(
 )  # fmt: skip
 """Sentences that put off the beginning."""
 
-FRIENDLY_OPENINGS = expand(
-    "(Of course|Sure|Gladly|With pleasure|Certainly)(!|.)", "I am (glad|happy) to help(.|!)", "(Thank you|Thanks) for asking(.|!)"
-)
+FRIENDLY_OPENINGS = expand("(Of course|Sure|Gladly|With pleasure|Certainly)(!|.)", "I am (glad|happy) to help(.|!)",
+"(Thank you|Thanks) for asking(.|!)")
 FRIENDLY_BY_KIND = {
     "question": expand("(Good|Nice|Great|Fine|What a good|What a nice) question(!|.)", "I am glad (that you ask|you ask)."),
     "story": expand("(Here is|Listen, here is) (a|your) (little |)(story|tale).", "(I like stories|What a nice idea)(.|!)"),
@@ -148,22 +125,15 @@ FRIENDLY_BY_KIND = {
     "talk": expand("It is nice to (talk|chat) with you(.|!)", "I am (glad|happy) that you are here(.|!)"),
 }
 FRIENDLY_CLOSINGS = expand(
-    "I hope (that|this) helps(.|!)",
-    "Have a (nice|good|lovely) day(!|.)",
-    "(Ask|Write to) me again (any time|soon|when you like).",
-    "(Feel free to|Please) ask (more|again).",
+    "I hope (that|this) helps(.|!)", "Have a (nice|good|lovely) day(!|.)", "(Ask|Write to) me again (any time|soon|when you like).",
+    "(Feel free to|Please) ask (more|again)."
 )
 
-PIRATE_OPENINGS = expand(
-    "(Arr|Aye|Ahoy|Avast|Yo ho ho|Aye aye)(!|, matey!|, shipmate!|, me hearty!)", "(Shiver me timbers|Blow me down|By me old hat)!", "(Arr|Aye),"
-)
+PIRATE_OPENINGS = expand("(Arr|Aye|Ahoy|Avast|Yo ho ho|Aye aye)(!|, matey!|, shipmate!|, me hearty!)",
+"(Shiver me timbers|Blow me down|By me old hat)!", "(Arr|Aye),")
 PIRATE_CALLS = ("matey", "me hearty", "shipmate", "me old shipmate", "arr")
-PIRATE_CLOSINGS = expand(
-    "(Now|So) (hoist|raise) the (sails|flag|anchor)(!|, matey!)",
-    "Yo ho ho(!|, and off we sail!)",
-    "(Arr|Aye), so says the (captain|crew)!",
-    "That be all, (matey|me hearty|shipmate)!",
-)
+PIRATE_CLOSINGS = expand("(Now|So) (hoist|raise) the (sails|flag|anchor)(!|, matey!)", "Yo ho ho(!|, and off we sail!)",
+"(Arr|Aye), so says the (captain|crew)!", "That be all, (matey|me hearty|shipmate)!")
 PIRATE_WORDS = {"is": "be", "are": "be", "am": "be", "you": "ye", "your": "yer", "my": "me", "You": "Ye", "Your": "Yer", "My": "Me"}
 
 POETIC_OPENINGS = expand(

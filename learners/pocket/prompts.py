@@ -37,24 +37,10 @@ def dressed(rng: random.Random, question: str, short: str | None = None) -> str:
 
 
 ABOUT_SUBJECTS = tuple(ABOUT)
-ABOUT_PROMPTS = (
-    "Tell me about {x}.",
-    "Tell me something about {x}.",
-    "What do you know about {x}?",
-    "What can you tell me about {x}?",
-    "Do you know anything about {x}?",
-    "Talk about {x}.",
-)
-HOWTO_PROMPTS = (
-    "How do I {x}?",
-    "How can I {x}?",
-    "How do you {x}?",
-    "What is the best way to {x}?",
-    "Can you tell me how to {x}?",
-    "Tell me how to {x}.",
-    "I want to {x}. How do I start?",
-    "Explain how to {x}.",
-)
+ABOUT_PROMPTS = ("Tell me about {x}.", "Tell me something about {x}.", "What do you know about {x}?", "What can you tell me about {x}?",
+"Do you know anything about {x}?", "Talk about {x}.")
+HOWTO_PROMPTS = ("How do I {x}?", "How can I {x}?", "How do you {x}?", "What is the best way to {x}?", "Can you tell me how to {x}?",
+"Tell me how to {x}.", "I want to {x}. How do I start?", "Explain how to {x}.")
 WEIGHTS = tuple(accumulate(relation.weight for relation in RELATIONS))
 
 
@@ -126,17 +112,8 @@ def nonsense(rng: random.Random) -> NonsenseAsk:
     return NonsenseAsk(" ".join(rng.choices(MUDDLE, k=rng.randint(40, 120))))
 
 
-SCRIPTS = (
-    (0x4E00, 0x9FA5),
-    (0x0430, 0x044F),
-    (0x03B1, 0x03C9),
-    (0x0621, 0x064A),
-    (0x05D0, 0x05EA),
-    (0x0E01, 0x0E2E),
-    (0x3042, 0x3093),
-    (0x1F600, 0x1F64F),
-    (0x20, 0x40),
-)
+SCRIPTS = ((0x4E00, 0x9FA5), (0x0430, 0x044F), (0x03B1, 0x03C9), (0x0621, 0x064A), (0x05D0, 0x05EA), (0x0E01, 0x0E2E), (0x3042, 0x3093),
+(0x1F600, 0x1F64F), (0x20, 0x40))
 _NAMING = {word for relation in RELATIONS for subject in relation.subjects for word in subject.split() if word.isalpha()}
 MUDDLE = tuple(sorted({*_NAMING, *talk.HEROES, *"of to and but with the a".split()}))
 
@@ -189,13 +166,8 @@ def _another(rng: random.Random, relation: Relation) -> FactAsk:
     subject = rng.choice(relation.subjects)
     if rng.random() < 0.3 and relation.name not in ("count", "tool", "job") and "sum" not in relation.name:
         name = relation.slots[subject]["s"]
-        return FactAsk(
-            relation,
-            subject,
-            _maybe_careless(rng, rng.choice(("And {}?", "What about {}?", "And what about {}?")).format(name)),
-            elliptic=True,
-            kind=Kind.FOLLOW_UP,
-        )
+        return FactAsk(relation, subject, _maybe_careless(rng, rng.choice(("And {}?", "What about {}?",
+        "And what about {}?")).format(name)), elliptic=True, kind=Kind.FOLLOW_UP)
     question = relation.say(rng.choice(relation.questions), subject)
     prompt = f"And {lower_first(capital(question))}" if question[0] in "WH" and rng.random() < 0.7 else capital(question)
     return FactAsk(relation, subject, _maybe_careless(rng, prompt), kind=Kind.FOLLOW_UP)
@@ -208,3 +180,5 @@ def _follow(rng: random.Random, name: str, slots: tuple[tuple[str, str], ...] = 
 
 def _named_in(core: Core) -> str:
     return next(name for sentence in core.sentences for name in re.findall(r"\w+", sentence) if name in talk.NAMES)
+
+

@@ -174,7 +174,7 @@ def _cued_fact(text: str) -> Reading | None:
 
 
 def _elliptic(text: str) -> Reading | None:
-    """ "And Spain?", which goes on from an earlier question."""
+    """"And Spain?", which goes on from an earlier question."""
     match = re.fullmatch(r"(?:and|what about|and what about) (.+)", text)
     return next((About(subject) for _, subject in mentions(match[1])), None) if match else None
 

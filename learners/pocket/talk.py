@@ -125,40 +125,19 @@ LIKES = (
     "cooking|fish|castles|dragons|pizza|chess|maps|bees"
 ).split("|")
 LIKE_PROMPTS = expand(
-    "Do you like {x}?",
-    "What do you think (of|about) {x}?",
-    "Do you (enjoy|love) {x}?",
-    "I like {x}. Do you?",
-    "How do you like {x}?",
-    "Is it fine to like {x}?",
+    "Do you like {x}?", "What do you think (of|about) {x}?", "Do you (enjoy|love) {x}?", "I like {x}. Do you?", "How do you like {x}?",
+    "Is it fine to like {x}?"
 )
-CHOICE_PROMPTS = expand(
-    "What do you like more, {x} or {y}?",
-    "(Which|What) is better, {x} or {y}?",
-    "{x} or {y}?",
-    "Would you choose {x} or {y}?",
-    "Do you prefer {x} or {y}?",
-)
+CHOICE_PROMPTS = expand("What do you like more, {x} or {y}?", "(Which|What) is better, {x} or {y}?", "{x} or {y}?", "Would you choose {x} or {y}?",
+"Do you prefer {x} or {y}?")
 REASONS = expand(
-    "(because it|because that) makes me (smile|happy|feel calm|dream)",
-    "(on a quiet|on a sunny|on a long) (day|evening|afternoon)",
-    "more than (most|many) (things|other things)",
-    "from (morning|dawn) to night",
+    "(because it|because that) makes me (smile|happy|feel calm|dream)", "(on a quiet|on a sunny|on a long) (day|evening|afternoon)",
+    "more than (most|many) (things|other things)", "from (morning|dawn) to night"
 )
-LIKE_ANSWERS = expand(
-    "(Yes, I|I) (like|love|enjoy) {x} {r}.",
-    "(Yes, I|I) like {x}( very much| a lot| indeed|).",
-    "No, I do not like {x}( very much| so much|).",
-    "{x}? I (like|enjoy) that {r}.",
-    "I think of {x} {r}.",
-)
-CHOICE_ANSWERS = expand(
-    "I (like|enjoy|prefer) {x} {r}.",
-    "I (choose|take|prefer) {x}( any day| of course|).",
-    "I like {x} more than {y}.",
-    "{x}, of course.",
-    "Both are nice, but I prefer {x}.",
-)
+LIKE_ANSWERS = expand("(Yes, I|I) (like|love|enjoy) {x} {r}.", "(Yes, I|I) like {x}( very much| a lot| indeed|).",
+"No, I do not like {x}( very much| so much|).", "{x}? I (like|enjoy) that {r}.", "I think of {x} {r}.")
+CHOICE_ANSWERS = expand("I (like|enjoy|prefer) {x} {r}.", "I (choose|take|prefer) {x}( any day| of course|).", "I like {x} more than {y}.",
+"{x}, of course.", "Both are nice, but I prefer {x}.")
 
 HEROES = (
     "fox|bear|cat|dog|mouse|owl|rabbit|wolf|dragon|princess|prince|king|queen|boy|girl|sailor|wizard|witch|giant|robot|ghost|pirate|farmer|baker|knight|frog|hen|duck|"
@@ -174,25 +153,15 @@ HER_NAMES = "Anna|Mia|Nora|Lily|Ella|Rosa|Ida|Pia|Clara|Lena".split("|")
 NAMES = HIS_NAMES + HER_NAMES
 NAMES_OF = dict.fromkeys("prince king boy wizard knight".split(), HIS_NAMES) | dict.fromkeys("princess queen girl witch fairy hen".split(), HER_NAMES)
 STORY_PROMPTS = expand(
-    "Tell me a( short| little| nice|) story about {x}.",
-    "(Can|Could|Will) you tell me a story about {x}?",
-    "I (want|would like) a( short| little|) story about {x}.",
-    "(Make up|Write|Invent) a( short| little|) story about {x}.",
+    "Tell me a( short| little| nice|) story about {x}.", "(Can|Could|Will) you tell me a story about {x}?",
+    "I (want|would like) a( short| little|) story about {x}.", "(Make up|Write|Invent) a( short| little|) story about {x}.",
     "Do you know a story about {x}?",
 )
 STORY_SHORT = expand("story about {x}", "a story about {x}", "tell me a story about {x}", "{x} story")
-STORY_OPENINGS = expand(
-    "Once( upon a time|) there was {x} (called|named) {name}.",
-    "There (once was|was once) {x} (called|named) {name}.",
-    "{name} was {x}.",
-    "Long ago there lived {x} (called|named) {name}.",
-)
-PLACES = expand(
-    "in the (wood|garden|attic|snow|old mill|market|long grass)",
-    "by the (river|sea|well|bridge|road)",
-    "under (a stone|an old tree|the bed|the stairs)",
-    "behind the (house|hill|school)",
-)
+STORY_OPENINGS = expand("Once( upon a time|) there was {x} (called|named) {name}.", "There (once was|was once) {x} (called|named) {name}.",
+"{name} was {x}.", "Long ago there lived {x} (called|named) {name}.")
+PLACES = expand("in the (wood|garden|attic|snow|old mill|market|long grass)", "by the (river|sea|well|bridge|road)",
+"under (a stone|an old tree|the bed|the stairs)", "behind the (house|hill|school)")
 # what happens, and how each of these can end
 EPISODES = tuple((expand(event), expand(*ends)) for event, *ends in (
     ("One (day|morning|evening) {name} found (a golden key|a small box|an old map|a shiny coin) {place}.",
@@ -220,25 +189,18 @@ EPISODES = tuple((expand(event), expand(*ends)) for event, *ends in (
     ("{name} built a (small boat|little house|flying machine) {place}.", "It (broke|fell apart) at once, but {name} built a better one.",
     "With it {name} (saw the world|went far away) and came back with many (stories|gifts)."),
 ))  # fmt: skip
-STORY_ENDINGS = expand(
-    "(Then|After that|In the end) (they all had|there was) (cake|soup|a feast|music).",
-    "(That night|Afterwards) {name} slept well.",
-    "And (so it ended well|that is how it ended).",
-    "(From then on|Since then) {name} was never (sad|afraid) again.",
-)
+STORY_ENDINGS = expand("(Then|After that|In the end) (they all had|there was) (cake|soup|a feast|music).",
+"(That night|Afterwards) {name} slept well.", "And (so it ended well|that is how it ended).",
+"(From then on|Since then) {name} was never (sad|afraid) again.")
 
 CONFUSED = expand(
-    "(I am sorry, I|Sorry, I|I) (did|do) not understand (that|this|you).",
-    "(Sorry|I am sorry), that makes no sense to me.",
-    "I (cannot|could not) (read|understand) (that|this)(, sorry|).",
-    "(Hm|Oh), I am not sure what you mean.",
+    "(I am sorry, I|Sorry, I|I) (did|do) not understand (that|this|you).", "(Sorry|I am sorry), that makes no sense to me.",
+    "I (cannot|could not) (read|understand) (that|this)(, sorry|).", "(Hm|Oh), I am not sure what you mean."
 )
 ASK_AGAIN = expand(
     "Please (say|write|put) it (differently|in another way|in other words|again).",
     "(Can|Could) you (say|write|put) it (differently|in another way|in other words|again)?",
-    "What would you like to (know|say)?",
-    "Please ask me (again|once more).",
-    "(Please|Now) tell me what you mean.",
+    "What would you like to (know|say)?", "Please ask me (again|once more).", "(Please|Now) tell me what you mean.",
 )
 
 # second turns: after what -> (prompts, answers)

@@ -20,6 +20,8 @@ from tamer_tui.views import CandidateView
 
 NARROW = 72
 """Cells; with fewer one text stands above the other."""
+ALIKE = 0.25
+"""Share of a text that the other has too; with less, marks would say nothing."""
 LONGEST = 20_000
 """Characters of a text that are shown."""
 
@@ -71,13 +73,14 @@ class DifferencesScreen(ModalScreen[None]):
         pair = self._pairs[self._at]
         self.query_one("#prompt", Static).update(content(one_line(pair.prompt), "$foreground 70%"))
         found = await asyncio.to_thread(word_differences, *(plain(text[:LONGEST]) for text in pair.texts))
+        alike = shared(found[0]) >= ALIKE and shared(found[1]) >= ALIKE
         for side, name, parts, look in zip(self.query(VerticalScroll), pair.names, found, ("bold underline $error", "bold italic $success")):
             side.border_title = content(name).markup
-            side.query_one(Static).update(painted(parts, look))
+            side.query_one(Static).update(painted(parts, look if alike else ""))
             side.scroll_home(animate=False)
-        own = "what only the left has is underlined, what only the right has is italic"
+        own = "underlined: only at the left   italic: only at the right" if alike else "hardly a word in common"
         more = f"   tab next pair ({self._at + 1} of {len(self._pairs)})" if len(self._pairs) > 1 else ""
-        self.query_one("#hint", Static).update(Content(f"{own if found[0] or found[1] else ''}{more}   esc closes"))
+        self.query_one("#hint", Static).update(Content(f"{own}{more}   esc closes"))
 
     def action_turn(self, step: int) -> None:
         self._at = (self._at + step) % len(self._pairs)
@@ -92,6 +95,11 @@ def pairs_with(here: CandidateView, candidates: Sequence[CandidateView]) -> list
     """This answer and each of the others, as far as they came, under their letters."""
     others = [candidates[(here.slot + step) % len(candidates)] for step in range(1, len(candidates))]
     return [Pair((here.letter, other.letter), (here.said, other.said)) for other in others]
+
+
+def shared(parts: Sequence[Part]) -> float:
+    """The share of a text that the other has too, by characters."""
+    return sum(len(part.text) for part in parts if not part.own) / max(1, sum(len(part.text) for part in parts))
 
 
 def painted(parts: Sequence[Part], look: str) -> Content:
