@@ -17,7 +17,7 @@ from tamer_tui.text import one_line
 from tamer_tui.widgets.foot import Foot
 from tamer_tui.widgets.rows import Rows
 
-COLUMNS = {"name": 24, "model": 24, "judged": 7, "acting": 7, "you preferred yours": 22, "last used": 16}
+COLUMNS = {"name": 24, "model": 24, "judged": 7, "acting": 7, "your model wins": 22, "last used": 16}
 """Heading -> cells."""
 
 

@@ -13,6 +13,7 @@ from tamer_tui.session import Session
 from tamer_tui.text import one_line, wrap
 from tamer_tui.views import EngineState, StageView
 from tamer_tui.widgets.charts import interval, progress, sparkline
+from tamer_tui.wins import proof
 
 STAGES = {"sft": "imitate", "distill": "distil", "reward": "reward model", "ppo": "PPO", "gate": "gate"}
 DOING = {
@@ -31,7 +32,7 @@ ROOM = 36
 
 def detailed_lines(session: Session) -> list[Content]:
     """A paragraph each for the policy, the stages, the count and the machine."""
-    return paragraphs([_policy(session), _learning(session), _won(session), _machine(session)])
+    return paragraphs([_policy(session), _learning(session), _won(session), _machine(session), GLOSSARY])
 
 
 def paragraphs(parts: Sequence[Sequence[Content]]) -> list[Content]:
@@ -101,7 +102,7 @@ def _won(session: Session) -> list[Content]:
         return [*lines, label("  nothing counted yet")]
     for name, counted in counts:
         lines += count(name, counted)
-    return lines
+    return [*lines, *(label(f"  {line.plain.strip()}") for line in hanging(proof(session.blind_all)))]
 
 
 def count(name: str, count: BlindCount) -> list[Content]:
@@ -161,3 +162,17 @@ def duration(seconds: float) -> str:
 
 def label(text: str) -> Content:
     return Content.styled(text, "$foreground 60%")
+
+
+GLOSSARY = [
+    label(line)
+    for line in (
+        "Ĥ    what you said, as a reward",
+        "β    how strongly Ĥ steers",
+        "nats how far from the base: KL of",
+        "     64 tokens; N sets the limit",
+        "PPO  practice against a learned judge",
+        "gate checks a version before it acts",
+    )
+]
+"""What the names of the papers mean."""

@@ -48,7 +48,7 @@ class Guidance:
         if self.frozen:
             return "Frozen: space goes on."
         if view.purpose == "compare":
-            return "The acting policy is a, the base is b; not counted. Enter goes back."
+            return "Your model's answer is a, the untouched model's b; not counted. Enter goes back."
         if view.committed:
             return "✓ on disk. Enter opens the next prompt."
         if view.purpose == "tap":
