@@ -35,6 +35,11 @@ def endings_folder() -> Path:
     return Path(_DIRS.user_state_dir) / "endings"
 
 
+def tour_note() -> Path:
+    """There once the tour of a first sitting has been told."""
+    return Path(_DIRS.user_state_dir) / "tour-told"
+
+
 def config_file() -> Path:
     """Optional: options by their long names, such as `nats = 8`."""
     return Path(_DIRS.user_config_dir) / "config.toml"

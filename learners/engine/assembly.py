@@ -20,7 +20,7 @@ from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings
 from learners.model.replicas import distinct_bytes
-from learners.protocol import Error, Event, Load, Loading, Ready
+from learners.protocol import Error, Event, Load, Loading, Notice, Ready
 from learners.rlhf.rollouts import states_before
 from storage.records import Message, Sampling
 
@@ -36,7 +36,7 @@ class Parts:
     inputs: LearnerInputs
     sampling: Sampling  # of the learners' own answers
     ready: Ready
-    complaints: tuple[Error, ...] = ()  # to be told once the model is there
+    complaints: tuple[Error | Notice, ...] = ()  # to be told once the model is there
 
 
 def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
@@ -63,7 +63,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         backbone.context,
     )
     live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
-    complaints = [Error(what=note) for note in backbone.notes]
+    complaints: list[Error | Notice] = [Notice(what=note) for note in backbone.notes]
     train, gate = (usable_prompts(backbone, prompts, sampling, complaints.append) for prompts in (load.train_prompts, load.gate_prompts))
     inputs = LearnerInputs(head, nats=load.nats, bias=load.bias, train_prompts=train, gate_prompts=gate)
     trees = LearnerTrees(base, policy, reference, reward_tree)

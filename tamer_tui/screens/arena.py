@@ -25,6 +25,7 @@ from tamer_tui.screens.tap_keys import TapKeys
 from tamer_tui.screens.tinting import Tinting
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import CandidateView, Change, Session, SessionError, SetView
+from tamer_tui.tour import Tour
 from tamer_tui.widgets.answers import Answers
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.guidance import judgeable
@@ -66,6 +67,7 @@ class ArenaScreen(Screen[None]):
     revision: var[int] = var(0)  # of what the session says
     said: var[str] = var("")
     legend: var[Content] = var(Content(""))
+    tour_line: var[str] = var("")
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -74,6 +76,7 @@ class ArenaScreen(Screen[None]):
         self._take_out = TakeOut(self.app, self.attempt)
         self.tinting = Tinting(session, self)
         self._committing = Committing(session, self)
+        self.tour = Tour(session)
         self._taps = TapKeys(session, self, self.attempt)
         self._arena_pace = self.pace
         self._opened = self.ended = 0.0  # monotonic seconds
@@ -90,7 +93,7 @@ class ArenaScreen(Screen[None]):
             yield Rail(session, id="rail").data_bind(ArenaScreen.revision, ArenaScreen.detailed)
         guide = Guide(session)
         guide.data_bind(ArenaScreen.ballot, ArenaScreen.criterion, ArenaScreen.frozen, ArenaScreen.undoable)
-        yield guide.data_bind(ArenaScreen.revision, ArenaScreen.said, ArenaScreen.legend)
+        yield guide.data_bind(ArenaScreen.revision, ArenaScreen.said, ArenaScreen.legend, ArenaScreen.tour_line)
 
     def on_mount(self) -> None:
         self.session.observe(self._changed)
@@ -163,6 +166,19 @@ class ArenaScreen(Screen[None]):
         self.answers.styles.grid_size_columns = self.arrangement.columns if self.answers.panes else 1
         self.answers.set_class(self.arrangement.tabs and bool(self.answers.panes), "tabs")
         self.answers.previews = self.arrangement.previews
+
+    def watch_revision(self) -> None:
+        self._guide_on()
+
+    def watch_ballot(self) -> None:
+        self._guide_on()
+
+    def _guide_on(self) -> None:
+        self.tour_line = self.tour.line(self.ballot, self.tap_view) if self.session.current is not None else ""
+
+    def action_tour(self) -> None:
+        self.tour.begin()
+        self._guide_on()
 
     @on(Answers.Overflowed)
     def _longer_than_expected(self) -> None:
@@ -405,5 +421,8 @@ class ArenaScreen(Screen[None]):
             self.ballot = Ballot()
         elif self.frozen:
             self.frozen = False
+        elif self.tour_line:
+            self.tour.end()
+            self._guide_on()
         else:
             await self.attempt(self.session.sets.stop)

@@ -152,4 +152,14 @@ def _row(branch: str, version: MarkedVersion | None, acting: str) -> tuple[str, 
     kl = f"{version.kl:.1f}" if version.kl is not None else ""
     won = f"{version.win_rate:.0%}" if version.win_rate is not None else ""
     when = version.utc[5:16].replace("T", " ")
-    return ("▸" if version.id == acting else "", branch + version.id, version.parent, LEARNED_BY.get(version.stage, version.stage), verdict, kl, won, when, version.reason)
+    return (
+        "▸" if version.id == acting else "",
+        branch + version.id,
+        version.parent,
+        LEARNED_BY.get(version.stage, version.stage),
+        verdict,
+        kl,
+        won,
+        when,
+        version.reason,
+    )

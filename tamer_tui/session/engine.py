@@ -145,6 +145,8 @@ class EngineLink:
                 self._begin(event)
             case protocol.Error():
                 self._complain(event)
+            case protocol.Notice(what=what):
+                self._session.say(what)
             case _:
                 events.take(self._session, event)
 

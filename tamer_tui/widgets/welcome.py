@@ -20,6 +20,7 @@ HOW_IT_GOES = (
     "Say which are better: type their letters, best first, and enter.",
     "The very next answer is already different.",
 )
+OTHERS = "Pocket is small, and ships with tamer: `tamer models` lists larger ones that fit this machine."
 
 
 class Welcome(Static):
@@ -56,7 +57,8 @@ class Welcome(Static):
         if left is not None and math.isfinite(left):
             figures += f" · {duration(left)} left"
         lines += [Content.styled(progress(share, BAR_CELLS), "$accent"), _label(figures), Content("")]
-        return lines + [_label(line) for line in HOW_IT_GOES]
+        more = ["", OTHERS] if session.settings.model == "pocket" else []
+        return lines + [_label(line) for line in (*HOW_IT_GOES, *more)]
 
 
 def _stopped(session: Session) -> list[Content]:

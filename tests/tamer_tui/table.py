@@ -87,9 +87,10 @@ async def table(
     size: tuple[int, int] = (120, 36),
     k: int = 4,
     prompts: tuple[Prompt, ...] = PROMPTS,
+    model: str = "fake",
 ) -> AsyncIterator[Table]:
     engine = engine or FakeEngine()
-    session = Session(SessionSettings("fake", prompts, k=k), lambda: engine, tmp_path / "a.db")
+    session = Session(SessionSettings(model, prompts, k=k), lambda: engine, tmp_path / "a.db")
     app = TamerApp(session)
     faults: list[object] = []  # in callbacks of the loop, which nobody awaits
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context.get("exception", context)))
