@@ -8,7 +8,7 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,7 +16,6 @@ from typing import Any, Protocol, cast
 from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
-from textual.theme import BUILTIN_THEMES
 
 from tamer_tui import endings
 from tamer_tui.config import ConfigError, config_file, tables
@@ -26,7 +25,9 @@ from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
+from tamer_tui.settings import Setting
 from tamer_tui.terminal import TerminalDriver
+from tamer_tui.themes import HIGH_CONTRAST, PLAIN_LINES, names
 from tamer_tui.views import EngineState, SessionSettings
 
 INTERRUPT_SECONDS = 2.0
@@ -51,14 +52,16 @@ class TamerApp(App[None]):
 
     TITLE = "tamer"
     ENABLE_COMMAND_PALETTE = True
+    CSS = PLAIN_LINES
     DEFAULT_MODE = "arena"
     BINDINGS = [*COMMON, Binding("ctrl+z", "suspend_process", "suspend", show=False)]
 
-    def __init__(self, session: Session, theme: str = "") -> None:
-        """`theme` '' is Textual's own choice."""
+    def __init__(self, session: Session, theme: str = "", settings: Sequence[Setting] = ()) -> None:
+        """`theme` '' is Textual's own choice; `settings` are what the sitting was started with, to be looked at."""
         super().__init__(driver_class=TerminalDriver)
-        self.session = session
+        self.session, self.settings = session, list(settings)
         self._own_theme = theme
+        self.register_theme(HIGH_CONTRAST)
         self._interrupted = float("-inf")  # monotonic seconds of the last ctrl+c
         self.ended_because = ""  # what ended it, if it was not the operator
         self.arena: ArenaScreen
@@ -68,6 +71,7 @@ class TamerApp(App[None]):
     async def on_mount(self) -> None:
         if self._own_theme:
             self.theme = self._own_theme
+        self.watch(self, "theme", lambda name: self.set_class(name == HIGH_CONTRAST.name, "-high-contrast"))
         self._writing = Writing(self.session, self, self.attempt)
         self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh(layout=True))  # after fg the terminal's screen is another
         self.run_worker(self._leave_if_refused())
@@ -146,6 +150,11 @@ class TamerApp(App[None]):
             self.say("restarting the engine")
             await self.attempt(self.session.engine.restart)
 
+    def action_settings(self) -> None:
+        from tamer_tui.screens.settings import SettingsScreen
+
+        self.push_screen(SettingsScreen(self.session, self.settings))
+
     def action_help(self) -> None:
         from tamer_tui.screens.help import HelpScreen
 
@@ -170,12 +179,12 @@ class TamerApp(App[None]):
 def theme_of(settings: Mapping[str, Any]) -> str:
     """The theme that config.toml names, '' for none. Raises ConfigError."""
     theme = settings.get("theme", "")
-    if theme and theme not in BUILTIN_THEMES:
-        raise ConfigError(f"{config_file()}: there is no theme {theme}: {', '.join(sorted(BUILTIN_THEMES))}")
+    if theme and theme not in names():
+        raise ConfigError(f"{config_file()}: there is no theme {theme}: {', '.join(names())}")
     return str(theme)
 
 
-def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None) -> int:
+def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None, described: Sequence[Setting] = ()) -> int:
     """Open the Arena; the exit code. What cannot be opened is one line on stderr."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _failed("the Arena needs a terminal: tamer simulate and tamer generate work without one")
@@ -184,11 +193,11 @@ def run(settings: SessionSettings, database: Path | None, command: tuple[str, ..
         theme = theme_of(tables())
     except ConfigError as error:
         return _failed(str(error))
-    return asyncio.run(_run(make_session(settings, database, command), theme=theme))
+    return asyncio.run(_run(make_session(settings, database, command), theme=theme, settings=described))
 
 
-async def _run(session: Session, headless: bool = False, theme: str = "") -> int:
-    app = TamerApp(session, theme)
+async def _run(session: Session, headless: bool = False, theme: str = "", settings: Sequence[Setting] = ()) -> int:
+    app = TamerApp(session, theme, settings)
     loop = asyncio.get_running_loop()
     for number, why in ENDINGS.items():
         with contextlib.suppress(NotImplementedError):

@@ -50,7 +50,8 @@ STEPS = (
     ),
     Step(
         lambda m: (
-            f"Some answers are the untouched model's, unmarked: {wins(m.session.blind_all) or 'nothing counted yet'}. f5 chats, f7 draws it all, ? has every key."
+            f"Some answers are the untouched model's, unmarked: {wins(m.session.blind_all) or 'nothing counted yet'}."
+            " f5 chats, f7 draws it all, ? has every key."
         ),
         _judged(15),
     ),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Grid
 from textual.screen import Screen
 
@@ -16,6 +15,7 @@ from storage.journal import JournalError
 from storage.queries import Record
 from storage.statistics import Agreement
 from storage.verdict import Verdict
+from tamer_tui.keys import LEARNING_KEYS, painted_all
 from tamer_tui.session import CandidateView, Change, Session
 from tamer_tui.text import one_line, size_of
 from tamer_tui.widgets.charts import interval
@@ -41,7 +41,7 @@ class LearningScreen(Screen[None]):
     """Painted four times a second while it is looked at, and not otherwise."""
 
     CSS_PATH = "learning.tcss"
-    BINDINGS = [Binding("escape,q", "app.back", "Arena")]
+    BINDINGS = list(LEARNING_KEYS)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class LearningScreen(Screen[None]):
                 yield Plot(title, note, low, high).add_class(name)
             yield Plot("answers: tokens a second", "how fast each answer came", 0.0).add_class("speed")
         yield Line(id="won")
-        yield Foot((("N", "how far it may move"), ("p", "pause"), ("T", "train now"), ("B", "steering")))
+        yield Foot(painted_all("learn.nats", "learn.pause", "learn.now", "learn.bias"))
 
     def on_screen_resume(self) -> None:
         self._read()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input, Static
@@ -19,6 +18,7 @@ from storage.journal import JournalError
 from storage.queries import Record
 from tamer_tui.exchange import export_to
 from tamer_tui.history import line_of, words
+from tamer_tui.keys import RECORD_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen, WrittenText
 from tamer_tui.session import Change, Session
@@ -37,15 +37,7 @@ class RecordScreen(Screen[None]):
     """Read beside the loop, again whenever something is written while it is looked at."""
 
     CSS_PATH = "record.tcss"
-    BINDINGS = [
-        Binding("escape,q", "leave", "Arena"),
-        Binding("slash", "search", "search"),
-        Binding("k", "kind", "kind"),
-        Binding("c", "comment", "comment"),
-        Binding("E", "export", "export as preference pairs"),
-        Binding("u", "undo", "undo"),
-        Binding("U", "redo", "redo"),
-    ]
+    BINDINGS = list(RECORD_KEYS)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -57,7 +49,7 @@ class RecordScreen(Screen[None]):
         yield Input(placeholder="words of a prompt, an answer or a comment", id="search")
         yield Rows(COLUMNS, id="table")
         yield Static(id="entry")
-        yield Foot((("/", "search"), ("k", "kind"), ("c", "comment"), ("E", "export"), ("u", "undo")))
+        yield Foot(painted_all("record.search", "record.kind", "record.comment", "record.export", "record.undo"))
 
     def on_mount(self) -> None:
         self.query_one("#search").border_title = "search"

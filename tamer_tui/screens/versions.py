@@ -7,7 +7,6 @@ from pathlib import Path
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
 from textual.reactive import var
@@ -18,6 +17,7 @@ from storage.queries import Record
 from storage.records import BASE_VERSION, Run
 from storage.rows import MarkedVersion
 from storage.sample_pairs import SamplePair
+from tamer_tui.keys import VERSIONS_KEYS, painted_all
 from tamer_tui.lineage import drawn
 from tamer_tui.screens.differences import DifferencesScreen, Pair
 from tamer_tui.session import Change, Session
@@ -35,11 +35,7 @@ class VersionsScreen(Screen[None]):
     """Keeps its place; what is new is there when it is looked at again."""
 
     CSS_PATH = "versions.tcss"
-    BINDINGS = [
-        Binding("escape,q", "app.back", "Arena"),
-        Binding("y", "confirm", "confirm"),
-        Binding("d,z", "differences", "its answers beside another version's"),
-    ]
+    BINDINGS = list(VERSIONS_KEYS)
 
     chosen: var[str | None] = var(None)
 
@@ -53,7 +49,7 @@ class VersionsScreen(Screen[None]):
         with Vertical(id="box"):
             yield Rows(dict.fromkeys(COLUMNS), id="table")
             yield Static(Content(HINT), id="hint")
-        yield Foot((("enter", "roll back"), ("up down", "look"), ("d", "what it says otherwise")))
+        yield Foot([("enter", "roll back"), ("up down", "look"), *painted_all("versions.differences")])
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = "versions"

@@ -10,7 +10,7 @@ from tamer_tui.session import Session
 from tamer_tui.views import EngineState, SetView
 from tamer_tui.widgets.details import duration
 
-MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.leader")
+MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.settings", "screen.leader")
 READING = (
     "focus.next", "scroll.down", "show.tint", "show.differences", "show.freeze", "show.slower", "show.faster", "note.flag", "note.comment",
     "copy.answer", "copy.code", "copy.export", "show.markdown", "show.fold", "show.details",
