@@ -206,6 +206,14 @@ class Record:
         """Uids of the prompts that were judged, or skipped, and not taken back."""
         return set(self._values("SELECT prompt_uid FROM judged_prompts WHERE n > 0"))
 
+    def typed_prompts(self, most: int = 50) -> list[str]:
+        """What operators asked themselves, the last first, each once."""
+        return self._values(
+            "SELECT n.content FROM sample_sets s JOIN prompts p ON p.id = s.prompt_id JOIN nodes n ON n.id = p.node_id"
+            " WHERE s.source = 'typed' GROUP BY n.content ORDER BY max(s.id) DESC LIMIT ?",
+            most,
+        )
+
     # --- what was learned ---------------------------------------------------------------------------------------------
 
     def versions(self) -> list[MarkedVersion]:

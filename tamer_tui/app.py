@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 import time
@@ -30,6 +31,8 @@ from tamer_tui.terminal import TerminalDriver
 from tamer_tui.themes import HIGH_CONTRAST, PLAIN_LINES, names
 from tamer_tui.views import EngineState, SessionSettings
 
+SERVED = bool(os.environ.get("TEXTUAL_DRIVER"))
+"""Whether the screens are in a browser, to which stdout leads."""
 INTERRUPT_SECONDS = 2.0
 """Within which a second ctrl+c leaves."""
 
@@ -58,7 +61,7 @@ class TamerApp(App[None]):
 
     def __init__(self, session: Session, theme: str = "", settings: Sequence[Setting] = ()) -> None:
         """`theme` '' is Textual's own choice; `settings` are what the sitting was started with, to be looked at."""
-        super().__init__(driver_class=TerminalDriver)
+        super().__init__(driver_class=None if SERVED else TerminalDriver)
         self.session, self.settings = session, list(settings)
         self._own_theme = theme
         self.register_theme(HIGH_CONTRAST)
@@ -186,7 +189,7 @@ def theme_of(settings: Mapping[str, Any]) -> str:
 
 def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None, described: Sequence[Setting] = ()) -> int:
     """Open the Arena; the exit code. What cannot be opened is one line on stderr."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not SERVED and not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _failed("the Arena needs a terminal: tamer simulate and tamer generate work without one")
     try:
         check_keymap()
@@ -217,7 +220,7 @@ async def _run(session: Session, headless: bool = False, theme: str = "", settin
     if session.engine.refused:
         return _failed(session.engine.refused)
     with contextlib.suppress(OSError):
-        print(card, flush=True)
+        print(card, flush=True, file=sys.stderr if SERVED else sys.stdout)
     return app.return_code or 0
 
 

@@ -168,6 +168,19 @@ EDITOR: tuple[Binding, ...] = (
     Binding("escape", "leave", "keep the draft and leave", id="editor.leave", tooltip="Leave; the draft stays", key_display="esc", priority=True),
 )
 
+PROMPT: tuple[Binding, ...] = (
+    *EDITOR,
+    Binding(
+        "ctrl+r",
+        "recent",
+        "recent",
+        id="editor.recent",
+        tooltip="A prompt that you typed before; again: the one before it",
+        key_display="^r",
+        priority=True,
+    ),
+)
+
 NUMBER: tuple[Binding, ...] = (
     Binding("enter,ctrl+s,alt+enter", "save", "save", id="number.save", tooltip="Save", key_display="enter", priority=True),
     Binding("escape", "leave", "leave", id="number.leave", tooltip="Leave it as it was", key_display="esc", priority=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from textual import events
@@ -12,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
 from tamer_tui.external_editor import ExternalEditorError, edited
-from tamer_tui.keys import EDITOR, NUMBER
+from tamer_tui.keys import EDITOR, NUMBER, PROMPT
 from tamer_tui.text import content, editable
 
 LONGEST_ABOVE = 20_000
@@ -79,6 +80,26 @@ class EditorScreen(ModalScreen[WrittenText]):
 
     def action_leave(self) -> None:
         self.dismiss(WrittenText(self.query_one(TextArea).text, False))
+
+
+class PromptScreen(EditorScreen):
+    """What was typed before comes back, the last first."""
+
+    BINDINGS = list(PROMPT)
+    HINTS = (*EditorScreen.HINTS, ("^r", "recent"))
+
+    def __init__(self, title: str, text: str, above: str = "", recent: Sequence[str] = ()) -> None:
+        super().__init__(title, text, above)
+        self._recent, self._at = [self._text, *recent], 0
+
+    def action_recent(self) -> None:
+        """What was begun comes back after the oldest."""
+        area = self.query_one(TextArea)
+        if self._at == 0:
+            self._recent[0] = area.text
+        self._at = (self._at + 1) % len(self._recent)
+        area.text = editable(self._recent[self._at])
+        area.move_cursor(area.document.end)
 
 
 class NumberScreen(EditorScreen):

@@ -301,3 +301,16 @@ async def test_at_80_by_24_short_answers_are_a_grid_and_long_ones_rows_with_thei
         assert t.arena.focused_slot == 2
         await t.press("a", "enter")
         assert t.arena.answers.has_class("tabs"), "the last ones were long"
+
+
+async def test_prompts_that_were_typed_before_come_back_the_last_first(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        for text in ("one", "two", "one"):
+            await t.session.sets.open_prompt(text)
+        assert t.session.record.typed_prompts() == ["one", "two"]
+        await t.press("n", *"new")
+        area, found = t.pilot.app.screen.query_one(TextArea), []
+        for _ in range(3):
+            await t.pilot.press("ctrl+r")
+            found.append(area.text)
+        assert found == ["one", "two", "new"]
