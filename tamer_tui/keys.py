@@ -127,8 +127,8 @@ RECORD_KEYS: tuple[Binding, ...] = (
 )
 COMPARE_KEYS: tuple[Binding, ...] = (
     _key("escape,q", "app.back", "compare.back", "Arena", _BACK, "esc"),
-    _key("a,left,1", "choose(0)", "compare.left", "the left is better", "Compare: the left answer is better"),
-    _key("b,right,2", "choose(1)", "compare.right", "the right is better", "Compare: the right answer is better"),
+    _key("a,left,1", "choose(0)", "compare.left", "left", "Compare: the left answer is better"),
+    _key("b,right,2", "choose(1)", "compare.right", "right", "Compare: the right answer is better"),
     _key("t,0", "choose(-1)", "compare.neither", "neither", "Compare: neither is better"),
     _key("enter,s", "next", "compare.next", "next", "Compare: the next two answers"),
     _key("u", "undo", "compare.undo", "undo", "Compare: take the last choice back"),

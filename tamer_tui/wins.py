@@ -15,10 +15,10 @@ def wins(count: BlindCount) -> str:
 def proof(count: BlindCount) -> str:
     """Whether that proves anything, with odds that may be looked at after every vote."""
     word, odds = proven(count.wins, count.losses)
-    told = f"{min(odds, 1e6):,.3g} to 1" if odds >= 1 else "even"
+    told = f"{min(max(1.0, odds), 1e6):,.3g} to 1"
     if word:
         return f"it is {word} than the untouched one: {told}"
-    return f"too early to say: {told}, and it takes {SURE:g} to 1"
+    return f"not proven yet: {told} of {SURE:g} to 1"
 
 
 def equal_length(verdict: Verdict | None) -> str:

@@ -71,6 +71,7 @@ class DifferencesScreen(ModalScreen[None]):
     @work(exclusive=True)
     async def _show(self) -> None:
         pair = self._pairs[self._at]
+        self.query_one("#prompt").display = bool(pair.prompt)
         self.query_one("#prompt", Static).update(content(one_line(pair.prompt), "$foreground 70%"))
         found = await asyncio.to_thread(word_differences, *(plain(text[:LONGEST]) for text in pair.texts))
         alike = shared(found[0]) >= ALIKE and shared(found[1]) >= ALIKE
@@ -78,8 +79,8 @@ class DifferencesScreen(ModalScreen[None]):
             side.border_title = content(name).markup
             side.query_one(Static).update(painted(parts, look if alike else ""))
             side.scroll_home(animate=False)
-        own = "underlined: only at the left   italic: only at the right" if alike else "hardly a word in common"
-        more = f"   tab next pair ({self._at + 1} of {len(self._pairs)})" if len(self._pairs) > 1 else ""
+        own = "left only: underlined   right only: italic" if alike else "hardly a word in common"
+        more = f"   tab next ({self._at + 1} of {len(self._pairs)})" if len(self._pairs) > 1 else ""
         self.query_one("#hint", Static).update(Content(f"{own}{more}   esc closes"))
 
     def action_turn(self, step: int) -> None:

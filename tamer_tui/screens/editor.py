@@ -54,7 +54,7 @@ class EditorScreen(ModalScreen[WrittenText]):
                 with VerticalScroll(id="above", can_focus=False):
                     yield Static(content(self._above[-LONGEST_ABOVE:]))
             yield WritingArea(self._text, id="text", soft_wrap=True, show_line_numbers=False, highlight_cursor_line=False)
-            hints = [Content.assemble((key, "bold $accent"), f" {name}") for key, name in self.HINTS]
+            hints = [Content.assemble((key, "bold $text-accent"), f" {name}") for key, name in self.HINTS]
             yield Static(Content("   ").join(hints), id="hint")
 
     def on_mount(self) -> None:

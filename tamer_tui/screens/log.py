@@ -32,7 +32,7 @@ class LogScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield StreamView()
-        yield Foot(painted_all("log.up log.down"))
+        yield Foot(painted_all("log.down log.up"))
 
     def on_mount(self) -> None:
         self.query_one(StreamView).border_title = "engine log"

@@ -81,6 +81,8 @@ class VersionsScreen(Screen[None]):
         """What each learned from: long lists, read beside the loop."""
         if (path := self.session.database) is not None:
             self._runs = {run.uid: run for run in await asyncio.to_thread(_runs, path)}
+            if self.chosen is None:
+                self._look()
 
     @on(Rows.Looked)
     def _look(self) -> None:

@@ -26,7 +26,7 @@ class CandidatePane(Vertical):
 
     DEFAULT_CSS = """
     CandidatePane { border: round $foreground 30%; border-title-color: $foreground; border-subtitle-color: $foreground 70%; height: 1fr; width: 1fr; }
-    CandidatePane.focused { border: round $accent; border-title-color: $accent; border-title-style: bold; }
+    CandidatePane.focused { border: round $accent; border-title-color: $text-accent; border-title-style: bold; }
     CandidatePane.ranked { border-title-style: bold reverse; }
     """
 

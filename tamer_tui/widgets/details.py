@@ -89,7 +89,7 @@ def replay(view: StageView) -> str:
 
 
 def bar(view: StageView) -> Content:
-    return Content.styled(f"  {progress(view.step / max(1, view.of), ROOM - 2)}", "$accent")
+    return Content.styled(f"  {progress(view.step / max(1, view.of), ROOM - 2)}", "$text-accent")
 
 
 def _won(session: Session) -> list[Content]:

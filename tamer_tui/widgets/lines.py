@@ -30,7 +30,7 @@ class Line(Static):
         if (text, lead) == self._shown:
             return
         self._shown = (text, lead)
-        opening = Content.styled(lead, "bold $accent") if isinstance(lead, str) else lead
+        opening = Content.styled(lead, "bold $text-accent") if isinstance(lead, str) else lead
         self.update(opening + one_line(text), layout=False)
 
 
@@ -65,7 +65,7 @@ class KeyLine(Static):
                     break
                 lines.append([])
                 column = 0
-            lines[-1].append(Content.assemble((key, "bold $accent"), f" {name}"))
+            lines[-1].append(Content.assemble((key, "bold $text-accent"), f" {name}"))
             self._places.append((len(lines) - 1, range(column, column + cells), action))
             column += cells + 2
         self.update(Content("\n").join(Content("  ").join(line) for line in lines), layout=False)

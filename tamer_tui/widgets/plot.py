@@ -95,5 +95,5 @@ class Plot(Widget):
         if height:
             labels[-1], labels[0] = number(bounds[0], 2), number(bounds[1], 2)
         rows = plot(self.values, width, height, self._low, self._high)
-        lines = [Content.assemble((f"{label:>{AXIS - 1}} ", "$foreground 60%"), (row, "$accent")) for label, row in zip(labels, rows)]
+        lines = [Content.assemble((f"{label:>{AXIS - 1}} ", "$foreground 60%"), (row, "$text-accent")) for label, row in zip(labels, rows)]
         return Content("\n").join(lines)

@@ -15,6 +15,8 @@ from tamer_tui.text import one_line
 class Rows(DataTable[Text]):
     """Its cursor stays where it is when the rows are read anew. There may be none: keys that move the cursor then choose nothing."""
 
+    DEFAULT_CSS = "Rows { scrollbar-size-horizontal: 0; scrollbar-size-vertical: 1; }"
+
     class Looked(Message):
         """Another row is looked at."""
 

@@ -41,7 +41,7 @@ class Welcome(Static):
         if session.current is not None:
             return
         dead = session.engine_state is EngineState.DEAD
-        lines = [Content.styled("t a m e r", "bold $accent"), Content("teach a language model by hand, and see it learn"), Content("")]
+        lines = [Content.styled("t a m e r", "bold $text-accent"), Content("teach a language model by hand, and see it learn"), Content("")]
         lines += _stopped(session) if dead else self._loading(session)
         self.update(Content("\n").join(lines), layout=False)
 
@@ -56,7 +56,7 @@ class Welcome(Static):
         figures = f"{100 * share:.0f} %" if loading is not None and loading.total > 0 else ""
         if left is not None and math.isfinite(left):
             figures += f" · {duration(left)} left"
-        lines += [Content.styled(progress(share, BAR_CELLS), "$accent"), _label(figures), Content("")]
+        lines += [Content.styled(progress(share, BAR_CELLS), "$text-accent"), _label(figures), Content("")]
         more = ["", OTHERS] if session.settings.model == "pocket" else []
         return lines + [_label(line) for line in (*HOW_IT_GOES, *more)]
 

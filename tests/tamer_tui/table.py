@@ -88,10 +88,11 @@ async def table(
     k: int = 4,
     prompts: tuple[Prompt, ...] = PROMPTS,
     model: str = "fake",
+    theme: str = "",
 ) -> AsyncIterator[Table]:
     engine = engine or FakeEngine()
     session = Session(SessionSettings(model, prompts, k=k), lambda: engine, tmp_path / "a.db")
-    app = TamerApp(session)
+    app = TamerApp(session, theme)
     faults: list[object] = []  # in callbacks of the loop, which nobody awaits
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context.get("exception", context)))
     await session.start()

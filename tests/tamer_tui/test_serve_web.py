@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -40,7 +39,8 @@ async def test_a_page_shows_the_arena_and_a_page_from_elsewhere_does_not(tmp_pat
         port = free.getsockname()[1]
     _, _, _, *arguments = arena_command(tmp_path / "a.db")
     command = [sys.executable, "-m", "tamer_tui.cli", "serve-web", "--host", "127.0.0.1", "--port", str(port), *arguments]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    server = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, env=environment)
     place = f"127.0.0.1:{port}"
     try:
         async with aiohttp.ClientSession() as browser:
@@ -63,4 +63,4 @@ async def test_a_page_shows_the_arena_and_a_page_from_elsewhere_does_not(tmp_pat
                     painted += message.data if isinstance(message.data, bytes) else message.data.encode()
     finally:
         server.terminate()
-        server.wait(10)
+        await asyncio.wait_for(server.wait(), 10)

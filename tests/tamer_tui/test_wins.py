@@ -12,10 +12,10 @@ from tamer_tui.wins import own_agreement, proof, wins
 @pytest.mark.parametrize(
     ("won", "tied", "lost", "told", "proves"),
     [
-        (18, 0, 7, "your model wins 18 of 25 blind", "too early to say: "),
+        (18, 0, 7, "your model wins 18 of 25 blind", "not proven yet: "),
         (19, 1, 5, "your model wins 19.5 of 25 blind", "it is better than the untouched one: "),
         (1, 0, 12, "your model wins 1 of 13 blind", "it is worse than the untouched one: "),
-        (0, 0, 0, "", "too early to say: 1 to 1"),
+        (0, 0, 0, "", "not proven yet: 1 to 1 of 20 to 1"),
     ],
 )
 def test_a_word_is_said_where_it_is_proven(won: int, tied: int, lost: int, told: str, proves: str) -> None:
