@@ -264,10 +264,13 @@ def verify(database: Path, as_json: bool) -> None:
 @click.argument("copy", type=click.Path(path_type=Path, dir_okay=False))
 def backup(database: Path, copy: Path) -> None:
     """Copy a database and its versions, also while it is in use."""
+    from tamer_tui.progress import Progress
     from tamer_tui.upkeep import copy_all
 
     with one_line_errors():
-        click.echo(copy_all(database, copy))
+        with Progress("copying, in bytes:") as step:
+            said = copy_all(database, copy, step)
+        click.echo(said)
 
 
 @main.command()

@@ -45,7 +45,7 @@ def config_file() -> Path:
     return Path(_DIRS.user_config_dir) / "config.toml"
 
 
-NO_OPTIONS = ("keys", "keymap", "theme")
+NO_OPTIONS = ("keys", "keymap", "theme", "bidi")
 """What config.toml says of the screens."""
 
 

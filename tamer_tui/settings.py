@@ -110,6 +110,7 @@ def _of_the_screens() -> list[Setting]:
     said = tables()
     found = {
         "theme": ("textual-dark", "Colours", names()),
+        "bidi": ("terminal", "Who turns right-to-left words around: the terminal, or tamer for one that does not", ["terminal", "here"]),
         "keys": ("default", "A preset of keys; [keymap] changes single ones", list(PRESETS)),
     }
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,15 @@ def one_line(text: str) -> str:
 def size_of(count: float) -> str:
     """Bytes for people: '15.0 MB', '1.2 GB'."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """'4 s', '3 min', '2 h'."""
+    if not math.isfinite(seconds):
+        return "×"
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
 
 def content(text: str, style: str = "") -> Content:

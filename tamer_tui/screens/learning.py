@@ -17,9 +17,9 @@ from storage.statistics import Agreement
 from storage.verdict import Verdict
 from tamer_tui.keys import LEARNING_KEYS, painted_all
 from tamer_tui.session import CandidateView, Change, Session
-from tamer_tui.text import one_line, size_of
+from tamer_tui.text import duration, one_line, size_of
 from tamer_tui.widgets.charts import interval
-from tamer_tui.widgets.details import DOING, duration, number
+from tamer_tui.widgets.details import DOING, number
 from tamer_tui.widgets.foot import Foot
 from tamer_tui.widgets.lines import Line
 from tamer_tui.widgets.plot import Plot

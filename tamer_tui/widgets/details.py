@@ -10,7 +10,7 @@ from textual.content import Content
 
 from storage.blind import BlindCount
 from tamer_tui.session import Session
-from tamer_tui.text import one_line, wrap
+from tamer_tui.text import duration, one_line, wrap
 from tamer_tui.views import EngineState, StageView
 from tamer_tui.widgets.charts import interval, progress, sparkline
 from tamer_tui.wins import proof
@@ -149,15 +149,6 @@ def number(value: float, digits: int) -> str:
     if not math.isfinite(value):
         return "×"
     return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.0e}"
-
-
-def duration(seconds: float) -> str:
-    """'4 s', '3 min', '2 h'."""
-    if not math.isfinite(seconds):
-        return "×"
-    if seconds < 90:
-        return f"{max(0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
 
 def label(text: str) -> Content:

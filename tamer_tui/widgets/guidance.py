@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tamer_tui.ballot import Ballot
 from tamer_tui.keys import LETTERS
 from tamer_tui.session import Session
+from tamer_tui.text import duration
 from tamer_tui.views import EngineState, SetView
-from tamer_tui.widgets.details import duration
 
 MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.settings", "screen.leader")
 READING = (

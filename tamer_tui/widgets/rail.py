@@ -10,9 +10,9 @@ from textual.widgets import Static
 
 from storage.records import BASE_VERSION
 from tamer_tui.session import Session, StageView
-from tamer_tui.text import one_line
+from tamer_tui.text import duration, one_line
 from tamer_tui.widgets.charts import interval
-from tamer_tui.widgets.details import DOING, ROOM, bar, detailed_lines, duration, engine_in_words, hanging, label, number, paragraphs, replay
+from tamer_tui.widgets.details import DOING, ROOM, bar, detailed_lines, engine_in_words, hanging, label, number, paragraphs, replay
 from tamer_tui.wins import proof, wins
 
 UNITS = {"gate": "prompts"}

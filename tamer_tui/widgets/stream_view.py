@@ -17,6 +17,7 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
+from tamer_tui import bidi
 from tamer_tui.text import plain, wrap
 from tamer_tui.tint import NAMES
 from tamer_tui.widgets.selecting import selectable
@@ -135,6 +136,8 @@ class StreamView(ScrollView):
         index, style = y + self.scroll_offset.y, self.rich_style  # which takes a while to work out
         line = self._lines[index] if index < len(self._lines) else ""
         segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, style)]
+        if bidi.wanted():
+            segments = bidi.reordered(segments, self._width)
         strip = Strip(segments).adjust_cell_length(self._width, style)
         strip = selectable(strip, index, self)
         return Strip([Segment(self._margin(index), style), *strip]) if self.marked else strip

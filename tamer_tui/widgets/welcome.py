@@ -9,10 +9,9 @@ from textual.reactive import var
 from textual.widgets import Static
 
 from tamer_tui.session import Session
-from tamer_tui.text import one_line
+from tamer_tui.text import duration, one_line
 from tamer_tui.views import EngineState
 from tamer_tui.widgets.charts import progress
-from tamer_tui.widgets.details import duration
 
 BAR_CELLS = 40
 HOW_IT_GOES = (
