@@ -74,12 +74,15 @@ class TamerApp(App[None]):
     async def on_mount(self) -> None:
         if self._own_theme:
             self.theme = self._own_theme
-        self.watch(self, "theme", lambda name: self.set_class(name == HIGH_CONTRAST.name, "-high-contrast"))
+        self.watch(self, "theme", self._take_frames)
         self._writing = Writing(self.session, self, self.attempt)
         self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh(layout=True))  # after fg the terminal's screen is another
         self.run_worker(self._leave_if_refused())
         gc.collect()
         gc.freeze()
+
+    def _take_frames(self, theme: str) -> None:
+        self.set_class(theme == HIGH_CONTRAST.name, "-high-contrast")
 
     def _screen_of(self, mode: str) -> Screen[Any]:
         """Made when it is first looked at; only the Arena is needed at once."""
