@@ -15,7 +15,8 @@ from textual.screen import Screen
 from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
 from tamer_tui.keys import ARENA_KEYS, LETTERS
-from tamer_tui.screens.arrangement import Arrangement, are_brief, arrange
+from tamer_tui.screens.arrangement import Arrangement
+from tamer_tui.screens.arranging import Arranging
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.commands import ArenaCommands
@@ -76,11 +77,11 @@ class ArenaScreen(Screen[None]):
         self._take_out = TakeOut(self.app, self.attempt)
         self.tinting = Tinting(session, self)
         self._committing = Committing(session, self)
+        self._arranging = Arranging(self)
         self.tour = Tour(session)
         self._taps = TapKeys(session, self, self.attempt)
         self._arena_pace = self.pace
         self._opened = self.ended = 0.0  # monotonic seconds
-        self._brief = True  # no answer of this set is longer than a few lines, as far as it has come
 
     def compose(self) -> ComposeResult:
         session = self.session
@@ -100,7 +101,7 @@ class ArenaScreen(Screen[None]):
         self._know_undo()
         if self.session.current is not None:
             self._open(self.session.current)
-        self._arrange()
+        self._arranging.arrange()
         self.revision += 1
         self.say(self.session.notice)  # what was told before there was a screen
 
@@ -135,12 +136,11 @@ class ArenaScreen(Screen[None]):
 
     def _open(self, view: SetView) -> None:
         """Another set: what was typed about the old one is gone."""
-        before = [pane.stream.text for pane in self.answers.panes]
-        self._brief = are_brief(before, len(view.candidates), *self.size)  # as the last ones were
+        self._arranging.expect(len(view.candidates))
         self.answers.open(view)
         self.ballot, self.focused_slot, self.frozen, self.legend = Ballot(), 0, False, Content("")
         self._opened = self.ended = time.monotonic()
-        self._arrange()
+        self._arranging.arrange()
 
     def _know_undo(self) -> None:
         try:
@@ -159,13 +159,7 @@ class ArenaScreen(Screen[None]):
     # --- layout ------------------------------------------------------------------------------------------------------------
 
     def on_resize(self, event: events.Resize) -> None:
-        self._arrange()
-
-    def _arrange(self) -> None:
-        self.arrangement = arrange(len(self.answers.panes) or self.session.settings.k, *self.size, self._brief)
-        self.answers.styles.grid_size_columns = self.arrangement.columns if self.answers.panes else 1
-        self.answers.set_class(self.arrangement.tabs and bool(self.answers.panes), "tabs")
-        self.answers.previews = self.arrangement.previews
+        self._arranging.arrange()
 
     def watch_revision(self) -> None:
         self._guide_on()
@@ -182,8 +176,7 @@ class ArenaScreen(Screen[None]):
 
     @on(Answers.Overflowed)
     def _longer_than_expected(self) -> None:
-        self._brief = False
-        self._arrange()
+        self._arranging.outgrow()
 
     def watch_arrangement(self, found: Arrangement) -> None:
         self.set_class(not found.rail, "stacked")

@@ -307,7 +307,7 @@ async def test_prompts_that_were_typed_before_come_back_the_last_first(tmp_path:
     async with table(tmp_path) as t:
         for text in ("one", "two", "one"):
             await t.session.sets.open_prompt(text)
-        assert t.session.record.typed_prompts() == ["one", "two"]
+        await t.until(lambda: t.session.record.typed_prompts() == ["one", "two"])
         await t.press("n", *"new")
         area, found = t.pilot.app.screen.query_one(TextArea), []
         for _ in range(3):
