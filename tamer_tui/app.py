@@ -26,7 +26,7 @@ from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
-from tamer_tui.settings import Setting
+from tamer_tui.settings import Setting, started_with
 from tamer_tui.terminal import TerminalDriver
 from tamer_tui.themes import HIGH_CONTRAST, PLAIN_LINES, names
 from tamer_tui.views import EngineState, SessionSettings
@@ -190,7 +190,7 @@ def theme_of(settings: Mapping[str, Any]) -> str:
     return str(theme)
 
 
-def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None, described: Sequence[Setting] = ()) -> int:
+def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None) -> int:
     """Open the Arena; the exit code. What cannot be opened is one line on stderr."""
     if not SERVED and not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _failed("the Arena needs a terminal: tamer simulate and tamer generate work without one")
@@ -199,7 +199,7 @@ def run(settings: SessionSettings, database: Path | None, command: tuple[str, ..
         theme = theme_of(tables())
     except ConfigError as error:
         return _failed(str(error))
-    return asyncio.run(_run(make_session(settings, database, command), theme=theme, settings=described))
+    return asyncio.run(_run(make_session(settings, database, command), theme=theme, settings=started_with()))
 
 
 async def _run(session: Session, headless: bool = False, theme: str = "", settings: Sequence[Setting] = ()) -> int:

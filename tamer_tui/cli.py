@@ -75,15 +75,13 @@ main.add_command(exchange_commands.import_)
 @main.command()
 @click.argument("database", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias", "name")
-@click.pass_context
-def run(context: click.Context, database: Path | None, **chosen: Any) -> None:
+def run(database: Path | None, **chosen: Any) -> None:
     """Open the Arena (also: `tamer`, `tamer DB`)."""
     settings = session_settings(chosen)
 
     from tamer_tui.app import run as run_app
-    from tamer_tui.settings import described
 
-    sys.exit(run_app(settings, database, engine_command(chosen), described(context)))
+    sys.exit(run_app(settings, database, engine_command(chosen)))
 
 
 @main.command("serve-web", context_settings={"ignore_unknown_options": True})

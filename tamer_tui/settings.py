@@ -51,6 +51,12 @@ def described(context: click.Context) -> list[Setting]:
     return [_described(context, option) for option in found] + _of_the_screens()
 
 
+def started_with() -> list[Setting]:
+    """Those of the command that runs now, if one does."""
+    context = click.get_current_context(silent=True)
+    return described(context) if context is not None else []
+
+
 def listed(command: click.Command, context: click.Context) -> list[tuple[str, str, str]]:
     """Flag, value and source of each option of a command, as it would start now. Raises click.UsageError for what it would not take."""
     with command.make_context(command.name, [], parent=context) as made:
