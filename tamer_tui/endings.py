@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tamer_tui.config import endings_folder
 
-CUT_SHORT = "The program that had this database last was cut short (killed, or without power); everything judged until then is on disk."
+CUT_SHORT = "Cut short last time (killed, or without power); all judged until then is on disk."
 
 
 def note(database: Path, why: str) -> None:
-    """`why` completes "ended because". Where it cannot be written, nothing is said later."""
+    """Why it ended. Where that cannot be written, nothing is said later."""
     with suppress(OSError):
         endings_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        _place(database).write_text(f"The last sitting ended {datetime.now():%d %b, %H:%M} because {why}; everything judged is on disk.")
+        _place(database).write_text(f"Last time, {datetime.now():%d %b %H:%M}: {why}; all judged is on disk.")
 
 
 def taken(database: Path, abandoned: bool) -> str:

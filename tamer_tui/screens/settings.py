@@ -22,7 +22,7 @@ from tamer_tui.settings import Setting, write
 from tamer_tui.text import one_line
 from tamer_tui.widgets.rows import Rows
 
-COLUMNS = {"setting": 18, "value": 22, "where it came from": 28, "what it is": None}
+COLUMNS = {"setting": 20, "value": 20, "where it came from": 28, "what it is": None}
 NEXT_START, NOW = "typed, for the next start", "this sitting"
 
 

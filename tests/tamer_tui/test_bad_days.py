@@ -23,7 +23,7 @@ from tests.tamer_tui.table import PROMPTS, Table, table
 HEARD = {
     signal.SIGTERM: "another program ended it (SIGTERM)",
     signal.SIGHUP: "its terminal was closed (SIGHUP)",
-    signal.SIGKILL: "was cut short",
+    signal.SIGKILL: "Cut short last time",
 }
 
 
