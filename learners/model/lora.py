@@ -108,6 +108,12 @@ def lora_parameters(tree: nn.Module) -> dict[str, Tensor]:
     return {name.replace(marker, "."): p for name, p in tree.named_parameters() if ".lora_" in name}
 
 
+def draw_in(tree: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the LoRA in the base's dtype, for a tree that only draws: a step of a few rows then takes half as many kernels."""
+    for parameter in lora_parameters(tree).values():
+        parameter.data = parameter.data.to(dtype)
+
+
 @torch.no_grad()
 def lora_state(tree: nn.Module) -> dict[str, Tensor]:
     """A copy of the LoRA weights."""
@@ -167,7 +173,7 @@ class _RowFactors:
 
     def __rmul__(self, delta: Tensor) -> Tensor:
         self._layer.__dict__[SEES_ROWS] = delta.dim() == 3
-        rows = self._factors.repeat_interleave(delta.shape[0] // len(self._factors))
+        rows = self._factors.repeat_interleave(delta.shape[0] // len(self._factors)).to(delta.dtype)
         return delta * rows.view(-1, *[1] * (delta.dim() - 1))
 
 
