@@ -104,4 +104,4 @@ async def table(
         await pilot.pause()
         yield Table(pilot, session, engine, tmp_path / "a.db")
     await session.close()
-    assert not faults
+    assert not faults, faults
