@@ -21,6 +21,7 @@ from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.commands import ArenaCommands
 from tamer_tui.screens.committing import Committing
+from tamer_tui.screens.observing import observe
 from tamer_tui.screens.take_out import TakeOut
 from tamer_tui.screens.tap_keys import TapKeys
 from tamer_tui.screens.tinting import Tinting
@@ -97,7 +98,7 @@ class ArenaScreen(Screen[None]):
         yield guide.data_bind(ArenaScreen.revision, ArenaScreen.said, ArenaScreen.legend, ArenaScreen.tour_line)
 
     def on_mount(self) -> None:
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self._know_undo()
         if self.session.current is not None:
             self._open(self.session.current)
@@ -112,8 +113,6 @@ class ArenaScreen(Screen[None]):
     # --- what the session says -------------------------------------------------------------------------------------------
 
     def _changed(self, change: Change) -> None:
-        if not self.is_attached:
-            return
         match change:
             case Change.TOKENS:
                 self.answers.show_first_tokens()

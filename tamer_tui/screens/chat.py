@@ -16,6 +16,7 @@ from tamer_tui import clipboard, transcript
 from tamer_tui.keys import CHAT_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen, WrittenText
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session, SessionError, SetView
 from tamer_tui.session.chat import GOOD
 from tamer_tui.text import editable, one_line, plain
@@ -55,7 +56,7 @@ class ChatScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one(StreamView).marked = True
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self._paint_all()
         self.query_one(Input).focus()
 
@@ -66,8 +67,6 @@ class ChatScreen(Screen[None]):
     # --- what the session says -------------------------------------------------------------------------------------------
 
     def _changed(self, change: Change) -> None:
-        if not self.is_attached:
-            return
         match change:
             case Change.CHAT:
                 self._paint_all()

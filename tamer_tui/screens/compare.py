@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from tamer_tui.keys import COMPARE_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.charts import interval
@@ -38,7 +39,7 @@ class CompareScreen(Screen[None]):
         yield Foot(painted_all("compare.left", "compare.right", "compare.neither", "compare.next", "compare.undo"))
 
     def on_mount(self) -> None:
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self._open()
 
     def say(self, line: str) -> None:
@@ -46,8 +47,6 @@ class CompareScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if not self.is_attached:
-            return
         match change:
             case Change.DUEL:
                 self._open()

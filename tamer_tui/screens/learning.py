@@ -16,6 +16,7 @@ from storage.queries import Record
 from storage.statistics import Agreement
 from storage.verdict import Verdict
 from tamer_tui.keys import LEARNING_KEYS, painted_all
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import CandidateView, Change, Session
 from tamer_tui.text import duration, one_line, size_of
 from tamer_tui.widgets.charts import interval
@@ -72,7 +73,7 @@ class LearningScreen(Screen[None]):
                 self._paint()
 
     def on_mount(self) -> None:
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self.set_interval(EVERY_SECONDS, self._paint)
         self._paint()
 
@@ -81,7 +82,7 @@ class LearningScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if change is Change.COMMITTED and self.is_attached and self.is_current:
+        if change is Change.COMMITTED and self.is_current:
             self._read()
         if change is Change.ENDED and self.session.current is not None:
             for answer in self.session.current.candidates:

@@ -21,6 +21,7 @@ from tamer_tui.history import line_of, words
 from tamer_tui.keys import RECORD_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen, WrittenText
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
 from tamer_tui.widgets.foot import Foot
@@ -53,7 +54,7 @@ class RecordScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#search").border_title = "search"
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self.query_one(Rows).focus()
 
     def on_screen_resume(self) -> None:
@@ -64,7 +65,7 @@ class RecordScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if self.is_attached and self.is_current and change is Change.COMMITTED:
+        if self.is_current and change is Change.COMMITTED:
             self._read()
 
     # --- reading -----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from storage.sample_pairs import SamplePair
 from tamer_tui.keys import VERSIONS_KEYS, painted_all
 from tamer_tui.lineage import drawn
 from tamer_tui.screens.differences import DifferencesScreen, Pair
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
 from tamer_tui.widgets.details import DOING
@@ -53,14 +54,14 @@ class VersionsScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = "versions"
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self._read()
 
     def on_screen_resume(self) -> None:
         self._read()
 
     def _changed(self, change: Change) -> None:
-        if self.is_attached and self.is_current and change in (Change.VERSION, Change.COMMITTED):
+        if self.is_current and change in (Change.VERSION, Change.COMMITTED):
             self._read()
 
     def say(self, line: str) -> None:

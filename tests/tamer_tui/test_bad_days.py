@@ -92,8 +92,8 @@ async def test_answers_stream_on_while_the_window_shrinks_to_nearly_nothing_and_
         await t.press(*["greater_than_sign"] * 5)
         for columns, rows in ((20, 5), (1, 1), (20, 5), (80, 24), (20, 5), (120, 36)):
             await t.pilot.resize_terminal(columns, rows)
-            await t.pilot.pause(0.05)
-            assert t.pilot.app.is_running and t.shown().count("\n") == rows - 1
+            await t.until(lambda: t.shown().count("\n") == rows - 1)  # noqa: B023
+            assert t.pilot.app.is_running
         await t.until(lambda: all(len(pane.view.pieces) == 40 for pane in t.arena.answers.panes))
         await t.press("b", "enter")
         (ranking,) = t.live()
