@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 
-from storage import state
+import msgspec
+
+from storage import rows, state
 from storage.database import JournalError, now
 from storage.records import (
     BASE_VERSION,
@@ -23,13 +26,15 @@ from storage.records import (
     Response,
     Run,
     SampleSet,
+    Sampling,
+    Selection,
     Shown,
     Sitting,
     Version,
 )
 from storage.tree import plant_answer, plant_conversation
 
-Record = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem | KeptRow
+Record = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem | KeptRow | Selection
 
 
 def bind(connection: sqlite3.Connection, base: BaseModel | None, sitting: Sitting) -> int:
@@ -87,10 +92,14 @@ def write(connection: sqlite3.Connection, sitting_id: int | None, record: Record
             _write_version(connection, sitting_id, record)
         case Activation():
             _write_activation(connection, sitting_id, record)
-        case Prequential(seq, judge, log_loss, right, pairs):
+        case Prequential(seq, judge, log_loss, right, pairs, margin):
             _id(connection, "events", "seq", seq, "judgement")
-            columns = 'seq, judge, log_loss, "right", pairs, utc'
-            _insert(connection, "prequential", columns, (seq, judge, log_loss, right, pairs, now()))
+            columns = 'seq, judge, log_loss, "right", pairs, margin, utc'
+            _insert(connection, "prequential", columns, (seq, judge, log_loss, right, pairs, margin, now()))
+        case Selection():
+            scores, left_out = (msgspec.json.encode(each).decode() for each in (record.scores, record.left_out))
+            set_id = _id(connection, "sample_sets", "uid", record.set_uid, "set")
+            _insert(connection, "selections", "set_id, drawn, judge, scores, left_out", (set_id, record.drawn, record.judge, scores, left_out))
         case Import():
             _write_import(connection, sitting_id, record)
         case ImportedItem():
@@ -150,17 +159,26 @@ def _write_response(connection: sqlite3.Connection, record: Response) -> None:
         record.h_epoch,
         record.beta,
         record.seed,
-        record.sampling and record.sampling.temperature,
-        record.sampling and record.sampling.max_new_tokens,
+        *_sampling(record.sampling),
+        record.thought_tokens,
+        record.forced_tokens if record.thought_tokens is not None else None,
         json.dumps(record.prompt_ids) if record.prompt_ids or record.origin == DRAWN else None,
         record.stop,
         record.kl,
         now(),
     )
-    columns = "uid, set_id, slot, node_id, origin, policy, version, h_epoch, beta, seed, temperature, max_new_tokens, prompt_ids, stop, kl, utc"
+    drawn = f"{', '.join(rows.SAMPLING)}, thought_tokens, forced_tokens"
+    columns = f"uid, set_id, slot, node_id, origin, policy, version, h_epoch, beta, seed, {drawn}, prompt_ids, stop, kl, utc"
     response_id = _insert(connection, "responses", columns, values)
     _write_tokens(connection, response_id, record)
     state.follow_answer(connection, set_id, len(record.token_ids))
+
+
+def _sampling(sampling: Sampling | None) -> Iterator[object]:
+    """In the order of rows.SAMPLING."""
+    for name in rows.SAMPLING.values():
+        value = getattr(sampling, name) if sampling is not None else None
+        yield json.dumps(value) if isinstance(value, tuple) else value
 
 
 def _write_tokens(connection: sqlite3.Connection, response_id: int, record: Response) -> None:
@@ -215,8 +233,9 @@ def _write_version(connection: sqlite3.Connection, sitting_id: int | None, recor
         record.win_rate,
         record.h_epoch,
         record.utc or now(),
+        msgspec.json.encode(record.canary).decode() if record.canary is not None else None,
     )
-    columns = "version, sitting_id, sha256, parent, stage, published, reason, reason_code, seed, kl, win_rate, h_epoch, utc"
+    columns = "version, sitting_id, sha256, parent, stage, published, reason, reason_code, seed, kl, win_rate, h_epoch, utc, canary"
     version_id = _insert(connection, "versions", columns, values)
     for i, run_uid in enumerate(record.runs):
         run_id = _id(connection, "runs", "uid", run_uid, "run")

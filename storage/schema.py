@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from storage.migration import Migration, append_only
-from storage.schema_marks import m007_marks, m013_silence, m014_kept
+from storage.schema_marks import m007_marks, m013_silence, m014_kept, m015_sampling
 from storage.schema_record import m008_chain, m009_messages, m010_origins
 from storage.schema_state import m011_state, m012_search
+from storage.schema_verdict import m017_verdict
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -340,6 +341,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     m012_search,
     m013_silence,
     m014_kept,
+    m015_sampling,
+    m017_verdict,
 )
 VERSION = len(MIGRATIONS)
 """`user_version` of a database that is up to date."""

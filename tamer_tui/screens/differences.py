@@ -95,7 +95,7 @@ class DifferencesScreen(ModalScreen[None]):
 def pairs_with(here: CandidateView, candidates: Sequence[CandidateView]) -> list[Pair]:
     """This answer and each of the others, as far as they came, under their letters."""
     others = [candidates[(here.slot + step) % len(candidates)] for step in range(1, len(candidates))]
-    return [Pair((here.letter, other.letter), (here.said, other.said)) for other in others]
+    return [Pair((here.letter, other.letter), (here.so_far, other.so_far)) for other in others]
 
 
 def shared(parts: Sequence[Part]) -> float:

@@ -16,6 +16,7 @@ from storage.queries import Record
 from storage.statistics import Agreement
 from storage.verdict import Verdict
 from tamer_tui.keys import LEARNING_KEYS, painted_all
+from tamer_tui.learning_status import sampling_in_words
 from tamer_tui.screens.observing import observe
 from tamer_tui.session import CandidateView, Change, Session
 from tamer_tui.text import duration, one_line, size_of
@@ -116,10 +117,13 @@ def _now(session: Session) -> str:
     left = f", {duration(active.seconds_left)} left" if active is not None and active.seconds_left else ""
     moved = f"moved {number(status.spent, 1)} of {status.nats:g} units" if status.spent is not None else f"may move {status.nats:g} units"
     memory = f"memory {size_of(ready.memory_bytes)} on {ready.device}" if ready is not None else "no model yet"
+    drawn = sampling_in_words(session.sampling, ready.from_model) if ready is not None else ""
     fitted = (
         f"steering fits {status.learned.accuracy:.0%} of your pairs" if status.learned is not None and status.learned.accuracy is not None else ""
     )
-    return " · ".join(part for part in (doing + left, fitted, moved, memory) if part)
+    agreement = session.sets.repeats.agreement
+    ceiling = f"you yourself would {agreement.ceiling:.0%}" if fitted and agreement is not None and agreement.ceiling is not None else ""
+    return " · ".join(part for part in (doing + left, fitted, ceiling, moved, memory, drawn) if part)
 
 
 def _won(session: Session, verdict: Verdict | None) -> str:

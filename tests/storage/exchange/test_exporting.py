@@ -14,9 +14,10 @@ from storage.exchange.exporting import ExportManifest, Options, export
 from storage.exchange.formats import FORMATS
 from storage.exchange.items import Steps
 from storage.journal import Journal
-from storage.records import Message, Prompt, Ranking, Rating
+from storage.records import Message, Prompt, Ranking, Rating, SampleSet
+from storage.thoughts import with_thought
 from storage.verification import problems
-from tests.storage.conftest import Desk
+from tests.storage.conftest import SITTING, Desk, answer
 
 from .conftest import TALK, ask
 
@@ -51,6 +52,19 @@ def exported(desk: Desk, tmp_path: Path, format: str, **options: Any) -> tuple[P
 
 def by_text(found: list[Any]) -> list[Any]:
     return sorted(found, key=json.dumps)
+
+
+@pytest.mark.parametrize("format", ["trl-preference", "trl-kto"])
+def test_what_was_judged_once_more_is_in_no_file(judged: Desk, tmp_path: Path, format: str) -> None:
+    judged.journal.write(SampleSet("s7", SITTING.uid, Prompt.of("prompt of s2"), 2, "repeat")).result()
+    for slot, text in enumerate(("bad", "good")):
+        judged.journal.write(answer("s7", slot, text=text)).result()
+    (tmp_path / "before").mkdir()
+    before, _ = exported(judged, tmp_path / "before", format)
+    judged.say(Ranking("s7", {"s7a": 1, "s7b": 2}))
+    judged.say(Rating("s7", "s7a", 7))
+    after, _ = exported(judged, tmp_path, format)
+    assert rows(after) == rows(before)
 
 
 def test_preferences_are_every_pair_that_was_said_with_its_margin(judged: Desk, tmp_path: Path) -> None:
@@ -309,3 +323,16 @@ def test_the_manifest_tells_lengths_of_each_side(judged: Desk, tmp_path: Path) -
 def test_a_choice_that_a_format_does_not_have_is_one_line(judged: Desk, tmp_path: Path, format: str, options: dict[str, Any]) -> None:
     with pytest.raises(JournalError, match=r"has no (comparisons|labels)"):
         exported(judged, tmp_path, format, **options)
+
+
+def test_a_thought_goes_out_beside_the_answer(desk: Desk, tmp_path: Path) -> None:
+    asked = (Message("user", "Hi"), Message("assistant", with_thought("a", "Hello.")), Message("user", "Why?"))
+    ask(desk, "s1", with_thought("hm", "Because."), "So.", messages=asked)
+    desk.say(Ranking("s1", {"s1a": 1, "s1b": 2}))
+    path, _ = exported(desk, tmp_path, "trl-preference")
+    (row,) = rows(path)
+    assert row["prompt"][1] == {"role": "assistant", "content": "Hello.", "reasoning_content": "a"}
+    assert row["chosen"] == [{"role": "assistant", "content": "Because.", "reasoning_content": "hm"}] and row["rejected"] == said("So.")
+    path, _ = exported(desk, tmp_path, "axolotl")
+    (ranked,) = rows(path / "ranked.jsonl")
+    assert [each["answer"] for each in ranked["answers"]] == ["Because.", "So."]
