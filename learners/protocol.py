@@ -385,7 +385,31 @@ class Error(_Line, frozen=True, kw_only=True):
     uid: str = ""  # of the answer it concerns
 
 
-Event = Loading | Ready | Started | Tokens | Ended | Learned | Foreseen | Read | Appraised | Metrics | Trained | Blob | Gated | Acting | Idle | Error
+class Notice(_Line, frozen=True, kw_only=True):
+    """What a person should know of how the model was loaded; nothing went wrong."""
+
+    what: str
+
+
+Event = (
+    Loading
+    | Ready
+    | Started
+    | Tokens
+    | Ended
+    | Learned
+    | Foreseen
+    | Read
+    | Appraised
+    | Metrics
+    | Trained
+    | Blob
+    | Gated
+    | Acting
+    | Idle
+    | Error
+    | Notice
+)
 
 _encoder = msgspec.json.Encoder()
 _command_decoder = msgspec.json.Decoder(Command)

@@ -80,9 +80,11 @@ def _disk_is_full(path: Path) -> bool:
 class Lock:
     """`<database>.lock`, held by the one process that may write. The system frees it however that process ends."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, abandoned: bool = False) -> None:
+        """`abandoned`: its last holder ended without releasing it, as after a kill or a power cut."""
         self._path = path
         self._descriptor = descriptor
+        self.abandoned = abandoned
 
     @staticmethod
     def acquire(database: Path) -> Lock:
@@ -99,7 +101,7 @@ class Lock:
             if _is_still(path, descriptor):
                 break
             os.close(descriptor)  # its last holder removed it between our open and our lock: take the new one
-        lock = Lock(path, descriptor)
+        lock = Lock(path, descriptor, abandoned=os.fstat(descriptor).st_size > 0)
         try:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())

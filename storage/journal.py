@@ -48,6 +48,7 @@ class Journal:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: Lock) -> None:
         self.path = path
+        self.abandoned = lock.abandoned  # whoever wrote last was cut short
         self._connection = connection
         self._lock = lock
         self._sitting_id: int | None = None

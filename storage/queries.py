@@ -31,6 +31,7 @@ from storage.records import (
     Tap,
 )
 from storage.rows import MarkedVersion
+from storage.sample_pairs import SamplePair, sample_pairs
 from storage.statistics import Agreement, Habits
 from storage.verdict import Verdict, verdict, votes
 
@@ -224,6 +225,14 @@ class Record:
         """Uids of the prompts that were judged, or skipped, and not taken back."""
         return set(self._values("SELECT prompt_uid FROM judged_prompts WHERE n > 0"))
 
+    def typed_prompts(self, most: int = 50) -> list[str]:
+        """What operators asked themselves, the last first, each once."""
+        return self._values(
+            "SELECT n.content FROM sample_sets s JOIN prompts p ON p.id = s.prompt_id JOIN nodes n ON n.id = p.node_id"
+            " WHERE s.source = 'typed' GROUP BY n.content ORDER BY max(s.id) DESC LIMIT ?",
+            most,
+        )
+
     # --- what was learned ---------------------------------------------------------------------------------------------
 
     def versions(self) -> list[MarkedVersion]:
@@ -271,6 +280,11 @@ class Record:
         """What the blind sets prove: see verdict.py. Reads every counted set."""
         with self._snapshot() as connection:
             return verdict(votes(connection))
+
+    def sample_pairs(self, version: str) -> list[SamplePair]:
+        """Answers of this version beside another's to the same prompts, newest first."""
+        with self._snapshot() as connection:
+            return sample_pairs(connection, version)
 
     def counts(self) -> Counts:
         """How much there is of everything."""

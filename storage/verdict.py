@@ -10,6 +10,7 @@ import sqlite3
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from math import exp, lgamma, log, sqrt, tanh
 
 from msgspec import Struct
@@ -82,15 +83,21 @@ def votes(connection: sqlite3.Connection) -> list[Vote]:
 def verdict(found: Sequence[Vote]) -> Verdict:
     """Of the acting policy, whichever version it was, against the base."""
     wins, losses = (sum(vote.outcome == value for vote in found) for value in (1.0, 0.0))
-    better, worse = odds_of_better(wins, losses), odds_of_better(losses, wins)
-    word = "better" if better >= SURE else "worse" if worse >= SURE else ""
+    word, odds = proven(wins, losses)
     flips = flips_needed(max(wins, losses), min(wins, losses)) if word else None
-    return Verdict(word, round(max(better, worse), 3), flips, rate_at_equal_length(found), strengths(found))
+    return Verdict(word, round(odds, 3), flips, rate_at_equal_length(found), strengths(found))
 
 
 # --- a word that may be looked at at any time ------------------------------------------------------------------------------------
 
 
+def proven(wins: int, losses: int) -> tuple[str, float]:
+    """'better', 'worse' or '', and the odds: for what the word says, or for the likelier of both."""
+    better, worse = odds_of_better(wins, losses), odds_of_better(losses, wins)
+    return "better" if better >= SURE else "worse" if worse >= SURE else "", max(better, worse)
+
+
+@lru_cache(maxsize=64)
 def odds_of_better(wins: int, losses: int) -> float:
     """How many times likelier the votes are if the policy wins with some probability above 1/2, all alike, than if it wins with 1/2.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,8 +17,8 @@ from typing import Any, Protocol, cast
 from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
-from textual.theme import BUILTIN_THEMES
 
+from tamer_tui import endings
 from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.headless import make_session
 from tamer_tui.keys import COMMON, MODES, check_keymap, key_name
@@ -25,11 +26,21 @@ from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
+from tamer_tui.settings import Setting, started_with
 from tamer_tui.terminal import TerminalDriver
+from tamer_tui.themes import HIGH_CONTRAST, PLAIN_LINES, names
 from tamer_tui.views import EngineState, SessionSettings
 
+SERVED = bool(os.environ.get("TEXTUAL_DRIVER"))
+"""Whether the screens are in a browser, to which stdout leads."""
 INTERRUPT_SECONDS = 2.0
 """Within which a second ctrl+c leaves."""
+
+ENDINGS = {
+    signal.SIGTERM: "another program ended it (SIGTERM)",
+    signal.SIGHUP: "its terminal was closed (SIGHUP)",
+    signal.SIGINT: "another program interrupted it (SIGINT)",
+}
 
 
 class Saying(Protocol):
@@ -44,15 +55,18 @@ class TamerApp(App[None]):
 
     TITLE = "tamer"
     ENABLE_COMMAND_PALETTE = True
+    CSS = PLAIN_LINES
     DEFAULT_MODE = "arena"
     BINDINGS = [*COMMON, Binding("ctrl+z", "suspend_process", "suspend", show=False)]
 
-    def __init__(self, session: Session, theme: str = "") -> None:
-        """`theme` '' is Textual's own choice."""
-        super().__init__(driver_class=TerminalDriver)
-        self.session = session
+    def __init__(self, session: Session, theme: str = "", settings: Sequence[Setting] = ()) -> None:
+        """`theme` '' is Textual's own choice; `settings` are what the sitting was started with, to be looked at."""
+        super().__init__(driver_class=None if SERVED else TerminalDriver)
+        self.session, self.settings = session, list(settings)
         self._own_theme = theme
+        self.register_theme(HIGH_CONTRAST)
         self._interrupted = float("-inf")  # monotonic seconds of the last ctrl+c
+        self.ended_because = ""  # what ended it, if it was not the operator
         self.arena: ArenaScreen
         for name in MODES:
             self.add_mode(name, partial(self._screen_of, name))
@@ -60,10 +74,15 @@ class TamerApp(App[None]):
     async def on_mount(self) -> None:
         if self._own_theme:
             self.theme = self._own_theme
+        self.watch(self, "theme", self._take_frames)
         self._writing = Writing(self.session, self, self.attempt)
+        self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh(layout=True))  # after fg the terminal's screen is another
         self.run_worker(self._leave_if_refused())
         gc.collect()
         gc.freeze()
+
+    def _take_frames(self, theme: str) -> None:
+        self.set_class(theme == HIGH_CONTRAST.name, "-high-contrast")
 
     def _screen_of(self, mode: str) -> Screen[Any]:
         """Made when it is first looked at; only the Arena is needed at once."""
@@ -137,12 +156,22 @@ class TamerApp(App[None]):
             self.say("restarting the engine")
             await self.attempt(self.session.engine.restart)
 
+    def action_settings(self) -> None:
+        from tamer_tui.screens.settings import SettingsScreen
+
+        self.push_screen(SettingsScreen(self.session, self.settings))
+
     def action_help(self) -> None:
         from tamer_tui.screens.help import HelpScreen
 
         base = self.screen_stack[0]
         found = [] if base is self.arena else [key for key in base.BINDINGS if isinstance(key, Binding)]
         self.push_screen(HelpScreen([(key_name(key), key.description) for key in found]))
+
+    def end(self, why: str) -> None:
+        """Leave, not because the operator wants to; the next sitting says so."""
+        self.ended_because = self.ended_because or why
+        self.exit()
 
     def action_help_quit(self) -> None:
         """ctrl+c: once is a slip of the hand."""
@@ -156,29 +185,29 @@ class TamerApp(App[None]):
 def theme_of(settings: Mapping[str, Any]) -> str:
     """The theme that config.toml names, '' for none. Raises ConfigError."""
     theme = settings.get("theme", "")
-    if theme and theme not in BUILTIN_THEMES:
-        raise ConfigError(f"{config_file()}: there is no theme {theme}: {', '.join(sorted(BUILTIN_THEMES))}")
+    if theme and theme not in names():
+        raise ConfigError(f"{config_file()}: there is no theme {theme}: {', '.join(names())}")
     return str(theme)
 
 
 def run(settings: SessionSettings, database: Path | None, command: tuple[str, ...] | None = None) -> int:
     """Open the Arena; the exit code. What cannot be opened is one line on stderr."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not SERVED and not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _failed("the Arena needs a terminal: tamer simulate and tamer generate work without one")
     try:
         check_keymap()
         theme = theme_of(tables())
     except ConfigError as error:
         return _failed(str(error))
-    return asyncio.run(_run(make_session(settings, database, command), theme=theme))
+    return asyncio.run(_run(make_session(settings, database, command), theme=theme, settings=started_with()))
 
 
-async def _run(session: Session, headless: bool = False, theme: str = "") -> int:
-    app = TamerApp(session, theme)
+async def _run(session: Session, headless: bool = False, theme: str = "", settings: Sequence[Setting] = ()) -> int:
+    app = TamerApp(session, theme, settings)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number, why in ENDINGS.items():
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, app.exit)
+            loop.add_signal_handler(number, app.end, why)
     try:
         await session.start()
     except SessionError as error:
@@ -188,11 +217,13 @@ async def _run(session: Session, headless: bool = False, theme: str = "") -> int
         await app.run_async(headless=headless)
         card = farewell(session)
     finally:
+        if app.ended_because and session.database is not None:
+            endings.note(session.database, app.ended_because)
         await session.close()
     if session.engine.refused:
         return _failed(session.engine.refused)
     with contextlib.suppress(OSError):
-        print(card, flush=True)
+        print(card, flush=True, file=sys.stderr if SERVED else sys.stdout)
     return app.return_code or 0
 
 

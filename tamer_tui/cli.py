@@ -97,6 +97,22 @@ def run(database: Path | None, **chosen: Any) -> None:
     sys.exit(run_app(settings, database, engine_command(chosen)))
 
 
+@main.command("serve-web", context_settings={"ignore_unknown_options": True})
+@click.option("--host", default="localhost", show_default=True, help="A name or address of this machine alone.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[DATABASE] [OPTIONS OF RUN]")
+@click.pass_context
+def serve_web(context: click.Context, host: str, port: int, arguments: tuple[str, ...]) -> None:
+    """Show the Arena in a browser of this machine (needs the extra 'web')."""
+    from tamer_tui.serve_web import serve
+
+    with run.make_context("run", list(arguments), parent=context.parent):  # what `run` would refuse is refused here
+        pass
+    with one_line_errors():
+        click.echo(f"http://{host}:{port} shows the Arena; ctrl+c ends it", err=True)
+        serve(arguments, host, port)
+
+
 @main.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.pass_context
@@ -259,10 +275,13 @@ def verify(database: Path, as_json: bool) -> None:
 @click.argument("copy", type=click.Path(path_type=Path, dir_okay=False))
 def backup(database: Path, copy: Path) -> None:
     """Copy a database and its versions, also while it is in use."""
+    from tamer_tui.progress import Progress
     from tamer_tui.upkeep import copy_all
 
     with one_line_errors():
-        click.echo(copy_all(database, copy))
+        with Progress("copying, in bytes:") as step:
+            said = copy_all(database, copy, step)
+        click.echo(said)
 
 
 @main.command()

@@ -30,12 +30,22 @@ def engine_log() -> Path:
     return Path(_DIRS.user_state_dir) / "engine.log"
 
 
+def endings_folder() -> Path:
+    """How sittings ended that nobody left."""
+    return Path(_DIRS.user_state_dir) / "endings"
+
+
+def tour_note() -> Path:
+    """There once the tour of a first sitting has been told."""
+    return Path(_DIRS.user_state_dir) / "tour-told"
+
+
 def config_file() -> Path:
     """Optional: options by their long names, such as `nats = 8`."""
     return Path(_DIRS.user_config_dir) / "config.toml"
 
 
-NO_OPTIONS = ("keys", "keymap", "theme")
+NO_OPTIONS = ("keys", "keymap", "theme", "bidi")
 """What config.toml says of the screens."""
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -20,10 +23,21 @@ def edited(text: str) -> str:
         path.write_text(text, encoding="utf-8")
         try:
             command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
-            done = subprocess.run([*command, str(path)], check=False)
+            with _interrupts_are_the_editors():
+                done = subprocess.run([*command, str(path)], check=False)
             found = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:  # bytes that are no UTF-8 among them
             raise ExternalEditorError(f"the editor cannot be used: {error}") from error
     if done.returncode:
         raise ExternalEditorError(f"{command[0]} ended with {done.returncode}: nothing was changed")
     return found.removesuffix("\n") if not text.endswith("\n") else found
+
+
+@contextmanager
+def _interrupts_are_the_editors() -> Iterator[None]:
+    """The terminal sends ctrl+c to whoever uses it, this program included. A handler, unlike SIG_IGN, is not passed on to the editor."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -20,6 +20,7 @@ from storage.exchange.survey import SHOWN, Reading, Survey
 from storage.journal import Journal, JournalError
 from storage.merging import Merged, merge
 from tamer_tui import __version__
+from tamer_tui.progress import Progress
 from tamer_tui.session_store import SessionError
 from tamer_tui.text import one_line
 
@@ -76,8 +77,9 @@ def _after_asking(wanted: Wanted, source: Source, say: Callable[[str], None], ag
     if wanted.dry_run or not agree():
         say("nothing was imported")
         return
-    with _opened(wanted.database) as journal:
-        say(in_words(take(journal, survey, __version__, wanted.operator), told=True))
+    with _opened(wanted.database) as journal, Progress("writing") as step:
+        done = take(journal, survey, __version__, wanted.operator, step)
+    say(in_words(done, told=True))
 
 
 def _without_asking(wanted: Wanted, say: Callable[[str], None]) -> None:
@@ -85,8 +87,9 @@ def _without_asking(wanted: Wanted, say: Callable[[str], None]) -> None:
         for line in preview(Survey(Reading(Source(wanted.source), wanted.format))):
             say(line)
         return
-    with _opened(wanted.database) as journal:
-        say(in_words(import_file(journal, Path(wanted.source), wanted.format, __version__, wanted.skip_bad, wanted.operator)))
+    with _opened(wanted.database) as journal, Progress("writing") as step:
+        done = import_file(journal, Path(wanted.source), wanted.format, __version__, wanted.skip_bad, wanted.operator, step=step)
+    say(in_words(done))
 
 
 def _merge(wanted: Wanted, source: Source, say: Callable[[str], None]) -> None:

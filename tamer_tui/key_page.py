@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tamer_tui.keys import ARENA, LETTERS, SECTIONS, key_name
+from tamer_tui.keys import ALL, LETTERS, SCREEN_SECTIONS, SECTIONS, key_name
 
 HEAD = """# Keys
 
@@ -13,8 +13,9 @@ Made by `python -m tamer_tui.key_page`. An id is what `[keymap]` in `config.toml
 def page() -> str:
     """A table for each heading of the help."""
     parts = [HEAD]
-    for heading in dict.fromkeys(SECTIONS.values()):
-        rows = [binding for binding in ARENA if SECTIONS[(binding.id or "").split(".")[0]] == heading]
+    headings = SECTIONS | SCREEN_SECTIONS
+    for heading in dict.fromkeys(headings.values()):
+        rows = [binding for binding in ALL if headings[(binding.id or "").split(".")[0]] == heading]
         lines = [f"| `{key_name(binding)}` | `{binding.id}` | {binding.tooltip} |" for binding in rows if binding.id not in _ALIKE]
         parts.append("\n".join([f"## {heading}", "", "| key | id | what it does |", "|---|---|---|", *lines, ""]))
     return "\n".join(parts)

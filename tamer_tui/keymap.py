@@ -6,7 +6,7 @@ What is wrong with them is said by `check` before a screen is opened; a table of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,9 @@ PRESETS: dict[str, dict[str, str]] = {
         "scroll.down": "down,j", "scroll.up": "up,k", "scroll.page_down": "pagedown,ctrl+f", "scroll.page_up": "pageup,ctrl+u",
         "tap.view": "K", "screen.leader": "backslash",
     },
-    "left-hand": {"set.commit": "enter,q", "set.skip": "s,X", "set.undo": "u,z", "focus.next": "tab,right,W", "screen.leader": "j,Q"},
+    "left-hand": {
+        "set.commit": "enter,q", "set.skip": "s,X", "set.undo": "u,z", "focus.next": "tab,right,W", "screen.leader": "j,Q", "show.differences": "A",
+    },
 }  # fmt: skip
 
 
@@ -31,17 +33,18 @@ def chosen() -> Mapping[str, str]:
         return {}
 
 
-def check(bindings: Iterable[tuple[str, str]]) -> None:
-    """`bindings` are ids and keys as they are now, of keys that work together. Raises ConfigError with the line of the file."""
-    found, known = _chosen(tables()), list(bindings)
+def check(groups: Sequence[Sequence[tuple[str, str]]]) -> None:
+    """`groups` are ids and keys as they are now, of keys that work together. Raises ConfigError with the line of the file."""
+    found, known = _chosen(tables()), {identity for group in groups for identity, _ in group}
     for identity in found:
-        if identity not in dict(known):
+        if identity not in known:
             raise ConfigError(f"{_where(identity)}: there is no binding {identity}: `tamer config --keys` lists them")
-    owner: dict[str, str] = {}
-    for identity, keys in sorted(known, key=lambda pair: pair[0] in found):  # so that the blame is on what was chosen
-        for key in keys.split(","):
-            if owner.setdefault(key, identity) != identity:
-                raise ConfigError(f"{_where(identity)}: {key} is the key of {owner[key]} already")
+    for group in groups:
+        owner: dict[str, str] = {}
+        for identity, keys in sorted(group, key=lambda pair: pair[0] in found):  # so that the blame is on what was chosen
+            for key in keys.split(","):
+                if owner.setdefault(key, identity) != identity:
+                    raise ConfigError(f"{_where(identity)}: {key} is the key of {owner[key]} already")
 
 
 def _chosen(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,8 @@ SECTIONS = {
     "show": "Look", "note": "Notes", "copy": "Take out", "learn": "Learning", "machine": "Machine", "screen": "Program",
 }  # fmt: skip
 """The first part of a binding's id -> its heading on the help page."""
+SCREEN_SECTIONS = {name: f"On the screen {name}" for name in ("chat", "compare", "learning", "record", "versions", "log", "settings")}
+"""The same for screens of their own."""
 
 
 def _key(key: str, action: str, identity: str, description: str, tooltip: str, display: str | None = None) -> Binding:
@@ -65,6 +67,7 @@ ARENA_KEYS: tuple[Binding, ...] = (
     _key("plus,equals_sign", "tap(1)", "tap.plus", "good", "Tap view: praise what you just read; what is not shown yet is drawn anew", "+"),
     _key("minus", "tap(-1)", "tap.minus", "bad", "Tap view: blame what you just read", "-"),
     _key("v", "tint", "show.tint", "tint", "Tint each word, once the set is committed: by Ĥ, again by the reward model, again plain"),
+    _key("z", "differences", "show.differences", "differences", "The focused answer beside another, word by word; tab goes on to the next one"),
     _key("M", "markdown", "show.markdown", "Markdown", "Finished answers rendered as Markdown, or plain as they were written"),
     _key("Z", "fold", "show.fold", "thoughts", "Unfold the thoughts of finished answers, and fold them again"),
     _key("D", "details", "show.details", "details", "Figures and technical names beside the answers, or plain words"),
@@ -90,6 +93,7 @@ COMMON: tuple[Binding, ...] = (
         _key(f"f{n}", f"app.mode('{mode}')", f"screen.{mode}", name, f"{meaning} (also j, then {letter})")
         for n, (mode, (letter, name, meaning)) in enumerate(MODES.items(), start=2)
     ),
+    _key("comma", "app.settings", "screen.settings", "settings", "Each setting and where it came from; change it, write it to config.toml", ","),
     _key("j", "app.leader", "screen.leader", "go to", "Go to another screen by its letter, where function keys do not arrive"),
     _key("ctrl+p", "app.command_palette", "screen.palette", "palette", "Find a command by its name; themes", "^p"),
     _key("ctrl+q", "app.quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q"),
@@ -98,10 +102,83 @@ COMMON: tuple[Binding, ...] = (
 ARENA = (*ARENA_KEYS, *COMMON)
 """Everything that works in the Arena."""
 
+_BACK = "Back to the Arena"
+VERSIONS_KEYS: tuple[Binding, ...] = (
+    _key("escape,q", "app.back", "versions.back", "Arena", _BACK, "esc"),
+    _key("y", "confirm", "versions.confirm", "confirm", "Versions: yes, roll back to the version that enter chose"),
+    _key("d,z", "differences", "versions.differences", "what it says otherwise", "Versions: its answers beside another version's, word by word"),
+)
+LEARNING_KEYS: tuple[Binding, ...] = (_key("escape,q", "app.back", "learning.back", "Arena", _BACK, "esc"),)
+LOG_KEYS: tuple[Binding, ...] = (
+    _key("escape,q", "app.back", "log.back", "Arena", _BACK, "esc"),
+    _key("down", "scroll(1)", "log.down", "scroll", "Log: a line on"),
+    _key("up", "scroll(-1)", "log.up", "scroll back", "Log: a line back"),
+    _key("pagedown", "scroll(20)", "log.page_down", "page", "Log: a page on"),
+    _key("pageup", "scroll(-20)", "log.page_up", "page back", "Log: a page back"),
+)
+RECORD_KEYS: tuple[Binding, ...] = (
+    _key("escape,q", "leave", "record.back", "Arena", "Record: from the search to the list, and then to the Arena", "esc"),
+    _key("slash", "search", "record.search", "search", "Record: type words to search for", "/"),
+    _key("k", "kind", "record.kind", "kind", "Record: only one kind of judgement, and the next kind"),
+    _key("c", "comment", "record.comment", "comment", "Record: write a note on the set at the cursor"),
+    _key("E", "export", "record.export", "export", "Record: write everything as preference pairs into the current folder"),
+    _key("u", "undo", "record.undo", "undo", "Record: take the last judgement back"),
+    _key("U", "redo", "record.redo", "redo", "Record: put back what was undone"),
+)
+COMPARE_KEYS: tuple[Binding, ...] = (
+    _key("escape,q", "app.back", "compare.back", "Arena", _BACK, "esc"),
+    _key("a,left,1", "choose(0)", "compare.left", "left", "Compare: the left answer is better"),
+    _key("b,right,2", "choose(1)", "compare.right", "right", "Compare: the right answer is better"),
+    _key("t,0", "choose(-1)", "compare.neither", "neither", "Compare: neither is better"),
+    _key("enter,s", "next", "compare.next", "next", "Compare: the next two answers"),
+    _key("u", "undo", "compare.undo", "undo", "Compare: take the last choice back"),
+    _key("down", "scroll(1)", "compare.down", "scroll", "Compare: scroll both answers"),
+    _key("up", "scroll(-1)", "compare.up", "scroll back", "Compare: scroll both answers back"),
+)
+CHAT_KEYS: tuple[Binding, ...] = (
+    _key("escape", "leave", "chat.back", "keys, then Arena", "Chat: from the line to the keys, and then to the Arena", "esc"),
+    _key("up", "turn(-1)", "chat.up", "turn", "Chat: the turn before"),
+    _key("down", "turn(1)", "chat.down", "turn", "Chat: the next turn"),
+    _key("pageup", "scroll(-10)", "chat.page_up", "page back", "Chat: a page back"),
+    _key("pagedown", "scroll(10)", "chat.page_down", "page", "Chat: a page on"),
+    _key("enter,i,tab", "write", "chat.write", "write", "Chat: write a message"),
+    _key("plus,equals_sign", "praise", "chat.praise", "good", "Chat: praise this turn", "+"),
+    _key("minus", "blame", "chat.blame", "bad", "Chat: blame this turn", "-"),
+    _key("r", "rewrite", "chat.rewrite", "rewrite", "Chat: rewrite this turn and go on from it"),
+    _key("b", "branch", "chat.branch", "branch", "Chat: go on from this turn in another way"),
+    _key("y", "copy", "chat.copy", "copy", "Chat: copy this turn to the clipboard"),
+    _key("E", "export", "chat.export", "export", "Chat: write the conversation to a Markdown file"),
+    _key("u", "undo", "chat.undo", "undo", "Chat: take the last judgement back"),
+    _key("s", "stop", "chat.stop", "stop", "Chat: end the answer that is being drawn"),
+)
+SETTINGS_KEYS: tuple[Binding, ...] = (
+    _key("escape,q", "dismiss", "settings.back", "close", "Settings: back to where you were", "esc"),
+    _key("w", "write", "settings.write", "write", "Settings: write the one at the cursor to config.toml"),
+)
+SCREEN_KEYS = (VERSIONS_KEYS, LEARNING_KEYS, LOG_KEYS, RECORD_KEYS, COMPARE_KEYS, CHAT_KEYS)
+"""Of each screen beside the Arena; those of COMMON work there too."""
+ALL = (*ARENA, *(binding for keys in SCREEN_KEYS for binding in keys), *SETTINGS_KEYS)
+"""Every binding that a keymap may change."""
+GROUPS = (ARENA, *((*keys, *COMMON) for keys in SCREEN_KEYS), SETTINGS_KEYS)
+"""Keys that work together."""
+
 EDITOR: tuple[Binding, ...] = (
     Binding("ctrl+s,alt+enter", "save", "save", id="editor.save", tooltip="Save (also alt+enter)", key_display="^s", priority=True),
     Binding("ctrl+o", "external", "$EDITOR", id="editor.external", tooltip="Write in $EDITOR", key_display="^o", priority=True),
     Binding("escape", "leave", "keep the draft and leave", id="editor.leave", tooltip="Leave; the draft stays", key_display="esc", priority=True),
+)
+
+PROMPT: tuple[Binding, ...] = (
+    *EDITOR,
+    Binding(
+        "ctrl+r",
+        "recent",
+        "recent",
+        id="editor.recent",
+        tooltip="A prompt that you typed before; again: the one before it",
+        key_display="^r",
+        priority=True,
+    ),
 )
 
 NUMBER: tuple[Binding, ...] = (
@@ -109,18 +186,27 @@ NUMBER: tuple[Binding, ...] = (
     Binding("escape", "leave", "leave", id="number.leave", tooltip="Leave it as it was", key_display="esc", priority=True),
 )
 
-_BY_ID = {binding.id or "": binding for binding in ARENA}
+_BY_ID = {binding.id or "": binding for binding in ALL}
 
 
 def check_keymap() -> None:
     """Raises ConfigError where the operator's own keys name no binding, or one key has two meanings."""
-    check((binding.id or "", binding.key) for binding in ARENA)
+    check([[(binding.id or "", binding.key) for binding in group] for group in GROUPS])
 
 
 def painted(identity: str) -> tuple[str, str]:
     """How a key is shown, and what it is called: ('enter', 'commit')."""
     binding = _BY_ID[identity]
     return key_name(binding), binding.description
+
+
+def painted_all(*identities: str) -> list[tuple[str, str]]:
+    """Of several; keys in one string, as 'chat.up chat.down', are shown together under the first one's name."""
+    found = []
+    for together in identities:
+        keys = [painted(identity) for identity in together.split()]
+        found.append((" ".join(key for key, _ in keys), keys[0][1]))
+    return found
 
 
 def action_of(identity: str) -> str:

@@ -50,8 +50,10 @@ def code_blocks(text: str) -> list[str]:
 def markdown_lines(text: str, width: int, dark: bool) -> list[list[Segment]]:
     """The text as painted lines of at most `width` cells. Takes a moment for a long one: not for the loop."""
     from rich.console import Console
+    from rich.theme import Theme
 
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor", legacy_windows=False)
+    theme = Theme({"markdown.code": "bold cyan" if dark else "bold blue"})  # rich's own stands on black
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor", legacy_windows=False, theme=theme)
     return console.render_lines(_parsed(_END_TAG.sub(r"\g<0>\n\n", plain(text)), dark), pad=False)
 
 

@@ -51,6 +51,7 @@ class SessionStore:
             self.record = Record(path)
         except JournalError as error:
             raise SessionError(error.message, error.hint) from error
+        self.abandoned = self._journal.abandoned  # whoever wrote last was cut short
         self._numbering = asyncio.Lock()  # a version's id is free until its row is written
         self._root = self.root_of(path)
         self._assembler = Assembler()

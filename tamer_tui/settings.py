@@ -1,11 +1,19 @@
-"""`tamer config`: every setting of a sitting, its value, and where that came from."""
+"""Every setting of a sitting: its value, where that came from, and how another one gets into config.toml. For `tamer config` and its screen."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+
+from tamer_tui.config import ConfigError, config_file, tables
 
 SOURCES = {
     ParameterSource.COMMANDLINE: "flag",
@@ -15,18 +23,106 @@ SOURCES = {
 }
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One of them, as text."""
+
+    name: str  # in config.toml
+    flag: str  # '' for what only config.toml says
+    value: str
+    source: str
+    about: str
+    type: click.ParamType | None = None
+
+    def parsed(self, text: str) -> Any:
+        """What config.toml is to say. Raises ConfigError for what the program would not take."""
+        if self.type is None:
+            return text.strip()
+        try:
+            value = self.type.convert(text.strip(), None, None)
+        except click.UsageError as error:
+            raise ConfigError(error.message) from error
+        return str(value) if isinstance(value, Path) else value
+
+
+def described(context: click.Context) -> list[Setting]:
+    """Each option of the command that a context is of, as it was started."""
+    found = [parameter for parameter in context.command.params if isinstance(parameter, click.Option) and not parameter.hidden]
+    return [_described(context, option) for option in found] + _of_the_screens()
+
+
+def started_with() -> list[Setting]:
+    """Those of the command that runs now, if one does."""
+    context = click.get_current_context(silent=True)
+    return described(context) if context is not None else []
+
+
 def listed(command: click.Command, context: click.Context) -> list[tuple[str, str, str]]:
-    """Name, value and source of each option of a command, as it would start now. Raises click.UsageError for what it would not take."""
+    """Flag, value and source of each option of a command, as it would start now. Raises click.UsageError for what it would not take."""
     with command.make_context(command.name, [], parent=context) as made:
-        options = [parameter for parameter in command.params if isinstance(parameter, click.Option) and not parameter.hidden]
-        return [(option.opts[0], _shown(made.params[option.name or ""]), _source(made, option)) for option in options]
+        return [(setting.flag, setting.value, setting.source) for setting in described(made) if setting.flag]
 
 
 def key_table() -> list[tuple[str, str, str]]:
     """Binding id, keys and meaning, for [keymap]."""
-    from tamer_tui.keys import ARENA
+    from tamer_tui.keys import ALL
 
-    return [(binding.id or "", binding.key, binding.tooltip) for binding in ARENA]
+    return [(binding.id or "", binding.key, binding.tooltip) for binding in ALL]
+
+
+def write(name: str, value: Any) -> None:
+    """Let config.toml say so from the next start on; the rest of it stays as it is. Raises ConfigError, and leaves it alone then."""
+    path = config_file()
+    tables()  # what cannot be read is not written over
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    changed = _with_line(text, name, f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f"))
+    try:
+        tomllib.loads(changed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(changed, encoding="utf-8")
+        os.replace(fresh, path)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be written: {error}") from error
+
+
+def _with_line(text: str, name: str, line: str) -> str:
+    """In place of the one that says it now, else before the first table."""
+    lines = text.splitlines()
+    end = next((i for i, each in enumerate(lines) if each.lstrip().startswith("[")), len(lines))
+    here = next((i for i, each in enumerate(lines[:end]) if re.match(rf"\s*[\"']?{_either(name)}[\"']?\s*=", each)), None)
+    if here is not None:
+        lines[here] = line
+    else:
+        lines.insert(end, line)
+    return "\n".join(lines) + "\n"
+
+
+def _either(name: str) -> str:
+    """max-new-tokens and max_new_tokens are one option."""
+    return re.escape(name).replace("\\-", "[-_]").replace("_", "[-_]")
+
+
+def _described(context: click.Context, option: click.Option) -> Setting:
+    name = option.name or ""
+    return Setting(name, option.opts[0], _shown(context.params[name]), _source(context, option), option.help or "", option.type)
+
+
+def _of_the_screens() -> list[Setting]:
+    """What config.toml says of keys and colours."""
+    from tamer_tui.keymap import PRESETS
+    from tamer_tui.themes import names
+
+    said = tables()
+    found = {
+        "theme": ("textual-dark", "Colours", names()),
+        "bidi": ("terminal", "Who turns right-to-left words around: the terminal, or tamer for one that does not", ["terminal", "here"]),
+        "keys": ("default", "A preset of keys; [keymap] changes single ones", list(PRESETS)),
+    }
+    return [
+        Setting(name, "", str(said.get(name, usual)), "config.toml" if name in said else "default", about, click.Choice(choices))
+        for name, (usual, about, choices) in found.items()
+    ]
 
 
 def _source(context: click.Context, option: click.Option) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS  # private; the version of textual is pinned, and a test presses the key
 from textual.drivers.linux_driver import LinuxDriver
@@ -23,6 +24,17 @@ class _Chord(StrEnum):
 
 
 ANSI_SEQUENCES_KEYS["\x1b\r"] = (_Chord.ALT_ENTER,)  # type: ignore[index]
+
+
+LOOK_SECONDS = 1.0
+"""A screen on which nothing changes writes nothing, and would not learn that its terminal is gone."""
+
+
+class Endable(Protocol):
+    """What an app offers whose terminal may go."""
+
+    def end(self, why: str) -> None:
+        """Leave, and remember why."""
 
 
 class Vanishing:
@@ -62,8 +74,25 @@ class TerminalDriver(LinuxDriver):
         super().__init__(app, **settings)
         loop = asyncio.get_running_loop()
 
+        def end() -> None:
+            cast(Endable, app).end("its terminal was gone")
+
         def gone() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended already
-                loop.call_soon_threadsafe(app.exit)
+                loop.call_soon_threadsafe(end)
+
+        def look() -> None:
+            if hung_up(self.fileno):
+                end()
+            else:
+                loop.call_later(LOOK_SECONDS, look)
 
         self._file: Any = Vanishing(self._file, gone)
+        loop.call_later(LOOK_SECONDS, look)
+
+
+def hung_up(descriptor: int) -> bool:
+    """Whether nobody is at the other end of a terminal any more."""
+    watched = select.poll()
+    watched.register(descriptor, 0)
+    return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in watched.poll(0))

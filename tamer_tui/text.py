@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from textual.content import Content
 
 TAB = "    "
+LONGEST_LINE = 2_000
+"""Characters. What is told on one line may be a megabyte of somebody's, and each painting would pay for it."""
 # C0 except newline, DEL and C1, and the marks that would turn the direction of what follows on the line.
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -27,13 +30,22 @@ def editable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Plain, on one line."""
-    return " ".join(plain(text).split())
+    """Plain, on one line, as much as any line shows."""
+    return " ".join(plain(text[:LONGEST_LINE]).split()) + "…" * (len(text) > LONGEST_LINE)
 
 
 def size_of(count: float) -> str:
     """Bytes for people: '15.0 MB', '1.2 GB'."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """'4 s', '3 min', '2 h'."""
+    if not math.isfinite(seconds):
+        return "×"
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
 
 def content(text: str, style: str = "") -> Content:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from learners.versions.blobs import BlobError, read_directory, write_directory
 from storage.backup import back_up
 from storage.journal import JournalError
+from storage.progress import Step, unwatched
 from storage.queries import Record
 from storage.verification import problems
 from tamer_tui.session_store import SessionError, SessionStore
@@ -59,11 +60,11 @@ def _damage(database: Path, version: str, sha256: str) -> str:
     return ""
 
 
-def copy_all(database: Path, copy: Path) -> str:
+def copy_all(database: Path, copy: Path, step: Step = unwatched) -> str:
     """Back up the database to `copy` and its versions to `copy`.versions. Raises SessionError; a damaged version is told, and the rest is kept."""
     left_out = []
     try:
-        size = back_up(database, copy)
+        size = back_up(database, copy, step)
         with Record(copy) as record:
             kept = {version.sha256: version.id for version in record.versions() if version.published}
         for sha256, version in kept.items():

@@ -90,6 +90,11 @@ class CandidateView:
     def letter(self) -> str:
         return "abcdefghi"[self.slot]
 
+    @property
+    def so_far(self) -> str:
+        """Its text, as far as it came."""
+        return self.text or "".join(self.pieces).strip()
+
     def grow(self, piece: Piece) -> None:
         """Take new tokens; where an answer was resumed, what came after its fixed part is dropped."""
         start = piece.start

@@ -22,7 +22,7 @@ from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings, draw_in
 from learners.model.replicas import distinct_bytes
-from learners.protocol import Error, Event, Load, Loading, Ready
+from learners.protocol import Error, Event, Load, Loading, Notice, Ready
 from learners.rlhf.rollouts import states_before
 from storage.records import Message, Sampling
 from storage.thoughts import split_thought
@@ -39,7 +39,7 @@ class Parts:
     inputs: LearnerInputs
     sampling: Sampling  # of the learners' own answers, which are drawn plainly
     ready: Ready
-    complaints: tuple[Error, ...] = ()  # to be told once the model is there
+    complaints: tuple[Error | Notice, ...] = ()  # to be told once the model is there
 
 
 def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
@@ -73,7 +73,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         backbone.renderer.no_thought,
     )
     live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
-    complaints = [Error(what=note) for note in backbone.notes]
+    complaints: list[Error | Notice] = [Notice(what=note) for note in backbone.notes]
     train, gate = (usable_prompts(backbone, prompts, sampling, complaints.append) for prompts in (load.train_prompts, load.gate_prompts))
     inputs = LearnerInputs(head, nats=load.nats, bias=load.bias, train_prompts=train, gate_prompts=gate)
     trees = LearnerTrees(base, policy, reference, reward_tree)

@@ -22,6 +22,7 @@ from storage.exchange.sources import Source
 from storage.exchange.spool import by
 from storage.exchange.survey import MOST_PEOPLE, Reading, Survey
 from storage.journal import Journal
+from storage.progress import CancelledError, Step, unwatched
 from storage.queries import Record
 from storage.records import Comment, Correction, Demonstration, Import, Judgement, Prompt, Ranking, Rating, Sitting, Span, new_uid
 
@@ -44,6 +45,7 @@ def import_file(
     skip_bad: bool = False,
     operator: str = "",
     mapping: Mapping[str, str] | None = None,
+    step: Step = unwatched,
 ) -> Imported:
     """All of a file; with `skip_bad` without its malformed rows. Raises JournalError, and then nothing was written."""
     source = Source(file)
@@ -53,10 +55,10 @@ def import_file(
     if survey.bad and not skip_bad:
         more = f"; {survey.bad - len(survey.complaints)} more" if survey.bad > len(survey.complaints) else ""
         raise JournalError(f"{source.name}: {'; '.join(survey.complaints)}{more}", "nothing was imported: --skip-bad leaves such lines out")
-    return take(journal, survey, app_version, operator)
+    return take(journal, survey, app_version, operator, step)
 
 
-def take(journal: Journal, survey: Survey, app_version: str, operator: str = "") -> Imported:
+def take(journal: Journal, survey: Survey, app_version: str, operator: str = "", step: Step = unwatched) -> Imported:
     """Write what a survey found. Raises JournalError, and then nothing was written."""
     if not survey.items:
         raise survey.unknown()
@@ -68,7 +70,7 @@ def take(journal: Journal, survey: Survey, app_version: str, operator: str = "")
             return known
 
     def write(connection: sqlite3.Connection) -> bulk.Written:
-        sets = _sets(survey, _People(connection, survey, name, operator, app_version), operator)
+        sets = _sets(survey, _People(connection, survey, name, operator, app_version), operator, step)
         first = next(sets)
         heading = Import(new_uid(), survey.sha256, name, survey.reading.source.name, survey.items, survey.bad)
         provenance.write(connection, first.sitting[0], heading)
@@ -83,6 +85,8 @@ def take(journal: Journal, survey: Survey, app_version: str, operator: str = "")
     except JournalError as error:
         if isinstance(error.__cause__, _NothingNewError):
             return known
+        if isinstance(error.__cause__, CancelledError):
+            raise JournalError("cancelled", "nothing was imported") from error
         raise
     return Imported(name, written.judgements, survey.items - written.sets, survey.bad, tuple(survey.complaints))
 
@@ -142,9 +146,10 @@ def _refuse(line: int, why: str) -> None:
 # --- what was judged becomes records ---------------------------------------------------------------------------------------
 
 
-def _sets(survey: Survey, people: _People, operator: str) -> Iterator[bulk.JudgedSet]:
+def _sets(survey: Survey, people: _People, operator: str, step: Step) -> Iterator[bulk.JudgedSet]:
     format = survey.reading.format
-    for each in survey.spool:
+    for done, each in enumerate(survey.spool):
+        step(done, survey.items)
         judged, uid = each.judged, new_uid()
         answers = [(f"{uid}{slot:02x}", text) for slot, text in enumerate(judged.answers)]
         said = list(_judgements(judged, uid, [name for name, _ in answers], survey))

@@ -15,16 +15,19 @@ from textual.screen import Screen
 from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
 from tamer_tui.keys import ARENA_KEYS, LETTERS
-from tamer_tui.screens.arrangement import Arrangement, arrange
+from tamer_tui.screens.arrangement import Arrangement
+from tamer_tui.screens.arranging import Arranging
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.commands import ArenaCommands
 from tamer_tui.screens.committing import Committing
+from tamer_tui.screens.observing import observe
 from tamer_tui.screens.take_out import TakeOut
 from tamer_tui.screens.tap_keys import TapKeys
 from tamer_tui.screens.tinting import Tinting
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import CandidateView, Change, Session, SessionError, SetView
+from tamer_tui.tour import Tour
 from tamer_tui.widgets.answers import Answers
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.guidance import judgeable
@@ -66,6 +69,7 @@ class ArenaScreen(Screen[None]):
     revision: var[int] = var(0)  # of what the session says
     said: var[str] = var("")
     legend: var[Content] = var(Content(""))
+    tour_line: var[str] = var("")
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -74,6 +78,8 @@ class ArenaScreen(Screen[None]):
         self._take_out = TakeOut(self.app, self.attempt)
         self.tinting = Tinting(session, self)
         self._committing = Committing(session, self)
+        self._arranging = Arranging(self)
+        self.tour = Tour(session)
         self._taps = TapKeys(session, self, self.attempt)
         self._arena_pace = self.pace
         self._opened = self.ended = 0.0  # monotonic seconds
@@ -89,14 +95,14 @@ class ArenaScreen(Screen[None]):
             yield Rail(session, id="rail").data_bind(ArenaScreen.revision, ArenaScreen.detailed)
         guide = Guide(session)
         guide.data_bind(ArenaScreen.ballot, ArenaScreen.criterion, ArenaScreen.frozen, ArenaScreen.undoable)
-        yield guide.data_bind(ArenaScreen.revision, ArenaScreen.said, ArenaScreen.legend)
+        yield guide.data_bind(ArenaScreen.revision, ArenaScreen.said, ArenaScreen.legend, ArenaScreen.tour_line)
 
     def on_mount(self) -> None:
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self._know_undo()
         if self.session.current is not None:
             self._open(self.session.current)
-        self._arrange()
+        self._arranging.arrange()
         self.revision += 1
         self.say(self.session.notice)  # what was told before there was a screen
 
@@ -107,8 +113,6 @@ class ArenaScreen(Screen[None]):
     # --- what the session says -------------------------------------------------------------------------------------------
 
     def _changed(self, change: Change) -> None:
-        if not self.is_attached:
-            return
         match change:
             case Change.TOKENS:
                 self.answers.show_first_tokens()
@@ -131,10 +135,11 @@ class ArenaScreen(Screen[None]):
 
     def _open(self, view: SetView) -> None:
         """Another set: what was typed about the old one is gone."""
+        self._arranging.expect(len(view.candidates))
         self.answers.open(view)
         self.ballot, self.focused_slot, self.frozen, self.legend = Ballot(), 0, False, Content("")
         self._opened = self.ended = time.monotonic()
-        self._arrange()
+        self._arranging.arrange()
 
     def _know_undo(self) -> None:
         try:
@@ -153,16 +158,29 @@ class ArenaScreen(Screen[None]):
     # --- layout ------------------------------------------------------------------------------------------------------------
 
     def on_resize(self, event: events.Resize) -> None:
-        self._arrange()
+        self._arranging.arrange()
 
-    def _arrange(self) -> None:
-        self.arrangement = arrange(len(self.answers.panes) or self.session.settings.k, self.size.width, self.size.height)
-        self.answers.styles.grid_size_columns = self.arrangement.columns if self.answers.panes else 1
-        self.answers.set_class(self.arrangement.tabs and bool(self.answers.panes), "tabs")
+    def watch_revision(self) -> None:
+        self._guide_on()
+
+    def watch_ballot(self) -> None:
+        self._guide_on()
+
+    def _guide_on(self) -> None:
+        self.tour_line = self.tour.line(self.ballot, self.tap_view) if self.session.current is not None else ""
+
+    def action_tour(self) -> None:
+        self.tour.begin()
+        self._guide_on()
+
+    @on(Answers.Overflowed)
+    def _longer_than_expected(self) -> None:
+        self._arranging.outgrow()
 
     def watch_arrangement(self, found: Arrangement) -> None:
         self.set_class(not found.rail, "stacked")
         self.set_class(found.short, "short")
+        self.set_class(found.tiny, "tiny")
         self.query_one(Rail).narrow = not found.rail
 
     # --- judging -----------------------------------------------------------------------------------------------------------
@@ -354,6 +372,14 @@ class ArenaScreen(Screen[None]):
     def action_details(self) -> None:
         self.detailed = not self.detailed
 
+    def action_differences(self) -> None:
+        from tamer_tui.screens.differences import DifferencesScreen, pairs_with
+
+        view, here = self.session.current, self._focused()
+        if view is not None and here is not None and len(view.candidates) > 1:
+            self.reveal()
+            self.app.push_screen(DifferencesScreen(pairs_with(here, view.candidates)))
+
     async def action_copy(self) -> None:
         await self._take_out.copy(self._focused())
 
@@ -387,5 +413,8 @@ class ArenaScreen(Screen[None]):
             self.ballot = Ballot()
         elif self.frozen:
             self.frozen = False
+        elif self.tour_line:
+            self.tour.end()
+            self._guide_on()
         else:
             await self.attempt(self.session.sets.stop)

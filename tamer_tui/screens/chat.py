@@ -8,14 +8,15 @@ from pathlib import Path
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.reactive import var
 from textual.screen import Screen
 from textual.widgets import Input
 
 from tamer_tui import clipboard, transcript
+from tamer_tui.keys import CHAT_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen, WrittenText
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session, SessionError, SetView
 from tamer_tui.session.chat import GOOD
 from tamer_tui.text import editable, one_line, plain
@@ -36,22 +37,7 @@ class ChatScreen(Screen[None]):
     """The conversation as growing text with marks beside its turns, over a line to write in."""
 
     CSS_PATH = "chat.tcss"
-    BINDINGS = [
-        Binding("escape", "leave", "keys, then Arena"),
-        Binding("up", "turn(-1)", "turn"),
-        Binding("down", "turn(1)", "turn"),
-        Binding("pageup", "scroll(-10)", "page back"),
-        Binding("pagedown", "scroll(10)", "page"),
-        Binding("enter,i,tab", "write", "write"),
-        Binding("plus,equals_sign", "praise", "good"),
-        Binding("minus", "blame", "bad"),
-        Binding("r", "rewrite", "rewrite"),
-        Binding("b", "branch", "branch"),
-        Binding("y", "copy", "copy"),
-        Binding("E", "export", "export"),
-        Binding("u", "undo", "undo"),
-        Binding("s", "stop", "stop"),
-    ]
+    BINDINGS = list(CHAT_KEYS)
 
     turn: var[int] = var(0, init=False)  # that keys are about
 
@@ -65,11 +51,12 @@ class ChatScreen(Screen[None]):
         yield Line(id="heading")
         yield StreamView()
         yield Input(placeholder="your message; /good /bad /rewrite /branch /undo /copy /export /new", id="message")
-        yield Foot((("up down", "turn"), ("enter", "send"), ("esc", "keys: + - r b y u")))
+        judging = painted_all("chat.praise", "chat.blame", "chat.rewrite", "chat.branch")
+        yield Foot([*painted_all("chat.up chat.down"), ("enter", "send"), ("esc", "keys:"), *judging])
 
     def on_mount(self) -> None:
         self.query_one(StreamView).marked = True
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self._paint_all()
         self.query_one(Input).focus()
 
@@ -80,8 +67,6 @@ class ChatScreen(Screen[None]):
     # --- what the session says -------------------------------------------------------------------------------------------
 
     def _changed(self, change: Change) -> None:
-        if not self.is_attached:
-            return
         match change:
             case Change.CHAT:
                 self._paint_all()

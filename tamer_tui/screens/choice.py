@@ -41,7 +41,7 @@ class ChoiceScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         wide = max(len(name) for name, _ in self._options.values())
         lines = [
-            Content.assemble((f" {letter} ", "bold $accent"), f"{name:<{wide}}  ", (meaning, "$foreground 70%"))
+            Content.assemble((f" {letter} ", "bold $text-accent"), f"{name:<{wide}}  ", (meaning, "$foreground 70%"))
             for letter, (name, meaning) in self._options.items()
         ]
         yield Static(Content("\n").join(lines), id="box")

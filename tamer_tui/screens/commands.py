@@ -27,4 +27,5 @@ class ArenaCommands(Provider):
     def _commands(self) -> list[tuple[str, str, str]]:
         chosen = [binding for binding in ARENA if binding.id not in _ALIKE]
         keyed = [(f"{binding.description}  ({key_name(binding)})", binding.tooltip, binding.action) for binding in chosen]
-        return [*keyed, ("calibrate taps", "Measure how late your taps come: later ones are credited by it", "calibrate")]
+        tour = ("tour", "The tour of a first sitting, from its beginning", "tour")
+        return [*keyed, tour, ("calibrate taps", "Measure how late your taps come: later ones are credited by it", "calibrate")]

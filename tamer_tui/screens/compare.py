@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
+from tamer_tui.keys import COMPARE_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.charts import interval
@@ -23,16 +24,7 @@ class CompareScreen(Screen[None]):
     """Nothing is said about who wrote what before the choice is on disk."""
 
     CSS_PATH = "compare.tcss"
-    BINDINGS = [
-        Binding("escape,q", "app.back", "Arena"),
-        Binding("a,left,1", "choose(0)", "left"),
-        Binding("b,right,2", "choose(1)", "right"),
-        Binding("t,0", "choose(-1)", "neither"),
-        Binding("enter,s", "next", "next"),
-        Binding("u", "undo", "undo"),
-        Binding("down", "scroll(1)", "scroll"),
-        Binding("up", "scroll(-1)", "scroll back"),
-    ]
+    BINDINGS = list(COMPARE_KEYS)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -44,10 +36,10 @@ class CompareScreen(Screen[None]):
         yield Static(Content(INTRODUCTION), id="introduction")
         yield Horizontal(id="panes")
         yield Static(id="count")
-        yield Foot((("a b", "the better one"), ("t", "neither"), ("enter", "next"), ("u", "undo")))
+        yield Foot(painted_all("compare.left", "compare.right", "compare.neither", "compare.next", "compare.undo"))
 
     def on_mount(self) -> None:
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self._open()
 
     def say(self, line: str) -> None:
@@ -55,8 +47,6 @@ class CompareScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if not self.is_attached:
-            return
         match change:
             case Change.DUEL:
                 self._open()

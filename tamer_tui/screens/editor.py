@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from textual import events
@@ -12,8 +13,11 @@ from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
 from tamer_tui.external_editor import ExternalEditorError, edited
-from tamer_tui.keys import EDITOR, NUMBER
+from tamer_tui.keys import EDITOR, NUMBER, PROMPT
 from tamer_tui.text import content, editable
+
+LONGEST_ABOVE = 20_000
+"""Characters of what is answered, its end: a few rows show it."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ class EditorScreen(ModalScreen[WrittenText]):
         with Vertical(id="box"):
             if self._above:
                 with VerticalScroll(id="above", can_focus=False):
-                    yield Static(content(self._above))
+                    yield Static(content(self._above[-LONGEST_ABOVE:]))
             yield WritingArea(self._text, id="text", soft_wrap=True, show_line_numbers=False, highlight_cursor_line=False)
-            hints = [Content.assemble((key, "bold $accent"), f" {name}") for key, name in self.HINTS]
+            hints = [Content.assemble((key, "bold $text-accent"), f" {name}") for key, name in self.HINTS]
             yield Static(Content("   ").join(hints), id="hint")
 
     def on_mount(self) -> None:
@@ -76,6 +80,26 @@ class EditorScreen(ModalScreen[WrittenText]):
 
     def action_leave(self) -> None:
         self.dismiss(WrittenText(self.query_one(TextArea).text, False))
+
+
+class PromptScreen(EditorScreen):
+    """What was typed before comes back, the last first."""
+
+    BINDINGS = list(PROMPT)
+    HINTS = (*EditorScreen.HINTS, ("^r", "recent"))
+
+    def __init__(self, title: str, text: str, above: str = "", recent: Sequence[str] = ()) -> None:
+        super().__init__(title, text, above)
+        self._recent, self._at = [self._text, *recent], 0
+
+    def action_recent(self) -> None:
+        """What was begun comes back after the oldest."""
+        area = self.query_one(TextArea)
+        if self._at == 0:
+            self._recent[0] = area.text
+        self._at = (self._at + 1) % len(self._recent)
+        area.text = editable(self._recent[self._at])
+        area.move_cursor(area.document.end)
 
 
 class NumberScreen(EditorScreen):

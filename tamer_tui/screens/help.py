@@ -16,8 +16,8 @@ from tamer_tui.keys import sections
 from tamer_tui.text import wrap
 
 INTRODUCTION = """Read the answers, then say which are better: type their letters, best first, and enter. Every judgement is on disk when its ✓ shows,
-and the very next answer is drawn with it. While you read, the machine learns on: a reward model from your rankings, an adapter that absorbs what
-was learned, PPO. One answer of each set may be the untouched base model's, unmarked: the count of how often yours wins is your own measure.
+and the very next answer is drawn with it. While you read, the machine learns on: to judge as you do, and to answer so that you would be pleased.
+One answer of each set may be the untouched model's, unmarked: the count of how often yours wins is your own measure.
 Letters name answers, digits score, the other small letters act, capitals change the machine. The mouse works too: a click on an answer looks at
 it, one on its letter ranks it, and the keys at the bottom can be clicked. Chat, comparison, charts, record and versions are screens of their own:
 j and a letter, or a function key, goes there, and esc comes back."""
@@ -37,19 +37,28 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="page"):
-            yield Static(id="text")
+            yield Text(self._own)
 
     def on_mount(self) -> None:
         page = self.query_one("#page")
         page.border_title, page.border_subtitle = "tamer", "up and down scroll · esc closes"
         page.focus()
 
+
+class Text(Static):
+    """Wrapped at the width that it has."""
+
+    def __init__(self, own: Sequence[tuple[str, str]]) -> None:
+        super().__init__(id="text")
+        self._own, self._width = own, 0
+
     def on_resize(self, event: events.Resize) -> None:
-        self.call_after_refresh(self._write)
+        if self._width != self.content_size.width:
+            self._width = self.content_size.width
+            self.call_after_refresh(self._write)
 
     def _write(self) -> None:
-        text = self.query_one("#text", Static)
-        text.update(Content("\n").join(page(max(KEY_CELLS + 10, text.content_size.width), self._own)))
+        self.update(Content("\n").join(page(max(KEY_CELLS + 10, self._width), self._own)))
 
 
 def page(width: int, own: Sequence[tuple[str, str]] = ()) -> list[Content]:
@@ -60,6 +69,6 @@ def page(width: int, own: Sequence[tuple[str, str]] = ()) -> list[Content]:
         lines += [Content(""), Content.styled(heading, "bold")]
         for key, meaning in rows:
             first, *rest = wrap(meaning, width - KEY_CELLS)
-            lines.append(Content.assemble((f"{key:<{KEY_CELLS}}", "bold $accent"), first.rstrip()))
+            lines.append(Content.assemble((f"{key:<{KEY_CELLS}}", "bold $text-accent"), first.rstrip()))
             lines += [Content(" " * KEY_CELLS + line.rstrip()) for line in rest]
     return lines

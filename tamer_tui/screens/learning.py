@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Grid
 from textual.screen import Screen
 
+from storage.journal import JournalError
+from storage.queries import Record
+from storage.statistics import Agreement
+from storage.verdict import Verdict
+from tamer_tui.keys import LEARNING_KEYS, painted_all
 from tamer_tui.learning_status import sampling_in_words
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import CandidateView, Change, Session
-from tamer_tui.text import one_line, size_of
+from tamer_tui.text import duration, one_line, size_of
 from tamer_tui.widgets.charts import interval
-from tamer_tui.widgets.details import DOING, duration, number
+from tamer_tui.widgets.details import DOING, number
 from tamer_tui.widgets.foot import Foot
 from tamer_tui.widgets.lines import Line
 from tamer_tui.widgets.plot import Plot
+from tamer_tui.wins import equal_length, own_agreement, proof, wins
 
 EVERY_SECONDS = 0.25
 KEPT_SPEEDS = 500
@@ -32,13 +43,15 @@ class LearningScreen(Screen[None]):
     """Painted four times a second while it is looked at, and not otherwise."""
 
     CSS_PATH = "learning.tcss"
-    BINDINGS = [Binding("escape,q", "app.back", "Arena")]
+    BINDINGS = list(LEARNING_KEYS)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
         self._speeds: list[float] = []  # tokens a second of the answers that have ended
         self._timed: set[str] = set()  # answers among them
+        self._verdict: Verdict | None = None
+        self._agreement: Agreement | None = None
 
     def compose(self) -> ComposeResult:
         yield Line(id="now")
@@ -47,10 +60,21 @@ class LearningScreen(Screen[None]):
                 yield Plot(title, note, low, high).add_class(name)
             yield Plot("answers: tokens a second", "how fast each answer came", 0.0).add_class("speed")
         yield Line(id="won")
-        yield Foot((("N", "how far it may move"), ("p", "pause"), ("T", "train now"), ("B", "steering")))
+        yield Foot(painted_all("learn.nats", "learn.pause", "learn.now", "learn.bias"))
+
+    def on_screen_resume(self) -> None:
+        self._read()
+
+    @work(exclusive=True)
+    async def _read(self) -> None:
+        """What takes the whole record to say, beside the loop."""
+        if (path := self.session.database) is not None:
+            with suppress(JournalError):
+                self._verdict, self._agreement = await asyncio.to_thread(_proven, path)
+                self._paint()
 
     def on_mount(self) -> None:
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self.set_interval(EVERY_SECONDS, self._paint)
         self._paint()
 
@@ -59,6 +83,8 @@ class LearningScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
+        if change is Change.COMMITTED and self.is_current:
+            self._read()
         if change is Change.ENDED and self.session.current is not None:
             for answer in self.session.current.candidates:
                 if answer.ended and answer.uid not in self._timed and (speed := _speed(answer)):
@@ -73,7 +99,8 @@ class LearningScreen(Screen[None]):
             self.query_one(f".{name}", Plot).values = tuple(status.curve(stage, figure))
         self.query_one(".speed", Plot).values = tuple(self._speeds)
         self.query_one("#now", Line).show(_now(self.session))
-        self.query_one("#won", Line).show(_won(self.session, self.size.width - 70))
+        self.query_one("#won", Line).show(_won(self.session, self._verdict))
+        self.query_one(".agrees", Plot).note = own_agreement(self._agreement)
 
 
 def _speed(answer: CandidateView) -> float:
@@ -99,9 +126,16 @@ def _now(session: Session) -> str:
     return " · ".join(part for part in (doing + left, fitted, ceiling, moved, memory, drawn) if part)
 
 
-def _won(session: Session, width: int) -> str:
-    """The operator's own measure, as an interval."""
+def _won(session: Session, verdict: Verdict | None) -> str:
+    """The operator's own measure."""
     count = session.blind_all
     if (rate := count.rate) is None:
-        return "How often you preferred yours to the untouched model, blind: nothing counted yet"
-    return f"You preferred yours, blind: {count.in_words()}  {interval(count.low, rate, count.high, max(10, min(60, width)))}"
+        return "Your model against the untouched one, blind: nothing counted yet"
+    told = wins(count)
+    sure = f"{told[0].upper()}{told[1:]} {interval(count.low, rate, count.high, 20)} {proof(count)}"
+    return " · ".join(part for part in (sure, equal_length(verdict)) if part)
+
+
+def _proven(path: Path) -> tuple[Verdict, Agreement]:
+    with Record(path) as record:
+        return record.verdict(), record.habits().agreement

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.screen import Screen
 
 from tamer_tui.config import engine_log
+from tamer_tui.keys import LOG_KEYS, painted_all
 from tamer_tui.session import Session
 from tamer_tui.widgets.foot import Foot
 from tamer_tui.widgets.stream_view import StreamView
@@ -23,13 +23,7 @@ class LogScreen(Screen[None]):
     """Stays at the end while nobody has scrolled up."""
 
     CSS_PATH = "log.tcss"
-    BINDINGS = [
-        Binding("escape,q", "app.back", "Arena"),
-        Binding("down", "scroll(1)", "scroll"),
-        Binding("up", "scroll(-1)", "scroll back"),
-        Binding("pagedown", "scroll(20)", "page"),
-        Binding("pageup", "scroll(-20)", "page back"),
-    ]
+    BINDINGS = list(LOG_KEYS)
 
     def __init__(self, session: Session, path: Path | None = None) -> None:
         super().__init__()
@@ -38,7 +32,7 @@ class LogScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield StreamView()
-        yield Foot((("up down", "scroll"),))
+        yield Foot(painted_all("log.down log.up"))
 
     def on_mount(self) -> None:
         self.query_one(StreamView).border_title = "engine log"

@@ -7,29 +7,30 @@ from collections import deque
 from datetime import datetime
 from pathlib import Path
 
-from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import DataTable, Input, Static
+from textual.widgets import Input, Static
 
 from storage.history import Entry, Wanted, history
 from storage.journal import JournalError
 from storage.queries import Record
 from tamer_tui.exchange import export_to
 from tamer_tui.history import line_of, words
+from tamer_tui.keys import RECORD_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen, WrittenText
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
 from tamer_tui.widgets.foot import Foot
+from tamer_tui.widgets.rows import Rows
 
 MOST = 500
 """Events that are listed; the search finds older ones."""
 KINDS = ("", "ranking", "rating", "correction", "demonstration", "tap", "skip", "comment", "flag", "undo")
-COLUMNS = {"": 6, "when": 11, "kind": 13, "what you said": 26, "about": 80}
+COLUMNS = {"": 6, "when": 11, "kind": 13, "what you said": 20, "about": 80}
 """Heading -> cells."""
 
 
@@ -37,15 +38,7 @@ class RecordScreen(Screen[None]):
     """Read beside the loop, again whenever something is written while it is looked at."""
 
     CSS_PATH = "record.tcss"
-    BINDINGS = [
-        Binding("escape,q", "leave", "Arena"),
-        Binding("slash", "search", "search"),
-        Binding("k", "kind", "kind"),
-        Binding("c", "comment", "comment"),
-        Binding("E", "export", "export as preference pairs"),
-        Binding("u", "undo", "undo"),
-        Binding("U", "redo", "redo"),
-    ]
+    BINDINGS = list(RECORD_KEYS)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -55,16 +48,14 @@ class RecordScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="words of a prompt, an answer or a comment", id="search")
-        yield DataTable(id="table", cursor_type="row", zebra_stripes=True)
+        yield Rows(COLUMNS, id="table")
         yield Static(id="entry")
-        yield Foot((("/", "search"), ("k", "kind"), ("c", "comment"), ("E", "export"), ("u", "undo")))
+        yield Foot(painted_all("record.search", "record.kind", "record.comment", "record.export", "record.undo"))
 
     def on_mount(self) -> None:
-        for name, cells in COLUMNS.items():
-            self.query_one(DataTable).add_column(name, width=cells)
         self.query_one("#search").border_title = "search"
-        self.session.observe(self._changed)
-        self.query_one(DataTable).focus()
+        observe(self.session, self, self._changed)
+        self.query_one(Rows).focus()
 
     def on_screen_resume(self) -> None:
         self._read()
@@ -74,7 +65,7 @@ class RecordScreen(Screen[None]):
         self.query_one(Foot).say(line)
 
     def _changed(self, change: Change) -> None:
-        if self.is_attached and self.is_current and change is Change.COMMITTED:
+        if self.is_current and change is Change.COMMITTED:
             self._read()
 
     # --- reading -----------------------------------------------------------------------------------------------------------
@@ -90,19 +81,14 @@ class RecordScreen(Screen[None]):
         except JournalError as error:
             self.say(str(error))
             return
-        table = self.query_one(DataTable)
-        at = table.cursor_row if table.row_count else 0
         self._entries = {str(entry.seq): entry for entry in entries}
-        table.clear()
-        for entry in entries:
-            table.add_row(*(Text(one_line(cell)) for cell in _row(entry)), key=str(entry.seq))
-        table.move_cursor(row=at)
+        self.query_one(Rows).fill((key, _row(entry)) for key, entry in self._entries.items())
         found = f"the newest {MOST}" if len(entries) == MOST else f"{len(entries)} found"
         self.say(f"{self._kind or 'all kinds'} · {found}")
 
-    @on(DataTable.RowHighlighted)
-    def _look(self, event: DataTable.RowHighlighted) -> None:
-        entry = self._entries.get(str(event.row_key.value))
+    @on(Rows.Looked)
+    def _look(self) -> None:
+        entry = self._entries.get(self.query_one(Rows).chosen)
         self.query_one("#entry", Static).update(Content(line_of(entry) if entry is not None else ""))
 
     @on(Input.Changed)
@@ -111,7 +97,7 @@ class RecordScreen(Screen[None]):
 
     @on(Input.Submitted)
     def _search_submitted(self) -> None:
-        self.query_one(DataTable).focus()
+        self.query_one(Rows).focus()
 
     def action_search(self) -> None:
         self.query_one(Input).focus()
@@ -123,7 +109,7 @@ class RecordScreen(Screen[None]):
     async def action_leave(self) -> None:
         """From the search to the list, and then to the Arena."""
         if self.query_one(Input).has_focus:
-            self.query_one(DataTable).focus()
+            self.query_one(Rows).focus()
         else:
             await self.app.run_action("app.back")
 
@@ -153,8 +139,7 @@ class RecordScreen(Screen[None]):
         await attempt(self.say, export)
 
     def action_comment(self) -> None:
-        table = self.query_one(DataTable)
-        entry = self._entries.get(str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)) if table.row_count else None
+        entry = self._entries.get(self.query_one(Rows).chosen)
         set_uid = getattr(entry.judgement, "set_uid", "") if entry is not None else ""
         if not set_uid:
             self.say("a comment is about answers: choose something that was said about some")

@@ -6,19 +6,18 @@ import asyncio
 from datetime import datetime
 from pathlib import Path
 
-from rich.text import Text
 from textual import on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding
-from textual.widgets import DataTable
 
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import NumberScreen, WrittenText
 from tamer_tui.sittings import Known, delete, known, rename
 from tamer_tui.text import one_line
 from tamer_tui.widgets.foot import Foot
+from tamer_tui.widgets.rows import Rows
 
-COLUMNS = {"name": 24, "model": 24, "judged": 7, "acting": 7, "you preferred yours": 22, "last used": 16}
+COLUMNS = {"name": 24, "model": 24, "judged": 7, "acting": 7, "your model wins": 22, "last used": 16}
 """Heading -> cells."""
 
 
@@ -41,25 +40,17 @@ class SittingsApp(App[Known | None]):
         self._doomed: Known | None = None  # to be deleted, once that is confirmed
 
     def compose(self) -> ComposeResult:
-        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield Rows(COLUMNS)
         yield Foot((("enter", "open"), ("r", "rename"), ("X", "delete")), general=(("esc", "leave"),))
 
     def on_mount(self) -> None:
-        table = self.query_one(DataTable)
-        for name, cells in COLUMNS.items():
-            table.add_column(name, width=cells)
-        table.focus()
+        self.query_one(Rows).focus()
         self._read()
 
     @work(exclusive=True)
     async def _read(self) -> None:
         self._known = await asyncio.to_thread(known, self._folder)
-        table = self.query_one(DataTable)
-        at = table.cursor_row if table.row_count else 0
-        table.clear()
-        for each in self._known:
-            table.add_row(*(Text(one_line(cell)) for cell in _row(each)))
-        table.move_cursor(row=at)
+        self.query_one(Rows).fill((str(each.path), _row(each)) for each in self._known)
         if not self._known:
             self._say(f"no sittings in {self._folder} yet: tamer begins one")
 
@@ -67,16 +58,16 @@ class SittingsApp(App[Known | None]):
         self.query_one(Foot).say(line)
 
     def _at_cursor(self) -> Known | None:
-        row = self.query_one(DataTable).cursor_row
-        return self._known[row] if row < len(self._known) else None
+        chosen = self.query_one(Rows).chosen
+        return next((each for each in self._known if str(each.path) == chosen), None)
 
-    @on(DataTable.RowHighlighted)
+    @on(Rows.Looked)
     def _moved(self) -> None:
         self._doomed = None
         each = self._at_cursor()
         self._say(each.problem or str(each.path) if each is not None else "")
 
-    @on(DataTable.RowSelected)
+    @on(Rows.RowSelected)
     def _opened(self) -> None:
         each = self._at_cursor()
         if each is not None and not each.problem:

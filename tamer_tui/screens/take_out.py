@@ -27,7 +27,7 @@ class TakeOut:
         async def copy() -> str:
             if candidate is None:
                 raise SessionError("there is no answer to copy")
-            await clipboard.copy(self._app, candidate.text or "".join(candidate.pieces).strip())
+            await clipboard.copy(self._app, candidate.so_far)
             return f"answer {candidate.letter} is in the clipboard"
 
         await self._attempt(copy, "")

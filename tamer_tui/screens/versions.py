@@ -5,37 +5,38 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from rich.text import Text
-from textual import work
+from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
 from textual.reactive import var
 from textual.screen import Screen
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from storage.queries import Record
 from storage.records import BASE_VERSION, Run
 from storage.rows import MarkedVersion
+from storage.sample_pairs import SamplePair
+from tamer_tui.keys import VERSIONS_KEYS, painted_all
 from tamer_tui.lineage import drawn
+from tamer_tui.screens.differences import DifferencesScreen, Pair
+from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
 from tamer_tui.widgets.details import DOING
 from tamer_tui.widgets.foot import Foot
+from tamer_tui.widgets.rows import Rows
 
 HINT = "enter rolls back to a version"
-COLUMNS = ("", "version", "from", "stage", "verdict", "KL", "won", "when", "reason")
+COLUMNS = ("", "version", "from", "learned by", "verdict", "moved", "won", "when", "reason")
+LEARNED_BY = {"sft": "imitation", "distill": "taking in", "ppo": "practice"}
 
 
 class VersionsScreen(Screen[None]):
     """Keeps its place; what is new is there when it is looked at again."""
 
     CSS_PATH = "versions.tcss"
-    BINDINGS = [
-        Binding("escape,q", "app.back", "Arena"),
-        Binding("y", "confirm", "confirm"),
-    ]
+    BINDINGS = list(VERSIONS_KEYS)
 
     chosen: var[str | None] = var(None)
 
@@ -47,21 +48,20 @@ class VersionsScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
-            yield DataTable(id="table", cursor_type="row", zebra_stripes=True)
+            yield Rows(dict.fromkeys(COLUMNS), id="table")
             yield Static(Content(HINT), id="hint")
-        yield Foot((("enter", "roll back"), ("up down", "look")))
+        yield Foot([("enter", "roll back"), ("up down", "look"), *painted_all("versions.differences")])
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = "versions"
-        self.query_one(DataTable).add_columns(*COLUMNS)
-        self.session.observe(self._changed)
+        observe(self.session, self, self._changed)
         self._read()
 
     def on_screen_resume(self) -> None:
         self._read()
 
     def _changed(self, change: Change) -> None:
-        if self.is_attached and self.is_current and change in (Change.VERSION, Change.COMMITTED):
+        if self.is_current and change in (Change.VERSION, Change.COMMITTED):
             self._read()
 
     def say(self, line: str) -> None:
@@ -70,31 +70,31 @@ class VersionsScreen(Screen[None]):
 
     def _read(self) -> None:
         """What there is now; the cursor stays on its row."""
-        table = self.query_one(DataTable)
-        at = table.cursor_row if table.row_count else 0
         self._versions = self.session.machine.versions()
         self._read_runs()
         acting = self.session.status.acting[0]
-        table.clear()
-        for branch, version in drawn(self._versions):
-            table.add_row(*(Text(one_line(cell)) for cell in _row(branch, version, acting)), key=version.id if version else BASE_VERSION)
-        table.move_cursor(row=at)
-        table.focus()
+        rows = drawn(self._versions)
+        self.query_one(Rows).fill((version.id if version else BASE_VERSION, _row(branch, version, acting)) for branch, version in rows)
+        self.query_one(Rows).focus()
 
     @work(exclusive=True)
     async def _read_runs(self) -> None:
         """What each learned from: long lists, read beside the loop."""
         if (path := self.session.database) is not None:
             self._runs = {run.uid: run for run in await asyncio.to_thread(_runs, path)}
+            if self.chosen is None:
+                self._look()
 
-    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+    @on(Rows.Looked)
+    def _look(self) -> None:
         """The reason in full, on a narrow screen its column is cut off; and what it learned from."""
         self.chosen = None
-        version = next((v for v in self._versions if v.id == event.row_key.value), None)
+        version = next((v for v in self._versions if v.id == self.query_one(Rows).chosen), None)
         self._tell(f"{version.id}: {one_line(version.reason)}\n{self._learned_from(version)}" if version is not None else HINT)
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        chosen = str(event.row_key.value)
+    @on(Rows.RowSelected)
+    def _ask(self) -> None:
+        chosen = self.query_one(Rows).chosen
         version = next((v for v in self._versions if v.id == chosen), None)
         if version is not None and not version.published:
             self._tell(f"{chosen} was refused and not kept")
@@ -111,6 +111,18 @@ class VersionsScreen(Screen[None]):
         await app.run_action("app.back")
         await app.attempt(lambda: self.session.machine.rollback(version), said)  # type: ignore[attr-defined]
 
+    @work(exclusive=True, group="differences")
+    async def action_differences(self) -> None:
+        """Answers of the version at the cursor, beside another's to the same prompts."""
+        path, version = self.session.database, self.query_one(Rows).chosen
+        if path is None or not version:
+            return
+        found = await asyncio.to_thread(_pairs, path, version)
+        if found:
+            self.app.push_screen(DifferencesScreen([Pair(pair.versions, pair.texts, pair.prompt) for pair in found]))
+        else:
+            self.say(f"no prompt was answered by {version} and by another version yet")
+
     def _learned_from(self, version: MarkedVersion) -> str:
         runs = [self._runs[uid] for uid in version.runs if uid in self._runs]
         judgements = {seq for run in runs for seq in run.seqs}
@@ -121,6 +133,11 @@ class VersionsScreen(Screen[None]):
 
     def _tell(self, line: str) -> None:
         self.query_one("#hint", Static).update(Content(line))
+
+
+def _pairs(path: Path, version: str) -> list[SamplePair]:
+    with Record(path) as record:
+        return record.sample_pairs(version)
 
 
 def _runs(path: Path) -> list[Run]:
@@ -135,4 +152,14 @@ def _row(branch: str, version: MarkedVersion | None, acting: str) -> tuple[str, 
     kl = f"{version.kl:.1f}" if version.kl is not None else ""
     won = f"{version.win_rate:.0%}" if version.win_rate is not None else ""
     when = version.utc[5:16].replace("T", " ")
-    return ("▸" if version.id == acting else "", branch + version.id, version.parent, version.stage, verdict, kl, won, when, version.reason)
+    return (
+        "▸" if version.id == acting else "",
+        branch + version.id,
+        version.parent,
+        LEARNED_BY.get(version.stage, version.stage),
+        verdict,
+        kl,
+        won,
+        when,
+        version.reason,
+    )

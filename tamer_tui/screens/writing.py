@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from textual.app import App
 
 from tamer_tui.screens.attempt import Attempt
-from tamer_tui.screens.editor import EditorScreen, NumberScreen, WrittenText
+from tamer_tui.screens.editor import EditorScreen, NumberScreen, PromptScreen, WrittenText
 from tamer_tui.session import CandidateView, Session, SessionError, SetView
 from tamer_tui.text import editable, one_line
 
@@ -45,7 +46,8 @@ class Writing:
             self._drafts["prompt"] = f"{draft}\n{pasted}" if draft.strip() else pasted
         loading = self._session.ready is None
         done = "your prompt opens as soon as the model is loaded" if loading else ""
-        self._edit(EditorScreen, "your prompt", "prompt", "", "", self._session.sets.open_prompt, done)
+        recent = self._session.record.typed_prompts() if self._session.store is not None else []
+        self._edit(partial(PromptScreen, recent=recent), "your prompt", "prompt", "", "", self._session.sets.open_prompt, done)
 
     def message(self, view: SetView, candidate: CandidateView) -> None:
         """The conversation goes on from an answer."""
@@ -80,7 +82,7 @@ class Writing:
         now = f"{self._session.status.nats:g}"
         self._edit(NumberScreen, "budget in nats per 64 tokens, 0 to 1000", "nats", now, "", change, "the budget is set")
 
-    def _edit(self, screen: type[EditorScreen], title: str, name: str, text: str, above: str, use: Use, done: str) -> None:
+    def _edit(self, screen: Callable[[str, str, str], EditorScreen], title: str, name: str, text: str, above: str, use: Use, done: str) -> None:
         async def written(result: WrittenText | None) -> None:
             if result is None:
                 return

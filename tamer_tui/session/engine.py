@@ -152,6 +152,8 @@ class EngineLink:
                 self._complain(event)
             case protocol.Read():
                 self._session.spawn(self._tell_more(self._connection))
+            case protocol.Notice(what=what):
+                self._session.say(what)
             case _:
                 events.take(self._session, event)
 

@@ -15,6 +15,7 @@ from learners import protocol
 from storage.blind import BlindCount
 from storage.queries import Record
 from storage.records import Judgement, Prompt, Sampling, new_uid
+from tamer_tui import endings
 from tamer_tui.dealing import Split
 from tamer_tui.learning_status import LearningStatus
 from tamer_tui.session.chat import Chat
@@ -70,6 +71,7 @@ class Session:
         """Open the database if it is named, and start the engine. `wait_ready` waits for the model. Raises SessionError."""
         if isinstance(self._place, Path):
             self.store = SessionStore(self._place)
+            self._tell_ending(self.store)
             self.count()
         await self.engine.start()
 
@@ -94,7 +96,13 @@ class Session:
         if self.store is None:
             assert not isinstance(self._place, Path)
             self.store = SessionStore(self._place(base_hash))
+            self._tell_ending(self.store)
         return self.store
+
+    def _tell_ending(self, store: SessionStore) -> None:
+        """What ended the last sitting, if it was not the operator."""
+        if line := endings.taken(store.path, store.abandoned):
+            self.say(line)
 
     # --- what is there -----------------------------------------------------------------------------------------------
 

@@ -12,11 +12,14 @@ from textual.reactive import var
 
 from tamer_tui.ballot import Ballot
 from tamer_tui.session import CandidateView, Session, SetView
+from tamer_tui.text import one_line
 from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
 from tamer_tui.widgets.tabs import Tab, TabStrip
 from tamer_tui.widgets.welcome import Welcome
 
 FRAME_SECONDS = 0.05
+PREVIEW = 300
+"""Characters that a row could hold."""
 
 
 class Answers(Container):
@@ -41,6 +44,11 @@ class Answers(Container):
     folded: var[bool] = var(True, init=False)  # their thoughts are one line
     pace: var[float] = var(12.0, init=False)  # tokens a second
     revision: var[int] = var(0, init=False)  # of what the session says
+
+    previews: var[bool] = var(False, init=False)  # tabs with the first words of their answers
+
+    class Overflowed(Message):
+        """An answer is longer than its pane."""
 
     class Completed(Message):
         """Everything there will be of the set is on the screen now."""
@@ -95,6 +103,8 @@ class Answers(Container):
                 if self.complete:
                     self.post_message(self.Completed())
             self.show_state()
+        if not self.has_class("tabs") and any(pane.overflows for pane in self.panes):
+            self.post_message(self.Overflowed())
         self._report()
 
     def show_first_tokens(self) -> None:
@@ -164,6 +174,9 @@ class Answers(Container):
             pane.markdown, pane.folded = self.markdown, self.folded
             pane.choose_reading()
 
+    def watch_previews(self) -> None:
+        self.show_state()
+
     def watch_revision(self) -> None:
         self.show_state()
 
@@ -174,7 +187,7 @@ class Answers(Container):
             focused = pane.view.slot == self.focused_slot
             pane.show_state(self._rank_mark(pane.view), _revealed_policy(view, pane.view), focused, self.frozen)
         if self.panes:
-            self.query_one(TabStrip).show([self._tab(pane) for pane in self.panes])
+            self.query_one(TabStrip).show([self._tab(pane) for pane in self.panes], self.previews)
 
     def _rank_mark(self, candidate: CandidateView) -> str:
         view = self._session.current
@@ -185,7 +198,8 @@ class Answers(Container):
     def _tab(self, pane: CandidatePane) -> Tab:
         state = self._rank_mark(pane.view) or ("" if pane.complete else "…")
         scored = " ✓" if pane.view.ratings else ""
-        return Tab(pane.view.letter, state + scored, pane.view.slot == self.focused_slot)
+        first = one_line(pane.stream.text[:PREVIEW]) if self.previews else ""
+        return Tab(pane.view.letter, state + scored, pane.view.slot == self.focused_slot, first)
 
 
 def _revealed_policy(view: SetView | None, candidate: CandidateView) -> str:

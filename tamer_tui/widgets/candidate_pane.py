@@ -26,7 +26,7 @@ class CandidatePane(Vertical):
 
     DEFAULT_CSS = """
     CandidatePane { border: round $foreground 30%; border-title-color: $foreground; border-subtitle-color: $foreground 70%; height: 1fr; width: 1fr; }
-    CandidatePane.focused { border: round $accent; border-title-color: $accent; border-title-style: bold; }
+    CandidatePane.focused { border: round $accent; border-title-color: $text-accent; border-title-style: bold; }
     CandidatePane.ranked { border-title-style: bold reverse; }
     """
 
@@ -82,6 +82,11 @@ class CandidatePane(Vertical):
     def complete(self) -> bool:
         """Whether everything that was drawn is shown, and nothing more will come."""
         return self.view.ended is not None and self._shown >= len(self.view.pieces)
+
+    @property
+    def overflows(self) -> bool:
+        """Whether a part of what is shown must be scrolled to."""
+        return self.reading.size.height > 0 and self.reading.max_scroll_y > 0
 
     @property
     def stream(self) -> StreamView:

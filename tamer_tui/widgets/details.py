@@ -10,9 +10,10 @@ from textual.content import Content
 
 from storage.blind import BlindCount
 from tamer_tui.session import Session
-from tamer_tui.text import one_line, wrap
+from tamer_tui.text import duration, one_line, wrap
 from tamer_tui.views import EngineState, StageView
 from tamer_tui.widgets.charts import interval, progress, sparkline
+from tamer_tui.wins import proof
 
 STAGES = {"sft": "imitate", "distill": "distil", "reward": "reward model", "ppo": "PPO", "gate": "gate"}
 DOING = {
@@ -31,7 +32,7 @@ ROOM = 36
 
 def detailed_lines(session: Session) -> list[Content]:
     """A paragraph each for the policy, the stages, the count and the machine."""
-    return paragraphs([_policy(session), _learning(session), _won(session), _machine(session)])
+    return paragraphs([_policy(session), _learning(session), _won(session), _machine(session), GLOSSARY])
 
 
 def paragraphs(parts: Sequence[Sequence[Content]]) -> list[Content]:
@@ -88,7 +89,7 @@ def replay(view: StageView) -> str:
 
 
 def bar(view: StageView) -> Content:
-    return Content.styled(f"  {progress(view.step / max(1, view.of), ROOM - 2)}", "$accent")
+    return Content.styled(f"  {progress(view.step / max(1, view.of), ROOM - 2)}", "$text-accent")
 
 
 def _won(session: Session) -> list[Content]:
@@ -101,7 +102,7 @@ def _won(session: Session) -> list[Content]:
         return [*lines, label("  nothing counted yet")]
     for name, counted in counts:
         lines += count(name, counted)
-    return lines
+    return [*lines, *(label(f"  {line.plain.strip()}") for line in hanging(proof(session.blind_all)))]
 
 
 def count(name: str, count: BlindCount) -> list[Content]:
@@ -150,14 +151,19 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.0e}"
 
 
-def duration(seconds: float) -> str:
-    """'4 s', '3 min', '2 h'."""
-    if not math.isfinite(seconds):
-        return "×"
-    if seconds < 90:
-        return f"{max(0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
-
-
 def label(text: str) -> Content:
     return Content.styled(text, "$foreground 60%")
+
+
+GLOSSARY = [
+    label(line)
+    for line in (
+        "Ĥ    what you said, as a reward",
+        "β    how strongly Ĥ steers",
+        "nats how far from the base: KL of",
+        "     64 tokens; N sets the limit",
+        "PPO  practice against a learned judge",
+        "gate checks a version before it acts",
+    )
+]
+"""What the names of the papers mean."""

@@ -11,6 +11,7 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
+from tamer_tui import bidi
 from tamer_tui.markdown import fold_thoughts, markdown_lines
 from tamer_tui.text import wrap
 from tamer_tui.widgets.selecting import selectable
@@ -62,6 +63,8 @@ class FinishedView(ScrollView):
     @work(exclusive=True)
     async def _make(self, key: tuple[tuple[str, bool, bool], int, bool]) -> None:
         strips = await asyncio.to_thread(_strips, *key)
+        if bidi.wanted():
+            strips = [Strip(bidi.reordered(list(strip), key[1])) for strip in strips]
         if key == self._made:
             self._strips = strips
             self.virtual_size = Size(key[1], len(strips))

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Static
 
-from tamer_tui.widgets.lines import Line
+from tamer_tui.widgets.lines import KeyLine, Line
 
 EVERYWHERE = (("esc", "Arena"), ("j", "go to"), ("?", "help"), ("^q", "quit"))
 
@@ -19,7 +17,6 @@ class Foot(Vertical):
 
     DEFAULT_CSS = """
     Foot { height: 2; dock: bottom; width: 1fr; }
-    Foot #keys { height: 1; padding: 0 1; background: $panel; color: $foreground 80%; text-wrap: nowrap; }
     Foot #said { color: $foreground 80%; }
     """
 
@@ -30,7 +27,10 @@ class Foot(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Line(id="said")
-        yield Static(Content("  ").join(Content.assemble((key, "bold $accent"), f" {name}") for key, name in self._keys), id="keys")
+        yield KeyLine()
+
+    def on_mount(self) -> None:
+        self.query_one(KeyLine).show((), self._keys)
 
     def say(self, line: str) -> None:
         """In place of the last one."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from tamer_tui.ballot import Ballot
 from tamer_tui.keys import LETTERS
 from tamer_tui.session import Session
+from tamer_tui.text import duration
 from tamer_tui.views import EngineState, SetView
-from tamer_tui.widgets.details import duration
 
-MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.leader")
+MACHINE = ("learn.pause", "learn.now", "machine.versions", "learn.bias", "learn.nats", "screen.palette", "screen.settings", "screen.leader")
 READING = (
-    "focus.next", "scroll.down", "show.tint", "show.freeze", "show.slower", "show.faster", "note.flag", "note.comment", "copy.answer", "copy.code",
-    "copy.export", "show.markdown", "show.fold", "show.details",
+    "focus.next", "scroll.down", "show.tint", "show.differences", "show.freeze", "show.slower", "show.faster", "note.flag", "note.comment",
+    "copy.answer", "copy.code", "copy.export", "show.markdown", "show.fold", "show.details",
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Guidance:
         if self.frozen:
             return "Frozen: space goes on."
         if view.purpose == "compare":
-            return "The acting policy is a, the base is b; not counted. Enter goes back."
+            return "Your model's answer is a, the untouched model's b; not counted. Enter goes back."
         if view.committed:
             return "✓ on disk. Enter opens the next prompt."
         if view.purpose == "tap":

@@ -6,6 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.reactive import var
+from textual.widgets import Static
 
 from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
@@ -20,6 +21,7 @@ class Guide(Vertical):
     DEFAULT_CSS = """
     Guide { height: auto; width: 1fr; }
     Guide #todo { text-style: bold; }
+    Guide #tour { display: none; height: auto; max-height: 3; padding: 0 1; background: $accent 20%; }
     Guide #said { color: $foreground 70%; }
     """
 
@@ -31,11 +33,14 @@ class Guide(Vertical):
     said: var[str] = var("", init=False)
     legend: var[Content] = var(Content(""), init=False)  # of the tints, while there are any
 
+    tour_line: var[str] = var("", init=False)
+
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
 
     def compose(self) -> ComposeResult:
+        yield Static(id="tour")
         yield Line(id="todo")
         yield Line(id="said")
         yield KeyLine()
@@ -60,6 +65,11 @@ class Guide(Vertical):
 
     def watch_legend(self) -> None:
         self.query_one("#said", Line).show(self.said, self.legend)
+
+    def watch_tour_line(self) -> None:
+        tour = self.query_one("#tour", Static)
+        tour.display = bool(self.tour_line)
+        tour.update(Content(self.tour_line))
 
     def _advise(self) -> None:
         guidance = Guidance(self._session, self.ballot, self.criterion, self.frozen, self.undoable)

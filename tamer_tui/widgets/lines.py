@@ -12,6 +12,9 @@ from textual.widgets import Static
 from tamer_tui.keys import action_of, painted
 from tamer_tui.text import one_line, plain, wrap
 
+LONGEST_END = 8_000
+"""Characters of a prompt that are looked at to find the rows that show."""
+
 
 class Line(Static):
     """Text on one row that never lays the screen out again."""
@@ -27,7 +30,7 @@ class Line(Static):
         if (text, lead) == self._shown:
             return
         self._shown = (text, lead)
-        opening = Content.styled(lead, "bold $accent") if isinstance(lead, str) else lead
+        opening = Content.styled(lead, "bold $text-accent") if isinstance(lead, str) else lead
         self.update(opening + one_line(text), layout=False)
 
 
@@ -62,7 +65,7 @@ class KeyLine(Static):
                     break
                 lines.append([])
                 column = 0
-            lines[-1].append(Content.assemble((key, "bold $accent"), f" {name}"))
+            lines[-1].append(Content.assemble((key, "bold $text-accent"), f" {name}"))
             self._places.append((len(lines) - 1, range(column, column + cells), action))
             column += cells + 2
         self.update(Content("\n").join(Content("  ").join(line) for line in lines), layout=False)
@@ -88,12 +91,15 @@ class PromptBox(Static):
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
         self._text = self._shown = ""
+        self._cut = False  # the text is longer than what is kept of it
 
     def show(self, title: str, text: str) -> None:
         """Untrusted text, never markup."""
         if self.border_title != title:
             self.border_title = title
-        self._text = plain(text).rstrip()
+        end = text[-LONGEST_END:]
+        self._text = plain(end).rstrip()
+        self._cut = len(end) < len(text)
         self._fit()
 
     def on_resize(self) -> None:
@@ -104,7 +110,7 @@ class PromptBox(Static):
         most = self.styles.max_height
         rows, width = (int(most.value) - 2 if most is not None else 3), self.size.width or 76
         lines = wrap(self._text, width)
-        if len(lines) > rows:
+        if len(lines) > rows or self._cut:
             lines = wrap(self._text, max(1, width - 2))[-rows:]
             lines[0] = "… " + lines[0].lstrip()
         shown = "\n".join(line.rstrip() for line in lines)

@@ -67,15 +67,20 @@ class Plot(Widget):
     Plot { border: round $foreground 30%; border-title-color: $foreground; border-subtitle-color: $foreground 70%; padding: 0 1; }
     """
 
+    note: var[str] = var("", init=False)
     values: var[tuple[float, ...]] = var((), init=False)
 
     def __init__(self, title: str, note: str = "", low: float | None = None, high: float | None = None) -> None:
         """`note` says in plain words what the chart is about, while there is room."""
         super().__init__()
-        self._title, self._note, self._low, self._high = title, note, low, high
+        self._title, self._low, self._high = title, low, high
+        self.set_reactive(Plot.note, note)
 
     def on_mount(self) -> None:
-        self.border_title, self.border_subtitle = self._title, self._note
+        self.border_title, self.border_subtitle = self._title, self.note
+
+    def watch_note(self) -> None:
+        self.border_subtitle = self.note
 
     def watch_values(self) -> None:
         self.border_title = f"{self._title} · {number(self.values[-1], 3)}" if self.values else self._title
@@ -90,5 +95,5 @@ class Plot(Widget):
         if height:
             labels[-1], labels[0] = number(bounds[0], 2), number(bounds[1], 2)
         rows = plot(self.values, width, height, self._low, self._high)
-        lines = [Content.assemble((f"{label:>{AXIS - 1}} ", "$foreground 60%"), (row, "$accent")) for label, row in zip(labels, rows)]
+        lines = [Content.assemble((f"{label:>{AXIS - 1}} ", "$foreground 60%"), (row, "$text-accent")) for label, row in zip(labels, rows)]
         return Content("\n").join(lines)

@@ -10,8 +10,10 @@ from textual.widgets import Static
 
 from storage.records import BASE_VERSION
 from tamer_tui.session import Session, StageView
-from tamer_tui.text import one_line
-from tamer_tui.widgets.details import DOING, bar, count, detailed_lines, duration, engine_in_words, hanging, label, number, paragraphs, replay
+from tamer_tui.text import duration, one_line
+from tamer_tui.widgets.charts import interval
+from tamer_tui.widgets.details import DOING, ROOM, bar, detailed_lines, engine_in_words, hanging, label, number, paragraphs, replay
+from tamer_tui.wins import proof, wins
 
 UNITS = {"gate": "prompts"}
 REPAINT_SECONDS = 0.2
@@ -34,6 +36,7 @@ class Rail(Static):
         super().__init__(id=id)
         self._session = session
         self._painted = 0.0  # monotonic seconds
+        self._lines: list[Content] = []
 
     def on_mount(self) -> None:
         self.border_title = "learning"
@@ -57,7 +60,9 @@ class Rail(Static):
         """As it stands now."""
         self._painted = time.monotonic()
         lines = narrow_lines(self._session) if self.narrow else detailed_lines(self._session) if self.detailed else wide_lines(self._session)
-        self.update(Content("\n").join(lines), layout=False)
+        if lines != self._lines:
+            self._lines = lines
+            self.update(Content("\n").join(lines), layout=False)
 
 
 def wide_lines(session: Session) -> list[Content]:
@@ -70,7 +75,7 @@ def narrow_lines(session: Session) -> list[Content]:
     status = session.status
     active = _active(session)
     doing = replay(status.replay) if status.replay else f"next version: {_doing(active)}" if active else _waiting(session) or engine_in_words(session)
-    won = f"you preferred yours {session.blind.in_words()}" if session.blind.n else ""
+    won = wins(session.blind_all)
     upper = [_follows(session), f"answering: {answering(session)}", status.refused and _refused(session)]
     lower = [doing, won, _moved(session)]
     return [Content(one_line(" · ".join(part for part in upper if part))), label(one_line(" · ".join(part for part in lower if part)))]
@@ -155,12 +160,13 @@ def _next_version(session: Session) -> list[Content]:
 
 
 def _wins(session: Session) -> list[Content]:
-    lines = [Content("How often you preferred yours, blind")]
-    if not session.blind_all.n:
-        return [*lines, label("  nothing counted yet")]
-    for name, counted in (("last 30", session.blind), ("all", session.blind_all)):
-        lines += count(name, counted)
-    return lines
+    every, late = session.blind_all, session.blind
+    if (rate := every.rate) is None:
+        return [Content("Your model against the untouched one:"), label("  nothing counted yet")]
+    told = wins(every)
+    lines = [Content.styled(told[0].upper() + told[1:], "bold"), label(f"  {interval(every.low, rate, every.high, ROOM - 2)}")]
+    lines += [label(f"  {line.plain.strip()}") for line in hanging(proof(every))]
+    return lines + ([label(f"  the last {late.n}: {late.wins + late.ties / 2:g}")] if late.n < every.n else [])
 
 
 def _machine(session: Session) -> list[Content]:

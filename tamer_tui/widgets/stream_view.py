@@ -17,12 +17,16 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
+from tamer_tui import bidi
 from tamer_tui.text import plain, wrap
 from tamer_tui.tint import NAMES
 from tamer_tui.widgets.selecting import selectable
 
 GUTTER = 3
 """Cells."""
+LONGEST = 100_000
+"""Characters. Wrapping ten million anew at each resize would hold the loop for seconds; they are in the record."""
+MORE = "\n… and more than can be shown here"
 TINTS = {2: "stream--liked-much", 1: "stream--liked", -1: "stream--disliked", -2: "stream--disliked-much"}
 """Level -> component class."""
 
@@ -48,6 +52,7 @@ class StreamView(ScrollView):
     def __init__(self) -> None:
         super().__init__()
         self._text: list[str] = []
+        self._length = 0  # characters of it
         self._lines: list[str] = [""]
         self._wrapped_at = 0
         self.marked = False  # room for marks at the left
@@ -62,13 +67,19 @@ class StreamView(ScrollView):
 
     def write(self, fragment: str) -> None:
         """Add text at the end."""
-        fragment = plain(fragment)
+        fragment = self._within_limit(plain(fragment))
         if not fragment:
             return
         self._text.append(fragment)
+        self._length += len(fragment)
         first = len(self._lines) - 1
         self._lines[first:] = wrap(self._lines[first] + fragment, self._width)
         self._grown(first)
+
+    def _within_limit(self, fragment: str) -> str:
+        """What may still be shown of it. The end is told once; nothing follows it."""
+        room = LONGEST - self._length
+        return fragment if len(fragment) <= room else fragment[:room] + MORE if room > 0 else ""
 
     def tint(self, pieces: Sequence[str], levels: Sequence[int]) -> None:
         """Show these pieces of the text, each at its level from -2 to 2. The place on the page stays."""
@@ -106,6 +117,7 @@ class StreamView(ScrollView):
     def clear(self) -> None:
         """Start over."""
         self._text.clear()
+        self._length = 0
         self._levels, self._marks = [], []
         self._lines = [""]
         self.virtual_size = Size(self._width, 1)
@@ -124,6 +136,8 @@ class StreamView(ScrollView):
         index, style = y + self.scroll_offset.y, self.rich_style  # which takes a while to work out
         line = self._lines[index] if index < len(self._lines) else ""
         segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, style)]
+        if bidi.wanted():
+            segments = bidi.reordered(segments, self._width)
         strip = Strip(segments).adjust_cell_length(self._width, style)
         strip = selectable(strip, index, self)
         return Strip([Segment(self._margin(index), style), *strip]) if self.marked else strip

@@ -1,4 +1,4 @@
-"""One answer at a time: a strip with the letter and the state of each."""
+"""One answer at a time: a strip with the letter and the state of each, or a row for each with the first words of its answer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ class Tab:
     letter: str
     state: str  # its place in the ranking, '…' while it streams, ✓ with a score
     focused: bool
+    first: str = ""  # words of its answer
 
 
 class TabStrip(Static):
     """Letters that can be clicked."""
 
-    DEFAULT_CSS = "TabStrip { height: 1; width: 1fr; padding: 0 1; text-wrap: nowrap; pointer: pointer; }"
+    DEFAULT_CSS = "TabStrip { height: 1; width: 1fr; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; pointer: pointer; }"
 
     class Chosen(Message):
         """A tab was clicked."""
@@ -36,21 +37,28 @@ class TabStrip(Static):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._tabs: tuple[Tab, ...] = ()
+        self._rows = False  # one for each
 
-    def show(self, tabs: Sequence[Tab]) -> None:
+    def show(self, tabs: Sequence[Tab], rows: bool = False) -> None:
         """Only what changed is painted."""
-        if tuple(tabs) == self._tabs:
+        if (tuple(tabs), rows) == (self._tabs, self._rows):
             return
-        self._tabs = tuple(tabs)
+        self._tabs, self._rows = tuple(tabs), rows
+        self.styles.height = len(tabs) if rows else 1
         shown = [Content.styled(_text(tab), "bold reverse" if tab.focused else "") for tab in tabs]
-        self.update(Content(" ").join(shown), layout=False)
+        if rows:
+            shown = [lead + Content.styled(f" {tab.first}", "" if tab.focused else "$foreground 70%") for lead, tab in zip(shown, tabs)]
+        self.update(Content("\n" if rows else " ").join(shown), layout=False)
 
     def on_click(self, event: Click) -> None:
-        at, column = event.get_content_offset(self), 0
+        if (at := event.get_content_offset(self)) is None:
+            return
+        column = 0
         for slot, tab in enumerate(self._tabs):
-            if at is not None and column <= at.x < column + cell_len(_text(tab)):
+            cells = cell_len(_text(tab))
+            if at.y == slot if self._rows else column <= at.x < column + cells:
                 self.post_message(self.Chosen(slot))
-            column += cell_len(_text(tab)) + 1
+            column += cells + 1
 
 
 def _text(tab: Tab) -> str:

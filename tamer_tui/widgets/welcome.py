@@ -9,10 +9,9 @@ from textual.reactive import var
 from textual.widgets import Static
 
 from tamer_tui.session import Session
-from tamer_tui.text import one_line
+from tamer_tui.text import duration, one_line
 from tamer_tui.views import EngineState
 from tamer_tui.widgets.charts import progress
-from tamer_tui.widgets.details import duration
 
 BAR_CELLS = 40
 HOW_IT_GOES = (
@@ -20,6 +19,7 @@ HOW_IT_GOES = (
     "Say which are better: type their letters, best first, and enter.",
     "The very next answer is already different.",
 )
+OTHERS = "Pocket is small, and ships with tamer: `tamer models` lists larger ones that fit this machine."
 
 
 class Welcome(Static):
@@ -40,7 +40,7 @@ class Welcome(Static):
         if session.current is not None:
             return
         dead = session.engine_state is EngineState.DEAD
-        lines = [Content.styled("t a m e r", "bold $accent"), Content("teach a language model by hand, and see it learn"), Content("")]
+        lines = [Content.styled("t a m e r", "bold $text-accent"), Content("teach a language model by hand, and see it learn"), Content("")]
         lines += _stopped(session) if dead else self._loading(session)
         self.update(Content("\n").join(lines), layout=False)
 
@@ -55,8 +55,9 @@ class Welcome(Static):
         figures = f"{100 * share:.0f} %" if loading is not None and loading.total > 0 else ""
         if left is not None and math.isfinite(left):
             figures += f" · {duration(left)} left"
-        lines += [Content.styled(progress(share, BAR_CELLS), "$accent"), _label(figures), Content("")]
-        return lines + [_label(line) for line in HOW_IT_GOES]
+        lines += [Content.styled(progress(share, BAR_CELLS), "$text-accent"), _label(figures), Content("")]
+        more = ["", OTHERS] if session.settings.model == "pocket" else []
+        return lines + [_label(line) for line in (*HOW_IT_GOES, *more)]
 
 
 def _stopped(session: Session) -> list[Content]:

@@ -48,6 +48,14 @@ class Table:
             await self.pilot.pause(0.01)
         raise TimeoutError
 
+    async def until_pressed(self, condition: Callable[[], bool], *keys: str) -> None:
+        """Press these again and again."""
+        for _ in range(100):
+            await self.press(*keys)
+            if condition():
+                return
+        raise TimeoutError
+
     def line(self, name: str) -> str:
         return str(self.arena.query_one(f"#{name}", Static).content)
 
@@ -79,10 +87,12 @@ async def table(
     size: tuple[int, int] = (120, 36),
     k: int = 4,
     prompts: tuple[Prompt, ...] = PROMPTS,
+    model: str = "fake",
+    theme: str = "",
 ) -> AsyncIterator[Table]:
     engine = engine or FakeEngine()
-    session = Session(SessionSettings("fake", prompts, k=k), lambda: engine, tmp_path / "a.db")
-    app = TamerApp(session)
+    session = Session(SessionSettings(model, prompts, k=k), lambda: engine, tmp_path / "a.db")
+    app = TamerApp(session, theme)
     faults: list[object] = []  # in callbacks of the loop, which nobody awaits
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context.get("exception", context)))
     await session.start()
@@ -94,4 +104,4 @@ async def table(
         await pilot.pause()
         yield Table(pilot, session, engine, tmp_path / "a.db")
     await session.close()
-    assert not faults
+    assert not faults, faults

@@ -286,3 +286,31 @@ async def test_a_versions_reason_is_read_in_full_on_a_narrow_screen(tmp_path: Pa
         await t.pilot.pause(0.3)
         await t.press("V")
         assert "by more than one standard error" in str(t.pilot.app.screen.query_one("#hint", Static).content)
+
+
+async def test_at_80_by_24_short_answers_are_a_grid_and_long_ones_rows_with_their_first_words(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(["A short one."] * 4), (80, 24)) as t:
+        await t.press("b", "backspace")
+        assert t.shown().count("A short one.") == 4 and not t.arena.answers.has_class("tabs")
+        t.engine.texts = [f"Answer number {n} " + "goes on and on. " * 30 for n in range(4)]
+        await t.press("a", "enter", "b", "backspace")
+        await t.until(lambda: t.arena.answers.has_class("tabs"))
+        await t.pilot.pause()
+        assert all(f"Answer number {n}" in t.shown() for n in range(4))
+        await t.pilot.click("#tabs", offset=(40, 2))
+        assert t.arena.focused_slot == 2
+        await t.press("a", "enter")
+        assert t.arena.answers.has_class("tabs"), "the last ones were long"
+
+
+async def test_prompts_that_were_typed_before_come_back_the_last_first(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        for text in ("one", "two", "one"):
+            await t.session.sets.open_prompt(text)
+        await t.until(lambda: t.session.record.typed_prompts() == ["one", "two"])
+        await t.press("n", *"new")
+        area, found = t.pilot.app.screen.query_one(TextArea), []
+        for _ in range(3):
+            await t.pilot.press("ctrl+r")
+            found.append(area.text)
+        assert found == ["one", "two", "new"]

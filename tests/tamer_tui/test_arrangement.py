@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamer_tui.screens.arrangement import CHROME_ROWS, NARROWEST_PANE, RAIL_WIDTH, arrange
+from tamer_tui.screens.arrangement import CHROME_ROWS, NARROWEST_PANE, RAIL_WIDTH, are_brief, arrange
 
 
 @given(k=st.integers(1, 9), width=st.integers(1, 400), height=st.integers(1, 120))
@@ -35,6 +35,14 @@ def test_panes_side_by_side_are_wide_and_high_enough(k: int, width: int, height:
         (9, (80, 24), 1, True, False),
     ],
 )
-def test_by_example(k: int, size: tuple[int, int], columns: int, tabs: bool, rail: bool) -> None:
+def test_long_answers_by_example(k: int, size: tuple[int, int], columns: int, tabs: bool, rail: bool) -> None:
     found = arrange(k, *size)
     assert (found.columns, found.tabs, found.rail) == (columns, tabs, rail)
+
+
+def test_four_short_answers_are_a_grid_at_80_by_24_and_long_ones_rows_with_their_first_words() -> None:
+    assert are_brief(["The dog was sad. It had no home."] * 4, 4, 80, 24)
+    assert arrange(4, 80, 24, brief=True).columns == 2
+    assert not are_brief(["The dog was sad. It had no home."] * 3 + ["word " * 60], 4, 80, 24)
+    assert not are_brief(["\n" * 9], 4, 80, 24)
+    assert arrange(4, 80, 24).previews and not arrange(9, 80, 24).previews and not arrange(2, 80, 24).previews

@@ -16,7 +16,7 @@ from tamer_tui.app import theme_of
 from tamer_tui.cli import main
 from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.external_editor import ExternalEditorError, edited
-from tamer_tui.keys import ARENA, check_keymap
+from tamer_tui.keys import ALL, GROUPS, check_keymap
 from tests.tamer_tui.table import table
 
 
@@ -44,7 +44,7 @@ def test_what_is_wrong_with_keys_is_said_with_its_line(text: str, line: int, why
 @pytest.mark.parametrize("preset", sorted(keymap.PRESETS))
 def test_no_preset_gives_a_key_two_meanings(preset: str) -> None:
     configure(f'keys = "{preset}"\n')
-    keymap.check((binding.id or "", keymap.PRESETS[preset].get(binding.id or "", binding.key)) for binding in ARENA)
+    keymap.check([[(binding.id or "", keymap.PRESETS[preset].get(binding.id or "", binding.key)) for binding in group] for group in GROUPS])
 
 
 def test_chosen_keys_are_bound_painted_and_explained() -> None:
@@ -70,7 +70,7 @@ def test_completion_is_printed_and_every_binding_is_listed() -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "_TAMER_COMPLETE" in CliRunner().invoke(main, ["completion", shell]).output
     listed = CliRunner().invoke(main, ["config", "--keys"]).output
-    assert all(binding.id and binding.id in listed for binding in ARENA)
+    assert all(binding.id and binding.id in listed for binding in ALL)
 
 
 async def test_flags_and_notes_are_on_disk_and_can_be_undone(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tamer_tui.widgets.lines import KeyLine
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, table
 
+LONG = ["A word comes after a word. " * 20] * 4
 DESIGN = (
     *LETTERS, "t", "x", "backspace", *"1234567", "0", "m", "enter", "right", "left", "up", "down", "tab", "r", "w", "n", "l", "s", "u", "U", "space",
     "less_than_sign", "greater_than_sign", "o", "p", "T", "B", "N", "V", "R", "escape", "question_mark", "f1", "ctrl+p",
@@ -85,7 +86,8 @@ async def test_a_click_looks_at_an_answer_and_one_on_its_letter_ranks_it(tmp_pat
 
 
 async def test_tabs_can_be_clicked(tmp_path: Path) -> None:
-    async with table(tmp_path, size=(80, 24)) as t:
+    async with table(tmp_path, FakeEngine(LONG), size=(80, 20)) as t:
+        await t.press("b", "backspace")
         strip = str(t.arena.query_one("#tabs", Static).content)
         await t.pilot.click("#tabs", offset=(1 + strip.index("c"), 0))
         assert t.arena.focused_slot == 2

@@ -71,3 +71,10 @@ async def test_the_browser_opens_one_and_deletes_only_after_a_confirmation(tmp_p
         await pilot.press("enter")
         await pilot.pause()
     assert isinstance(app.return_value, Known) and app.return_value.path.name == "[b]a.db" and app.return_value.path.exists()
+
+
+async def test_keys_in_a_folder_without_databases_choose_nothing(tmp_path: Path) -> None:
+    async with SittingsApp(tmp_path).run_test() as pilot:
+        await pilot.press("end", "home", "enter", "r", "X", "y")
+        await pilot.pause()
+        assert pilot.app.is_running and pilot.app.return_value is None

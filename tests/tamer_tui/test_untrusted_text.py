@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from textual.widgets import TextArea
 
 from learners import protocol
-from storage.records import Correction, Prompt
+from storage.records import Correction, Prompt, Rating
 from tamer_tui.app import TamerApp
+from tamer_tui.keys import MODES
 from tamer_tui.session import Session, SessionSettings
 from tamer_tui.text import wrap
 from tamer_tui.widgets.rail import Rail
@@ -29,6 +31,22 @@ HOSTILE = {
     "long and wide": "漢" * 10_000,
     "marks": "a" + "\u0301" * 500,
     "empty": " ",
+}
+TORTURE = HOSTILE | {
+    "scripts": " ".join(
+        "".join(chr(c) for c in range(start, start + 96, 7) if unicodedata.category(chr(c))[0] in "LMNPS")
+        for start in (*range(0xA0, 0x3000, 96), 0x1D400, 0x1F300, 0x20000)
+    ),
+    "without width": "a"
+    + "".join(map(chr, [0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0xAD, 0x34F, 0x61C, 0x180E, 0x3164, 0xFFA0, 0xE0001, *range(0xE0020, 0xE0080)]))
+    + "b",
+    "markdown": "# [x](javascript:x)\n\n|a|b|\n|-|-|\n|[/b]|`c`|\n\n"
+    + "> " * 60
+    + "deep\n\n```python\n\x1b[31m\n"
+    + "- " * 40
+    + "\n<script>alert(1)</script>",
+    "thoughts": "<think>" * 30 + "[/b]\x1b[2J</think>" * 15 + "**bold**",
+    "surrogates": "a\ud800b\udfffc",
 }
 SIZES = [(80, 24), (200, 50)]
 
@@ -69,10 +87,9 @@ async def test_brackets_are_seen_as_they_are(tmp_path: Path, size: tuple[int, in
         assert t.pilot.app.is_running
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-async def test_hostile_words_of_the_engine_are_plain_text(tmp_path: Path, text: str, size: tuple[int, int]) -> None:
-    async with table(tmp_path, FakeEngine(), size) as t:
+async def test_hostile_words_of_the_engine_are_plain_text(tmp_path: Path, text: str) -> None:
+    async with table(tmp_path, FakeEngine(), (200, 50)) as t:
         t.engine.emit(protocol.Error(what=text, hint=text))
         t.engine.emit(protocol.Metrics(stage=text, step=1, of=2, note=text))
         t.engine.emit(protocol.Metrics(stage="ppo", step=1, of=2, note=text))
@@ -131,6 +148,48 @@ async def test_an_answer_with_control_characters_that_was_not_rewritten_is_no_co
         await t.pilot.pause()
         (correction,) = t.live()
         assert isinstance(correction, Correction) and correction.text == "one[31m\ttwo!", "a tab stays a tab"
+
+
+async def test_every_screen_stands_a_torture_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = list(TORTURE.values())
+    rounds = [texts[start : start + 8] for start in range(0, len(texts), 8)]
+    async with table(tmp_path, FakeEngine(rounds[0], publish_after=1), (200, 50), k=8, prompts=tuple(map(Prompt.of, texts))) as t:
+        for these, small in zip(rounds, ((31, 9), (100, 30)), strict=True):
+            t.engine.texts = these
+            await t.press("v", "M", "a", "enter")
+            for text in these:
+                t.engine.publish(text)
+                t.engine.emit(protocol.Metrics(stage="ppo", step=1, of=2, note=text, loss=float("nan"), kl=float("inf"), reward=-1e308))
+            await t.session.judging.comment(t.session.set.uid, None, these[-1].encode("utf-8", "replace").decode())
+            await t.session.chat.say(these[-1].encode("utf-8", "replace").decode())
+            await t.session.duels.open_next()
+            for mode in MODES:
+                await t.pilot.app.action_mode(mode)  # type: ignore[attr-defined]
+                await t.pilot.resize_terminal(*small)
+                await t.pilot.pause()
+                assert_plain(t)
+                if mode in ("versions", "record"):
+                    await t.press("down", "down")
+                    assert_plain(t)
+            await t.pilot.app.action_mode("arena")  # type: ignore[attr-defined]
+
+
+async def test_what_is_longer_than_any_screen_holds_the_loop_no_longer_than_what_is_shown_of_it(tmp_path: Path) -> None:
+    text = "漢" * 400_000
+    async with table(tmp_path, FakeEngine((text,)), k=1, prompts=(Prompt.of(text),)) as t:
+        began = time.process_time()
+        for _ in range(20):
+            t.arena.revision += 1
+        stream = t.arena.answers.panes[0].stream
+        t.arena.reveal()
+        assert len(stream.text) < 101_000 and stream.text.endswith("more than can be shown here")
+        t.engine.emit(protocol.Error(what=text))
+        await t.pilot.pause()
+        assert t.shown() and time.process_time() - began < 10  # seconds; all of it, each time, takes minutes
+        await t.press("4")
+        (rating,) = t.live()
+        assert isinstance(rating, Rating) and t.session.sets.from_record(rating.set_uid).candidates[0].text == text
 
 
 @given(pieces=st.lists(st.text(st.sampled_from("a 漢👩👧❤\u200d\ufe0f\u0301\n"), max_size=6), max_size=12), width=st.integers(2, 12))

@@ -1,0 +1,33 @@
+"""What a count of blind choices says, in words."""
+
+from __future__ import annotations
+
+from storage.blind import BlindCount
+from storage.statistics import Agreement
+from storage.verdict import SURE, Verdict, proven
+
+
+def wins(count: BlindCount) -> str:
+    """'your model wins 17.5 of 25 blind', ties as half a win; '' before anything was counted."""
+    return f"your model wins {count.wins + count.ties / 2:g} of {count.n} blind" if count.n else ""
+
+
+def proof(count: BlindCount) -> str:
+    """Whether that proves anything, with odds that may be looked at after every vote."""
+    word, odds = proven(count.wins, count.losses)
+    told = f"{min(max(1.0, odds), 1e6):,.3g} to 1"
+    if word:
+        return f"it is {word} than the untouched one: {told}"
+    return f"not proven yet: {told} of {SURE:g} to 1"
+
+
+def equal_length(verdict: Verdict | None) -> str:
+    """Of answers that are as long; '' before anything was counted."""
+    return f"at equal length {verdict.at_equal_length.in_words()}" if verdict is not None and verdict.at_equal_length is not None else ""
+
+
+def own_agreement(agreement: Agreement | None) -> str:
+    """How often the operator says the same twice: no judge can agree with them more."""
+    if agreement is None or agreement.agree is None:
+        return "you have judged no two answers twice yet"
+    return f"you agree with yourself in {agreement.agree:.2f} of {agreement.comparisons} judged twice"

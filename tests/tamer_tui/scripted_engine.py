@@ -1,0 +1,31 @@
+"""The scripted engine as a process, which needs no model: python -m tests.tamer_tui.scripted_engine [seconds a token]"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from learners import protocol
+from tests.tamer_tui.fake_engine import STORIES, FakeEngine
+
+
+def say(event: protocol.Event) -> None:
+    sys.stdout.buffer.write(protocol.encode(event))
+    sys.stdout.buffer.flush()
+
+
+async def serve(token_seconds: float) -> None:
+    """Until it is told to end, or nobody is left to tell it."""
+    engine = FakeEngine([" ".join([story] * 5) for story in STORIES], token_seconds=token_seconds)
+    await engine.start(say, lambda why: None)
+    commands = asyncio.StreamReader(limit=protocol.MAX_LINE)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    while line := await commands.readline():
+        command = protocol.decode_command(line)
+        if isinstance(command, protocol.Shutdown):
+            return
+        engine.send(command)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.02))

@@ -1,0 +1,98 @@
+"""Pictures of every screen, compared with those that were looked at. `pytest --snapshot-update tests/tamer_tui/test_pictures.py` takes them anew."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_textual_snapshot import SVGImageExtension
+from syrupy.assertion import SnapshotAssertion
+from textual.widgets import Input
+
+from learners import protocol
+from storage import judgements, provenance
+from tamer_tui.config import engine_log
+from tamer_tui.keys import MODES
+from tamer_tui.screens.settings import SettingsScreen
+from tamer_tui.settings import Setting
+from tests.tamer_tui.fake_engine import FakeEngine
+from tests.tamer_tui.table import Table, table
+
+SIZES = [(80, 24), (200, 50)]
+ANSWERS = (
+    "The capital of France is **Paris**.\n\n- it lies on the Seine\n- `print('Paris')`",
+    "The capital of France is Rome, you fool.",
+    "I would rather not say.",
+    "Paris. It has been the capital of France for a thousand years, and the river Seine runs through the middle of it.",
+)
+
+
+@pytest.fixture
+def picture(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    return snapshot.use_extension(SVGImageExtension)
+
+
+@asynccontextmanager
+async def taught(home: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], theme: str = "") -> AsyncIterator[Table]:
+    """Some judgements, a version that acts and one that was refused; without times and paths."""
+    monkeypatch.setenv("HOME", str(home))
+    for module in (judgements, provenance):
+        monkeypatch.setattr(module, "now", lambda: "2026-11-24T09:30:00.000Z")
+    engine_log().parent.mkdir(parents=True)
+    engine_log().write_text("the model is loaded\n")
+    async with table(home, FakeEngine(ANSWERS, publish_after=3), size, theme=theme) as t:
+        for letter in "adadad":
+            await t.press(letter, "enter")
+        await t.until(lambda: t.session.status.acting[0] == "v1")
+        t.engine.publish("worse on 12 prompts (38% won)", published=False)
+        for step in range(40):
+            t.engine.emit(protocol.Metrics(stage="ppo", step=step, of=40, seconds_left=3.0, reward=step**0.5 / 6, kl=step / 10, loss=0.1))
+        await t.until(lambda: len(t.session.machine.versions()) == 2)
+        await t.press("b")
+        yield t
+
+
+async def taken(t: Table) -> str:
+    """The screen on top, when it is still."""
+    for cursor in t.pilot.app.screen.query(Input):
+        cursor.cursor_blink = False
+    await t.pilot.pause(0.1)
+    await t.pilot.app.workers.wait_for_complete()
+    await t.pilot.pause()
+    return t.pilot.app.export_screenshot(simplify=True)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "200x50"])
+async def test_every_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: SnapshotAssertion, size: tuple[int, int]) -> None:
+    async with taught(tmp_path, monkeypatch, size) as t:
+        app: Any = t.pilot.app
+        assert await taken(t) == picture(name="arena")
+        await t.press("z")
+        assert await taken(t) == picture(name="differences")
+        await t.press("escape", "question_mark")
+        assert await taken(t) == picture(name="help")
+        await t.press("escape")
+        app.push_screen(SettingsScreen(t.session, [Setting("nats", "--nats", "6.0", "default", "Budget against the base, per 64 tokens.")]))
+        assert await taken(t) == picture(name="settings")
+        await t.press("escape")
+        await t.session.chat.say("What is the capital of France?")
+        await t.until(lambda: t.session.chat.turns[-1].ended is not None)
+        await t.session.duels.open_next()
+        for mode in MODES:
+            if mode not in ("arena", "tap"):
+                await app.action_mode(mode)
+                assert await taken(t) == picture(name=mode)
+        await app.action_mode("tap")
+        await t.until(lambda: t.arena.answers.complete)
+        assert await taken(t) == picture(name="tap")
+
+
+@pytest.mark.parametrize("look", ["no-color", "light"])
+async def test_the_arena_without_colours_and_in_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: SnapshotAssertion, look: str) -> None:
+    if look == "no-color":
+        monkeypatch.setenv("NO_COLOR", "1")
+    async with taught(tmp_path, monkeypatch, (80, 24), "textual-light" if look == "light" else "") as t:
+        assert await taken(t) == picture(name=look)

@@ -1,0 +1,34 @@
+"""What is said of a count is what the count proves."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage.blind import BlindCount
+from storage.statistics import Agreement
+from tamer_tui.wins import own_agreement, proof, wins
+
+
+@pytest.mark.parametrize(
+    ("won", "tied", "lost", "told", "proves"),
+    [
+        (18, 0, 7, "your model wins 18 of 25 blind", "not proven yet: "),
+        (19, 1, 5, "your model wins 19.5 of 25 blind", "it is better than the untouched one: "),
+        (1, 0, 12, "your model wins 1 of 13 blind", "it is worse than the untouched one: "),
+        (0, 0, 0, "", "not proven yet: 1 to 1 of 20 to 1"),
+    ],
+)
+def test_a_word_is_said_where_it_is_proven(won: int, tied: int, lost: int, told: str, proves: str) -> None:
+    count = BlindCount(won, tied, lost, won + tied + lost, 0.0, 1.0)
+    assert wins(count) == told and proof(count).startswith(proves)
+
+
+def test_the_odds_of_seven_wins_of_seven_are_those_of_the_integral() -> None:
+    n, steps = 7, 100_000  # the mixture over p in (1/2, 1) of p^7, against 2^-7
+    integral = sum((0.5 + 0.5 * (i + 0.5) / steps) ** n for i in range(steps)) / steps * 2**n
+    assert f"{integral:,.3g} to 1" in proof(BlindCount(7, 0, 0, 7, 0.0, 1.0))
+
+
+def test_an_operator_who_judged_nothing_twice_agrees_with_nobody_yet() -> None:
+    assert own_agreement(Agreement(0, None)) == own_agreement(None) == "you have judged no two answers twice yet"
+    assert own_agreement(Agreement(12, 0.75)) == "you agree with yourself in 0.75 of 12 judged twice"
