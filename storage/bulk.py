@@ -17,8 +17,8 @@ import msgspec
 
 from storage.database import now
 from storage.hashes import START, event_hash, message_hash
-from storage.migration import without_replace_guards
 from storage.judgements import subject_of
+from storage.migration import without_replace_guards
 from storage.records import Comment, Correction, Critique, Demonstration, Judgement, Prompt, Ranking, Rating, Span, new_uid
 
 BATCH = 1000

@@ -148,8 +148,10 @@ CASES = [
     Case("labelled", {"conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": GOOD}], "kto_tag": "true"}, [Q],
         [GOOD], {"overall": [6]}),
     Case("rated", [{"prompt": Q, "response": GOOD, "rating": 5}, {"prompt": Q, "response": BAD, "rating": 1}], [Q], [GOOD], {"overall": [7]}),
-    Case("critiques", {"prompt": Q, "response": BAD, "critique": "be true", "scope": "all", "strength": 2}, [Q], [BAD], {"critiques": [(0, "be true", "all", 2)]}),
-    Case("critiques", {"prompt": Q, "critique": "be true", "scope": "prompt"}, [Q], [], {"critiques": [(None, "be true", "prompt", 1)]}),
+    Case("critiques", {"prompt": Q, "response": BAD, "critique": "be true", "scope": "all", "strength": 2}, [Q],
+        [BAD], {"critiques": [(0, "be true", "all", 2)]}),
+    Case("critiques", {"prompt": Q, "critique": "be true", "scope": "prompt"}, [Q],
+        [], {"critiques": [(None, "be true", "prompt", 1)]}),
     Case("steps", {"prompt": Q, "completions": ["One. ", "Two."], "labels": [True, False]}, [Q],
         ["One. Two."], {"steps": [(0, 5, 1.0), (5, 9, -1.0)]}),
     # demonstrations
