@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from learners.human_reward.critique_bias import CriticisedStates
 from learners.human_reward.features import Seen
 from learners.human_reward.kl_budget import VisitedStates, pooled_nats, state_stride
 from learners.human_reward.logit_bias import LogitBias
@@ -46,6 +47,7 @@ class Trace:
     _hidden: list[Tensor] = field(default_factory=list)
     _base: list[Tensor] = field(default_factory=list)
     _policy: list[Tensor] = field(default_factory=list)  # empty where the base drew it
+    _wish: list[Tensor] = field(default_factory=list)  # empty without critiques
 
     def add(self, step: Step, row: int) -> None:
         """Take row `row` of a decode step."""
@@ -55,6 +57,8 @@ class Trace:
             self._base.append(step.base_logits[row])
             if step.policy_logits is not step.base_logits:
                 self._policy.append(step.policy_logits[row])
+            if step.wish is not None:
+                self._wish.append(step.wish[row])
         self.ids.append(step.ids[row])
         self.logprobs.append(step.logprobs[row])
         self.unbiased.append(step.unbiased_logprobs[row])
@@ -78,6 +82,13 @@ class Trace:
     def nats(self) -> float:
         """Per 64 tokens."""
         return pooled_nats([self.kl], [len(self.ids)])
+
+    def criticised(self) -> CriticisedStates | None:
+        """The same states with what critiques ask for there; None without any."""
+        if not self._wish:
+            return None
+        policy = torch.stack(self._policy) if self._policy else None
+        return CriticisedStates(torch.stack(self._hidden), torch.stack(self._base), torch.stack(self._wish), policy)
 
     def visited(self, temperature: float) -> VisitedStates:
         """The states in which its tokens were drawn, for solving β."""
