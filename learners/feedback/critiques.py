@@ -53,10 +53,10 @@ def _goes_on(prompt: Sequence[Message], messages: Sequence[Message]) -> bool:
 
 
 def criticised(messages: Conversation, texts: Sequence[str], chat: bool) -> Conversation:
-    """A conversation with critiques in its context: behind the system message, which is made where there is none (templates without one read it in
-    front of the user's turn). A model without a template reads them as a line before the text."""
+    """A conversation with critiques in its context: behind the user's turn, where small models heed them more than in a system message
+    (docs/decisions.md). A model without a template reads them as a line before the text."""
     said = "\n".join(texts)
     if not chat:
         return (Message("user", said), *messages)
-    system = next((m.content for m in messages if m.role == "system"), "")
-    return (Message("system", f"{system}\n\n{said}" if system else said), *(m for m in messages if m.role != "system"))
+    *before, last = messages
+    return (*before, Message(last.role, f"{last.content}\n\n{said}"))

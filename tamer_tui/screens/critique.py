@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from textual.app import ComposeResult
 from textual.content import Content
 from textual.reactive import var
@@ -23,7 +25,7 @@ class CritiqueScreen(EditorScreen):
     BINDINGS = list(CRITIQUE)
     HINTS = (("enter", "say it"), ("tab", "for this prompt, or all"), ("esc", "leave"))
 
-    scope: var[str] = var("prompt", init=False)
+    scope: var[Literal["prompt", "all"]] = var("prompt", init=False)
 
     def on_mount(self) -> None:
         super().on_mount()

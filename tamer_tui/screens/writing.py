@@ -75,7 +75,7 @@ class Writing:
         async def said(result: WrittenText | None) -> None:
             if result is None:
                 return
-            if result.saved and await self._attempt(lambda: self._session.judging.criticise(candidate.uid, result.text, screen.scope)):
+            if result.saved and await self._attempt(lambda: self._session.judging.criticise(candidate.uid, result.text, screen.scope), ""):
                 to = "all answers follow" if screen.scope == "all" else "answers to this prompt follow"
                 await self._attempt(self._session.sets.open_again, f"✓ on disk: {to} it from here on; u takes it back")
             else:

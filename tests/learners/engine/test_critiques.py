@@ -34,10 +34,11 @@ def said(text: str, seq: int = 1, scope: str = "prompt", strength: int = 1, mess
 
 def test_a_critique_holds_for_its_prompt_and_what_goes_on_from_it_and_a_wish_for_all() -> None:
     critiques = Critiques.of([said("shorter"), said("warmer", 2, "all", -2), said("louder", 3, "all", 0)])
-    assert critiques.contexts(OTHER, True) == [(-2.0, (Message("system", "warmer"), *OTHER))]
+    assert critiques.contexts(OTHER, True) == [(-2.0, (Message("user", OTHER[0].content + "\n\nwarmer"),))]
     longer = (*OPENING, Message("assistant", "named Max."), Message("user", "And then?"))
     for messages in (OPENING, longer):
-        assert [(strength, context[0].content) for strength, context in critiques.contexts(messages, True)] == [(1.0, "shorter"), (-2.0, "warmer")]
+        found = [(strength, context[-1].content.removeprefix(messages[-1].content)) for strength, context in critiques.contexts(messages, True)]
+        assert found == [(1.0, "\n\nshorter"), (-2.0, "\n\nwarmer")]
     assert critiques.but(frozenset({2})).contexts(OTHER, True) == []
 
 
@@ -46,9 +47,10 @@ def test_wishes_of_equal_strength_share_a_context_and_of_two_with_the_same_words
     assert critiques.contexts(OTHER, False) == [(-1.0, (Message("user", "b\nc\na"), *OTHER))]
 
 
-def test_a_system_message_keeps_its_words_before_the_critique() -> None:
-    messages = (Message("system", "You are a pirate."), *OTHER)
-    assert criticised(messages, ["shorter"], True) == (Message("system", "You are a pirate.\n\nshorter"), *OTHER)
+def test_it_stands_behind_the_users_turn_and_in_front_of_a_text_that_is_continued() -> None:
+    messages = (Message("system", "You are a pirate."), Message("user", "Hi"))
+    assert criticised(messages, ["shorter", "warmer"], True) == (messages[0], Message("user", "Hi\n\nshorter\nwarmer"))
+    assert criticised(OTHER, ["shorter"], False) == (Message("user", "shorter"), *OTHER)
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
