@@ -2,7 +2,8 @@
 
 Classifier-free guidance on text (Sanchez et al. 2023) and contrastive decoding. What differs: γ is no constant. It is solved so that the acting
 policy stays within the KL budget that β is solved for, on states that answers with these critiques really visited; and where both steer, critiques
-and Ĥ are each solved for the whole budget alone, and then weakened by one share until both together keep to it.
+and Ĥ are each solved for the whole budget alone, and then weakened by one share until both together keep to it. Where what the base says with and
+without a critique have little in common, their product leaves most to tokens that are likely in neither; so these keep the share that they had.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class CriticisedStates(NamedTuple):
 
     hidden: Tensor  # (n, d) of the base
     base: Tensor  # (n, V) logits
-    wish: Tensor  # (n, V) Σ strength·(l_critique − l_plain)
+    wish: Tensor  # (n, V) Σ strength·(l_critique − l_plain), -inf for tokens that are not plausible
     policy: Tensor | None = None  # (n, V) logits without any bias; None where the base drew it
 
     @staticmethod
@@ -60,7 +61,7 @@ class CritiqueBias:
     def bias(self, steering: LogitBias, hidden: Tensor, base_logits: Tensor, wish: Tensor) -> Tensor:
         """What to add to the logits (…, V) in states where critiques hold; shapes as in LogitBias.bias."""
         shared = replace(steering, beta=self.share * steering.beta).bias(hidden, base_logits)
-        asked = self.share * self.gamma * wish
+        asked = _asked(self.share * self.gamma, base_logits, wish)
         return asked if shared is None else asked + shared
 
 
@@ -87,7 +88,9 @@ class CritiqueBudget:
             return CritiqueBias(0.0, 0.0)
         states, budget = CriticisedStates.pooled(answers), nats / REFERENCE_TOKENS
         base = (states.base / temperature).log_softmax(1)
-        alone = CritiqueBias(strength_within(lambda gamma: _nats(states.base + gamma * states.wish, base, temperature), budget, most=MOST_GAMMA))
+        alone = CritiqueBias(
+            strength_within(lambda gamma: _nats(states.base + _asked(gamma, states.base, states.wish), base, temperature), budget, most=MOST_GAMMA)
+        )
         policy = states.policy if states.policy is not None else states.base
         if policy is states.base and not steering.active:
             return alone
@@ -97,6 +100,14 @@ class CritiqueBudget:
             return _nats(policy + both, base, temperature)
 
         return replace(alone, share=strength_within(together, budget, absorbed=0.5, most=1.0))  # from all of it downwards
+
+
+def _asked(gamma: float, base: Tensor, wish: Tensor) -> Tensor:
+    """γ times the wish, and for tokens that are not plausible what leaves all of them together as likely as they are in the base: (…, V)."""
+    plausible = wish.isfinite()
+    asked = gamma * wish.masked_fill(~plausible, 0.0)
+    before, after = (each.masked_fill(~plausible, -torch.inf).logsumexp(-1, keepdim=True) for each in (base, base + asked))
+    return torch.where(plausible, asked, after - before)
 
 
 def _nats(logits: Tensor, base: Tensor, temperature: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -36,6 +37,10 @@ class FixedBias(Protocol):
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Of each layer keys and values (rows, heads, n, width)."""
+
+
+PLAUSIBLE = 0.1
+"""Of the likeliest token's probability (Li et al. 2023, contrastive decoding)."""
 
 
 class Context(NamedTuple):
@@ -110,12 +115,16 @@ class Layout:
 
     def wish(self, logits: Tensor, base: Tensor) -> Tensor | None:
         """What the contexts make likelier than the base by itself does, each by its strength: (K, V), of logits of all batch rows and the base's
-        (K, V). None where no row has a context."""
+        (K, V); -inf for tokens that are plausible neither in a row's contexts nor without. None where no row has a context."""
         n = len(self._of)
         if not n:
             return None
-        more = ((logits[-n:] - base[self._of]) * self._strengths).nan_to_num_(0.0, 0.0, 0.0)  # tokens that cannot come have -inf on both sides
-        return torch.zeros_like(base).index_add_(0, self._of, more.to(base.dtype))
+        said, plain = logits[-n:], base[self._of]
+        more = ((said - plain) * self._strengths).nan_to_num_(0.0, 0.0, 0.0)  # tokens that cannot come have -inf on both sides
+        likely = sum(each >= each.amax(1, keepdim=True) + math.log(PLAUSIBLE) for each in (said, plain))
+        plausible = torch.zeros_like(base).index_add_(0, self._of, likely.to(base.dtype)) > 0  # type: ignore[union-attr]
+        wish = torch.zeros_like(base).index_add_(0, self._of, more.to(base.dtype))
+        return wish.masked_fill_(self.criticised & ~plausible, -math.inf)
 
 
 def uniforms_of(rows: Sequence[Row], count: int, device: torch.device) -> Tensor:

@@ -86,6 +86,15 @@ class Table:
             return forward(tree, torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
 
 
+def bias(base: Tensor, sad: Tensor, fun: Tensor) -> Tensor:
+    """0.4 of what sadness makes likelier and twice what fun makes less likely; tokens that none of the three finds plausible keep their share."""
+    p = base.softmax(0)
+    plausible = torch.stack([each.softmax(0) >= 0.1 * each.softmax(0).max() for each in (base, sad, fun)]).any(0)
+    factor = ((sad - base) - 2 * (fun - base)).mul(0.4).exp()
+    factor[~plausible] = (p * factor)[plausible].sum() / p[plausible].sum()
+    return factor.log()
+
+
 @needs_stories
 @pytest.mark.parametrize("adapted", [False, True])
 def test_tokens_are_drawn_from_the_policy_with_the_differences_that_each_context_makes(adapted: bool) -> None:
@@ -102,7 +111,7 @@ def test_tokens_are_drawn_from_the_policy_with_the_differences_that_each_context
         policy = table.logits(table.generator.actor if adapted else model, OPENING, ids)
         base, sad, fun = (table.logits(model, messages, ids) for messages in (
             OPENING, (Message("user", "Tom was very sad."), *OPENING), (Message("user", "It was fun!"), *OPENING)))  # fmt: skip
-        wanted = (policy + 0.4 * ((sad - base) - 2 * (fun - base))).log_softmax(-1)
+        wanted = (policy + torch.stack([bias(*state) for state in zip(base, sad, fun, strict=True)])).log_softmax(-1)
         taken = torch.tensor(ids)[:, None]
         assert torch.allclose(torch.tensor(logprobs), wanted.gather(1, taken)[:, 0], atol=2e-3)
         assert torch.allclose(torch.tensor(unbiased), policy.log_softmax(-1).gather(1, taken)[:, 0], atol=2e-3)
@@ -140,7 +149,7 @@ def test_taken_back_while_an_answer_is_drawn_it_does_not_touch_the_next_token() 
         pass
     pieces = [piece for event in table.events if isinstance(event, Tokens) for piece in event.pieces]
     pairs = [pair for piece in pieces for pair in zip(piece.logprobs, piece.unbiased_logprobs, strict=True)]
-    assert all(acted != plain for acted, plain in pairs[:4]) and all(acted == plain for acted, plain in pairs[4:])
+    assert any(acted != plain for acted, plain in pairs[:4]) and all(acted == plain for acted, plain in pairs[4:])
 
 
 @needs_stories
