@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.feedback.critiques import Critiques
-from learners.human_reward.critique_bias import CritiqueBias, CritiqueBudget
+from learners.human_reward.critique_bias import BiasWithCritiques, CritiqueBias, CritiqueBudget
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget, state_stride
 from learners.human_reward.logit_bias import LogitBias
@@ -412,11 +412,9 @@ class _CurrentBias:
     def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor | None:
         """See CritiqueBias.bias; nothing of it once a critique that is read was taken back."""
         generator = self._generator
-        plain = self.bias(hidden, base_logits)
         if not generator.bias or not self._seqs <= generator.critiques.seqs:
-            return plain
-        asked = generator.critique_bias.bias(generator.steering, hidden, base_logits, wish)
-        return torch.where(rows, asked, torch.zeros_like(asked) if plain is None else plain)
+            return self.bias(hidden, base_logits)
+        return BiasWithCritiques(generator.steering, generator.critique_bias).criticised(hidden, base_logits, wish, rows)
 
     def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
         """See LogitBias.fixed."""

@@ -290,7 +290,8 @@ class GeneratorWorker:
             self._learner.tell(head=self._reward.head, live_beta=self._generator.beta)
         for name in ("train_prompts", "gate_prompts"):
             if (prompts := getattr(command, name)) is not None:
-                self._learner.tell(**{name: usable_prompts(self._backbone, prompts, self._learner.practice[1], self._emit)})
+                usable = usable_prompts(self._backbone, prompts, self._learner.practice[1], self._emit)
+                self._learner.tell(**{name: list(usable)}, **({"conversations": usable} if name == "train_prompts" else {}))
         self._learner.set(command)
 
     def _publish(self, sha256: str, version: str) -> None:

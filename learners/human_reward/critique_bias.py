@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from learners.human_reward.kl_budget import REFERENCE_TOKENS, STATE_BYTES, strength_within
 from learners.human_reward.logit_bias import LogitBias
+
+if TYPE_CHECKING:
+    from learners.model.rows import FixedBias
 
 FIRST_GAMMA = 0.5
 """Until states were visited: what the trials of guidance on small models leave well within the budget."""
@@ -63,6 +66,27 @@ class CritiqueBias:
         shared = replace(steering, beta=self.share * steering.beta).bias(hidden, base_logits)
         asked = _asked(self.share * self.gamma, base_logits, wish)
         return asked if shared is None else asked + shared
+
+
+@dataclass(frozen=True)
+class BiasWithCritiques:
+    """A SteeringBias: Ĥ everywhere, and critiques in the rows that have contexts."""
+
+    steering: LogitBias
+    critique: CritiqueBias
+
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
+        """See LogitBias.bias."""
+        return self.steering.bias(hidden, base_logits)
+
+    def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor:
+        """See SteeringBias.criticised."""
+        plain, asked = self.bias(hidden, base_logits), self.critique.bias(self.steering, hidden, base_logits, wish)
+        return torch.where(rows, asked, torch.zeros_like(asked) if plain is None else plain)
+
+    def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
+        """See LogitBias.fixed."""
+        return self.steering.fixed(before, device)
 
 
 class CritiqueBudget:

@@ -116,15 +116,16 @@ class Layout:
     def wish(self, logits: Tensor, base: Tensor) -> Tensor | None:
         """What the contexts make likelier than the base by itself does, each by its strength: (K, V), of logits of all batch rows and the base's
         (K, V); -inf for tokens that are plausible neither in a row's contexts nor without. None where no row has a context."""
-        n = len(self._of)
-        if not n:
-            return None
-        said, plain = logits[-n:], base[self._of]
-        more = ((said - plain) * self._strengths).nan_to_num_(0.0, 0.0, 0.0)  # tokens that cannot come have -inf on both sides
-        likely = sum(each >= each.amax(1, keepdim=True) + math.log(PLAUSIBLE) for each in (said, plain))
-        plausible = torch.zeros_like(base).index_add_(0, self._of, likely.to(base.dtype)) > 0  # type: ignore[union-attr]
-        wish = torch.zeros_like(base).index_add_(0, self._of, more.to(base.dtype))
-        return wish.masked_fill_(self.criticised & ~plausible, -math.inf)
+        return wish_of(base, logits[-len(self._of) :], self._of, self._strengths) if len(self._of) else None
+
+
+def wish_of(base: Tensor, said: Tensor, of: Tensor, strengths: Tensor) -> Tensor:
+    """See Layout.wish. base: logits (K, V); said: logits (M, V) in contexts of rows `of` (M,), with strengths (M, 1)."""
+    plain = base[of]
+    more = ((said - plain) * strengths).nan_to_num_(0.0, 0.0, 0.0)  # tokens that cannot come have -inf on both sides
+    found, own = (each >= each.amax(1, keepdim=True) + math.log(PLAUSIBLE) for each in (said, plain))
+    plausible = torch.ones_like(base).index_fill_(0, of, 0.0).index_add_(0, of, (found | own).to(base.dtype)) > 0
+    return torch.zeros_like(base).index_add_(0, of, more.to(base.dtype)).masked_fill_(~plausible, -math.inf)
 
 
 def uniforms_of(rows: Sequence[Row], count: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from learners.human_reward.critique_bias import CriticisedStates
+from learners.human_reward.critique_bias import BiasWithCritiques, CriticisedStates
 from learners.human_reward.features import Seen
 from learners.human_reward.kl_budget import VisitedStates, pooled_nats, state_stride
 from learners.human_reward.logit_bias import LogitBias
@@ -21,7 +21,7 @@ from learners.model.base import Backbone
 from learners.model.batches import pad_answers
 from learners.model.forward import LMHead, states
 from learners.model.memory import within_memory
-from learners.model.sampling import Row, Step, decode
+from learners.model.sampling import Context, Row, Step, decode
 from learners.rlhf.distributions import chunks, expected
 from storage.records import Sampling, StopReason
 
@@ -107,11 +107,15 @@ def draw_answers(
     seed: int,
     *,
     adapter: bool,
-    steering: LogitBias | None = None,
+    steering: LogitBias | BiasWithCritiques | None = None,
     keep_states: bool = False,
     pause: Callable[[], None] = lambda: None,
+    contexts: Sequence[tuple[Context, ...]] = (),
 ) -> list[Trace]:
-    """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens."""
+    """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens.
+
+    contexts: of each prompt, or none at all.
+    """
     stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
     ahead = 1 if keep_states else AHEAD
     traces: list[Trace] = []
@@ -119,7 +123,8 @@ def draw_answers(
     size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
     for start in range(0, len(prompts), size):
         batch = prompts[start : start + size]
-        rows = [Row(str(i), p, seed + start + i, adapter, steering is not None) for i, p in enumerate(batch)]
+        beside = contexts[start : start + size] or [()] * len(batch)
+        rows = [Row(str(i), p, seed + start + i, adapter, steering is not None, contexts=beside[i]) for i, p in enumerate(batch)]
         drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
         for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, ahead=ahead):
             for row, uid in enumerate(step.uids):
