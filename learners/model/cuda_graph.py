@@ -33,7 +33,7 @@ def capture(step: Callable[[], T], restore: Callable[[], None], changed: Sequenc
             restore()
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+    with _left_as_it_was(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         outputs = step()  # is recorded, not run
 
     def replay() -> T:
@@ -41,6 +41,18 @@ def capture(step: Callable[[], T], restore: Callable[[], None], changed: Sequenc
         return outputs
 
     return replay
+
+
+@contextmanager
+def _left_as_it_was(device: torch.device) -> Iterator[None]:
+    """A capture that fails would leave this thread on its stream, and the device's random numbers to replays alone."""
+    with torch.cuda.stream(torch.cuda.current_stream(device)):
+        try:
+            yield
+        except BaseException:
+            generator = torch.cuda.default_generators[torch.device(device).index or 0]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
 
 
 @contextmanager

@@ -102,11 +102,16 @@ def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
         raise ModelError(f"no usable tokenizer in {directory}: {first_line(error)}", "a model needs its tokenizer.json beside it") from error
 
 
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """What the base computes in there."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def _load_model(directory: Path, quantize: str, device: torch.device, trust_remote_code: bool, report: Progress) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     report("weights" if quantize == "none" else "quantize")
-    compute = torch.bfloat16 if device.type == "cuda" else torch.float32
+    compute = compute_dtype(device)
     _check_code(directory, trust_remote_code)
     try:
         with experts_in_four_bits():

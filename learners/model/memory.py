@@ -7,6 +7,7 @@ GPU only: elsewhere the system pages, and what is free says little.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ALLOWANCE = 1e9
-"""Bytes that one forward may take beside the weights, its backward included."""
+"""Bytes that one forward may take beside the weights, its backward included; on a GPU …"""
+ALLOWED_SHARE = 1 / 16
+"""… at least this share of its memory."""
 SHARE = 0.5
 """Of a GPU's free memory: what is drawn, fitted and shown meanwhile needs some too."""
 LOGITS = 48e6
@@ -92,6 +95,7 @@ class MemoryBudget:
         heads = config.num_attention_heads
         key_width = (getattr(config, "num_key_value_heads", None) or heads) * (getattr(config, "head_dim", None) or width // heads)
         return MemoryBudget(
+            allowance=_allowance(head.weight.device),
             device=head.weight.device,
             itemsize=head.weight.element_size(),
             width=width,
@@ -114,7 +118,11 @@ class MemoryBudget:
 
     def fits(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool) -> bool:
         """Whether these answers can go into one forward, those to the same prompt sharing it."""
-        return self._bytes(prompts, answers, gradients) <= self._room
+        return self._bytes(prompts, answers, gradients, self._room) <= self._room
+
+    def recomputes(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> bool:
+        """Whether an answer is too long to keep all that a forward makes of it: then layers are computed again in the backward pass."""
+        return self._too_long(prompts, answers, self._room)
 
     def parts(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool, most: int = 1 << 30) -> list[list[int]]:
         """Which answers go into each forward: at most `most`, at least one, those to the same prompt beside each other."""
@@ -125,7 +133,7 @@ class MemoryBudget:
         room = self._room
         for i in sorted(range(len(prompts)), key=lambda i: first[tuple(prompts[i])]):
             longer = [*parts[-1], i] if parts else []
-            if not longer or len(longer) > most or self._bytes([prompts[j] for j in longer], [answers[j] for j in longer], gradients) > room:
+            if not longer or len(longer) > most or self._bytes([prompts[j] for j in longer], [answers[j] for j in longer], gradients, room) > room:
                 parts.append([i])
             else:
                 parts[-1] = longer
@@ -146,11 +154,13 @@ class MemoryBudget:
     def _room(self) -> float:
         if self.device.type != "cuda":
             return self.allowance
-        free, _ = torch.cuda.mem_get_info(self.device)
+        free, total = torch.cuda.mem_get_info(self.device)
+        free -= int(total * (1 - torch.cuda.get_per_process_memory_fraction(self.device)))
         unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return min(self.allowance, SHARE * (free + unused))
 
-    def _bytes(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool) -> float:
+    def _bytes(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool, room: float = math.inf) -> float:
+        """At most so much is needed beside the weights. room: beyond which an answer alone has its layers computed again."""
         distinct, rows = len(set(map(tuple, prompts))), len(answers)
         prompt, answer = max(map(len, prompts)), max(1, *map(len, answers))
         tokens = distinct * prompt + rows * answer
@@ -158,15 +168,30 @@ class MemoryBudget:
         if gradients:
             attended = 2 * self.keys_values + (2 * self.layers * self.width)  # selected, extended, and repeated for each query head
             scores = 4 * 4 * self.scores * (columns * answer + distinct * prompt * prompt)
-            return tokens * self._kept + columns * self.itemsize * attended + scores
+            kept = tokens * self._kept + columns * self.itemsize * attended + scores
+            if not self._too_long(prompts, answers, room):
+                return kept
+            inputs = tokens * self.layers * self.width * self.itemsize + columns * self.itemsize * 2 * self.keys_values
+            return inputs + kept / self.layers  # all of one layer at a time
         passing = (self.linear_in + self.linear_out) / self.layers * (self.itemsize + 4)  # one layer at a time
         return tokens * passing + columns * self.itemsize * 2 * self.keys_values
+
+    def _too_long(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], room: float) -> bool:
+        prompt, answer = max(zip(prompts, answers, strict=True), key=lambda both: len(both[0]) + len(both[1]))
+        return room < math.inf and self._bytes([prompt], [answer], gradients=True) > room
 
     @property
     def _kept(self) -> float:
         """Bytes that one token leaves behind for the backward pass, measured: a float32 input is one tensor for all LoRAs that read it."""
         inputs = 4.0 if self.itemsize < 4 else 2.4
         return inputs * self.linear_in + (2 + self.itemsize) * self.linear_out + 4 * self.itemsize * self.layers * self.width
+
+
+def _allowance(device: torch.device) -> float:
+    if device.type != "cuda":
+        return ALLOWANCE
+    _, total = torch.cuda.mem_get_info(device)
+    return max(ALLOWANCE, ALLOWED_SHARE * total * torch.cuda.get_per_process_memory_fraction(device))
 
 
 def _linear_sizes(module: nn.Module) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ tokens (linear attention, state spaces) run prompt and answer in one row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,10 +15,33 @@ from torch import Tensor, nn
 
 from learners.model.batches import TokenIds, pad, pad_answers, pad_prompts
 from learners.model.forward import causal_model, device_of, states
+from learners.model.memory import MemoryBudget
+from learners.model.recompute import recomputing_layers
 
 
-def states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
-    """Of each answer to its prompt the states in which its tokens are chosen: (B, R, d) float32, anything at padding; R is the longest's length."""
+def states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds], memory: MemoryBudget | None = None) -> Tensor:
+    """Of each answer to its prompt the states in which its tokens are chosen: (B, R, d) float32, anything at padding; R is the longest's length.
+
+    memory: by which layers are computed again in the backward pass where an answer is too long to keep all.
+    """
+    with _kept_within(tree, prompts, answers, memory):
+        return _states_before(tree, prompts, answers)
+
+
+def states_after(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds], memory: MemoryBudget | None = None) -> Tensor:
+    """The states that have read each answer token: (B, R, d) float32, anything at padding. memory: as in `states_before`."""
+    with _kept_within(tree, prompts, answers, memory):
+        return _states_after(tree, prompts, answers)
+
+
+def _kept_within(
+    tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds], memory: MemoryBudget | None
+) -> AbstractContextManager[None]:
+    again = memory is not None and torch.is_grad_enabled() and memory.recomputes(prompts, answers)
+    return recomputing_layers(tree) if again else nullcontext()
+
+
+def _states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
     if not _pays(tree, prompts):
         return states_in_one_row(tree, prompts, answers)[:, :-1]
     device = device_of(tree)
@@ -30,8 +54,7 @@ def states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequenc
     return torch.cat([first[:, None], read], 1)
 
 
-def states_after(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
-    """The states that have read each answer token: (B, R, d) float32, anything at padding."""
+def _states_after(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
     if not _pays(tree, prompts):
         return states_in_one_row(tree, prompts, answers)[:, 1:]
     device = device_of(tree)

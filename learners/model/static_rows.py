@@ -90,6 +90,7 @@ class Buffers:
         self._last_position = _context(causal_model(tree).config) - 1
         self._past = FixedCache(self.cache, self.column)
         self._replay: Callable[[], Outputs] | None = None
+        self.captured = True  # unless that was tried in vain
 
     def run(self, capture: Capture) -> Outputs:
         """One token of each answer into `columns`; the states and both logits it was drawn from. Captured at the first time."""
@@ -104,9 +105,9 @@ class Buffers:
             try:
                 self._replay = capture(self._step, restore, (*changed, *(each for both in self.cache for each in both)))
             except RuntimeError as error:
-                logging.getLogger(__name__).warning("decoding without a graph: %s", _first_line(error))
+                logging.getLogger(__name__).warning("decoding without graphs: %s", _first_line(error))
                 restore()
-                self._replay = self._step
+                self._replay, self.captured = self._step, False
         return self._replay()
 
     def logits(self) -> tuple[Tensor, Tensor]:
@@ -216,6 +217,11 @@ def static_decoder(tree: nn.Module) -> StaticDecoder | None:
     return found
 
 
+def forget_static_decoder(tree: nn.Module) -> None:
+    """Use ordinary forwards."""
+    tree.__dict__["_static_decoder"] = None
+
+
 def _tried(tree: nn.Module) -> StaticDecoder | None:
     try:
         return StaticDecoder(tree)
@@ -306,6 +312,8 @@ class StaticRows:
         found: list[Tensor] = []
         for _ in range(self._ahead):
             outputs = buffers.run(self._decoder.capture)
+            if not buffers.captured:
+                forget_static_decoder(self._decoder.tree)  # ordinary forwards are faster from the next batch on
             found.append(buffers.columns.clone())
             self._column += 1
         self._waiting.extend(torch.stack(found).cpu())  # the only wait for the device

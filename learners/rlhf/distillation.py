@@ -93,4 +93,4 @@ class Distill:
             wanted = self.teacher(prompts, answers)
         self.pause()
         _, mask = pad_answers(answers, device_of(self.tree))
-        return forward_kl(self._head, states_before(self.tree, prompts, answers)[mask], wanted).sum()
+        return forward_kl(self._head, states_before(self.tree, prompts, answers, self.memory)[mask], wanted).sum()

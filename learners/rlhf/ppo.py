@@ -51,7 +51,7 @@ class PPOSettings:
     value_rate: float = 0.1  # about how far one step may move a value; Adam's rate is this over the width
     epochs: int = 2  # passes over the rollouts (4 in Ziegler et al. 2019: no better here, and slower)
     minibatch: int = 16  # answers in one optimizer step
-    microbatch: int = 8  # answers in one forward; fewer where memory is short
+    microbatch: int = 16  # answers in one forward; fewer where memory is short
     clip: float = 0.2  # of the probability ratio (Schulman et al. 2017)
     value_clip: float = 0.2  # of a value's change; presumes scores of unit size
     gamma: float = 1.0  # discount (Ziegler et al. 2019)
@@ -198,7 +198,7 @@ class PPO:
         for part in parts:
             prompts, answers = [rollouts.prompts[i] for i in part], [rollouts.answers[i] for i in part]
             ids, of_part = pad_answers(answers, self._device)
-            hidden = states_before(self.policy, prompts, answers).detach()
+            hidden = states_before(self.policy, prompts, answers, self.backbone.memory_budget).detach()
             with torch.no_grad():
                 ref_hidden = states_before(self.reference, prompts, answers)
                 found = compare(self._head, hidden[of_part], ref_hidden[of_part], ids[of_part], self.sampling.temperature)
@@ -300,7 +300,7 @@ class PPO:
     def _evaluate(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
         """The policy's log-probabilities of the taken tokens and the values of the states before them: (B, R) each, 0 beyond the answers."""
         ids, mask = pad_answers(answers, self._device)
-        hidden = states_before(self.policy, prompts, answers)
+        hidden = states_before(self.policy, prompts, answers, self.backbone.memory_budget)
         logprobs = token_logprobs(self._head, hidden[mask], ids[mask], self.sampling.temperature)
         return unflatten(logprobs, mask), self._values(hidden) * mask
 

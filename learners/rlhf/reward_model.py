@@ -198,7 +198,7 @@ class RewardModel:
     def _raw_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
         """Of the states that have read each answer token (B, R), and the answers' mask (B, R)."""
         _, mask = pad_answers(answers, self._device)
-        return self.head(states_after(self.tree, prompts, answers))[..., 0], mask
+        return self.head(states_after(self.tree, prompts, answers, self.memory))[..., 0], mask
 
     def _losses(self, items: Sequence[Comparison | Scored], scores: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Summed over items, and the scores (K,) of each."""

@@ -72,7 +72,7 @@ class SFT:
     def _loss(self, targets: Sequence[Target], weights: Sequence[float], whole: float) -> Tensor:
         """Negative log-likelihood of these targets' tokens, each times its weight, over the weight of the whole batch."""
         ids, mask = pad_answers([target.token_ids for target in targets], device_of(self.tree))
-        hidden = states_before(self.tree, [target.prompt_ids for target in targets], [target.token_ids for target in targets])
+        hidden = states_before(self.tree, [target.prompt_ids for target in targets], [target.token_ids for target in targets], self.memory)
         logprobs = token_logprobs(self._head, hidden[mask], ids[mask])
         return -(logprobs * logprobs.new_tensor(weights)).sum() / whole
 

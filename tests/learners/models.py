@@ -25,6 +25,7 @@ needs_gpt2 = pytest.mark.skipif(not GPT2_TOKENIZER.is_dir(), reason="../shared/d
 
 QUANTIZED = ("none", "nf4", "int8")
 DEVICE = os.environ.get("TAMER_TEST_DEVICE", "cpu")
+cpu_only = pytest.mark.skipif(DEVICE != "cpu", reason="of what is done on a CPU alone")
 
 
 @functools.cache
@@ -86,11 +87,16 @@ def prompt(backbone: Backbone, text: str = "Once upon a time, there was a little
     return tuple(backbone.encode((Message("user", text),)))
 
 
+def tensor(values: object, **how: object) -> torch.Tensor:
+    """Where the models of the tests are."""
+    return torch.tensor(values, device=DEVICE, **how)  # type: ignore[arg-type]
+
+
 def stirred(backbone: Backbone, seed: int = 0, size: float = 0.3) -> torch.nn.Module:
     """A tree whose adapter changes what it computes."""
     tree = backbone.adapter_tree(seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in lora_parameters(tree).items():
         if "lora_B" in name:
-            parameter.data.normal_(std=size / parameter.shape[1] ** 0.5, generator=generator)
+            parameter.data.copy_(torch.empty(parameter.shape).normal_(std=size / parameter.shape[1] ** 0.5, generator=generator))
     return tree

@@ -13,6 +13,7 @@ from learners.model.lora import load_lora, lora_state
 from learners.protocol import Load
 from learners.rlhf.rollouts import Trace
 from storage.records import Message, Prompt, Sampling
+from tests.learners.models import DEVICE, tensor
 
 PROMPTS = tuple(Prompt.of(f"Once upon a time, there was a {noun}") for noun in ("dog", "cat", "girl", "king", "frog", "bird", "tree", "boat"))
 SAMPLING = Sampling(1.0, 16)
@@ -39,7 +40,10 @@ def prompts(parts: Parts) -> list[tuple[int, ...]]:
 def disturbed(parts: Parts, size: float, seed: int = 0) -> dict[str, torch.Tensor]:
     """LoRA weights that change the policy by about `size`."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: size * torch.randn(w.shape, generator=generator) if "lora_B" in name else w for name, w in lora_state(parts.trees.policy).items()}
+    return {
+        name: size * torch.randn(w.shape, generator=generator).to(w.device) if "lora_B" in name else w
+        for name, w in lora_state(parts.trees.policy).items()
+    }
 
 
 def contender(parts: Parts, lora: dict[str, torch.Tensor] | None) -> Contender:
@@ -48,7 +52,7 @@ def contender(parts: Parts, lora: dict[str, torch.Tensor] | None) -> Contender:
 
 def favouring(token_ids: set[int]):  # type: ignore[no-untyped-def]
     """A judge that counts tokens."""
-    return lambda prompts, answers: torch.tensor([sum(t in token_ids for t in answer) / len(answer) for answer in answers])
+    return lambda prompts, answers: tensor([sum(t in token_ids for t in answer) / len(answer) for answer in answers])
 
 
 def test_a_candidate_that_is_the_live_policy_passes(parts: Parts, gate: Gate) -> None:
@@ -68,9 +72,9 @@ def test_a_clearly_worse_candidate_is_refused_with_the_reason(parts: Parts, gate
 
         scores = []
         for prompt, answer in zip(asked, answers, strict=True):
-            states = states_before(parts.backbone, parts.backbone.model, prompt, [answer])[0].hidden
+            states = states_before(parts.backbone, parts.backbone.model, prompt, [answer])[0].hidden.to(DEVICE)
             logits = parts.backbone.model.get_output_embeddings()(states)  # type: ignore[operator]
-            scores.append(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).mean())
+            scores.append(logits.log_softmax(-1).gather(1, tensor(answer)[:, None]).mean())
         return torch.stack(scores)
 
     verdict = gate.compare(contender(parts, noise), contender(parts, None), likes_the_base, prompts(parts), 1e6, 2)

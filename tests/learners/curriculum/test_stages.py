@@ -24,6 +24,7 @@ from learners.protocol import Answer, Event, Lesson, Load, Trained
 from learners.rlhf.rollouts import draw_answers
 from learners.versions.snapshot import Distilled
 from storage.records import Critique, Demonstration, Message, Ranking, Sampling
+from tests.learners.models import tensor
 
 SAMPLING = Sampling(1.0, 20)
 PROMPTS = tuple((Message("user", f"Once upon a time, there was a {noun}"),) for noun in ("dog", "cat", "girl", "king", "frog", "bird"))
@@ -99,7 +100,7 @@ def test_the_adapter_comes_close_to_the_teacher_on_answers_that_it_never_saw(par
         teacher = course._teacher
         total, tokens = 0.0, 0
         for trace in draw_answers(parts.backbone, parts.trees.base, prompts, SAMPLING, 999, adapter=False, steering=teacher.steering):
-            ids = torch.tensor([[*trace.prompt_ids, *trace.ids]])
+            ids = tensor([[*trace.prompt_ids, *trace.ids]])
             with torch.no_grad():
                 base = forward(parts.trees.base, ids, keep=len(trace.ids) + 1)
                 mine = forward(parts.trees.policy, ids, keep=len(trace.ids) + 1).logits[0, :-1].log_softmax(-1)
@@ -140,7 +141,7 @@ def test_what_was_said_in_words_is_absorbed_by_the_adapter_and_the_record_says_s
             (trace,) = draw_answers(parts.backbone, parts.trees.base, [plain], SAMPLING, 5, adapter=False)
             with torch.no_grad():
                 base, context, mine = (
-                    forward(tree, torch.tensor([[*ids, *trace.ids]]), keep=len(trace.ids) + 1).logits[0, :-1]
+                    forward(tree, tensor([[*ids, *trace.ids]]), keep=len(trace.ids) + 1).logits[0, :-1]
                     for tree, ids in ((parts.trees.base, plain), (parts.trees.base, beside), (parts.trees.policy, plain))
                 )
             plausible = (base.softmax(1) >= 0.1 * base.softmax(1).amax(1, True)) | (context.softmax(1) >= 0.1 * context.softmax(1).amax(1, True))
@@ -273,8 +274,8 @@ def test_the_teacher_follows_the_reference(parts: Parts, learning: Learning) -> 
         load_lora(parts.trees.policy, lora)
         learning.weights.freeze_reference(imitates=True)
         with torch.no_grad():
-            forwarded = forward(parts.trees.reference, torch.tensor([[*prompt, *answer]]), keep=4).logits[0, :-1]
-            base = forward(parts.trees.base, torch.tensor([[*prompt, *answer]]), keep=4)
+            forwarded = forward(parts.trees.reference, tensor([[*prompt, *answer]]), keep=4).logits[0, :-1]
+            base = forward(parts.trees.base, tensor([[*prompt, *answer]]), keep=4)
         bias = course._teacher.steering.bias(base.hidden[0, :-1], base.logits[0, :-1])
         assert torch.allclose(logits(), forwarded + (0.0 if bias is None else bias), atol=1e-3)
         assert not torch.allclose(logits(), of_base, atol=1e-2)

@@ -83,7 +83,7 @@ class Table:
         """Before each of an answer's tokens, by one whole forward without a cache."""
         prompt = self.backbone.fit(messages, SAMPLING.max_new_tokens)[0]
         with torch.no_grad():
-            return forward(tree, torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+            return forward(tree, tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
 
 
 def bias(base: Tensor, sad: Tensor, fun: Tensor) -> Tensor:

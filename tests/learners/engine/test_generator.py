@@ -13,7 +13,7 @@ from learners.model.lora import LoraSettings
 from learners.protocol import AnswerRequest, Ended, Error, Event, Started, Tokens
 from learners.rlhf.rollouts import states_before
 from storage.records import Message, Sampling
-from tests.learners.models import needs_stories, prompt, stories
+from tests.learners.models import cpu_only, needs_stories, prompt, stories
 
 pytestmark = needs_stories
 SAMPLING = Sampling(1.0, 16)
@@ -66,6 +66,7 @@ def test_answers_that_do_not_fit_at_once_are_drawn_one_after_another_with_the_sa
     assert not any(isinstance(event, Error) for event in events)
 
 
+@cpu_only
 def test_an_answer_that_fits_nowhere_ends_with_one_line_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory(monkeypatch, rows=0, after=5)
     _, events = drawn()
@@ -78,6 +79,7 @@ def test_an_answer_that_fits_nowhere_ends_with_one_line_and_the_engine_goes_on(m
     assert all(found.values())
 
 
+@cpu_only
 def test_other_errors_of_a_forward_are_told_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(ids: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("shapes do not fit")
@@ -87,6 +89,7 @@ def test_other_errors_of_a_forward_are_told_as_they_are(monkeypatch: pytest.Monk
         drawn()
 
 
+@cpu_only
 def test_states_of_a_set_that_does_not_fit_are_computed_answer_by_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, answers = stories(), [(300,), (400, 401, 402), (400, 401, 402, 403)]
     start = prompt(backbone)

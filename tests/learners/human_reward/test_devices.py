@@ -17,6 +17,9 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import VisitedStates, _KLCurve, _States
 from learners.human_reward.likelihood import Pairs
 from learners.human_reward.logit_bias import LogitBias
+from tests.learners.models import cpu_only
+
+pytestmark = cpu_only  # a real device tells by itself
 
 WIDTH, VOCABULARY = 16, 50
 GPU = torch.device("lazy", 0)

@@ -13,6 +13,7 @@ from torch import nn
 
 from learners.model.lora import LoraSettings, adapter_tree, lora_parameters
 from learners.model.replicas import freeze, watch_head
+from tests.learners.models import DEVICE
 
 TOKENS = 260
 """Of the tokenizer: all bytes and four special ones."""
@@ -94,7 +95,7 @@ MECHANICS = ("llama", "gpt2", "opt", "gemma2", "granite", "cohere", "qwen2_moe",
 
 def random_model(family: str) -> nn.Module:
     """Frozen and watched, as `load_backbone` makes it."""
-    model = _random(FAMILIES[family])
+    model = _random(FAMILIES[family]).to(DEVICE)
     freeze(model)
     watch_head(model)
     return model
@@ -106,7 +107,7 @@ def random_tree(family: str) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in lora_parameters(tree).items():
         if "lora_B" in name:
-            parameter.data.normal_(std=0.3 / parameter.shape[1] ** 0.5, generator=generator)
+            parameter.data.copy_(torch.empty(parameter.shape).normal_(std=0.3 / parameter.shape[1] ** 0.5, generator=generator))
     return tree
 
 

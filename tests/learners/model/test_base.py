@@ -24,7 +24,19 @@ from learners.model.forward import forward
 from learners.model.loading import load_backbone
 from learners.protocol import Loading
 from storage.records import Message
-from tests.learners.models import GPT2_TOKENIZER, QUANTIZED, STORIES, needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, saved, stories
+from tests.learners.models import (
+    GPT2_TOKENIZER,
+    QUANTIZED,
+    STORIES,
+    needs_gpt2,
+    needs_stories,
+    prompt,
+    random_gpt2,
+    random_llama,
+    saved,
+    stories,
+    tensor,
+)
 
 USER = (Message("user", "Hello"),)
 
@@ -53,7 +65,7 @@ def test_a_loaded_model_knows_its_shape(quantize: str) -> None:
     shape = (backbone.width, backbone.vocabulary, backbone.layers, backbone.parameters, backbone.context)
     assert shape == (64, 512, 5, 260032, 512)
     assert backbone.quantize == quantize and backbone.eos_ids == {2} and not backbone.chat_template
-    output = forward(backbone.tree(), torch.tensor([prompt(backbone)]))
+    output = forward(backbone.tree(), tensor([prompt(backbone)]))
     assert output.logits.shape[-1] == 512 and output.hidden.shape[-1] == 64
     assert output.logits.dtype == output.hidden.dtype == torch.float32
     assert not any(p.requires_grad for p in backbone.model.parameters()) and not backbone.model.training
@@ -62,7 +74,7 @@ def test_a_loaded_model_knows_its_shape(quantize: str) -> None:
 @needs_stories
 def test_the_states_are_what_enters_the_head() -> None:
     backbone = stories()
-    output = forward(backbone.model, torch.tensor([prompt(backbone)]), keep=3)
+    output = forward(backbone.model, tensor([prompt(backbone)]), keep=3)
     assert output.hidden.shape[1] == output.logits.shape[1] == 3
     head = backbone.model.get_output_embeddings()  # type: ignore[operator]
     torch.testing.assert_close(output.hidden @ head.weight.T, output.logits)  # type: ignore[union-attr]
@@ -73,9 +85,9 @@ def test_the_states_are_what_enters_the_head() -> None:
 def test_padding_on_either_side_changes_nothing(load: Any) -> None:
     backbone = load()
     ids = list(prompt(backbone))
-    alone = forward(backbone.model, torch.tensor([ids]))
-    left, right = torch.tensor([[0] * 5 + ids]), torch.tensor([ids + [0] * 5])
-    mask = torch.tensor([[0] * 5 + [1] * len(ids)])
+    alone = forward(backbone.model, tensor([ids]))
+    left, right = tensor([[0] * 5 + ids]), tensor([ids + [0] * 5])
+    mask = tensor([[0] * 5 + [1] * len(ids)])
     padded = forward(backbone.model, left, mask)
     torch.testing.assert_close(padded.logits[:, 5:], alone.logits, atol=1e-4, rtol=1e-4)
     padded = forward(backbone.model, right, mask.flip(1))
@@ -123,7 +135,7 @@ def test_weights_in_several_files_load_as_one(tmp_path: Path) -> None:
         shutil.copy(STORIES / name, tmp_path)
     backbone = load_backbone(str(tmp_path))
     assert len(list(tmp_path.glob("*.safetensors"))) > 1 and backbone.parameters == 260032
-    ids = torch.tensor([prompt(backbone)])
+    ids = tensor([prompt(backbone)])
     assert torch.equal(forward(backbone.model, ids).logits, forward(stories().model, ids).logits)
     min(tmp_path.glob("*.safetensors")).unlink()
     assert "missing" in refusal(tmp_path).what
@@ -136,7 +148,7 @@ def test_a_model_that_was_stored_quantized_loads_as_it_is(tmp_path: Path) -> Non
         shutil.copy(STORIES / name, tmp_path)
     backbone = load_backbone(str(tmp_path))
     assert backbone.quantize == "nf4"
-    ids = torch.tensor([prompt(backbone)])
+    ids = tensor([prompt(backbone)])
     assert torch.equal(forward(backbone.model, ids).logits, forward(stories("nf4").model, ids).logits)
     assert "stored as nf4" in refusal(tmp_path, quantize="int8").what
 

@@ -11,7 +11,7 @@ from learners.model.sampling import Row
 from storage.records import Sampling
 from tests.learners.model.test_sampling import SHORT, draw
 from tests.learners.model.test_static_rows import same
-from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories
+from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories, tensor
 
 
 @needs_gpt2
@@ -22,7 +22,7 @@ def test_a_cache_that_doubles_computes_bit_for_bit_what_one_that_copies_does(loa
     from learners.model.caches import new_cache
 
     backbone = load()  # type: ignore[operator]
-    ids = torch.randint(0, 50_000, (3, 60), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(0, 50_000, (3, 60), generator=torch.Generator().manual_seed(0)).to(backbone.device)
     mine, theirs = new_cache(backbone.model.config, 64), DynamicCache(config=backbone.model.config)
     with torch.no_grad():
         for at in (0, 7, 8, 40, 41):
@@ -31,8 +31,8 @@ def test_a_cache_that_doubles_computes_bit_for_bit_what_one_that_copies_does(loa
             assert torch.equal(a.logits, b.logits)
             if at == 8:
                 ids = ids[[2, 0]]
-                mine.reorder_cache(torch.tensor([2, 0]))
-                theirs.reorder_cache(torch.tensor([2, 0]))
+                mine.reorder_cache(tensor([2, 0]))
+                theirs.reorder_cache(tensor([2, 0]))
     assert mine.get_seq_length() == theirs.get_seq_length()
 
 

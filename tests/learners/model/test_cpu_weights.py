@@ -8,8 +8,9 @@ from torch import nn
 
 from learners.model import cpu_weights
 from learners.model.cpu_weights import COPY, Linear16, copied_bytes, drawing, speed_up_on_cpu
-from tests.learners.models import needs_stories, stories
+from tests.learners.models import cpu_only, needs_stories, stories
 
+pytestmark = cpu_only
 needs_float16 = pytest.mark.skipif(not cpu_weights._has_float16_products(), reason="this build of torch has no FBGEMM")
 
 

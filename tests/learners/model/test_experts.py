@@ -13,9 +13,9 @@ from learners.model.forward import forward
 from learners.model.loading import load_backbone
 from learners.model.lora import lora_parameters
 from tests.learners.model.families import saved_family
-from tests.learners.models import stirred
+from tests.learners.models import DEVICE, stirred, tensor
 
-IDS = torch.tensor([[3, 5, 8, 13, 21, 34, 50, 60]])
+IDS = tensor([[3, 5, 8, 13, 21, 34, 50, 60]])
 MIXTURES = ("mixtral", "qwen3_5_moe", "deepseek_v3", "gpt_oss", "granite_hybrid")
 
 
@@ -42,11 +42,11 @@ def computed(tree: nn.Module) -> tuple[Tensor, list[Tensor]]:
 
 @pytest.mark.parametrize("family", MIXTURES)
 def test_packed_experts_compute_and_lead_gradients_as_unpacked_ones_do(family: str) -> None:
-    backbone = load_backbone(str(saved_family(family)), "nf4", "cpu")
+    backbone = load_backbone(str(saved_family(family)), "nf4", DEVICE)
     packed, plain = stirred(backbone), stirred(backbone)
     weights = unpacked(plain)
     assert weights == sum(
-        p.numel() for p in load_backbone(str(saved_family(family)), "none", "cpu").model.parameters() if p.dim() == 3 and p.shape[0] == 4
+        p.numel() for p in load_backbone(str(saved_family(family)), "none", DEVICE).model.parameters() if p.dim() == 3 and p.shape[0] == 4
     )
     (logits, gradients), (expected, theirs) = computed(packed), computed(plain)
     assert torch.equal(logits, expected) and len(gradients) == len(theirs) > 0
@@ -54,7 +54,7 @@ def test_packed_experts_compute_and_lead_gradients_as_unpacked_ones_do(family: s
 
 
 def test_no_unpacked_expert_waits_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    tree = stirred(load_backbone(str(saved_family("mixtral")), "nf4", "cpu"))
+    tree = stirred(load_backbone(str(saved_family("mixtral")), "nf4", DEVICE))
     index, seen = FourBitExperts.__getitem__, []
 
     def noted(weights: FourBitExperts, expert: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 
 from learners.model.forward import LMHead, causal_model, forward, states
 from tests.learners.model.families import MECHANICS, VOCABULARY, random_model, random_tree
+from tests.learners.models import DEVICE
 
-IDS = torch.randint(2, VOCABULARY, (3, 11), generator=torch.Generator().manual_seed(0))
+IDS = torch.randint(2, VOCABULARY, (3, 11), generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
 
 @pytest.mark.parametrize("family", MECHANICS)

@@ -16,7 +16,7 @@ from tests.learners.models import random_gpt2
 LONG, SHORT = tuple(range(2, 62)), (3, 4, 5)
 
 
-def kept_bytes(tree: nn.Module, prompts: list[tuple[int, ...]], answers: list[tuple[int, ...]]) -> int:
+def kept_bytes(tree: nn.Module, prompts: list[tuple[int, ...]], answers: list[tuple[int, ...]], budget: MemoryBudget | None = None) -> int:
     """Of distinct storages that a forward leaves for its backward, weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in tree.parameters()}
     kept: dict[int, Tensor] = {}
@@ -26,7 +26,7 @@ def kept_bytes(tree: nn.Module, prompts: list[tuple[int, ...]], answers: list[tu
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        graph = states_after(tree, prompts, answers)
+        graph = states_after(tree, prompts, answers, budget)
     assert graph.requires_grad
     return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in weights)
 
@@ -38,6 +38,24 @@ def test_the_estimate_is_of_the_size_of_what_is_kept(family: str) -> None:
     for prompts in ([LONG] * 4, [LONG, SHORT, LONG, SHORT], [SHORT] * 4):
         answers = [tuple(range(2, 2 + n)) for n in (60, 30, 50, 60)]
         assert 0.6 < budget._bytes(prompts, answers, gradients=True) / kept_bytes(tree, prompts, answers) < 2.5
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_of_an_answer_that_is_too_long_only_the_inputs_of_layers_are_kept(family: str) -> None:
+    """The estimate has one layer's own beside them: what stands while it is computed again."""
+    tree = random_tree(family)
+    prompts, answers = [LONG] * 4, [tuple(range(2, 2 + n)) for n in (60, 30, 50, 60)]
+    budget = replace(MemoryBudget.of_tree(tree), allowance=0.0)
+    kept = kept_bytes(tree, prompts, answers, budget)
+    needed, whole = budget._bytes(prompts, answers, True, room=0.0), budget._bytes(prompts, answers, True)
+    assert kept < 0.1 * kept_bytes(tree, prompts, answers)
+    assert kept < needed - whole / budget.layers < 0.3 * whole, "keys and values stand beside what autograd keeps"
+
+
+def test_layers_are_computed_again_when_one_answer_does_not_fit() -> None:
+    alone = budget(1e12)._bytes([LONG], [LONG], True)
+    assert not budget(1.01 * alone).recomputes([LONG] * 8, [LONG] * 8)
+    assert budget(0.99 * alone).recomputes([SHORT, LONG], [SHORT, LONG])
 
 
 def test_a_base_and_an_adapter_on_it_have_one_budget() -> None:
@@ -100,6 +118,9 @@ def test_free_memory_counts_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400e6, 8e9))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300e6)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100e6)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
     assert ours._room == 300e6
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6e9, 8e9))
     assert ours._room == 1e9
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.3)
+    assert ours._room == 0.5 * (6e9 - 0.7 * 8e9 + 200e6), "a process may be held to a share of the card"

@@ -14,14 +14,14 @@ from learners.model.lora import LoraSettings, copy_lora, load_lora, lora_paramet
 from learners.model.replicas import _dequantized, between_layers, distinct_bytes, replicate
 from learners.model.sampling import Row, decode
 from storage.records import Sampling
-from tests.learners.models import QUANTIZED, needs_gpt2, needs_stories, prompt, random_gpt2, stirred, stories
+from tests.learners.models import QUANTIZED, needs_gpt2, needs_stories, prompt, random_gpt2, stirred, stories, tensor
 
 ANSWER = Sampling(1.0, 24)
 
 
 def gradients(backbone: Backbone, tree: nn.Module) -> dict[str, Tensor]:
     """Of the mean log-probability of a fixed text, for every LoRA weight."""
-    ids = torch.tensor([[*prompt(backbone), *backbone.encode_completion(" and the dog ran to the park with his mom.")]])
+    ids = tensor([[*prompt(backbone), *backbone.encode_completion(" and the dog ran to the park with his mom.")]])
     logits = forward(tree, ids).logits[0, :-1]
     logits.log_softmax(-1).gather(1, ids[0, 1:, None]).mean().backward()
     found = {name: p.grad.clone() for name, p in lora_parameters(tree).items() if p.grad is not None}
@@ -43,7 +43,7 @@ def test_four_roles_cost_no_more_than_their_adapters(quantize: str) -> None:
     adapters = sum(p.numel() * p.element_size() for tree in roles for p in lora_parameters(tree).values())
     for tree in roles:
         with torch.no_grad():
-            forward(tree, torch.tensor([prompt(backbone)]))
+            forward(tree, tensor([prompt(backbone)]))
     extra = distinct_bytes(backbone.model, *roles) - distinct_bytes(backbone.model)
     assert adapters <= extra <= 1.05 * adapters
     assert backbone.memory(*roles) == backbone.memory() + extra
@@ -55,7 +55,7 @@ def test_replicas_share_every_tensor_and_compute_the_same(quantize: str) -> None
     backbone = stories(quantize)
     tree = replicate(backbone.model)
     assert distinct_bytes(backbone.model, tree, backbone.tree()) == distinct_bytes(backbone.model)
-    ids = torch.tensor([prompt(backbone)])
+    ids = tensor([prompt(backbone)])
     with torch.no_grad():
         first = forward(backbone.model, ids)
         for other in (tree, backbone.tree(), backbone.adapter_tree(seed=3)):
@@ -113,7 +113,7 @@ def _float_copy(backbone: Backbone) -> nn.Module:
 def test_a_forward_computes_the_same_with_and_without_gradients(quantize: str) -> None:
     backbone = stories(quantize)
     tree = stirred(backbone)
-    ids = torch.tensor([prompt(backbone)])
+    ids = tensor([prompt(backbone)])
     with torch.no_grad():
         without = forward(tree, ids).logits
     torch.testing.assert_close(forward(tree, ids).logits, without, atol=1e-4, rtol=1e-4)
@@ -176,7 +176,7 @@ def test_an_adapter_is_drawn_from_its_seed_and_leaves_the_global_generator_alone
 def test_publishing_makes_the_target_compute_what_the_source_computes() -> None:
     backbone = stories()
     source, target = stirred(backbone), backbone.adapter_tree()
-    ids = torch.tensor([prompt(backbone)])
+    ids = tensor([prompt(backbone)])
     copy_lora(source, target)
     with torch.no_grad():
         assert torch.equal(forward(source, ids).logits, forward(target, ids).logits)
@@ -195,10 +195,10 @@ def test_weights_of_another_rank_are_refused() -> None:
 def test_rows_scaled_to_nothing_are_rows_of_the_base(load: object) -> None:
     backbone = load()  # type: ignore[operator]
     tree = stirred(backbone)
-    ids = torch.tensor([prompt(backbone)]).repeat(2, 1)
+    ids = tensor([prompt(backbone)]).repeat(2, 1)
     with torch.no_grad():
         adapted, base = forward(tree, ids).logits, forward(backbone.model, ids).logits
-        set_row_scaling(tree, torch.tensor([1.0, 0.0]))
+        set_row_scaling(tree, tensor([1.0, 0.0]))
         mixed = forward(tree, ids).logits
         set_row_scaling(tree, None)
         assert torch.equal(forward(tree, ids).logits, adapted)
@@ -230,7 +230,7 @@ def test_others_get_their_turn_between_layers_forward_and_backward_and_nothing_i
     tree, plain = backbone.adapter_tree(seed=3), backbone.adapter_tree(seed=3)
     between_layers(tree, lambda: calls.append(torch.is_grad_enabled()))
     with torch.no_grad():
-        forward(tree, torch.tensor([prompt(backbone)]))
+        forward(tree, tensor([prompt(backbone)]))
     assert calls == [False] * backbone.layers
     calls.clear()
     found, wanted = gradients(backbone, tree), gradients(backbone, plain)

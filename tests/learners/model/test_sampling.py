@@ -18,7 +18,7 @@ from learners.model.chat_format import TextStream, words_of
 from learners.model.forward import causal_model, forward
 from learners.model.sampling import Row, Step, decode
 from storage.records import Sampling
-from tests.learners.models import needs_gpt2, needs_stories, prompt, random_experts, random_gpt2, random_llama, stirred, stories
+from tests.learners.models import needs_gpt2, needs_stories, prompt, random_experts, random_gpt2, random_llama, stirred, stories, tensor
 
 SHORT = Sampling(1.0, 24)
 PROMPTS = ("Once upon a time, there was a little dog", "One day", "The sun was hot and Lily wanted to", "Tom")
@@ -59,7 +59,7 @@ def naive(backbone: Backbone, tree: nn.Module, row: Row, sampling: Sampling) -> 
     ids: list[int] = list(row.prefix_ids)
     while len(ids) < sampling.max_new_tokens and (not ids or ids[-1] not in backbone.eos_ids):
         with torch.no_grad():
-            logits = forward(tree, torch.tensor([[*row.prompt_ids, *ids]])).logits[0, -1]
+            logits = forward(tree, tensor([[*row.prompt_ids, *ids]])).logits[0, -1]
         probabilities = (logits.double() / sampling.temperature).softmax(0).tolist()
         point = uniforms[len(ids)]
         ids.append(next(token for token, total in enumerate(itertools.accumulate(probabilities)) if total > point))
@@ -86,7 +86,7 @@ def test_other_architectures_draw_the_same_with_and_without_cache(load: object, 
     drawn = draw(backbone, tree, rows, Sampling(1.0, 8), twin=twin)
     for row in rows:
         assert drawn.ids[row.uid] == naive(backbone, tree, row, Sampling(1.0, 8))
-        base = forward(backbone.model, torch.tensor([[*row.prompt_ids, *drawn.ids[row.uid]]]), keep=len(drawn.ids[row.uid]) + 1)
+        base = forward(backbone.model, tensor([[*row.prompt_ids, *drawn.ids[row.uid]]]), keep=len(drawn.ids[row.uid]) + 1)
         if twin:
             torch.testing.assert_close(torch.stack(drawn.base_logits[row.uid]), base.logits[0, :-1], atol=1e-3, rtol=1e-3)
 
@@ -131,7 +131,7 @@ def test_tokens_come_as_often_as_their_probability_says() -> None:
     ids = prompt(backbone)
     drawn = draw(backbone, backbone.model, [Row(str(seed), ids, seed) for seed in range(400)], Sampling(1.0, 1))
     with torch.no_grad():
-        probabilities = forward(backbone.model, torch.tensor([ids])).logits[0, -1].softmax(0)
+        probabilities = forward(backbone.model, tensor([ids])).logits[0, -1].softmax(0)
     likeliest = int(probabilities.argmax())
     p, share = float(probabilities[likeliest]), sum(ids == [likeliest] for ids in drawn.ids.values()) / 400
     assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / 400)
@@ -145,7 +145,7 @@ def test_twin_rows_see_the_base_and_the_exact_kl() -> None:
     sampling = Sampling(0.8, 24)
     drawn = draw(backbone, tree, rows, sampling, twin=True)
     for row in rows:
-        ids = torch.tensor([[*row.prompt_ids, *drawn.ids[row.uid]]])
+        ids = tensor([[*row.prompt_ids, *drawn.ids[row.uid]]])
         n = ids.shape[1] - len(row.prompt_ids) + 1
         with torch.no_grad():
             expected, policy = (forward(t, ids, keep=n) for t in (base, tree))
@@ -162,7 +162,7 @@ def test_twin_rows_see_the_base_and_the_exact_kl() -> None:
 def test_the_kl_is_a_number_where_a_token_cannot_be_drawn() -> None:
     tree = stirred(stories())
     head = causal_model(tree).get_output_embeddings()
-    head.register_forward_hook(lambda module, arguments, logits: logits.index_fill(-1, torch.tensor([7, 9]), -math.inf))
+    head.register_forward_hook(lambda module, arguments, logits: logits.index_fill(-1, tensor([7, 9]), -math.inf))
     drawn = draw(stories(), tree, [Row("a", prompt(stories()), 1)], Sampling(1.0, 12), twin=True)
     assert all(math.isfinite(kl) for kl in drawn.kl["a"]) and sum(drawn.kl["a"]) > 0
 
@@ -184,7 +184,7 @@ def test_rows_of_one_batch_may_come_from_the_adapter_and_from_the_base() -> None
 def test_a_tree_between_two_steps_computes_with_its_own_scaling() -> None:
     backbone = stories()
     tree = stirred(backbone)
-    ids = torch.tensor([prompt(backbone)])
+    ids = tensor([prompt(backbone)])
     with torch.no_grad():
         before = forward(tree, ids).logits
     for _ in decode(tree, [Row("a", prompt(backbone), 0)], Sampling(1.0, 4), backbone.eos_ids, backbone.pad_id, twin=True):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from learners.model.forward import causal_model
+from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_after, states_before, states_in_one_row
 from tests.learners.model.families import MECHANICS, random_tree
-from tests.learners.models import needs_stories, prompt, stirred, stories
+from tests.learners.models import needs_stories, prompt, stirred, stories, tensor
 
 PROMPTS = [(5, 6, 7, 8, 9, 10, 11, 12, 13, 14), (20, 21), (5, 6, 7, 8, 9, 10, 11, 12, 13, 14), (20, 21), (30, 31, 32), (20, 21)]
 ANSWERS = [(40, 41, 42), (50,), (43, 44, 45, 46, 47), (), (51, 52), (53, 54, 55, 56)]
-MASK = torch.tensor([[i < len(answer) for i in range(5)] for answer in ANSWERS])
+MASK = tensor([[i < len(answer) for i in range(5)] for answer in ANSWERS])
 
 
 def gradients(tree: nn.Module, hidden: Tensor) -> list[Tensor]:
     """Of a function of all states that is not symmetric in anything."""
-    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1)).to(hidden.device)
     tree.zero_grad()
     (hidden.tanh() * weights * MASK[..., None]).sum().backward()
     return [p.grad.clone() for p in tree.parameters() if p.grad is not None]
@@ -37,6 +40,20 @@ def test_states_and_gradients_are_those_of_one_row(family: str, after: bool) -> 
     assert len(ours) == len(theirs) > 0
     for one, other in zip(ours, theirs, strict=True):
         assert float((one - other).abs().max()) < 1e-5 * max(1.0, float(other.abs().max()))
+
+
+@pytest.mark.parametrize("family", MECHANICS)
+@pytest.mark.parametrize("after", [False, True])
+def test_layers_that_are_computed_again_give_the_same_states_and_gradients(family: str, after: bool) -> None:
+    """Also of prompts in one row with their answers, which some families need."""
+    tree = random_tree(family)
+    never, always = (replace(MemoryBudget.of_tree(tree), allowance=allowance) for allowance in (1e12, 0.0))
+    read = states_after if after else states_before
+    for prompts in (PROMPTS, [(*p, i) for i, p in enumerate(PROMPTS)]):
+        kept, again = read(tree, prompts, ANSWERS, never), read(tree, prompts, ANSWERS, always)
+        assert torch.equal(kept, again)
+        for one, other in zip(gradients(tree, kept), gradients(tree, again), strict=True):
+            assert float((one - other).abs().max()) < 1e-5 * max(1.0, float(other.abs().max()))
 
 
 @needs_stories

@@ -25,6 +25,7 @@ from learners.model.stored import check_source
 from learners.protocol import Loading
 from storage.records import Message
 from tests.learners.model.families import BOS, COMMON, EOS, FAMILIES, PAD, TEMPLATE, TOKENS, VOCABULARY, Family, _random, tokenizer_of
+from tests.learners.models import cpu_only
 
 PROMPT = (Message("user", "What is a dog?"),)
 IDS = torch.tensor([[3, 5, 8, 13, 21, 34]])
@@ -361,6 +362,7 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         choose_device("cuda:7")
 
 
+@cpu_only
 def test_cuda_without_kernels_of_bitsandbytes_is_told_before_anything_is_loaded(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("learners.model.loading.choose_device", lambda asked: torch.device("cuda"))
     with pytest.raises(ModelError, match="no kernels"):

@@ -22,7 +22,7 @@ from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
 from tests.learners.model.families import random_tree
 from tests.learners.model.test_sampling import PROMPTS, SHORT, Answers, draw
-from tests.learners.models import needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories
+from tests.learners.models import cpu_only, needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories, tensor
 
 
 class Graph:
@@ -105,7 +105,7 @@ def test_small_families_draw_the_same_within_their_windows_and_eagerly_beyond(fa
         lengths = {shape.length for shape in decoder._buffers}
         assert lengths == ({16} if tokens == 6 or family == "gemma2" else {16, 32})
         for row in rows:
-            ids = torch.tensor([[*row.prompt_ids, *expected.ids[row.uid]]])
+            ids = tensor([[*row.prompt_ids, *expected.ids[row.uid]]])
             with torch.no_grad():
                 whole = forward(tree, ids, keep=len(expected.ids[row.uid]) + 1).logits[0, :-1]
             torch.testing.assert_close(torch.stack(expected.policy_logits[row.uid]), whole, atol=1e-3, rtol=1e-3)
@@ -167,7 +167,7 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is_and_that_is_told(caplog: p
     backbone = stories()
     tree = stirred(backbone)
     same(draw(backbone, tree, rows_of(backbone), twin=True, decoder=StaticDecoder(tree, fails)), draw(backbone, tree, rows_of(backbone), twin=True))
-    assert [record.message for record in caplog.records] == ["decoding without a graph: operation not permitted when stream is capturing"]
+    assert [record.message for record in caplog.records] == ["decoding without graphs: operation not permitted when stream is capturing"]
 
 
 @needs_stories
@@ -178,6 +178,7 @@ def test_a_tree_whose_logits_differ_is_refused(monkeypatch: pytest.MonkeyPatch) 
         StaticDecoder(tree, as_it_is)
 
 
+@cpu_only
 @needs_stories
 def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versions_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static_rows, "WORTH_PREPARING", 2 * SHORT.max_new_tokens)
@@ -201,6 +202,7 @@ def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versi
     same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), draw(backbone, other, rows, twin=True, steer=steer))
 
 
+@cpu_only
 @needs_stories
 def test_a_recorded_step_without_twins_has_one_tensor_of_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from learners.model.base import Backbone
 from learners.model.batches import pad
-from learners.model.forward import forward
+from learners.model.forward import device_of, forward
 from learners.model.sampling import Row, decode
 from learners.rlhf.distillation import Distill, DistillBatch, DistillSettings, Teacher
 from learners.rlhf.distributions import Logits
 from storage.records import Sampling
-from tests.learners.models import needs_stories, prompt, stirred, stories
+from tests.learners.models import needs_stories, prompt, stirred, stories, tensor
 
 pytestmark = needs_stories
 OPENINGS = ("a little dog", "a boy", "an old king", "a shy mouse")
@@ -31,7 +31,7 @@ class Biased:
 
     def __init__(self, backbone: Backbone) -> None:
         self.tree = backbone.tree()
-        self.bias_of = torch.randn(backbone.vocabulary, generator=torch.Generator().manual_seed(0))
+        self.bias_of = torch.randn(backbone.vocabulary, generator=torch.Generator().manual_seed(0)).to(backbone.device)
 
     def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Logits:
         logits = logits_before(self.tree, prompts, answers) + self.bias_of
@@ -44,7 +44,7 @@ class Biased:
 
 def logits_before(tree: torch.nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
     """Of all answer tokens, prompt and answer in one row: (N, V)."""
-    batch = pad(prompts, answers)
+    batch = pad(prompts, answers, device_of(tree))
     return forward(tree, batch.input_ids, batch.attention_mask, keep=batch.keep).logits[:, :-1][batch.answer_mask]
 
 
@@ -65,7 +65,7 @@ def kl_by_hand(teacher: Teacher, tree: torch.nn.Module, batch: DistillBatch) -> 
     for prompt_ids, answer in zip(batch.prompts, batch.answers, strict=True):
         with torch.no_grad():
             p = teacher([prompt_ids], [answer])(slice(None)).log_softmax(-1)
-            q = forward(tree, torch.tensor([[*prompt_ids, *answer]])).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+            q = forward(tree, tensor([[*prompt_ids, *answer]])).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
         total += float((p.exp() * (p - q)).sum())
     return total / sum(map(len, batch.answers))
 

@@ -21,7 +21,7 @@ from learners.rlhf import ops
 from learners.rlhf import ppo as ppo_module
 from learners.rlhf.ppo import PPO, PPOSettings, Rollouts
 from storage.records import Sampling
-from tests.learners.models import STORIES, needs_stories, prompt, random_llama, stirred, stories
+from tests.learners.models import STORIES, needs_stories, prompt, random_llama, stirred, stories, tensor
 
 pytestmark = needs_stories
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,7 +36,7 @@ def backbone() -> Backbone:
 
 def sentences(prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]]) -> Tensor:
     """A reward for whole answers."""
-    return torch.tensor([float(stories().decode(answer).count(".")) for answer in answers])
+    return tensor([float(stories().decode(answer).count(".")) for answer in answers])
 
 
 def ppo_of(
@@ -65,7 +65,7 @@ def of(answers: Sequence[tuple[int, ...]], stops: Sequence[str]) -> Rollouts:
 def by_hand(tree: nn.Module, prompt_ids: tuple[int, ...], answer: tuple[int, ...], temperature: float = 1.0) -> Tensor:
     """Log-probabilities (T, V) before each answer token, without padding."""
     with torch.no_grad():
-        logits = forward(tree, torch.tensor([[*prompt_ids, *answer]])).logits[0, len(prompt_ids) - 1 : -1]
+        logits = forward(tree, tensor([[*prompt_ids, *answer]])).logits[0, len(prompt_ids) - 1 : -1]
     return (logits / temperature).log_softmax(-1)
 
 
@@ -134,8 +134,8 @@ def test_rollouts_are_the_policys_own_plain_samples(backbone: Backbone) -> None:
     rollouts = drawn(ppo_of(backbone, policy, temperature=0.8))
     assert len(rollouts.answers) == len(rollouts.stops) == len(rollouts.prompts) == 12
     for prompt_ids, answer, logprobs in zip(rollouts.prompts, rollouts.answers, rollouts.logprobs, strict=True):
-        expected = by_hand(policy, prompt_ids, answer, 0.8).gather(1, torch.tensor(answer)[:, None])[:, 0]
-        assert torch.allclose(torch.tensor(logprobs), expected, atol=1e-3)
+        expected = by_hand(policy, prompt_ids, answer, 0.8).gather(1, tensor(answer)[:, None])[:, 0]
+        assert torch.allclose(tensor(logprobs), expected, atol=1e-3)
 
 
 def test_rollouts_say_how_they_ended(backbone: Backbone) -> None:
@@ -173,7 +173,7 @@ def test_only_an_answer_cut_off_by_the_length_limit_is_punished_and_only_if_aske
     rollouts = of([(400, 401), (402, 2), (403,)], ["length", "eos", "stopped"])
 
     def reward(prompts: object, answers: object) -> Tensor:
-        return torch.tensor([1.0, 2.0, 3.0])
+        return tensor([1.0, 2.0, 3.0])
 
     free = ppo_of(backbone, backbone.adapter_tree(), STILL, reward).step(rollouts)
     strict = ppo_of(backbone, backbone.adapter_tree(), PPOSettings(learning_rate=0.0, missing_eos_penalty=1.5), reward).step(rollouts)
@@ -182,7 +182,7 @@ def test_only_an_answer_cut_off_by_the_length_limit_is_punished_and_only_if_aske
     assert free.no_eos == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("reward", [torch.zeros(5), torch.zeros(3, 9), torch.tensor([0.0, math.nan, 0.0]), torch.tensor([0.0, math.inf, 0.0])])
+@pytest.mark.parametrize("reward", [torch.zeros(5), torch.zeros(3, 9), tensor([0.0, math.nan, 0.0]), tensor([0.0, math.inf, 0.0])])
 def test_a_reward_of_the_wrong_shape_or_not_finite_is_refused_and_nothing_is_learned(backbone: Backbone, reward: Tensor) -> None:
     policy = stirred(backbone)
     before = lora_state(policy)
@@ -350,7 +350,7 @@ def test_its_update_is_that_of_prompts_and_answers_in_one_row(backbone: Backbone
     found = []
     for in_one_row in (False, True):
         if in_one_row:
-            monkeypatch.setattr(ppo_module, "states_before", lambda tree, prompts, answers: states_in_one_row(tree, prompts, answers)[:, :-1])
+            monkeypatch.setattr(ppo_module, "states_before", lambda *read: states_in_one_row(*read[:3])[:, :-1])
         ppo = ppo_of(backbone, stirred(backbone), PPOSettings(epochs=1))
         stats = ppo.step(drawn(ppo))
         assert stats.ratio == 1.0
@@ -362,7 +362,7 @@ def test_its_update_is_that_of_prompts_and_answers_in_one_row(backbone: Backbone
 def test_it_works_at_a_vocabulary_of_fifty_thousand_with_an_untied_head() -> None:
     backbone = random_llama()
     ppo = PPO(
-        stirred(backbone), backbone.tree(), lambda prompts, answers: torch.tensor([float(len(set(a))) for a in answers]),
+        stirred(backbone), backbone.tree(), lambda prompts, answers: tensor([float(len(set(a))) for a in answers]),
         PPOSettings(microbatch=2, minibatch=4, epochs=1), backbone=backbone, sampling=Sampling(1.0, 6),
     )  # fmt: skip
     stats = ppo.step(ppo.rollout([prompt(backbone, "Hello there")], 4))

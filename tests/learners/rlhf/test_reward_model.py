@@ -20,7 +20,7 @@ from learners.rlhf import losses, reward_model
 from learners.rlhf.reward_model import RewardModel, RewardSettings
 from learners.rlhf.reward_model import _sequences as sequences
 from storage.records import Sampling
-from tests.learners.models import needs_stories, prompt, stirred, stories
+from tests.learners.models import needs_stories, prompt, stirred, stories, tensor
 
 pytestmark = needs_stories
 ADJECTIVES = "little big brave quiet funny old young clever sleepy hungry".split()
@@ -86,7 +86,7 @@ def test_a_score_is_the_mean_of_the_head_over_states_that_have_read_each_token(b
     prompts, answers = some(backbone)
     for prompt_ids, answer, score in zip(prompts, answers, model.score(prompts, answers).tolist(), strict=True):
         with torch.no_grad():
-            states = forward(tree, torch.tensor([[*prompt_ids, *answer]])).hidden[0, len(prompt_ids) :]
+            states = forward(tree, tensor([[*prompt_ids, *answer]])).hidden[0, len(prompt_ids) :]
             by_hand = [float(state @ model.head.weight[0] + model.head.bias[0]) for state in states]
         assert score == pytest.approx(sum(by_hand) / len(answer), abs=1e-4)
 
@@ -161,7 +161,7 @@ def test_the_gradient_of_answers_that_share_their_prompt_is_that_of_answers_in_r
     batch, found = rankings(8, 1)[:3], []
     for in_one_row in (False, True):
         if in_one_row:
-            monkeypatch.setattr(reward_model, "states_after", lambda tree, prompts, answers: states_in_one_row(tree, prompts, answers)[:, 1:])
+            monkeypatch.setattr(reward_model, "states_after", lambda *read: states_in_one_row(*read[:3])[:, 1:])
         model = RewardModel(stirred(backbone), backbone.width)
         loss, _ = model._backward(batch, 3)
         found.append((loss, [p.grad for p in model._lora.values()]))

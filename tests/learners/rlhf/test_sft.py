@@ -11,7 +11,7 @@ from learners.model.base import Backbone
 from learners.model.forward import forward
 from learners.model.lora import lora_state
 from learners.rlhf.sft import SFT, SFTSettings
-from tests.learners.models import needs_stories, prompt, stirred, stories
+from tests.learners.models import needs_stories, prompt, stirred, stories, tensor
 
 pytestmark = needs_stories
 
@@ -29,7 +29,7 @@ def targets(backbone: Backbone) -> list[Target]:
 
 def nll_by_hand(tree: torch.nn.Module, target: Target) -> list[float]:
     """One answer at a time, without padding."""
-    ids = torch.tensor([[*target.prompt_ids, *target.token_ids]])
+    ids = tensor([[*target.prompt_ids, *target.token_ids]])
     with torch.no_grad():
         logprobs = forward(tree, ids).logits[0].log_softmax(-1)
     start = len(target.prompt_ids)

@@ -19,7 +19,7 @@ from learners.model.lora import LoraSettings, load_lora, lora_state
 from learners.protocol import BLOB_CHUNK, Blob
 from learners.versions.blobs import Assembler, BlobError, digest, read_directory, split, write_directory
 from learners.versions.files import Manifest, States, VersionError, pack, peft_config, unpack
-from tests.learners.models import STORIES, needs_stories, prompt, stirred, stories
+from tests.learners.models import DEVICE, STORIES, needs_stories, prompt, stirred, stories, tensor
 
 MANIFEST = Manifest("b" * 64, "v1", "ppo", 7, (1, 4, 9), h_epoch=3, absorbed_beta=1.5, rank=16, alpha=32.0)
 
@@ -30,7 +30,7 @@ def files_of(reference: bool = True) -> dict[str, bytes]:
     tree = stirred(backbone)
     states = States(
         adapter=lora_state(tree),
-        human_reward={"weights": torch.randn(3, 64), "tokens": torch.tensor([1, 5, 9])},
+        human_reward={"weights": torch.randn(3, 64), "tokens": tensor([1, 5, 9])},
         reward_model={"head": torch.randn(64)},
         value_head={},
         reference=lora_state(stirred(backbone, seed=5)) if reference else None,
@@ -47,9 +47,9 @@ def test_peft_alone_loads_a_version_and_computes_the_same(tmp_path: Path) -> Non
     from transformers import AutoModelForCausalLM
 
     directory = write_directory(files_of(), tmp_path)
-    ids = torch.tensor([prompt(stories())])
+    ids = tensor([prompt(stories())])
     with torch.no_grad():
-        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(STORIES), directory)
+        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(STORIES).to(DEVICE), directory)
         assert torch.equal(loaded(ids).logits, forward(stirred(stories()), ids).logits)
 
 
@@ -58,13 +58,13 @@ def test_peft_alone_loads_a_version_and_computes_the_same(tmp_path: Path) -> Non
 def test_a_version_unpacks_to_what_was_packed(reference: bool) -> None:
     states, manifest = unpack(files_of(reference))
     assert manifest == MANIFEST
-    expected = lora_state(stirred(stories()))
+    expected = {name: weight.cpu() for name, weight in lora_state(stirred(stories())).items()}
     assert states.adapter.keys() == expected.keys() and all(torch.equal(states.adapter[n], t) for n, t in expected.items())
     assert states.human_reward["tokens"].tolist() == [1, 5, 9] and not states.value_head
     assert (states.reference is not None) == reference
     tree = stories().adapter_tree()
     load_lora(tree, states.adapter)
-    assert all(torch.equal(t, expected[name]) for name, t in lora_state(tree).items())
+    assert all(torch.equal(t.cpu(), expected[name]) for name, t in lora_state(tree).items())
 
 
 @needs_stories
