@@ -99,7 +99,7 @@ class Bench:
             blank = Answer(uid="", messages=(), text="")
             reward.learn(Lesson(seq=seqs[-1], judgement=Critique("s", None, text, "all"), answers=(blank,)))
         generator.use_head(reward.head)
-        generator.use_critiques(Critiques.of(reward.lessons.lessons))
+        generator.words.use(Critiques.of(reward.lessons.lessons))
         return seqs
 
     def forget(self, seqs: Sequence[int]) -> None:
@@ -146,7 +146,7 @@ def main() -> None:
                 found[name][plan].append((rate(ours, theirs, taste), spent))
                 line[plan] = {"win_rate": round(found[name][plan][-1][0], 3), "nats": round(spent, 2)}
                 if said is not None:
-                    line[plan] |= {"gamma": round(bench.parts.generator.critique_bias.gamma, 3), "text": ours[0][0].text[:160]}
+                    line[plan] |= {"gamma": round(bench.parts.generator.words.bias.gamma, 3), "text": ours[0][0].text[:160]}
             print(json.dumps({"taste": name, "seed": seed} | line), flush=True)
     medians = {
         name: {plan: [round(statistics.median(column), 3) for column in zip(*values, strict=True)] for plan, values in plans.items()}

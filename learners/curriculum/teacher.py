@@ -5,6 +5,7 @@ So what critiques ask for is absorbed as Ĥ is: the adapter acts without their w
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget
 from learners.human_reward.logit_bias import LogitBias
 from learners.model import batches
+from learners.model.chat_format import PromptError
 from learners.model.forward import LMHead
 from learners.model.rows import Context, wish_of
 from learners.rlhf.distributions import Logits
@@ -125,9 +127,11 @@ class DistillationTeacher:
         if prompt not in self._contexts:
             messages, backbone, room = self._conversations.get(prompt), self._practice.backbone, self._practice.sampling.max_new_tokens
             asked = self.critiques.contexts(messages, backbone.chat_template) if messages else []
-            fitted = [(strength, *backbone.fit(each, room)) for strength, each in asked]
-            whole = not any(cut for _, _, cut in fitted)
-            self._contexts[prompt] = tuple(Context(strength, tuple(ids)) for strength, ids, _ in fitted) if whole else ()
+            self._contexts[prompt] = ()
+            with contextlib.suppress(PromptError):
+                fitted = [(strength, *backbone.fit(each, room)) for strength, each in asked]
+                if not any(cut for _, _, cut in fitted):
+                    self._contexts[prompt] = tuple(Context(strength, tuple(ids)) for strength, ids, _ in fitted)
         return self._contexts[prompt]
 
     def _solve_critiques(self) -> None:

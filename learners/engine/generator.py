@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from learners.feedback.critiques import Critiques
-from learners.human_reward.critique_bias import BiasWithCritiques, CritiqueBias, CritiqueBudget
+from learners.engine.critique_steering import SOLVED_AT, CritiqueSteering
+from learners.human_reward.critique_bias import BiasWithCritiques
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget, state_stride
 from learners.human_reward.logit_bias import LogitBias
@@ -43,8 +43,6 @@ BETA_ANSWERS = 12
 BETA_SEED = 2
 PROMPT_CACHE_BYTES = 64e6
 """Of keys and values of prompts that were read last."""
-SOLVED_AT = (16, 32, 64, 128)
-"""Tokens of the answers that are being drawn; γ is solved anew there, and once they have ended."""
 REMEMBERED_ANSWERS = 64
 """Drawn answers that can still be resumed from one of their tokens."""
 
@@ -107,10 +105,7 @@ class Generator:
         self.bias = bias
         self.policy = PolicySnapshot()
         self.steering = LogitBias(head)
-        self.critiques = Critiques()  # that act: live, and not absorbed by the policy
-        self._live_critiques = Critiques()
-        self._critique_budget = CritiqueBudget()
-        self.critique_bias = CritiqueBias()
+        self.words = CritiqueSteering(backbone, emit)
         self._emit = emit
         self._temperature = 1.0  # of the answers that β is solved on
         self._prompts: PromptCache | None = None
@@ -132,21 +127,12 @@ class Generator:
         """Steer with this Ĥ from the next token on."""
         self._steer(self.policy.steering(head))
 
-    def use_critiques(self, critiques: Critiques) -> None:
-        """Steer with these from the next answer on, but for those that the policy has absorbed. One that is gone does not act any more at once."""
-        self._live_critiques = critiques
-        acting = critiques.but(self.policy.critiques)
-        if acting != self.critiques:
-            self.critiques = acting
-            self._critique_budget.forget()
-
     def use_policy(self, policy: PolicySnapshot) -> None:
         """Act with another version from the next answer on; β is solved again on the remembered answers."""
         load_lora(self.actor, policy.lora)
         self.prompts.forget_adapter()
         self.policy = policy
-        self._critique_budget.forget()
-        self.use_critiques(self._live_critiques)
+        self.words.use_policy(policy.critiques)
         self.budget.see_again(lambda answer: look_again(self.backbone, self.actor, answer, self._temperature))
         self._steer(policy.steering(self.steering.head))
         self._emit(Acting(version=policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
@@ -248,14 +234,16 @@ class Generator:
         adapted = any(row.adapter for row in rows)
         flushed = 0.0
         tree = self._tree(adapted)
-        self._solve_critiques()
-        for drawn, step in enumerate(decode(
+        self._solve_words()
+        steer, drawn = _CurrentBias(self, self.words.acting.seqs), 0
+        for step in decode(
             tree, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_CurrentBias(self, self.critiques), twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts, decoder=self._decoder(tree),
-        ), start=1):  # fmt: skip
+            steer=steer, twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts, decoder=self._decoder(tree),
+        ):  # fmt: skip
             self._record(step)
+            drawn += 1
             if drawn in SOLVED_AT and step.wish is not None:
-                self._solve_critiques(drawings)
+                self._solve_words(drawings)
             for uid in step.ended:
                 self._live[uid].finish_text()
             if step.ended or time.monotonic() - flushed >= TOKEN_FLUSH_SECONDS:
@@ -265,12 +253,9 @@ class Generator:
                 self._end(uid, reason)
             yield
 
-    def _solve_critiques(self, drawings: Sequence[StreamedAnswer] = ()) -> None:
-        """γ anew, on answers that have ended and on these."""
-        if self.critiques.lessons:
-            drawn = [states for drawing in drawings if drawing.contexts and (states := drawing.trace.criticised()) is not None]
-            found = self._critique_budget.solve(self.steering, self.budget.nats, self._temperature, drawn)
-            self.critique_bias = found or CritiqueBias()
+    def _solve_words(self, drawings: Sequence[StreamedAnswer] = ()) -> None:
+        traces = [drawing.trace for drawing in drawings if drawing.contexts]
+        self.words.solve(self.steering, self.budget.nats, self._temperature, traces)
 
     def resume(self, uid: str, n_tokens: int) -> tuple[AnswerRequest, Sampling] | None:
         """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
@@ -297,7 +282,7 @@ class Generator:
     def _start(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer:
         prompt_ids, dropped = self.backbone.fit(candidate.messages, sampling.max_new_tokens)
         trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
-        contexts = self._contexts(candidate, sampling, dropped) if candidate.policy == "acting" and self.bias else ()
+        contexts = self.words.contexts(candidate.messages, sampling.max_new_tokens, dropped) if candidate.policy == "acting" and self.bias else ()
         drawing = StreamedAnswer(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic(), contexts)
         before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
@@ -314,17 +299,6 @@ class Generator:
             )
         )
         return drawing
-
-    def _contexts(self, candidate: AnswerRequest, sampling: Sampling, dropped: int) -> tuple[Context, ...]:
-        """What the critiques that hold for a prompt make of it. Where they leave no room for all of it they are told, and do not act."""
-        found = []
-        for strength, messages in self.critiques.contexts(candidate.messages, self.backbone.chat_template):
-            prompt_ids, cut = self.backbone.fit(messages, sampling.max_new_tokens)
-            if cut > dropped:
-                self._emit(Error(what="your critiques and this prompt do not fit into the model's context together", hint="the critiques wait"))
-                return ()
-            found.append(Context(strength, tuple(prompt_ids)))
-        return tuple(found)
 
     def _decoder(self, tree: nn.Module) -> StaticDecoder | None:
         """Of a small model on a CPU; elsewhere `decode` knows by itself."""
@@ -363,7 +337,7 @@ class Generator:
         candidate = drawing.candidate
         adapted = candidate.policy != "base" and self.policy.lora is not None
         steered = candidate.policy == "acting"
-        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, tuple(drawing.trace.ids), drawing.contexts)
+        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, tuple(drawing.trace.ids), contexts=drawing.contexts)
 
     def _record(self, step: Step) -> None:
         now = time.monotonic()
@@ -386,8 +360,8 @@ class Generator:
         self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds))
         if drawing.candidate.policy == "acting" and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
             self.budget.visited(trace.visited(self._temperature))
-            if drawing.contexts and (states := trace.criticised()) is not None:
-                self._critique_budget.visited(states)
+            if drawing.contexts:
+                self.words.visited(trace)
         drawing.trace = without_states(trace)
         self._finished.append(drawing)
 
@@ -401,9 +375,9 @@ def without_states(trace: Trace) -> Trace:
 class _CurrentBias:
     """The generator's steering as it is at each token: Ĥ may change while an answer is drawn."""
 
-    def __init__(self, generator: Generator, critiques: Critiques) -> None:
+    def __init__(self, generator: Generator, critiques: frozenset[int]) -> None:
         """critiques: those whose contexts are read."""
-        self._generator, self._seqs = generator, critiques.seqs
+        self._generator, self._seqs = generator, critiques
 
     def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
         """See LogitBias.bias."""
@@ -412,9 +386,9 @@ class _CurrentBias:
     def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor | None:
         """See CritiqueBias.bias; nothing of it once a critique that is read was taken back."""
         generator = self._generator
-        if not generator.bias or not self._seqs <= generator.critiques.seqs:
+        if not generator.bias or not self._seqs <= generator.words.acting.seqs:
             return self.bias(hidden, base_logits)
-        return BiasWithCritiques(generator.steering, generator.critique_bias).criticised(hidden, base_logits, wish, rows)
+        return BiasWithCritiques(generator.steering, generator.words.bias).criticised(hidden, base_logits, wish, rows)
 
     def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
         """See LogitBias.fixed."""

@@ -206,7 +206,7 @@ class GeneratorWorker:
         if not self._held:
             if fitted.head is not self._generator.steering.head:
                 self._generator.use_head(fitted.head)
-            self._generator.use_critiques(Critiques.of(self._reward.lessons.lessons))
+            self._generator.words.use(Critiques.of(self._reward.lessons.lessons))
         milliseconds = 1000 * (time.monotonic() - started)
         self._learner.human_reward_seconds += milliseconds / 1000
         self._learner.tell(head=fitted.head, feedback=self._reward.lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
@@ -286,7 +286,7 @@ class GeneratorWorker:
         if command.paused is False and self._held:
             self._held = False
             self._generator.use_head(self._reward.head)
-            self._generator.use_critiques(Critiques.of(self._reward.lessons.lessons))
+            self._generator.words.use(Critiques.of(self._reward.lessons.lessons))
             self._learner.tell(head=self._reward.head, live_beta=self._generator.beta)
         for name in ("train_prompts", "gate_prompts"):
             if (prompts := getattr(command, name)) is not None:

@@ -17,7 +17,7 @@ from learners.model.lora import lora_state
 from learners.protocol import Answer, AnswerRequest, Ended, Error, Event, Lesson, Tokens
 from learners.versions.snapshot import PolicySnapshot
 from storage.records import Critique, Message, Sampling
-from tests.learners.models import needs_stories, stirred, stories
+from tests.learners.models import needs_stories, stirred, stories, tensor
 
 OPENING = (Message("user", "Once upon a time, there was a little dog"),)
 OTHER = (Message("user", "The sun was hot and Lily wanted to"),)
@@ -102,9 +102,9 @@ def test_tokens_are_drawn_from_the_policy_with_the_differences_that_each_context
     if adapted:
         tree = stirred(table.backbone)
         table.generator.use_policy(PolicySnapshot("v1", lora_state(tree)))
-    table.generator.use_critiques(Critiques.of([said("Tom was very sad."), said("It was fun!", 2, "all", -2)]))
-    table.generator.critique_bias = CritiqueBias(0.4)
-    table.generator._solve_critiques = lambda drawings=(): None  # type: ignore[method-assign]
+    table.generator.words.use(Critiques.of([said("Tom was very sad."), said("It was fun!", 2, "all", -2)]))
+    table.generator.words.bias = CritiqueBias(0.4)
+    table.generator._solve_words = lambda drawings=(): None  # type: ignore[method-assign]
     found = table.draw()
     model = table.backbone.model
     for ids, logprobs, unbiased in found.values():
@@ -125,26 +125,26 @@ def test_undone_off_or_for_another_prompt_it_leaves_no_bit() -> None:
     table = Table()
     before, elsewhere = table.draw(), table.draw(OTHER)
     lesson = said("Tom was very sad.")
-    table.generator.use_critiques(Critiques.of([lesson]))
+    table.generator.words.use(Critiques.of([lesson]))
     assert table.draw() != before
     assert table.draw(OTHER) == elsewhere
     table.generator.use_budget(None, False)
     assert table.draw() == before
     table.generator.use_budget(None, True)
     assert table.draw() != before
-    table.generator.use_critiques(Critiques.of([]))
+    table.generator.words.use(Critiques.of([]))
     assert table.draw() == before
 
 
 @needs_stories
 def test_taken_back_while_an_answer_is_drawn_it_does_not_touch_the_next_token() -> None:
     table = Table()
-    table.generator.use_critiques(Critiques.of([said("Tom was very sad.")]))
+    table.generator.words.use(Critiques.of([said("Tom was very sad.")]))
     table.events.clear()
     steps = table.generator.draw([AnswerRequest(uid="a", seed=3, messages=OPENING)], SAMPLING)
     for _ in range(4):
         next(steps)
-    table.generator.use_critiques(Critiques())
+    table.generator.words.use(Critiques())
     for _ in steps:
         pass
     pieces = [piece for event in table.events if isinstance(event, Tokens) for piece in event.pieces]
@@ -155,7 +155,7 @@ def test_taken_back_while_an_answer_is_drawn_it_does_not_touch_the_next_token() 
 @needs_stories
 def test_what_a_version_has_absorbed_draws_no_more_rows() -> None:
     table = Table()
-    table.generator.use_critiques(Critiques.of([said("Tom was very sad.")]))
+    table.generator.words.use(Critiques.of([said("Tom was very sad.")]))
     table.generator.use_policy(PolicySnapshot("v1", lora_state(table.generator.actor), critiques=frozenset({1})))
     acted, plain = table.draw()["a0"][1:]
     assert acted == plain
@@ -165,7 +165,7 @@ def test_what_a_version_has_absorbed_draws_no_more_rows() -> None:
 def test_critiques_that_leave_no_room_for_the_prompt_are_told_and_wait() -> None:
     table = Table()
     before = table.draw()
-    table.generator.use_critiques(Critiques.of([said("very long " * 300)]))
+    table.generator.words.use(Critiques.of([said("very long " * 300)]))
     assert table.draw() == before
     assert any(isinstance(event, Error) and "do not fit" in event.what for event in table.events)
 
