@@ -235,13 +235,13 @@ class Generator:
         flushed = 0.0
         tree = self._tree(adapted)
         self._solve_words()
-        steer, drawn = _CurrentBias(self, self.words.acting.seqs), 0
-        for step in decode(
+        steps = decode(
             tree, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=steer, twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts, decoder=self._decoder(tree),
-        ):  # fmt: skip
+            steer=_CurrentBias(self, self.words.acting.seqs), twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts,
+            decoder=self._decoder(tree),
+        )  # fmt: skip
+        for drawn, step in enumerate(steps, start=1):
             self._record(step)
-            drawn += 1
             if drawn in SOLVED_AT and step.wish is not None:
                 self._solve_words(drawings)
             for uid in step.ended:
