@@ -16,6 +16,7 @@ import itertools
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -36,6 +37,7 @@ from learners.model import static_rows
 from learners.model.base import Backbone
 from learners.model.forward import LMHead
 from learners.model.loading import load_backbone
+from learners.model.lora import draw_in
 from learners.model.sampling import Row, decode
 from learners.rlhf.distillation import Distill, DistillBatch
 from learners.rlhf.frozen_states import FrozenStates
@@ -127,6 +129,7 @@ def peft_tree(backbone: Backbone) -> nn.Module:
 
 def decoding(backbone: Backbone, folder: str, k: int, tokens: int) -> dict[str, object]:
     actor, steer = stir(backbone.adapter_tree()), steering(backbone)
+    draw_in(actor, backbone.dtype)  # as the engine does
     found = {
         "bare": step_seconds(backbone, backbone.model, k, tokens),
         "adapter": step_seconds(backbone, actor, k, tokens),
@@ -237,11 +240,14 @@ def memory(backbone: Backbone, folder: str, k: int, tokens: int, prompt: int = 5
     prompts, answers = [p for p in distinct for _ in range(2)], [ids(answer, 50 + i) for i in range(8)]
     peaks: dict[str, float] = {}
 
-    def stage(name: str, work: Callable[[], object]) -> None:
+    def stage(name: str, work: Callable[[], Any]) -> Any:
         free()
-        took = seconds(work)
+        made: list[Any] = []
+        took = seconds(lambda: made.append(work()))
         peaks[f"{name}_GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2) if torch.cuda.is_available() else 0.0
         peaks[f"{name}_s"] = round(took, 2)
+        print(f"{name}: {peaks[f'{name}_GB']} GB, {took:.1f} s", file=sys.stderr, flush=True)
+        return made[0]
 
     policy, _, reward, base = backbone.adapter_trees(4)
     budget = backbone.memory_budget
@@ -258,8 +264,7 @@ def memory(backbone: Backbone, folder: str, k: int, tokens: int, prompt: int = 5
     distill = Distill(policy, teacher, backbone.width, memory=budget)
     stage("distill", lambda: distill.step(DistillBatch(prompts, answers)))
     ppo = PPO(policy, base, model.token_shares, PPOSettings(), backbone=backbone, sampling=Sampling(1.0, answer))
-    stage("rollout", lambda: ppo.rollout(distinct, 8))
-    rollouts = ppo.rollout(distinct[:2], 8)
+    rollouts = stage("rollout", lambda: ppo.rollout(distinct[:2], 8))
     stage("ppo", lambda: ppo.step(rollouts))
     rows = [Row(str(i), distinct[0], i) for i in range(k)]
     stage("set", lambda: list(decode(policy, rows, Sampling(1.0, answer), (), backbone.pad_id, twin=True)))

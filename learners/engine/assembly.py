@@ -19,7 +19,7 @@ from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, continued, pieces_of
 from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
-from learners.model.lora import LoraSettings
+from learners.model.lora import LoraSettings, draw_in
 from learners.model.replicas import distinct_bytes
 from learners.protocol import Error, Event, Load, Loading, Ready
 from learners.rlhf.rollouts import states_before
@@ -47,6 +47,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     emit(Loading(what="trees"))
     settings = LoraSettings()
     actor, policy, reference, reward_tree = backbone.adapter_trees(4, settings, load.seed)
+    draw_in(actor, backbone.dtype)
     base = backbone.tree()  # the learner's own; the generator has backbone.model
     sampling = within(load.sampling, backbone.context)
     calibration = BaseCalibration.of(backbone)

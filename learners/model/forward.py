@@ -106,7 +106,7 @@ class LMHead:
         self._shell._modules = {name: module for name, module in model._modules.items() if name != body}
         self._shell.__dict__[body] = self._body
         self._dtype = self._head.weight.dtype
-        self.positions = positions_at_once(self._head.weight.shape[0])
+        self.positions = positions_at_once(self._head.weight.shape[0], self._head.weight.device)
         """How many states to give it at once."""
 
     def __call__(self, hidden: Tensor) -> Tensor:

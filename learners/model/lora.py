@@ -108,6 +108,12 @@ def lora_parameters(tree: nn.Module) -> dict[str, Tensor]:
     return {name.replace(marker, "."): p for name, p in tree.named_parameters() if ".lora_" in name}
 
 
+def draw_in(tree: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the LoRA in the base's dtype, for a tree that only draws: a step of a few rows then takes half as many kernels."""
+    for parameter in lora_parameters(tree).values():
+        parameter.data = parameter.data.to(dtype)
+
+
 @torch.no_grad()
 def lora_state(tree: nn.Module) -> dict[str, Tensor]:
     """A copy of the LoRA weights."""

@@ -25,8 +25,10 @@ ALLOWED_SHARE = 1 / 16
 """… at least this share of its memory."""
 SHARE = 0.5
 """Of a GPU's free memory: what is drawn, fitted and shown meanwhile needs some too."""
-LOGITS = 48e6
-"""Bytes of float32 logits at once; a few tensors as large stand beside them."""
+LOGITS = 0.048
+"""Of the allowance, float32 logits at once; a few tensors as large stand beside them."""
+WORTH_SHARING = 2048
+"""Tokens that sharing prompts must save on a GPU, where a second forward over few tokens costs as many launches as the first."""
 COPIES_IN_DRAWING = 10
 """Tensors as large as the logits of all rows at a step of decoding: bias, log-probabilities, probabilities, cumulated in float64 …"""
 
@@ -60,9 +62,15 @@ def within_memory(at_once: Callable[[], T], apart: Callable[[], T]) -> T:
     return apart()
 
 
-def positions_at_once(vocabulary: int) -> int:
+def positions_at_once(vocabulary: int, device: torch.device) -> int:
     """States whose logits are computed at once."""
-    return max(8, int(LOGITS / (4 * vocabulary)))
+    return max(8, int(LOGITS * _allowance(device) / (4 * vocabulary)))
+
+
+def shares(prompts: Sequence[Sequence[int]], device: torch.device) -> bool:
+    """Whether answers to the same of these prompts, one for each answer, should share its computation."""
+    saved = sum(map(len, prompts)) - sum(map(len, set(map(tuple, prompts))))
+    return saved > 0 and (device.type != "cuda" or saved >= WORTH_SHARING)
 
 
 @dataclass
@@ -110,7 +118,7 @@ class MemoryBudget:
     @property
     def positions(self) -> int:
         """States that go through the LM head at once."""
-        return positions_at_once(self.vocabulary)
+        return positions_at_once(self.vocabulary, self.device)
 
     def halve(self) -> None:
         """Something ran out of memory: half as much in each forward from here on."""
@@ -161,7 +169,8 @@ class MemoryBudget:
 
     def _bytes(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool, room: float = math.inf) -> float:
         """At most so much is needed beside the weights. room: beyond which an answer alone has its layers computed again."""
-        distinct, rows = len(set(map(tuple, prompts))), len(answers)
+        rows = len(answers)
+        distinct = len(set(map(tuple, prompts))) if shares(prompts, self.device) else rows
         prompt, answer = max(map(len, prompts)), max(1, *map(len, answers))
         tokens = distinct * prompt + rows * answer
         columns = rows * (prompt + answer)  # of the cache that the answers attend to

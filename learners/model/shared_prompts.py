@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from learners.model.batches import TokenIds, pad, pad_answers, pad_prompts
 from learners.model.forward import causal_model, device_of, states
-from learners.model.memory import MemoryBudget
+from learners.model.memory import MemoryBudget, shares
 from learners.model.recompute import recomputing_layers
 
 
@@ -83,7 +83,7 @@ def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device)
 
 
 def _pays(tree: nn.Module, prompts: Sequence[TokenIds]) -> bool:
-    return len(set(map(tuple, prompts))) < len(prompts) and _keeps_keys_and_values(causal_model(tree))
+    return shares(prompts, device_of(tree)) and _keeps_keys_and_values(causal_model(tree))
 
 
 def _keeps_keys_and_values(model: Any) -> bool:

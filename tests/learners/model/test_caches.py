@@ -8,6 +8,7 @@ import torch
 from learners.model import eager_rows
 from learners.model.forward import forward
 from learners.model.sampling import Row
+from learners.model.static_rows import static_decoder
 from storage.records import Sampling
 from tests.learners.model.test_sampling import SHORT, draw
 from tests.learners.model.test_static_rows import same
@@ -42,6 +43,7 @@ def test_a_prompt_that_begins_like_another_is_computed_from_where_it_differs(mon
 
     backbone = stories()
     tree = stirred(backbone)
+    static_decoder(tree)  # tries a step, on a GPU
     computed: list[int] = []
     whole = eager_rows.forward
     monkeypatch.setattr(eager_rows, "forward", lambda t, ids, *rest, **named: (computed.append(ids.shape[1]), whole(t, ids, *rest, **named))[1])

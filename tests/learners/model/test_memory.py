@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learners.model.memory import ALLOWANCE, MemoryBudget, positions_at_once
+from learners.model.memory import ALLOWANCE, MemoryBudget, positions_at_once, shares
 from learners.model.shared_prompts import states_after
 from tests.learners.model.families import random_model, random_tree
 from tests.learners.models import random_gpt2
@@ -110,7 +110,7 @@ def test_fewer_rows_are_drawn_at_a_large_vocabulary_and_with_twins() -> None:
 
 @pytest.mark.parametrize("vocabulary", [512, 49_152, 151_936])
 def test_a_chunk_of_logits_takes_fifty_megabytes_at_most(vocabulary: int) -> None:
-    assert 40e6 < positions_at_once(vocabulary) * vocabulary * 4 <= 50e6
+    assert 40e6 < positions_at_once(vocabulary, torch.device("cpu")) * vocabulary * 4 <= 50e6
 
 
 def test_free_memory_counts_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +124,10 @@ def test_free_memory_counts_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours._room == 1e9
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.3)
     assert ours._room == 0.5 * (6e9 - 0.7 * 8e9 + 200e6), "a process may be held to a share of the card"
+
+
+def test_on_a_gpu_prompts_are_shared_where_that_saves_more_than_another_forwards_launches() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    few, many = [SHORT] * 4, [tuple(range(700))] * 4
+    assert shares(few, cpu) and shares(many, cpu) and shares(many, gpu)
+    assert not shares(few, gpu) and not shares([SHORT, LONG], cpu)

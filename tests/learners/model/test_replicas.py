@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from learners.model.base import Backbone
 from learners.model.forward import forward
-from learners.model.lora import LoraSettings, copy_lora, load_lora, lora_parameters, lora_state, set_row_scaling
+from learners.model.lora import LoraSettings, copy_lora, draw_in, load_lora, lora_parameters, lora_state, set_row_scaling
 from learners.model.replicas import _dequantized, between_layers, distinct_bytes, replicate
 from learners.model.sampling import Row, decode
 from storage.records import Sampling
+from tests.learners.model.families import random_tree
 from tests.learners.models import QUANTIZED, needs_gpt2, needs_stories, prompt, random_gpt2, stirred, stories, tensor
 
 ANSWER = Sampling(1.0, 24)
@@ -244,3 +245,18 @@ def test_eight_bit_weights_are_rounded_once_in_half_precision() -> None:
     exact = weight.double() * scale.double()[:, None] / 127
     found = _dequantized(weight, scale, torch.bfloat16)
     assert torch.equal(found, exact.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_an_adapter_in_the_dtype_of_its_base_draws_what_one_in_float32_does_up_to_rounding(family: str) -> None:
+    trees = [random_tree(family).to(torch.bfloat16) for _ in range(3)]
+    half, whole, bare = trees
+    for tree in (whole, bare):
+        draw_in(tree, torch.float32)
+    for name, parameter in lora_parameters(bare).items():
+        if "lora_B" in name:
+            parameter.data.zero_()
+    ids = tensor([list(range(2, 14))])
+    with torch.no_grad():
+        drawn, expected, base = (forward(tree, ids).logits.log_softmax(-1) for tree in (half, whole, bare))
+    assert float((drawn - expected).abs().mean()) < 0.1 * float((expected - base).abs().mean())
