@@ -119,8 +119,10 @@ def draw_answers(
     stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
     ahead = 1 if keep_states else AHEAD
     traces: list[Trace] = []
-    longest = max(map(len, prompts), default=0)
+    most = max(map(len, contexts), default=0)
+    longest = max((len(ids) for ids in (*prompts, *(context.prompt_ids for some in contexts for context in some))), default=0)
     size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
+    size = max(1, size * (1 + adapter) // (1 + adapter + most))
     for start in range(0, len(prompts), size):
         batch = prompts[start : start + size]
         beside = contexts[start : start + size] or [()] * len(batch)
