@@ -160,7 +160,7 @@ class EagerRows:
         ids, self._mask = self._padded(rest, begun)
         scaling = torch.tensor([float(adapter) for _, adapter in distinct], device=self._device)
         output = self._forward(ids, self._mask, scaling if self._layout.scaling is not None else None)
-        if prompts is not None and not any(row.contexts for row in self._rows):  # beside contexts all rounds otherwise: nothing of a critique is to stay
+        if prompts is not None and not any(row.contexts for row in self._rows):  # those round otherwise
             for i, key in enumerate(distinct):
                 prompts.keep(*key, taken(self._past, i, begun, ids.shape[1] - len(rest[i])))
         return output
