@@ -18,7 +18,7 @@ PRESETS: dict[str, dict[str, str]] = {
         "scroll.down": "down,j", "scroll.up": "up,k", "scroll.page_down": "pagedown,ctrl+f", "scroll.page_up": "pageup,ctrl+u",
         "tap.view": "K", "screen.leader": "backslash",
     },
-    "left-hand": {"set.commit": "enter,q", "set.skip": "s,X", "set.undo": "u,z", "focus.next": "tab,right,A", "screen.leader": "j,Q"},
+    "left-hand": {"set.commit": "enter,q", "set.skip": "s,X", "set.undo": "u,z", "focus.next": "tab,right,G", "screen.leader": "j,Q"},
 }  # fmt: skip
 
 
