@@ -21,6 +21,7 @@ TOKEN_FLUSH_SECONDS = 0.04
 
 Stage = Literal["sft", "reward", "distill", "ppo"]
 RewardLearner = Literal["human_reward", "reward"]  # Ĥ, or the reward model
+Thinking = Literal["auto", "on", "off"]
 STAGES: tuple[Stage, ...] = ("sft", "reward", "distill", "ppo")
 
 
@@ -72,10 +73,13 @@ class Load(_Line, frozen=True, kw_only=True):
     stages: tuple[Stage, ...] = STAGES
     paused: bool = False  # adapters' learning
     metered: bool = False  # train only what `set train_seconds` grants
-    sampling: Sampling = Sampling()  # of the learners' own rollouts
+    sampling: Sampling = Sampling()  # as it was asked for; learners draw plainly, at its temperature
+    unset: tuple[str, ...] = ()  # fields of it that the model's own generation settings may set
     train_prompts: tuple[tuple[Message, ...], ...] = ()
     gate_prompts: tuple[tuple[Message, ...], ...] = ()
     trust_remote_code: bool = False
+    thinking: Thinking = "auto"  # by the template's own switch
+    learn_thoughts: bool = False  # learn of thoughts as of answers
     unigram: bool = False  # for comparison: Ĥ sees no state, only the token (benchmarks)
     frozen_ppo: bool = False  # for comparison: PPO runs with its policy loss weighted 0 (benchmarks)
 
@@ -107,6 +111,7 @@ class AnswerRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: tuple[Message, ...]
     policy: Policy = "acting"
     prefix_ids: tuple[int, ...] = ()
+    temperature: float | None = None  # None: as that of all
 
 
 class Generate(_Line, frozen=True, kw_only=True):
@@ -212,6 +217,8 @@ class Ready(_Line, frozen=True, kw_only=True):
     weights_sha256: str | None = None  # what base_hash is made of
     tokenizer_sha256: str | None = None
     template_sha256: str | None = None
+    sampling: Sampling | None = None  # of what the operator sees
+    from_model: tuple[str, ...] = ()  # fields of it that the model's own generation settings have set
 
 
 class Started(_Line, frozen=True, kw_only=True):
@@ -253,6 +260,8 @@ class Ended(_Line, frozen=True, kw_only=True):
     n_tokens: int
     kl: float  # nats against the base, exact at each visited state, summed over tokens
     seconds: float
+    thought_tokens: int = 0  # the first so many are a thought and its marks
+    forced_tokens: int = 0  # the last so many of those were put there to close it
 
 
 class Learned(_Line, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 
-from storage import state
+from storage import rows, state
 from storage.database import JournalError, now
 from storage.records import (
     BASE_VERSION,
@@ -23,6 +24,7 @@ from storage.records import (
     Response,
     Run,
     SampleSet,
+    Sampling,
     Shown,
     Sitting,
     Version,
@@ -150,17 +152,26 @@ def _write_response(connection: sqlite3.Connection, record: Response) -> None:
         record.h_epoch,
         record.beta,
         record.seed,
-        record.sampling and record.sampling.temperature,
-        record.sampling and record.sampling.max_new_tokens,
+        *_sampling(record.sampling),
+        record.thought_tokens,
+        record.forced_tokens if record.thought_tokens is not None else None,
         json.dumps(record.prompt_ids) if record.prompt_ids or record.origin == DRAWN else None,
         record.stop,
         record.kl,
         now(),
     )
-    columns = "uid, set_id, slot, node_id, origin, policy, version, h_epoch, beta, seed, temperature, max_new_tokens, prompt_ids, stop, kl, utc"
+    drawn = f"{', '.join(rows.SAMPLING)}, thought_tokens, forced_tokens"
+    columns = f"uid, set_id, slot, node_id, origin, policy, version, h_epoch, beta, seed, {drawn}, prompt_ids, stop, kl, utc"
     response_id = _insert(connection, "responses", columns, values)
     _write_tokens(connection, response_id, record)
     state.follow_answer(connection, set_id, len(record.token_ids))
+
+
+def _sampling(sampling: Sampling | None) -> Iterator[object]:
+    """In the order of rows.SAMPLING."""
+    for name in rows.SAMPLING.values():
+        value = getattr(sampling, name) if sampling is not None else None
+        yield json.dumps(value) if isinstance(value, tuple) else value
 
 
 def _write_tokens(connection: sqlite3.Connection, response_id: int, record: Response) -> None:

@@ -69,10 +69,21 @@ class Prompt(Struct, frozen=True):
 
 
 class Sampling(Struct, frozen=True):
-    """How answers are drawn: plain sampling, no truncation of the distribution."""
+    """How answers are drawn. By itself plain sampling at the temperature; else in the order and with the meaning of transformers' `generate`."""
 
     temperature: float = 1.0
     max_new_tokens: int = 256
+    top_p: float = 1.0  # of the probability, the likeliest tokens first; 1 for all
+    top_k: int = 0  # likeliest tokens; 0 for all
+    min_p: float = 0.0  # of the likeliest token's probability
+    repetition_penalty: float = 1.0  # by which logits of tokens that were said are divided, where they are positive, else multiplied
+    stop: tuple[str, ...] = ()  # texts that end an answer, and are no part of what is shown of it
+    max_thinking_tokens: int | None = None  # then a thought is closed, and `max_new_tokens` are the answer's alone; None: both together
+
+    @property
+    def plain(self) -> Sampling:
+        """The same without truncation and penalties, as learners draw."""
+        return Sampling(self.temperature, self.max_new_tokens, stop=self.stop, max_thinking_tokens=self.max_thinking_tokens)
 
 
 class BaseModel(Struct, frozen=True):
@@ -126,12 +137,14 @@ class Response(Struct, frozen=True):
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     text: str
-    logprobs: tuple[float, ...]  # per token, under the distribution it was drawn from
-    unbiased_logprobs: tuple[float, ...]  # per token, under the same policy without Ĥ
+    logprobs: tuple[float, ...]  # per token, under the distribution it was drawn from, truncated or not; 0 for one that was forced
+    unbiased_logprobs: tuple[float, ...]  # per token, under the same policy at the temperature without Ĥ and without truncation
     times: tuple[float, ...]  # seconds from the request to each token, engine clock
     stop: StopReason | None
     kl: float | None  # nats of the acting policy against the base, exact at each visited state, summed over tokens
     origin: str = DRAWN  # or 'shown' (made up from what was on the screen), or where an imported one came from, e.g. 'hh'
+    thought_tokens: int | None = None  # the first so many are a thought and its marks, not the answer
+    forced_tokens: int = 0  # the last so many of those were drawn by nobody: the thought was closed at its longest
 
     @staticmethod
     def written_elsewhere(uid: str, set_uid: str, slot: int, text: str, origin: str) -> Response:

@@ -16,6 +16,12 @@ from storage.records import Judgement, Logged, Message, Prompt, Response, Run, S
 
 Values = tuple[object, ...]
 
+SAMPLING = {
+    "temperature": "temperature", "max_new_tokens": "max_new_tokens", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty", "stop_texts": "stop", "max_thinking_tokens": "max_thinking_tokens",
+}  # fmt: skip
+"""Columns of an answer -> fields of its Sampling."""
+
 _decode = msgspec.json.Decoder(Judgement).decode
 
 
@@ -82,9 +88,10 @@ def responses(connection: sqlite3.Connection, where: str, values: Values) -> lis
             values,
         )
     )
-    plain = "r.slot, r.origin, r.policy, r.version, r.h_epoch, r.beta, r.seed, r.stop, r.kl"
+    plain = "r.slot, r.origin, r.policy, r.version, r.h_epoch, r.beta, r.seed, r.stop, r.kl, r.thought_tokens"
+    drawn = ", ".join(f"r.{column}" for column in (*SAMPLING, "forced_tokens"))
     rows = connection.execute(
-        f"SELECT r.uid, s.uid AS set_uid, {plain}, r.id, r.temperature, r.max_new_tokens, r.prompt_ids,"
+        f"SELECT r.uid, s.uid AS set_uid, {plain}, r.id, {drawn}, r.prompt_ids,"
         f" (SELECT content FROM nodes WHERE id = r.node_id) AS text {joined} ORDER BY s.id, r.slot",
         values,
     )
@@ -126,9 +133,10 @@ def _response(row: dict[str, Any], tokens: list[Any]) -> Response:
     del row["id"]
     token_ids, *measured = zip(*tokens, strict=True) if tokens else ((), (), (), ())
     logprobs, unbiased_logprobs, times = (() if column[:1] == (None,) else column for column in measured)
-    temperature, max_new_tokens = row.pop("temperature"), row.pop("max_new_tokens")
+    drawn = {field: value for column, field in SAMPLING.items() if (value := row.pop(column)) is not None}
     return Response(
-        sampling=Sampling(temperature, max_new_tokens) if temperature is not None else None,
+        forced_tokens=row.pop("forced_tokens") or 0,
+        sampling=Sampling(**drawn | {"stop": tuple(json.loads(drawn.get("stop", "[]")))}) if drawn else None,
         prompt_ids=tuple(json.loads(row.pop("prompt_ids") or "[]")),
         token_ids=token_ids,
         logprobs=logprobs,

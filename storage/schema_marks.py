@@ -33,6 +33,14 @@ def m014_kept(db: Database) -> None:
     append_only(db, "kept_rows")
 
 
+def m015_sampling(db: Database) -> None:
+    """How answers are drawn, beside the temperature; NULL in rows from before, which were drawn plainly, and in imported ones. Which of their tokens
+    were written by the model in thought, and which of those by nobody: a thought that was too long is closed."""
+    numbers = ("top_p REAL", "top_k INTEGER", "min_p REAL", "repetition_penalty REAL")
+    for column in (*numbers, "stop_texts TEXT", "max_thinking_tokens INTEGER", "thought_tokens INTEGER", "forced_tokens INTEGER"):
+        db.execute(f"ALTER TABLE responses ADD COLUMN {column}")
+
+
 def m016_critiques(db: Database) -> None:
     """What should be otherwise, in words; said again with another strength it replaces the earlier one."""
     db.execute("INSERT INTO event_kinds VALUES ('critique', 1, 1, 'replaces')")

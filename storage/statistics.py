@@ -9,6 +9,8 @@ import sqlite3
 
 from msgspec import Struct
 
+from storage.thoughts import count_what_is_said
+
 PAUSE_SECONDS = 300
 """A longer gap between two judgements counts as this much: the operator was away."""
 LEAST_SECONDS = 60
@@ -105,9 +107,10 @@ _COMPARED = """
 
 
 def length(connection: sqlite3.Connection) -> Length:
+    count_what_is_said(connection)
     pairs, longer, difference = connection.execute(f"""
         SELECT count(*), avg(difference > 0), avg(difference)
-        FROM (SELECT length(a.content) - length(b.content) AS difference
+        FROM (SELECT said_length(a.content) - said_length(b.content) AS difference
               FROM ({_COMPARED}) p JOIN nodes a ON a.id = p.chosen JOIN nodes b ON b.id = p.rejected)
         WHERE difference <> 0""").fetchone()
     return Length(pairs, rounded(longer), rounded(difference))

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from storage.blind import Z95
 from storage.records import BASE_VERSION
+from storage.thoughts import count_what_is_said
 
 SURE = 20.0
 """Odds at which a word is said: by Ville's inequality a sitting at chance ever reaches them with probability 1/20 or less."""
@@ -68,8 +69,9 @@ class Vote(Struct, frozen=True):
 
 def votes(connection: sqlite3.Connection) -> list[Vote]:
     """Of all counted sets, oldest first."""
+    count_what_is_said(connection)
     rows = connection.execute("""
-        SELECT o.version, o.outcome, length(a.content) - length(b.content)
+        SELECT o.version, o.outcome, said_length(a.content) - said_length(b.content)
         FROM blind_outcomes o JOIN sample_sets s ON s.id = o.set_id
         JOIN responses ra ON ra.uid = s.blind_acting JOIN nodes a ON a.id = ra.node_id
         JOIN responses rb ON rb.uid = s.blind_base JOIN nodes b ON b.id = rb.node_id

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from msgspec.structs import replace
+
 from learners import protocol
 from learners.protocol import AnswerRequest, Command
 from storage.records import Message, Sampling
@@ -14,7 +16,7 @@ from tamer_tui.views import CandidateView
 class AnswerStreams:
     """Keeps the views of unfinished answers up with the engine's events."""
 
-    def __init__(self, send: Callable[[Command], None], sampling: Sampling) -> None:
+    def __init__(self, send: Callable[[Command], None], sampling: Callable[[], Sampling]) -> None:
         self._send, self._sampling = send, sampling
         self._growing: dict[str, CandidateView] = {}
         self._ends: dict[str, asyncio.Future[None]] = {}
@@ -24,13 +26,17 @@ class AnswerStreams:
 
     def ask(self, views: Sequence[CandidateView], conversations: Sequence[tuple[Message, ...]]) -> None:
         """Draw these answers in one batch."""
-        loop = asyncio.get_running_loop()
+        loop, sampling = asyncio.get_running_loop(), self._sampling()
         for view in views:
             self._growing[view.uid] = view
             self._ends[view.uid] = loop.create_future()
+            view.sampling = sampling if view.temperature is None else replace(sampling, temperature=view.temperature)
         pairs = zip(views, conversations, strict=True)
-        candidates = tuple(AnswerRequest(uid=view.uid, seed=view.seed, messages=messages, policy=view.policy) for view, messages in pairs)
-        self._send(protocol.Generate(requests=candidates, sampling=self._sampling))
+        candidates = tuple(
+            AnswerRequest(uid=view.uid, seed=view.seed, messages=messages, policy=view.policy, temperature=view.temperature)
+            for view, messages in pairs
+        )
+        self._send(protocol.Generate(requests=candidates, sampling=sampling))
 
     def redraw(self, view: CandidateView) -> None:
         """Draw the rest of an answer anew, from what is on the screen. Until that begins, what comes still belongs to the old rest."""

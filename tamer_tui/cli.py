@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tamer_tui import __version__, exchange_commands
-from tamer_tui.options import DATABASE, MODEL_OPTIONS, STAGES, FiniteRange, Since, engine_command, one_line_errors, option, options, session_settings
+from tamer_tui.options import (
+    DATABASE,
+    MODEL_OPTIONS,
+    SAMPLING_OPTIONS,
+    STAGES,
+    FiniteRange,
+    Since,
+    engine_command,
+    one_line_errors,
+    option,
+    options,
+    session_settings,
+)
 
 if TYPE_CHECKING:
     from tamer_tui.session import Session
@@ -74,7 +86,7 @@ main.add_command(exchange_commands.import_)
 
 @main.command()
 @click.argument("database", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias", "name")
+@options(*MODEL_OPTIONS, "k", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "name")
 def run(database: Path | None, **chosen: Any) -> None:
     """Open the Arena (also: `tamer`, `tamer DB`)."""
     settings = session_settings(chosen)
@@ -103,7 +115,7 @@ def sittings(context: click.Context, folder: Path | None) -> None:
 
 @main.command()
 @DATABASE
-@options(*MODEL_OPTIONS, "k", "prompts", "system", "temperature", "max_new_tokens", "nats", "no_bias", "json")
+@options(*MODEL_OPTIONS, "k", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "json")
 @click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…) or tap(…): see the README.")
 @click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction, critique or taps.")
 @click.option("--feedback", type=click.Choice(["ranking", "rating", "correction", "critique", "taps"]), default="ranking", show_default=True)
@@ -173,7 +185,7 @@ def _check_simulate_usage(chosen: dict[str, Any]) -> None:
 
 
 @main.command()
-@options(*MODEL_OPTIONS, "prompts", "system", "temperature", "max_new_tokens", "json")
+@options(*MODEL_OPTIONS, "prompts", "system", *SAMPLING_OPTIONS, "json")
 @click.option("--db", "database", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--version", "version", default="latest", show_default=True, help="base, latest or a version's id.")
 @click.option("-n", "n", type=click.IntRange(1, 1000), default=1, show_default=True, help="Answers to each prompt.")

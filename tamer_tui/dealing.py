@@ -39,9 +39,10 @@ class Split:
 class Dealer:
     """Deals prompts and slots. Everything random comes from one seed, the number of sets so far, and the prompt."""
 
-    def __init__(self, prompts: Sequence[Prompt], k: int, seed: int, judged: set[str], dealt: int) -> None:
-        """`judged` are uids of prompts that come last; `dealt` is how many sets the database has."""
+    def __init__(self, prompts: Sequence[Prompt], k: int, seed: int, judged: set[str], dealt: int, temperatures: Sequence[float] = ()) -> None:
+        """`judged` are uids of prompts that come last; `dealt` is how many sets the database has; `temperatures` are dealt to answers of a set."""
         self.k = k
+        self._temperatures = ([*temperatures] * k)[: max(k, len(temperatures))]
         self._random = random.Random(f"{seed}/{dealt}")
         self._ring = sorted(prompts, key=lambda prompt: prompt.uid in judged)  # stable: the file's order within each
         self._next = 0
@@ -69,7 +70,17 @@ class Dealer:
             self._counted += 1
             if adapted and self._counted % ADAPTER_EVERY == 0:
                 policies[acting] = "adapter"
-        return self._assemble(prompt, sitting_uid, policies, "judge", base, acting)
+        record, view = self._assemble(prompt, sitting_uid, policies, "judge", base, acting)
+        self._spread(view, base, acting)
+        return record, view
+
+    def _spread(self, view: SetView, base: int | None, acting: int | None) -> None:
+        """Each answer at another temperature, no slot always at the same; the two that are compared at one."""
+        if self._temperatures:
+            for candidate, temperature in zip(view.candidates, self._random.sample(self._temperatures, self.k), strict=True):
+                candidate.temperature = temperature
+            if base is not None and acting is not None:
+                view.candidates[base].temperature = view.candidates[acting].temperature
 
     def comparison(self, prompt: Prompt, sitting_uid: str) -> tuple[SampleSet, SetView]:
         """The acting policy beside the base, same seed; never counted."""

@@ -31,6 +31,7 @@ class ModelSize(Struct, frozen=True):
     base_bytes: int
     roles_bytes: int
     experts: int = 0
+    drawing: dict[str, float] = {}
 
 
 class Findings(Struct, frozen=True):
@@ -72,6 +73,9 @@ class Report(Struct, frozen=True):
             if m.experts:
                 kept = "" if m.quantize in ("nf4", "fp4") else ", stay as they are"
                 lines.append(f"of these {m.experts:,} are in routed experts, which carry no adapter{kept}")
+            if m.drawing:
+                own = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in m.drawing.items())
+                lines.append(f"its own settings draw answers with {own}: options go before them")
             lines.append(f"memory, about: base {size_of(m.base_bytes)}, all roles beside it {size_of(m.roles_bytes)}, and what answers need")
         lines += [f"problem: {problem}" for problem in self.problems] or ["no problems found"]
         return "\n".join(lines)

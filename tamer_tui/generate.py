@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from storage.records import BASE_VERSION, BaseModel, Policy, StopReason
+from storage.thoughts import split_thought
 from tamer_tui.headless import with_session
 from tamer_tui.session import Session
 from tamer_tui.session_store import SessionError, SessionStore
@@ -29,6 +30,7 @@ class Generated(Struct, frozen=True):
     logprob: float  # summed over the tokens
     n_tokens: int
     stop: StopReason
+    reasoning_content: str | UnsetType = UNSET  # what was thought before it
     prompt_tokens_cut: int | UnsetType = UNSET  # where the prompt did not fit the context
 
 
@@ -103,9 +105,10 @@ async def _draw(
         views = await session.evaluation.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
         _tell_what_did_not_fit(views[::n], tell)
         return [
-            Generated(p.text, v.text, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped", v.cut or UNSET)
+            Generated(p.text, said, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped", thought or UNSET, v.cut or UNSET)
             for p, v in zip(asked, views, strict=True)
             if not v.refused
+            for thought, said in [split_thought(v.text)]
         ]
 
     return await with_session(settings, scratch, command, work)

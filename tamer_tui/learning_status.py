@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from learners import protocol
-from storage.records import BASE_VERSION
+from storage.records import BASE_VERSION, Sampling
 from tamer_tui.views import CandidateView, StageView
 
 SPENT_BY = 12
@@ -16,6 +17,15 @@ KEPT_POINTS = 2000
 """Of each stage, for charts."""
 REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
+
+
+def sampling_in_words(sampling: Sampling, from_model: Sequence[str]) -> str:
+    """How answers are drawn, where it is not plainly at temperature 1; what the model's own settings say has a star."""
+    plain = Sampling()
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    set_so = [name for name in names if getattr(sampling, name) != getattr(plain, name)]
+    told = ", ".join(f"{name.replace('_', '-')} {getattr(sampling, name):g}{'*' * (name in from_model)}" for name in set_so)
+    return told + (" (*the model's own)" if set(set_so) & set(from_model) else "")
 
 
 @dataclass

@@ -9,6 +9,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+from storage.thoughts import NAMES
 from tamer_tui.text import plain
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 LONGEST = 100_000
 """Characters; what is longer stays plain."""
 _SIGNS = re.compile(r"^ {0,3}(#{1,6} \S|```|~~~|[-*+] \S|\d{1,3}[.)] \S|> |\|.*\|)|\*\*\S|`[^`\n]+`|\]\(", re.MULTILINE)
-_THOUGHT = re.compile(r"<(think|thinking|reasoning|thought)>(.*?)(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-_END = re.compile(r"\A(.*?)</(think|thinking|reasoning|thought)>", re.DOTALL | re.IGNORECASE)
-_END_TAG = re.compile(r"</(think|thinking|reasoning|thought)>", re.IGNORECASE)
+_THOUGHT = re.compile(rf"<({NAMES})>(.*?)(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_END = re.compile(rf"\A(.*?)</({NAMES})>", re.DOTALL | re.IGNORECASE)
+_END_TAG = re.compile(rf"</({NAMES})>", re.IGNORECASE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 

@@ -30,6 +30,27 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class Temperatures(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "T,T,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        parts = [str(part) for part in value] if isinstance(value, list | tuple) else str(value).split(",")
+        return tuple(TEMPERATURE.convert(part.strip(), param, ctx) for part in parts)
+
+
+class Text(click.ParamType):
+    """What is not empty; a backslash and n is a new line, and bytes that are no UTF-8 become U+FFFD."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not (text := str(value).encode("utf-8", "replace").decode().replace("\\n", "\n")):
+            self.fail("it is empty, and would end every answer at its start.", param, ctx)
+        return text
+
+
 class Device(click.ParamType):
     """auto, cpu, mps, cuda, or one of several GPUs as cuda:1."""
 
@@ -57,6 +78,8 @@ def person(ctx: click.Context, param: click.Parameter, value: str | None) -> str
     return name
 
 
+TEMPERATURE = FiniteRange(0, 10, min_open=True)
+OWN = "[default: the model's own]"
 _SHARED: dict[str, Callable[..., Any]] = {
     "model": option("--model", default="pocket", show_default=True, help="Directory, GGUF file, hub id or 'pocket'."),
     "adapter": option("--adapter", metavar="DIR", help="Somebody's PEFT adapter (or its hub id): it becomes part of the base."),
@@ -65,8 +88,25 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "k": option("-k", type=click.IntRange(1, 9), default=4, show_default=True, help="Answers to each prompt."),
     "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines. [default: a set that ships]"),
     "system": option("--system", help="A system message before every prompt."),
-    "temperature": option("--temperature", type=FiniteRange(0, 10, min_open=True), default=1.0, show_default=True),
+    "temperature": option("--temperature", type=TEMPERATURE, help="[default: the model's own, else 1]"),
+    "temperatures": option("--temperatures", type=Temperatures(), help="In the Arena: each answer of a set at another, as 0.6,0.8,1.0,1.2."),
+    "top_p": option("--top-p", type=FiniteRange(0, 1, min_open=True), help=f"Draw from the likeliest tokens with this probability in all. {OWN}"),
+    "top_k": option("--top-k", type=click.IntRange(0, 1_000_000), help=f"Draw from so many likeliest tokens; 0: from all. {OWN}"),
+    "min_p": option("--min-p", type=FiniteRange(0, 1), help=f"Draw no token that is less likely than this share of the likeliest. {OWN}"),
+    "repetition_penalty": option(
+        "--repetition-penalty", type=FiniteRange(0, 10, min_open=True), help=f"Above 1: what was said becomes less likely. {OWN}"
+    ),
+    "stop": option("--stop", type=Text(), multiple=True, help="A text that ends an answer and is not shown. May be given several times."),
     "max_new_tokens": option("--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"),
+    "thinking": option(
+        "--thinking", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True, help="Before an answer, where the model can."
+    ),
+    "max_thinking_tokens": option(
+        "--max-thinking-tokens",
+        type=click.IntRange(1, 100_000),
+        help="Close a thought after so many tokens; --max-new-tokens is the answer's alone then. [default: one limit for both]",
+    ),
+    "learn_thoughts": option("--learn-thoughts", is_flag=True, help="Learn of thoughts as of answers."),
     "nats": option("--nats", type=FiniteRange(0, 1000), default=NATS, show_default=True, help="Budget against the base, per 64 tokens."),
     "no_bias": option("--no-bias", is_flag=True, help="No steering by Ĥ: only adapters act."),
     "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),
@@ -86,6 +126,9 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
+MODELS_OWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""What a model's generation settings set where no option does."""
+SAMPLING_OPTIONS = (*MODELS_OWN, "stop", "max_new_tokens", "thinking", "max_thinking_tokens")
 MODEL_OPTIONS = ("model", "adapter", "quantize", "device", "trust_remote_code", "engine", "seed")
 DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -115,8 +158,15 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     if not chosen.get("engine"):
         _check_model(chosen["model"], chosen.get("adapter"))
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)
+    drawing = {name: chosen.get(name) for name in MODELS_OWN}
+    sampling = Sampling(
+        max_new_tokens=tokens, stop=tuple(chosen.get("stop", ())), max_thinking_tokens=chosen.get("max_thinking_tokens"),
+        **{name: value for name, value in drawing.items() if value is not None},
+    )  # fmt: skip
     return SessionSettings(
-        chosen["model"], prompts, sampling=Sampling(chosen["temperature"], tokens), quantize=chosen["quantize"],
+        chosen["model"], prompts, sampling=sampling, unset=tuple(name for name, value in drawing.items() if value is None),
+        temperatures=chosen.get("temperatures") or (), thinking=chosen.get("thinking", "auto"), learn_thoughts=chosen.get("learn_thoughts", False),
+        quantize=chosen["quantize"],
         device=chosen["device"], seed=chosen["seed"], system=system, trust_remote_code=chosen["trust_remote_code"],
         peft_adapter=chosen.get("adapter"), stages=stages, **settings,
     )  # type: ignore[arg-type]  # fmt: skip

@@ -36,4 +36,6 @@ def _source(context: click.Context, option: click.Option) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ",".join(str(each).replace("\n", "\\n") for each in value)
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -166,9 +166,9 @@ class Simulation:
             await self._correct(prompt, self._random.choice(answers))
             return
         if plan.feedback == "critique":
-            await self._criticise(prompt, [a.text for a in answers])
+            await self._criticise(prompt, [a.said for a in answers])
             return
-        scores = ask(plan.function, plan.operator, prompt, [a.text for a in answers])
+        scores = ask(plan.function, plan.operator, prompt, [a.said for a in answers])
         if plan.feedback == "rating":
             for answer, rating in zip(answers, self._quantiles.ratings(scores), strict=True):
                 await session.judging.rate(answer.uid, rating)
@@ -176,8 +176,8 @@ class Simulation:
             await session.judging.rank({a.uid: rank for a, rank in zip(answers, ranks_of(scores), strict=True)})
 
     async def _correct(self, prompt: str, answer: CandidateView) -> None:
-        text = rewrite(self._plan.function, self._plan.operator, prompt, answer.text)
-        if text != answer.text and text.strip():
+        text = rewrite(self._plan.function, self._plan.operator, prompt, answer.said)
+        if text != answer.said and text.strip():
             await self._session.judging.correct(answer.uid, text)
 
     async def _criticise(self, prompt: str, texts: Sequence[str]) -> None:
@@ -259,7 +259,7 @@ class Simulation:
             part = slice(i * ANSWERS, (i + 1) * ANSWERS)
             answers = [*base[part], *policy[part]]
             order = self._random.sample(range(len(answers)), len(answers))
-            shuffled = ask(self._plan.judge, self._plan.judge_name, prompt.text, [answers[j].text for j in order])
+            shuffled = ask(self._plan.judge, self._plan.judge_name, prompt.text, [answers[j].said for j in order])
             scores = [score for _, score in sorted(zip(order, shuffled, strict=True))]
             theirs, ours = scores[:ANSWERS], scores[ANSWERS:]
             self._random.shuffle(theirs)

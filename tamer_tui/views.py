@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from learners.protocol import STAGES, Ended, Metrics, Piece, Stage, Started
+from learners.protocol import STAGES, Ended, Metrics, Piece, Stage, Started, Thinking
 from storage.records import BASE_VERSION, Message, Policy, Prompt, Response, Sampling, StopReason
+from storage.thoughts import split_thought
 
 
 class Change(StrEnum):
@@ -69,12 +70,16 @@ class CandidateView:
     times: list[float] = field(default_factory=list)
     started: Started | None = None
     kl: float = 0.0
+    thought_tokens: int | None = None  # the first so many; None: not known
+    forced_tokens: int = 0  # the last so many of those
     set_uid: str = ""  # '' for an answer that is not recorded, as in an evaluation
     shown: list[float] = field(default_factory=list)  # of an answer that is tapped: when each token appeared, seconds
     spans: list[SteeredSpan] = field(default_factory=list)  # what steered which part; each begins where the answer was drawn anew
     paced: bool = False  # it is tapped while it appears: what is not on the screen yet may still change
     kept: bool = False  # written down as a whole
     refused: str = ""  # why the model cannot read its prompt: it has no text then
+    temperature: float | None = None  # None: as that of all
+    sampling: Sampling | None = None  # how it is drawn, once that was asked for
     redrawing: int = 0  # times that its rest was asked for anew and has not begun to come
 
     @property
@@ -97,6 +102,11 @@ class CandidateView:
         self.redrawing = max(0, self.redrawing - 1)
 
     @property
+    def said(self) -> str:
+        """The whole answer without what was thought before it."""
+        return split_thought(self.text).answer
+
+    @property
     def cut(self) -> int:
         """Tokens of the prompt that were dropped to fit the context."""
         return self.started.truncated if self.started is not None else 0
@@ -111,18 +121,19 @@ class CandidateView:
     def end(self, ended: Ended) -> None:
         """Nothing more comes."""
         self.ended, self.text, self.kl = ended.reason, ended.text, ended.kl
+        self.thought_tokens, self.forced_tokens = ended.thought_tokens, ended.forced_tokens
 
     def break_off(self) -> None:
         """The engine is gone: what came is the answer."""
         self.ended, self.text, self.redrawing = "stopped", "".join(self.pieces), 0
 
-    def response(self, sampling: Sampling) -> Response:
+    def response(self) -> Response:
         """For the record."""
         started = self.started or Started(uid=self.uid, prompt_ids=(), version=BASE_VERSION, h_epoch=0, beta=0.0, policy=self.policy)
         return Response(
-            self.uid, self.set_uid, self.slot, self.policy, started.version, started.h_epoch, started.beta, self.seed, sampling,
+            self.uid, self.set_uid, self.slot, self.policy, started.version, started.h_epoch, started.beta, self.seed, self.sampling or Sampling(),
             started.prompt_ids, tuple(self.token_ids), self.text, tuple(self.logprobs), tuple(self.unbiased_logprobs),
-            tuple(self.times), self.ended or "stopped", self.kl,
+            tuple(self.times), self.ended or "stopped", self.kl, thought_tokens=self.thought_tokens, forced_tokens=self.forced_tokens,
         )  # fmt: skip
 
     @staticmethod
@@ -130,7 +141,8 @@ class CandidateView:
         """As it was, from the record. Texts of single tokens are not kept: the answer is one piece."""
         view = CandidateView(response.uid, response.slot, response.policy or "base", response.seed or 0, [response.text])
         view.ended, view.text, view.kl = response.stop or "eos", response.text, response.kl or 0.0  # an imported one has none
-        view.token_ids, view.set_uid = list(response.token_ids), response.set_uid
+        view.thought_tokens, view.forced_tokens = response.thought_tokens, response.forced_tokens
+        view.token_ids, view.set_uid, view.sampling = list(response.token_ids), response.set_uid, response.sampling
         return view
 
 
@@ -195,6 +207,8 @@ class SessionSettings:
     prompts: tuple[Prompt, ...] = ()  # none: starter prompts, by whether the model has a chat template
     k: int = 4
     sampling: Sampling = field(default_factory=Sampling)
+    unset: tuple[str, ...] = ()  # of it, what the model's own generation settings may set
+    temperatures: tuple[float, ...] = ()  # of the answers of an Arena set, dealt anew for each
     nats: float = 6.0
     bias: bool = True
     quantize: str = "auto"
@@ -207,6 +221,8 @@ class SessionSettings:
     system: str | None = None
     trust_remote_code: bool = False
     peft_adapter: str | None = None  # that becomes part of the base
+    thinking: Thinking = "auto"
+    learn_thoughts: bool = False  # else what was thought before an answer is no part of it
     autostart: bool = True  # open the first set by itself
     unigram: bool = False  # see protocol.Load
     frozen_ppo: bool = False

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from learners.human_reward.kl_budget import KLBudget, pooled_nats
 from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
-from learners.rlhf.rollouts import Trace, draw_answers
+from learners.rlhf.rollouts import Trace, draw_answers, spoken
 from storage.records import Sampling
 
 TokenIds = tuple[int, ...]
@@ -98,7 +98,7 @@ class Gate:
             live.load()
             ours = self._draw(chosen, seed + SEEDS, live.steering)
             candidate.load()
-            new, old = torch.cat([new, _scores(judge, theirs)]), torch.cat([old, _scores(judge, ours)])
+            new, old = (torch.cat([before, _scores(self.backbone, judge, drawn)]) for before, drawn in ((new, theirs), (old, ours)))
             verdict = self._verdict(new, old, len(chosen) // self.settings.answers, kl, steering)
             if verdict.code != "worse":
                 break
@@ -130,5 +130,5 @@ class Gate:
         return GateVerdict(True, "published", f"{'better' if better else 'no worse'} {on}", kl, rate, steering, better)
 
 
-def _scores(judge: ScoreFunction, traces: Sequence[Trace]) -> Tensor:
-    return torch.tensor(judge([t.prompt_ids for t in traces], [tuple(t.ids) for t in traces]).tolist())
+def _scores(backbone: Backbone, judge: ScoreFunction, traces: Sequence[Trace]) -> Tensor:
+    return torch.tensor(judge(*spoken(backbone, traces)).tolist())

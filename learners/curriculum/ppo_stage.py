@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.practice import Practice
-from learners.curriculum.runs import RunRecorder
+from learners.curriculum.runs import ALL_THOUGHT, RunRecorder
 from learners.curriculum.scorers import HumanRewardScorer, Scorer, reward_model_leads
 from learners.curriculum.stages import RewardStage, SFTPlan
 from learners.curriculum.teacher import DistillationTeacher
@@ -21,6 +21,7 @@ from learners.feedback.tap_advantages import tapped_of
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import lora_state
 from learners.rlhf.ppo import PPO, PPOSettings
+from learners.rlhf.rollouts import spoken
 from learners.rlhf.stats import StepStats
 
 PPO_SETTINGS = PPOSettings(learning_rate=3e-5, step_kl=0.01, kl_horizon=60.0)
@@ -116,6 +117,9 @@ class PPOStage:
             started = time.monotonic()
             for step in range(plan.iterations):
                 rollouts = generation.ppo.rollout(self._practice.prompts(plan.prompts), plan.answers)
+                if not rollouts.answers:
+                    self._runs.progress("ppo", step + 1, plan.iterations, started, note=ALL_THOUGHT)
+                    break
                 length = sum(map(len, rollouts.answers)) / len(rollouts.answers)
                 self._aim(generation.ppo, length)
                 yield
@@ -168,7 +172,7 @@ class PPOStage:
 
     def _head_scorer(self, inputs: LearnerInputs) -> HumanRewardScorer:
         scorer, answers = HumanRewardScorer(self._practice.base, inputs.head, self._practice.backbone.memory_budget), self._practice.base_answers()
-        scorer.normalise([t.prompt_ids for t in answers], [tuple(t.ids) for t in answers])
+        scorer.normalise(*spoken(self._practice.backbone, answers))
         return scorer
 
     def _aim(self, ppo: PPO, length: float) -> None:

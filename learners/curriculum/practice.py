@@ -10,7 +10,7 @@ from torch import nn
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs, TokenIds
 from learners.feedback.critiques import Conversation, Critiques
 from learners.model.base import Backbone
-from learners.rlhf.rollouts import Trace, draw_answers
+from learners.rlhf.rollouts import Trace, draw_answers, spoken
 from storage.records import Sampling
 
 PROBE_ANSWERS = 16
@@ -72,6 +72,6 @@ class Practice:
         return self._base_answers
 
     def base_length(self) -> float:
-        """Mean length of those, in tokens."""
-        answers = self.base_answers()
-        return sum(len(trace.ids) for trace in answers) / len(answers)
+        """Mean length of those, in tokens, without thoughts; 1 at least."""
+        _, answers = spoken(self.backbone, self.base_answers())
+        return max(1.0, sum(map(len, answers)) / len(answers))

@@ -11,6 +11,8 @@ import msgspec
 from learners.protocol import Event, Metrics, Stage, Trained
 from storage.records import Run, new_uid
 
+ALL_THOUGHT = "no answer came to an end of its thought: --max-thinking-tokens or a higher --max-new-tokens"
+
 
 class RunRecorder:
     """Emits `Trained` for each run and `Metrics` for its steps."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.practice import Practice
-from learners.curriculum.runs import RunRecorder
+from learners.curriculum.runs import ALL_THOUGHT, RunRecorder
 from learners.curriculum.scorers import margins_of
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import NO_SEQS, PolicyWeights
@@ -26,7 +26,7 @@ from learners.model.device import working_seconds
 from learners.protocol import Answer, Appraised, Foreseen
 from learners.rlhf.distillation import Distill, DistillBatch
 from learners.rlhf.reward_model import RewardModel
-from learners.rlhf.rollouts import Trace, nats_on
+from learners.rlhf.rollouts import Trace, nats_on, spoken
 from learners.rlhf.sft import SFT
 from learners.rlhf.token_rewards import appraise
 from learners.versions.snapshot import Distilled, VersionState
@@ -154,7 +154,7 @@ class RewardStage:
                 self._runs.progress("reward", step + 1, of, started, loss=stats.loss, accuracy=self.scores.accuracy, grad_norm=stats.grad_norm)
                 yield
         probe = self._practice.base_answers()
-        self.model.normalise([t.prompt_ids for t in probe], [tuple(t.ids) for t in probe])
+        self.model.normalise(*spoken(self._practice.backbone, probe))
         self._learned = seqs
         self.seconds += working_seconds(self._practice.backbone.device) - worked
 
@@ -203,7 +203,7 @@ class RewardStage:
             return  # nothing learned yet: it would be scored on a random head
         for item in new:
             if isinstance(item, Comparison):
-                scores = self.model.score([item.prompt_ids] * len(item.answers), item.answers)
+                scores = self.model.score(item.prompts, item.answers)
                 self.scores, foreseen = self.scores.add(item.seq, margins_of(item, scores.tolist()))
                 if foreseen:
                     self._runs.emit(Foreseen(seq=item.seq, judge="reward", **foreseen._asdict()))
@@ -278,10 +278,15 @@ class DistillStage:
                     return
                 teacher.refresh(latest)
                 progress.nats = latest.nats
-                progress.pool = (progress.pool + teacher.draw(practice.prompts(plan.batch)))[-plan.pool :]
+                drawn = [t for t in teacher.draw(practice.prompts(plan.batch)) if practice.backbone.spoken(t.prompt_ids, t.ids)[1]]
+                progress.pool = (progress.pool + drawn)[-plan.pool :]
                 yield
+            if not progress.pool:
+                progress.step = progress.of
+                self._runs.progress("distill", progress.of, progress.of, progress.started, note=ALL_THOUGHT)
+                return
             chosen = practice.random.sample(progress.pool, min(plan.batch, len(progress.pool)))
-            stats = trainer.step(DistillBatch([t.prompt_ids for t in chosen], [tuple(t.ids) for t in chosen]))
+            stats = trainer.step(DistillBatch(*spoken(practice.backbone, chosen)))
             progress.step, steps[0] = progress.step + 1, steps[0] + 1
             weights.absorb(teacher.head, teacher.beta, teacher.critiques.seqs)
             spent = pooled_nats([t.kl for t in chosen], [len(t.ids) for t in chosen])

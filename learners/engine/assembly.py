@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from msgspec.structs import replace as replaced
 
 from learners.curriculum.inputs import LearnerInputs, TokenIds
 from learners.curriculum.weights import LearnerTrees
@@ -15,8 +16,9 @@ from learners.feedback.critiques import Conversation
 from learners.feedback.dataset import FeedbackDataset
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import OnlineHumanReward
+from learners.model.answer_text import pieces_of
 from learners.model.base import Backbone
-from learners.model.chat_format import PromptError, continued, pieces_of
+from learners.model.chat_format import PromptError, continued
 from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings, draw_in
@@ -24,6 +26,7 @@ from learners.model.replicas import distinct_bytes
 from learners.protocol import Error, Event, Load, Loading, Ready
 from learners.rlhf.rollouts import states_before
 from storage.records import Message, Sampling
+from storage.thoughts import split_thought
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Parts:
     live_reward: OnlineHumanReward
     trees: LearnerTrees
     inputs: LearnerInputs
-    sampling: Sampling  # of the learners' own answers
+    sampling: Sampling  # of the learners' own answers, which are drawn plainly
     ready: Ready
     complaints: tuple[Error, ...] = ()  # to be told once the model is there
 
@@ -43,13 +46,17 @@ class Parts:
 def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     """Raises ModelError."""
     torch.set_num_threads(1)  # one a working thread: faster for all on few cores, see docs/decisions.md
-    backbone = load_backbone(load.model, load.quantize, load.device, emit, load.trust_remote_code, load.peft_adapter)
+    backbone = load_backbone(
+        load.model, load.quantize, load.device, emit, load.trust_remote_code, load.peft_adapter, load.thinking, load.learn_thoughts
+    )
     emit(Loading(what="trees"))
     settings = LoraSettings()
     actor, policy, reference, reward_tree = backbone.adapter_trees(4, settings, load.seed)
     draw_in(actor, backbone.dtype)
     base = backbone.tree()  # the learner's own; the generator has backbone.model
-    sampling = within(load.sampling, backbone.context)
+    shown = sampling_of(load, backbone)
+    thought = shown.max_thinking_tokens or 0 if backbone.renderer.thoughts is not None else 0
+    sampling = replaced(shown.plain, max_new_tokens=min(shown.max_new_tokens + thought, backbone.context - 1))  # nobody closes their thoughts
     calibration = BaseCalibration.of(backbone)
     features, similarity = calibration.features, calibration.similarity
     if load.unigram:
@@ -60,9 +67,11 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     dataset = FeedbackDataset(
         backbone.renderer.fit,
         lambda messages, text: encode_answer(backbone, messages, text),
-        lambda ids: pieces_of(backbone.renderer, ids),
+        lambda ids: pieces_of(backbone.renderer, ids, spoken=not load.learn_thoughts),
         backbone.eos_ids,
         backbone.context,
+        backbone.spoken,
+        backbone.renderer.no_thought,
     )
     live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
     complaints = [Error(what=note) for note in backbone.notes]
@@ -86,6 +95,8 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
         weights_sha256=backbone.hashes.weights,
         tokenizer_sha256=backbone.hashes.tokenizer,
         template_sha256=backbone.template_sha256,
+        sampling=shown,
+        from_model=tuple(name for name in load.unset if name in backbone.drawing),
     )
     return Parts(backbone, generator, live_reward, trees, inputs, sampling, ready, tuple(complaints))
 
@@ -108,11 +119,15 @@ def usable_prompts(
 
 def encode_answer(backbone: Backbone, messages: Sequence[Message], text: str) -> list[int]:
     """A written answer in tokens. Where the model only continues a text, people leave out the space before their words."""
+    if backbone.renderer.thoughts is not None:
+        text = split_thought(text).answer
     if not backbone.chat_template and messages:
         text = continued(messages[-1].content, text)
     return backbone.encode_completion(text)
 
 
-def within(sampling: Sampling, context: int) -> Sampling:
-    """An answer leaves the prompt at least one token of the context."""
-    return Sampling(sampling.temperature, min(sampling.max_new_tokens, context - 1))
+def sampling_of(load: Load, backbone: Backbone) -> Sampling:
+    """Of what the operator sees: as it was asked for, else as the model's own generation settings say. An answer leaves the prompt at least one
+    token of the context."""
+    by_model = {name: value for name, value in backbone.drawing.items() if name in load.unset}
+    return replaced(load.sampling, **by_model, max_new_tokens=min(load.sampling.max_new_tokens, backbone.context - 1))

@@ -65,6 +65,8 @@ def _key(backbone: Backbone) -> str:
     """Of everything that the result depends on."""
     settings = (FORMAT, PROMPTS, ANSWERS, TOKENS, SEED, LIKELY_TOKENS, LEAST_PROBABILITY, STATE_BYTES, sorted(asdict(FeatureSettings()).items()))
     model = (backbone.base_hash, backbone.quantize, str(backbone.dtype), backbone.device.type, backbone.vocabulary, backbone.width, backbone.context)
+    if backbone.renderer.thinking != "auto":
+        model = (*model, backbone.renderer.thinking)  # type: ignore[assignment]
     return hashlib.sha256(msgspec.json.encode((settings, model))).hexdigest()
 
 

@@ -9,26 +9,28 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from learners.engine.critique_steering import SOLVED_AT, CritiqueSteering
+from learners.engine.streamed_answer import AnsweredSet, StreamedAnswer, without_states
 from learners.human_reward.critique_bias import BiasWithCritiques
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget, state_stride
 from learners.human_reward.logit_bias import LogitBias
+from learners.model.answer_text import AnswerText
 from learners.model.base import Backbone
-from learners.model.chat_format import PromptError, TextStream
+from learners.model.chat_format import PromptError
 from learners.model.lora import load_lora
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory
 from learners.model.rows import FixedBias
-from learners.model.sampling import Context, Row, Step, decode
+from learners.model.sampling import Row, Step, decode
 from learners.model.static_rows import StaticDecoder
 from learners.model.traced_step import traced_decoder
-from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Piece, Started, Tokens
+from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
 from learners.rlhf.token_rewards import appraise
 from learners.versions.snapshot import PolicySnapshot
@@ -47,53 +49,8 @@ REMEMBERED_ANSWERS = 64
 """Drawn answers that can still be resumed from one of their tokens."""
 
 
-class AnsweredSet(NamedTuple):
-    """Answers to one prompt that have ended, in tokens: distinct, none empty, in canonical order."""
-
-    prompt_ids: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
-
-    @staticmethod
-    def of(drawn: Sequence[StreamedAnswer]) -> AnsweredSet | None:
-        """None where there is no set to look at: answers to several prompts, or a single one, which is tapped rather than ranked."""
-        prompts = list({drawing.trace.prompt_ids for drawing in drawn})
-        answers = tuple(sorted({tuple(drawing.trace.ids) for drawing in drawn if drawing.trace.ids}))
-        return AnsweredSet(prompts[0], answers) if len(prompts) == 1 and len(drawn) > 1 and answers else None
-
-
 class _Interrupted(Exception):
     """A rehearsal is given up: somebody waits."""
-
-
-@dataclass
-class StreamedAnswer:
-    """One answer as it is drawn. Lists have one entry per token."""
-
-    candidate: AnswerRequest
-    sampling: Sampling
-    trace: Trace
-    text: TextStream
-    started: float  # monotonic seconds
-    contexts: tuple[Context, ...] = ()  # of the critiques that hold for it
-    texts: list[str] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    sent: int = 0  # tokens that the terminal has
-
-    def finish_text(self) -> None:
-        """No more tokens come: an incomplete character at the end is shown as it is."""
-        if self.texts:
-            self.texts[-1] += self.text.flush()
-
-    def unsent(self) -> Piece | None:
-        """What the terminal lacks; counts it as sent."""
-        start, self.sent = self.sent, len(self.texts)
-        if start == self.sent:
-            return None
-        trace, new = self.trace, slice(start, self.sent)
-        return Piece(
-            uid=self.candidate.uid, start=start, ids=tuple(trace.ids[new]), texts=tuple(self.texts[new]), logprobs=tuple(trace.logprobs[new]),
-            unbiased_logprobs=tuple(trace.unbiased[new]), times=tuple(self.times[new]),
-        )  # fmt: skip
 
 
 class Generator:
@@ -115,6 +72,7 @@ class Generator:
         self._finished: deque[StreamedAnswer] = deque(maxlen=REMEMBERED_ANSWERS)
         self._stops: set[str] = set()
         self.set_drawn: AnsweredSet | None = None  # last
+        self.told = False  # whether the answers that were drawn last say what β is to be
 
     # --- the acting policy -------------------------------------------------------------------------------------------
 
@@ -199,14 +157,21 @@ class Generator:
 
     def draw(self, candidates: Sequence[AnswerRequest], sampling: Sampling) -> Iterator[None]:
         """Draw answers in one batch; yields after every token. What acting answers spent corrects β before the next ones."""
-        sampling = Sampling(sampling.temperature, min(sampling.max_new_tokens, self.backbone.context - 1))
         self._live = {candidate.uid: begun for candidate in candidates if (begun := self._start_or_refuse(candidate, sampling))}
+        sampling = self._with_thoughts(sampling)
         self._temperature = sampling.temperature
         drawn = list(self._live.values())
         yield from self._draw_within_memory(drawn, sampling)
-        self.set_drawn = AnsweredSet.of(drawn)
-        if any(drawing.candidate.policy == "acting" for drawing in drawn):
+        self.set_drawn = AnsweredSet.of(drawn, self.backbone)
+        self.told = any(drawing.tells_of(self._temperature) for drawing in drawn)
+        if self.told:
             self._steer(self.steering)
+
+    def _with_thoughts(self, sampling: Sampling) -> Sampling:
+        """With room for a thought and what closes it, where that has a budget of its own; the prompt keeps a token of the context."""
+        renderer = self.backbone.renderer
+        thought = 0 if renderer.thoughts is None or sampling.max_thinking_tokens is None else sampling.max_thinking_tokens + len(renderer.closing)
+        return replace(sampling, max_new_tokens=min(sampling.max_new_tokens + thought, self.backbone.context - 1))
 
     def _draw_within_memory(self, drawings: Sequence[StreamedAnswer], sampling: Sampling) -> Iterator[None]:
         """In one batch; where memory does not hold it, what is left of the answers in two halves, and so on. Each goes on with the same tokens."""
@@ -237,7 +202,7 @@ class Generator:
         self._solve_words()
         steps = decode(
             tree, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_CurrentBias(self, self.words.acting.seqs), twin=adapted, want_stop=lambda: self._stops, prompts=self.prompts,
+            steer=_CurrentBias(self, self.words.acting.seqs), twin=adapted, want_stop=self._to_stop, prompts=self.prompts,
             decoder=self._decoder(tree),
         )  # fmt: skip
         for drawn, step in enumerate(steps, start=1):
@@ -250,8 +215,22 @@ class Generator:
                 self._flush()
                 flushed = time.monotonic()
             for uid, reason in step.ended.items():
-                self._end(uid, reason)
+                self._end(uid, self._live[uid].ended or reason)
             yield
+            if self._close_thoughts():  # they go on with these tokens as if they had drawn them
+                yield from self._draw_batch([drawing for drawing in drawings if drawing.candidate.uid in self._live], sampling)
+                return
+
+    def _to_stop(self) -> set[str]:
+        """What the operator has stopped, and answers that end by themselves."""
+        return self._stops | {uid for uid, drawing in self._live.items() if drawing.ended}
+
+    def _close_thoughts(self) -> bool:
+        """Whether there were any that had become too long."""
+        found = [drawing for drawing in self._live.values() if drawing.thinks_too_long]
+        for drawing in found:
+            drawing.close_thought(self.backbone.renderer.closing)
+        return bool(found)
 
     def _solve_words(self, drawings: Sequence[StreamedAnswer] = ()) -> None:
         traces = [drawing.trace for drawing in drawings if drawing.contexts]
@@ -264,7 +243,7 @@ class Generator:
             return None
         self._stops.discard(uid)
         kept, old = tuple(drawing.trace.ids[:n_tokens]), drawing.candidate
-        return AnswerRequest(uid=old.uid, seed=old.seed, messages=old.messages, policy=old.policy, prefix_ids=kept), drawing.sampling
+        return replace(old, prefix_ids=kept), drawing.sampling
 
     def _before(self, uid: str) -> StreamedAnswer | None:
         """An answer as it was drawn last."""
@@ -280,15 +259,18 @@ class Generator:
             return None
 
     def _start(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer:
-        prompt_ids, dropped = self.backbone.fit(candidate.messages, sampling.max_new_tokens)
-        trace = Trace(tuple(prompt_ids), state_stride(sampling.max_new_tokens, self.backbone.vocabulary))
-        contexts = self.words.contexts(candidate.messages, sampling.max_new_tokens, dropped) if candidate.policy == "acting" and self.bias else ()
-        drawing = StreamedAnswer(candidate, sampling, trace, TextStream(self.backbone.renderer), time.monotonic(), contexts)
+        most = self._with_thoughts(sampling).max_new_tokens
+        prompt_ids, dropped = self.backbone.fit(candidate.messages, most)
+        trace = Trace(tuple(prompt_ids), state_stride(most, self.backbone.vocabulary))
+        contexts = self.words.contexts(candidate.messages, most, dropped) if candidate.policy == "acting" and self.bias else ()
+        text = AnswerText(self.backbone.renderer, sampling.stop)
+        drawing = StreamedAnswer(candidate, sampling, trace, text, time.monotonic(), contexts)
         before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
             trace.keep(token, before.trace if before is not None else None)
-            drawing.texts.append(drawing.text.push(token))
-            drawing.times.append(0.0)
+            drawing.take(0.0)
+        if before is not None and before.forced[1] <= len(trace.ids):
+            drawing.forced = before.forced
         drawing.sent = len(drawing.texts)
         acting = candidate.policy == "acting"
         version = BASE_VERSION if candidate.policy == "base" else self.policy.version
@@ -337,15 +319,15 @@ class Generator:
         candidate = drawing.candidate
         adapted = candidate.policy != "base" and self.policy.lora is not None
         steered = candidate.policy == "acting"
-        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, tuple(drawing.trace.ids), contexts=drawing.contexts)
+        begun = tuple(drawing.trace.ids)
+        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, begun, candidate.temperature, drawing.contexts)
 
     def _record(self, step: Step) -> None:
         now = time.monotonic()
         for row, uid in enumerate(step.uids):
             drawing = self._live[uid]
             drawing.trace.add(step, row)
-            drawing.texts.append(drawing.text.push(step.ids[row]))
-            drawing.times.append(now - drawing.started)
+            drawing.take(now - drawing.started)
 
     def _flush(self) -> None:
         pieces = [piece for drawing in self._live.values() if (piece := drawing.unsent())]
@@ -357,19 +339,15 @@ class Generator:
         self._stops.discard(uid)
         trace = drawing.trace
         seconds = time.monotonic() - drawing.started
-        self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds))
-        if drawing.candidate.policy == "acting" and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
+        thought, forced = self.backbone.renderer.answer_start(trace.ids), drawing.forced
+        told = {"thought_tokens": thought, "forced_tokens": max(0, min(thought, forced[1]) - forced[0])}
+        self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds, **told))
+        if drawing.tells_of(self._temperature) and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
             self.budget.visited(trace.visited(self._temperature))
             if drawing.contexts:
                 self.words.visited(trace)
         drawing.trace = without_states(trace)
         self._finished.append(drawing)
-
-
-def without_states(trace: Trace) -> Trace:
-    """What resuming an answer needs. States and logits go: at a vocabulary of 150,000 they take some 10 MB an answer."""
-    kept = {name: getattr(trace, name) for name in ("prompt_ids", "ids", "logprobs", "unbiased", "kls", "stop", "kept")}
-    return Trace(**kept)
 
 
 class _CurrentBias:

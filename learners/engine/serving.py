@@ -20,8 +20,9 @@ import msgspec
 from learners import protocol
 from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.engine.freed_memory import return_freed_memory
-from learners.engine.generator import AnsweredSet, Generator
+from learners.engine.generator import Generator
 from learners.engine.replaying import LogReplay
+from learners.engine.streamed_answer import AnsweredSet
 from learners.engine.training import Learner, too_large_to_appraise
 from learners.feedback.critiques import Critiques
 from learners.human_reward.head import RewardHead
@@ -152,7 +153,7 @@ class GeneratorWorker:
                 while not self._commands.empty():
                     self._serve_between_tokens(self._commands.get())
         finally:
-            self._beta_due = False  # these answers tell more
+            self._beta_due &= not self._generator.told  # these answers tell more
             if not self._asked():
                 self._generator.forget_stops()
                 self._set_drawn = self._generator.set_drawn

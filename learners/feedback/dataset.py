@@ -17,7 +17,8 @@ from learners.feedback.corrections import correction_weights
 from learners.feedback.samples import Comparison, Scored, Target
 from learners.feedback.tap_attribution import Near, attribute
 from learners.feedback.tap_credit import credit, read_after, silent, window_of
-from learners.model.chat_format import PromptError, fit_prompt, words_of
+from learners.model.answer_text import words_of
+from learners.model.chat_format import PromptError, fit_prompt
 from learners.protocol import Answer, Lesson
 from storage.records import Arm, Correction, Critique, Demonstration, Message, Ranking, Rating, Tap
 
@@ -42,6 +43,7 @@ class Sample:
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     span: tuple[int, int] | None = None
+    thought: int = 0  # tokens at the end of `prompt_ids` that were thought, not asked
     word: bool = False  # `span` is a word, of a tap or of silence
     batch: tuple[tuple[int, ...], ...] = field(default=(), repr=False)  # answers to the prompt whose states are computed with its own, sorted
 
@@ -144,7 +146,7 @@ class Feedback:
 
     def prompts(self) -> list[tuple[int, ...]]:
         """Distinct prompts of judged answers."""
-        return list(dict.fromkeys(sample.prompt_ids for sample in self.samples.values()))
+        return list(dict.fromkeys(sample.prompt_ids[: len(sample.prompt_ids) - sample.thought] for sample in self.samples.values()))
 
     def _target(self, lesson: Lesson) -> Target | None:
         written = self.samples.get(written_name(lesson.seq))
@@ -166,7 +168,8 @@ class Feedback:
         if len(ranked) < 2 or all(rank is None for _, rank in ranked):
             return None
         answers, ranks = zip(*ranked, strict=True)
-        return Comparison(answers[0].prompt_ids, tuple(a.token_ids for a in answers), ranks, lesson.seq)
+        prompts = tuple(a.prompt_ids for a in answers)
+        return Comparison(prompts[0], tuple(a.token_ids for a in answers), ranks, lesson.seq, prompts if len(set(prompts)) > 1 else ())
 
 
 def written_name(seq: int) -> str:
@@ -184,16 +187,20 @@ class FeedbackDataset:
         pieces_of: Callable[[Sequence[int]], list[str]],
         eos_ids: frozenset[int],
         context: int,
+        spoken: Callable[[Sequence[int], Sequence[int]], tuple[tuple[int, ...], tuple[int, ...]]] = lambda prompt, ids: (tuple(prompt), tuple(ids)),
+        no_thought: tuple[int, ...] = (),
     ) -> None:
         """encode_prompt: messages and room in tokens -> at most as many ids, and how many were dropped for that.
 
-        It and encode_answer raise PromptError for what the model's template does not take.
+        It and encode_answer raise PromptError for what the model's template does not take. spoken: a prompt and an answer -> the same with the
+        answer's thought in the prompt: nothing is learned of it. no_thought: ids between a prompt and what a person writes.
         """
         self._encode_prompt = encode_prompt
         self._encode_answer = encode_answer
         self._pieces_of = pieces_of  # an answer's text by tokens
         self._eos_ids = eos_ids
         self._context = self.context = context
+        self._spoken, self._no_thought = spoken, no_thought
         self._lessons: dict[int, Lesson] = {}
         self._samples: dict[int, tuple[Sample, ...]] = {}
         self._refused: dict[int, str] = {}
@@ -264,13 +271,15 @@ class FeedbackDataset:
         if len(ids) >= self._context:
             raise PromptError(f"what was written is longer than the model's context of {self._context:,} tokens")
         if not (isinstance(judgement, Correction) and answers):
-            yield Sample(written_name(lesson.seq), answers[0].prompt_ids if answers else self._prompt(original, len(ids)), ids)
+            asked = answers[0] if answers else Sample("", self._unthought(original, len(ids)), (), thought=len(self._no_thought))
+            yield replace(asked, name=written_name(lesson.seq), token_ids=ids, batch=())
             return
         before = answers[0].token_ids
         prompt_ids = self._fitted(answers[0].prompt_ids, max(len(ids), len(before)))
         start, stop = changed_span(before, ids)
-        yield Sample(written_name(lesson.seq), prompt_ids, ids, (start, stop))
-        yield Sample(original_name(lesson.seq), prompt_ids, before, (start, len(before) - (len(ids) - stop)))
+        written = replace(answers[0], name=written_name(lesson.seq), prompt_ids=prompt_ids, token_ids=ids, span=(start, stop), batch=())
+        yield written
+        yield replace(written, name=original_name(lesson.seq), token_ids=before, span=(start, len(before) - (len(ids) - stop)))
 
     def _usable(self, answers: Sequence[Answer]) -> list[Sample]:
         """Those that have tokens, and not too many."""
@@ -287,8 +296,8 @@ class FeedbackDataset:
         """The words that a tap may be about, of the answer as it was on the screen then. None where its window lies mostly before the answer."""
         if not lesson.answers:
             return
-        sample, words = self._words(lesson)
-        found = credit(tap.seconds, read_after(lesson.shown, words), window_of(lesson.window))
+        sample, words, shown = self._words(lesson)
+        found = credit(tap.seconds, read_after(shown, words), window_of(lesson.window))
         for share, span in zip(found.shares, words, strict=True):
             if found.usable and share >= LEAST_SHARE:
                 yield replace(sample, name=tap_name(lesson.seq, span[0]), span=span, word=True)
@@ -297,16 +306,17 @@ class FeedbackDataset:
         """The words about which a tap would have come, had there been one."""
         if arm.since is None or not lesson.answers:
             return
-        sample, words = self._words(lesson)
-        words = [span for span in words if lesson.shown[span[0]] >= arm.since]  # none that had begun to appear before silence counted
-        for i in silent(read_after(lesson.shown, words), arm.since, arm.seconds, window_of(lesson.window)):
+        sample, words, shown = self._words(lesson)
+        words = [span for span in words if shown[span[0]] >= arm.since]  # none that had begun to appear before silence counted
+        for i in silent(read_after(shown, words), arm.since, arm.seconds, window_of(lesson.window)):
             yield replace(sample, name=silence_name(lesson.seq, words[i][0]), span=words[i], word=True)
 
-    def _words(self, lesson: Lesson) -> tuple[Sample, list[tuple[int, int]]]:
-        """The answer as far as it was on the screen, and its words. Nobody sees what ends an answer."""
+    def _words(self, lesson: Lesson) -> tuple[Sample, list[tuple[int, int]], tuple[float, ...]]:
+        """The answer as far as it was on the screen, its words, and when its tokens appeared. Nobody sees what ends an answer."""
         sample = self._sample(lesson.answers[0])
-        seen = list(takewhile(lambda token: token not in self._eos_ids, sample.token_ids[: len(lesson.shown)]))
-        return sample, words_of(self._pieces_of(seen))
+        shown = lesson.shown[max(0, len(lesson.answers[0].token_ids) - len(sample.token_ids)) :]  # what was thought is not what taps are about
+        seen = list(takewhile(lambda token: token not in self._eos_ids, sample.token_ids[: len(shown)]))
+        return sample, words_of(self._pieces_of(seen)), shown
 
     def _written(self, original: Answer, text: str) -> tuple[int, ...]:
         """The operator's words. Where they kept the ragged end of an answer that was cut off, its end is no ending to learn."""
@@ -315,8 +325,15 @@ class FeedbackDataset:
         return tuple(ids[:-1] if ragged and ids and ids[-1] in self._eos_ids else ids)
 
     def _sample(self, answer: Answer) -> Sample:
-        ids = answer.token_ids or tuple(self._encode_answer(answer.messages, answer.text))
-        return Sample(answer.uid, self._prompt(answer, len(ids)), ids)
+        if answer.token_ids:
+            prompt_ids, ids = self._spoken(self._prompt(answer, len(answer.token_ids)), answer.token_ids)
+            return Sample(answer.uid, prompt_ids, ids, thought=len(answer.token_ids) - len(ids))
+        ids = tuple(self._encode_answer(answer.messages, answer.text))
+        return Sample(answer.uid, self._unthought(answer, len(ids)), ids, thought=len(self._no_thought))
+
+    def _unthought(self, answer: Answer, length: int) -> tuple[int, ...]:
+        """The prompt of what was written in so many tokens, with no thought before it."""
+        return (*self._prompt(answer, length + len(self._no_thought)), *self._no_thought)
 
     def _prompt(self, answer: Answer, answer_length: int) -> tuple[int, ...]:
         if answer.prompt_ids:

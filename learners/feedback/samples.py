@@ -20,6 +20,12 @@ class Comparison(Struct, frozen=True):
     answers: tuple[tuple[int, ...], ...]  # token ids
     ranks: tuple[int | None, ...]  # 1 is best, equal is a tie, None is unmentioned: beaten by all mentioned, else not compared
     seq: int = 0
+    thought: tuple[tuple[int, ...], ...] = ()  # the prompt of each answer with what was thought before it; empty where all are `prompt_ids`
+
+    @property
+    def prompts(self) -> tuple[tuple[int, ...], ...]:
+        """Of each answer."""
+        return self.thought or (self.prompt_ids,) * len(self.answers)
 
 
 class Scored(Struct, frozen=True):

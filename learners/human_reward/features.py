@@ -5,6 +5,7 @@ All of it is fixed once per base, from samples of its own, so that a score means
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ LEAST_PROBABILITY = 0.02
 """… as far as they have this probability."""
 SURENESS_SCALE = 0.3
 """What a nat of sureness counts as a feature, beside a mean norm of 1 of the state's features."""
+EXACT = 2048
+"""Dimensions up to which all eigenvectors are computed."""
+OVERSAMPLED, POWER_ITERATIONS = 32, 3
 CHUNK = 16_384
 """Rows of the LM head that are in float32 at a time."""
 
@@ -74,8 +78,7 @@ class Features:
         basis = torch.diag(1.0 / states.std(0, correction=0).clamp_min(1e-6))
         if states.shape[1] > settings.dimensions:
             standardised = (states - mean) @ basis
-            _, directions = torch.linalg.eigh(standardised.T @ standardised)
-            basis = basis @ directions[:, -settings.dimensions :]
+            basis = basis @ directions_of_most_variance(standardised, settings.dimensions)
         norm = ((states - mean) @ basis).square().sum(1).mean().sqrt().clamp_min(1e-6)
         return Features(mean.float(), (basis / norm).float(), settings.constant)
 
@@ -91,6 +94,29 @@ class Features:
 
     def to(self, device: torch.device) -> Features:
         return Features(self.mean.to(device), self.basis.to(device), self.constant)
+
+
+def directions_of_most_variance(rows: Tensor, count: int) -> Tensor:
+    """Of centred rows (N, d) the principal directions (d, count), orthonormal."""
+    return leading_eigenvectors(rows.T @ rows, count) if rows.shape[1] <= EXACT else _leading(lambda x: rows.T @ (rows @ x), rows[0], count)
+
+
+def leading_eigenvectors(symmetric: Tensor, count: int) -> Tensor:
+    """(d, d) positive semidefinite -> (d, count), orthonormal: those of the largest eigenvalues, exact up to d = EXACT."""
+    if len(symmetric) <= EXACT:
+        return torch.linalg.eigh(symmetric)[1][:, -count:]
+    return _leading(lambda x: symmetric @ x, symmetric[0], count)
+
+
+def _leading(times: Callable[[Tensor], Tensor], like: Tensor, count: int) -> Tensor:
+    """By subspace iteration from a fixed start (Halko et al. 2011, algorithm 4.4): all eigenvectors of a 7B model's 3,584 dimensions would take
+    half a minute. `times` multiplies by the matrix."""
+    start = torch.randn(len(like), count + OVERSAMPLED, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    subspace = torch.linalg.qr(times(start.to(like)))[0]
+    for _ in range(POWER_ITERATIONS):
+        subspace = torch.linalg.qr(times(subspace))[0]
+    _, within = torch.linalg.eigh(subspace.T @ times(subspace))
+    return subspace @ within[:, -count:]
 
 
 def token_similarity(head: Tensor, settings: FeatureSettings | None = None) -> Tensor:
@@ -109,7 +135,6 @@ def token_similarity(head: Tensor, settings: FeatureSettings | None = None) -> T
     deviation = (products.diagonal() / len(head)).sqrt().clamp_min(1e-6)
     basis = torch.diag(1.0 / deviation)
     if head.shape[1] > settings.similarity_rank:
-        _, directions = torch.linalg.eigh(products / deviation / deviation[:, None])
-        basis = basis @ directions[:, -settings.similarity_rank :]
+        basis = basis @ leading_eigenvectors(products / deviation / deviation[:, None], settings.similarity_rank)
     factor = torch.cat([((chunk.float() - mean.float()) @ basis.float()).cpu() for chunk in chunks])
     return factor.mul_((settings.similarity / factor.square().sum(1).mean().clamp_min(1e-12)).sqrt())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,7 @@ class Backbone:
     context: int  # tokens
     hashes: Hashes
     notes: tuple[str, ...] = ()  # what a person should know of how it was loaded
+    drawing: Mapping[str, float] = field(default_factory=dict)  # of its own generation settings, those that say how to draw
 
     @property
     def base_hash(self) -> str:
@@ -96,6 +97,10 @@ class Backbone:
     def encode_completion(self, text: str) -> list[int]:
         """Ids of a whole answer, closed by an end token if the model has one. Raises PromptError."""
         return self.renderer.encode_completion(text)
+
+    def spoken(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A prompt with what was thought, and what was said; see Renderer."""
+        return self.renderer.spoken(prompt_ids, ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of answer ids."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import re
 import threading
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
-from learners.model.thoughts import Thoughts
+from learners.model.thoughts import BOOLEAN, Thoughts, switches
 from storage.records import Message
+from storage.thoughts import split_thought
 
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the bytes of a character that is not complete yet."""
@@ -32,6 +32,10 @@ _SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
 """What stands for a special token that somebody wrote, while the template is applied: two noncharacters."""
 
 
+_THOUGHT = "\U0001ffff"
+"""Between an answer's thought and what was said, while the template is applied: a noncharacter."""
+
+
 class PromptError(ValueError):
     """A conversation or an answer that this model cannot take; says why in one line."""
 
@@ -39,7 +43,12 @@ class PromptError(ValueError):
 class Renderer:
     """A tokenizer with the conventions of its model. `vocabulary` is the number of logits, which may differ from the tokenizer's size."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int, configured_eos: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, vocabulary: int, configured_eos: Sequence[int] = (), thinking: str = "auto", learn_thoughts: bool = False
+    ) -> None:
+        """thinking: 'on', 'off' or 'auto', by the template's own switch; ValueError where it has none. learn_thoughts: to learners, thoughts are a
+        part of the answer."""
+        self.thinking, self._learn_thoughts, self._switches = thinking, learn_thoughts, switches(tokenizer, thinking)
         self.tokenizer, self._vocabulary = tokenizer, vocabulary
         self.chat_template = bool(tokenizer.chat_template)
         self._lock = threading.Lock()  # a fast tokenizer keeps its options: two threads would change them under each other
@@ -67,9 +76,36 @@ class Renderer:
         """The index of an answer's first token that is no thought; the number of tokens while the thought goes on."""
         if self.thoughts is None:
             return 0
-        with self._lock:
-            pieces = [str(self.tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False)) for i in ids]
-        return self.thoughts.answer_begins(pieces)
+        return self.thoughts.answer_begins([self.decode_raw([i], special=True) for i in ids])
+
+    def spoken(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A prompt and an answer to it as learners take them: what was thought before it stands with what was asked."""
+        start = 0 if self._learn_thoughts else self.answer_start(ids)
+        return (*prompt_ids, *ids[:start]), tuple(ids[start:])
+
+    @cached_property
+    def closing(self) -> tuple[int, ...]:
+        """What is put behind a thought that is to end."""
+        return tuple(self._ids(self.thoughts.closing, special=True)) if self.thoughts is not None else ()
+
+    @cached_property
+    def no_thought(self) -> tuple[int, ...]:
+        """What stands between a prompt and an answer that was written without a thought, in a model that would begin with one."""
+        thoughts = self.thoughts
+        if thoughts is None or self.thinking == "off":
+            return ()
+        try:
+            prompt = self._apply([Message("user", "Hello!")])
+            by_default = thoughts.switch in BOOLEAN and not self._switches
+            unthinking = [self._apply([Message("user", "Hello!")], **{str(thoughts.switch): False})] if by_default else []
+        except Exception:  # as above
+            return ()
+        if prompt.rstrip().endswith(thoughts.closes) or (prompt in unthinking and not thoughts.prefilled):
+            return ()
+        if thoughts.ends != thoughts.closes:
+            return tuple(self._ids(thoughts.closes, special=True))  # the channel of the answer
+        opening = "" if thoughts.prefilled else f"{thoughts.opens}\n"
+        return tuple(self._ids(opening + thoughts.closing, special=True))
 
     def _own_eos(self, known: list[int]) -> int | None:
         own = self.tokenizer.eos_token_id
@@ -84,7 +120,7 @@ class Renderer:
         refuses the conversation as it is, the system message moves into the first user turn, or turns of one role that follow each other become
         one, or both. Raises PromptError where that does not help either.
         """
-        messages = [Message(m.role, without_surrogates(m.content)) for m in messages]
+        messages = [Message(m.role, self._thought_apart(without_surrogates(m.content), m.role)) for m in messages]
         if not self.chat_template:
             return self._known(self._opened("\n".join(m.content for m in messages)))
         shielded, said = self._shield(messages)
@@ -156,9 +192,17 @@ class Renderer:
         line = next((line.strip() for line in str(refused).splitlines() if line.strip()), type(refused).__name__)
         raise PromptError(f"the model's chat template refuses the conversation: {line}")
 
-    def _apply(self, messages: Sequence[Message], prompt: bool = True) -> str:
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+    def _thought_apart(self, content: str, role: str) -> str:
+        """With the thought of an answer between two signs: what of past thoughts is said again is for the template to say."""
+        content = content.replace(_THOUGHT, "")
+        if role != "assistant" or self.thoughts is None:
+            return content
+        thought, answer = split_thought(content)
+        return f"{thought}{_THOUGHT}{answer}" if thought else answer
+
+    def _apply(self, messages: Sequence[Message], prompt: bool = True, **more: bool) -> str:
+        turns = [_turn(m) for m in messages]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **self._switches, **more))
 
     def _opened(self, text: str) -> list[int]:
         """Ids of `text` with what the tokenizer opens a sequence with."""
@@ -202,15 +246,19 @@ class Renderer:
             return self.decode_raw(shown)
         return self.decode_raw([*self._anchor, *shown])[len(_ANCHOR) :]
 
-    def decode_raw(self, ids: Sequence[int]) -> str:
-        """The tokenizer's own decoding, without special tokens."""
+    def decode_raw(self, ids: Sequence[int], special: bool = False) -> str:
+        """The tokenizer's own decoding, with special tokens or without."""
         with self._lock:
-            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
     @property
     def anchor(self) -> list[int]:
         """Ids before an answer that keep its leading space; empty where there is none to keep."""
         return self._anchor
+
+    def without_special(self, text: str) -> str:
+        """Text as decoded with special tokens, as it would be without."""
+        return self._special.sub("", text)
 
     def _find_anchor(self) -> list[int]:
         ids = self._literal(_ANCHOR)
@@ -224,7 +272,16 @@ class Renderer:
         except Exception:  # a template may be any program; without this hint the configured tokens remain
             return None
         rest = self._ids(text[text.rindex(marker) + len(marker) :].lstrip(), special=True) if marker in text else []
-        return rest[0] if rest and rest[0] in self._special_ids else None
+        thoughts = Thoughts.of(self.tokenizer)
+        of_channel = [] if thoughts is None or thoughts.ends == thoughts.closes else self._ids(thoughts.ends, special=True)
+        return rest[0] if rest and rest[0] in self._special_ids and rest[:1] != of_channel else None  # a channel's end is not the turn's
+
+
+def _turn(message: Message) -> dict[str, str]:
+    """As templates take it; the names that families have for a thought."""
+    thought, sign, answer = message.content.rpartition(_THOUGHT)
+    thoughts = {"reasoning_content": thought, "thinking": thought} if sign else {}
+    return {"role": message.role, "content": answer, **thoughts}
 
 
 def _number(sign: str) -> int:
@@ -278,64 +335,3 @@ def fit_prompt(ids: Sequence[int], context: int, max_new_tokens: int) -> tuple[l
     room = max(1, context - max_new_tokens)
     dropped = max(0, len(ids) - room)
     return ([*ids[:1], *ids[1 + dropped :]] if dropped else list(ids)), dropped
-
-
-class TextStream:
-    """Detokenises one answer token by token. The pieces, with `flush` at the end, concatenate to `decode` of all ids."""
-
-    def __init__(self, renderer: Any) -> None:
-        self._renderer: Renderer = getattr(renderer, "renderer", renderer)
-        self._ids = list(self._renderer.anchor)
-        self._start = 0  # of the window that is decoded again: one finished piece, then what is pending
-        self._read = len(self._ids)
-
-    def push(self, token: int) -> str:
-        """The text that this token completes; '' while a character is incomplete and for end tokens."""
-        if token in self._renderer.eos_ids:
-            return ""
-        self._ids.append(token)
-        piece = self._pending()
-        if not piece or piece.endswith(UNFINISHED):
-            return ""
-        self._start, self._read = self._read, len(self._ids)
-        return piece
-
-    def flush(self) -> str:
-        """What is pending when the answer ends, as far as it can be shown."""
-        piece = self._pending()
-        self._start, self._read = self._read, len(self._ids)
-        return piece
-
-    def _pending(self) -> str:
-        decode = self._renderer.decode_raw
-        return decode(self._ids[self._start :])[len(decode(self._ids[self._start : self._read])) :]
-
-
-def pieces_of(renderer: Any, ids: Sequence[int]) -> list[str]:
-    """The text that each token of an answer completes, '' where it completes none; they concatenate to `decode` of all ids."""
-    text = TextStream(renderer)
-    pieces = [text.push(token) for token in ids]
-    if pieces:
-        pieces[-1] += text.flush()
-    return pieces
-
-
-def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """The words of an answer as spans [start, stop) of its tokens, by the text that each token completes.
-
-    Letters, digits and apostrophes that touch are a word, with the space that opens it. All else stands alone, and so does each token of a script
-    that leaves no space between its words.
-    """
-    starts: list[int] = []
-    before, begun = "", 0  # the last character, and the first token of the text that comes next: a character may take several
-    for i, piece in enumerate(pieces):
-        if not piece:
-            continue
-        if not starts or not (before.isspace() or (_in_word(before) and _in_word(piece[0]))):
-            starts.append(begun)
-        before, begun = piece[-1], i + 1
-    return list(pairwise([*starts, len(pieces)]))
-
-
-def _in_word(character: str) -> bool:
-    return character in ("'", "’") or (character.isalnum() and unicodedata.category(character) != "Lo")

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from learners.model.cpu_weights import drawing
-from learners.model.forward import Output, causal_model, device_of, forward
+from learners.model.forward import Output, causal_model, device_of, forward, vocabulary_of
 from learners.model.lora import has_adapter, row_scaling
-from learners.model.rows import Drawn, KeysValues, Layout, Row, SteeringBias, draw_tokens, uniforms_of
+from learners.model.rows import Drawn, KeysValues, Layout, Row, SteeringBias, draw_tokens, temperatures, uniforms_of
+from learners.model.truncation import Truncation
 from storage.records import Sampling
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class RowsState(NamedTuple):
     steered: Tensor  # (K, 1)
     drawn: Tensor  # (K, 1) tokens of each answer
     uniforms: Tensor  # (K, T)
+    temperature: Tensor  # (K, 1)
+    truncation: Truncation | None
 
 
 class EagerRows:
@@ -39,7 +42,9 @@ class EagerRows:
     def __init__(self, tree: nn.Module, rows: Sequence[Row], sampling: Sampling, pad_id: int, twin: bool, steer: SteeringBias | None = None,
                  prompts: PromptCache | None = None) -> None:  # fmt: skip
         self._tree, self._pad_id, self._device = tree, pad_id, device_of(tree)
-        self._temperature, self._twin, self._steer, self._prompts = sampling.temperature, twin, steer, prompts
+        self._twin, self._steer, self._prompts = twin, steer, prompts
+        self._temperature = temperatures(rows, sampling.temperature, self._device)
+        self._truncation = Truncation.of(sampling, [row.begun for row in rows], vocabulary_of(tree), self._device)
         self._adapted, self._most = has_adapter(tree), sampling.max_new_tokens
         self._rows = list(rows)
         self.lengths = [len(row.prefix_ids) for row in rows]
@@ -62,7 +67,10 @@ class EagerRows:
         bias = self._bias(state, base, wish) if self._steer is not None and self._layout.any_steered else None
         biased = None if bias is None else policy + (bias * self._layout.steered).to(policy.dtype)
         uniforms = self._uniforms.gather(1, self._at[:, None])[:, 0]
-        ids, acted, plain, kl = draw_tokens(policy, base, biased, self._temperature, uniforms).tolist()  # the step's only wait for the device
+        drawn = draw_tokens(policy, base, biased, self._temperature, uniforms, self._truncation)
+        if self._truncation is not None:
+            self._truncation.add(drawn[0].long())
+        ids, acted, plain, kl = drawn.tolist()  # the step's only wait for the device
         return Drawn([int(i) for i in ids], acted, plain, kl, state, base, policy, wish)
 
     def _bias(self, state: Tensor, base: Tensor, wish: Tensor | None) -> Tensor | None:
@@ -88,7 +96,8 @@ class EagerRows:
         self._arrange()
         if not kept:
             return
-        self._uniforms, self._at = self._uniforms[kept], self._at[kept]
+        self._uniforms, self._at, self._temperature = self._uniforms[kept], self._at[kept], self._temperature[kept]
+        self._truncation = self._truncation.over(self._truncation.said[kept]) if self._truncation is not None else None
         if self._past is not None:
             self._past.reorder_cache(batch_rows)
             self._mask = None if self._mask is None else self._mask[batch_rows]
@@ -113,7 +122,7 @@ class EagerRows:
         scaling = torch.tensor([1.0 if each else 0.0 for each in layout.adapter], device=self._device)[rows]
         return RowsState(
             [(layer.keys[rows], layer.values[rows]) for layer in self._past.layers], columns, twin, seen, self._next[rows],
-            seen.sum(1, keepdim=True), scaling, layout.steered, self._at[:, None], self._uniforms,
+            seen.sum(1, keepdim=True), scaling, layout.steered, self._at[:, None], self._uniforms, self._temperature, self._truncation,
         )  # fmt: skip
 
     def logits(self) -> Tensor:

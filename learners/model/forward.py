@@ -168,3 +168,8 @@ def causal_model(tree: nn.Module) -> Any:
 def device_of(tree: nn.Module) -> torch.device:
     """Where a tree computes."""
     return next(tree.parameters()).device
+
+
+def vocabulary_of(tree: nn.Module) -> int:
+    """V, the number of logits."""
+    return int(causal_model(tree).get_output_embeddings().weight.shape[0])

@@ -27,6 +27,7 @@ class ModelInspection(Struct, frozen=True):
     base_bytes: int  # estimated
     roles_bytes: int  # estimated: adapters of all roles, gradients and optimizers
     experts: int = 0  # weights of routed experts, which carry no adapter
+    drawing: dict[str, float] = {}  # its own settings of how answers are drawn, where they are at hand
 
 
 class Inspection(Struct, frozen=True):
@@ -84,6 +85,7 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
         shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
                       int(header.metadata.get("tokenizer.ggml.tokens", 0)) * width)  # fmt: skip
         return estimate(name, shape, quantize, device)
+    own: dict[str, float] = {}
     if name != "pocket" and not file.exists() and not is_path(name) and name.strip():
         from learners.model.hub import metadata
 
@@ -95,8 +97,20 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
             return _look_at(base_of(directory), quantize, device)
         parameters = parameter_count(check_weights(directory))
         config = read_config(directory)
+        own = drawing_in(directory)
     stored = "none" if packed_in(config) else quantization_in(config, name)
-    return estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
+    found = estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
+    return msgspec.structs.replace(found, drawing=own)
+
+
+def drawing_in(directory: Path) -> dict[str, float]:
+    """What a model's directory says of how its answers are drawn."""
+    from learners.model.drawing_settings import drawing_settings
+
+    try:
+        return drawing_settings(msgspec.json.decode((directory / "generation_config.json").read_bytes(), type=dict[str, Any]))
+    except (OSError, msgspec.DecodeError):
+        return {}
 
 
 class Shape(NamedTuple):

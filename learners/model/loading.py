@@ -19,6 +19,7 @@ from learners.model.chat_format import PromptError, Renderer
 from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
+from learners.model.drawing_settings import drawing_settings
 from learners.model.experts import experts_in_four_bits, finish_experts, unquantized_experts
 from learners.model.sources import Source, find_source
 from learners.protocol import Loading
@@ -42,10 +43,12 @@ def load_backbone(
     progress: Callable[[Loading], None] = _ignore,
     trust_remote_code: bool = False,
     adapter: str | None = None,
+    thinking: str = "auto",
+    learn_thoughts: bool = False,
 ) -> Backbone:
     """Load a directory, a hub id, a GGUF or 'pocket'. Raises ModelError with one clear line and what to do.
 
-    adapter: a directory or hub id of an adapter by PEFT that becomes part of the base.
+    adapter: a directory or hub id of an adapter by PEFT that becomes part of the base. thinking and learn_thoughts: see Renderer.
     """
     if quantize not in ("auto", "nf4", "int8", "none"):
         raise ModelError(f"unknown quantization: {quantize}", "use auto, nf4, int8 or none")
@@ -62,7 +65,7 @@ def load_backbone(
     report("trees")
     if chosen != "none" and (left := unquantized_experts(loaded)):
         source = source._replace(notes=(*source.notes, f"{left:,} weights of experts stay as they are: {chosen} does not reach them"))
-    return _describe(model, loaded, tokenizer, chosen, place, parameters, source)
+    return _describe(model, loaded, tokenizer, chosen, place, parameters, source, thinking, learn_thoughts)
 
 
 def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:
@@ -182,18 +185,23 @@ def _quantization(quantize: str, compute: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": nf4}
 
 
-def _describe(name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, source: Source) -> Backbone:
+def _describe(
+    name: str, model: Any, tokenizer: Any, quantize: str, device: torch.device, parameters: int, source: Source, thinking: str, learn_thoughts: bool
+) -> Backbone:
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
     generation = getattr(model, "generation_config", None)
     eos = [*_as_list(getattr(generation, "eos_token_id", None)), *_as_list(config.eos_token_id)]
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or UNKNOWN_CONTEXT
     vocabulary, width = head.weight.shape
-    renderer = Renderer(tokenizer, vocabulary, eos)
+    try:
+        renderer = Renderer(tokenizer, vocabulary, eos, thinking, learn_thoughts)
+    except ValueError as error:
+        raise ModelError(f"--thinking {thinking}: {error}", "leave it at auto") from error
     _check_tokenizer(renderer)
     return Backbone(
         model, tokenizer, renderer, name, device, model.dtype, quantize, width, vocabulary,
-        config.num_hidden_layers, parameters, context, source.hashes, source.notes,
+        config.num_hidden_layers, parameters, context, source.hashes, source.notes, drawing_settings(vars(generation) if generation else {}),
     )  # fmt: skip
 
 

@@ -173,7 +173,7 @@ class _RowFactors:
 
     def __rmul__(self, delta: Tensor) -> Tensor:
         self._layer.__dict__[SEES_ROWS] = delta.dim() == 3
-        rows = self._factors.repeat_interleave(delta.shape[0] // len(self._factors))
+        rows = self._factors.repeat_interleave(delta.shape[0] // len(self._factors)).to(delta.dtype)
         return delta * rows.view(-1, *[1] * (delta.dim() - 1))
 
 

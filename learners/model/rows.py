@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from learners.model.truncation import Truncation
+
 
 class SteeringBias(Protocol):
     """What biases the next logits. It is asked anew at every step: it may learn between tokens."""
@@ -60,6 +62,7 @@ class Row:
     adapter: bool = True  # False draws from the base, on a tree with an adapter too
     steer: bool = False
     prefix_ids: tuple[int, ...] = ()
+    temperature: float | None = None  # None: as that of the batch
     contexts: tuple[Context, ...] = ()  # each is one more row of the base
 
     @property
@@ -134,23 +137,31 @@ def uniforms_of(rows: Sequence[Row], count: int, device: torch.device) -> Tensor
     return torch.stack(drawn).to(_widest(device)).to(device)
 
 
-def draw_tokens(policy: Tensor, base: Tensor, biased: Tensor | None, temperature: float | Tensor, uniforms: Tensor) -> Tensor:
-    """Draw from softmax(acting / temperature), by where `uniforms` (K,) fall in the cumulated probabilities.
+def temperatures(rows: Sequence[Row], usual: float, device: torch.device) -> Tensor:
+    """(K, 1)"""
+    return torch.tensor([[usual if row.temperature is None else row.temperature] for row in rows], device=device)
 
-    policy, base: logits (K, V), the same tensor where the base draws. biased: the acting logits where they are not the policy's. Gives (4, K):
-    tokens, their log-probabilities under the acting policy and without the bias, and the exact KL(acting || base) in nats; float64 where the device
-    has it.
+
+def draw_tokens(
+    policy: Tensor, base: Tensor, biased: Tensor | None, temperature: float | Tensor, uniforms: Tensor, truncation: Truncation | None = None
+) -> Tensor:
+    """Draw from softmax(acting / temperature), truncated or not, by where `uniforms` (K,) fall in the cumulated probabilities.
+
+    policy, base: logits (K, V), the same tensor where the base draws. biased: the acting logits where they are not the policy's. temperature: () or
+    (K, 1). Gives (4, K): tokens, their log-probabilities under the distribution that they were drawn from, and under the policy without bias and
+    truncation, and the exact KL(acting || base) in nats, without truncation too; float64 where the device has it.
     """
     acting = policy if biased is None else biased
     logprobs = (acting / temperature).log_softmax(-1)
     unbiased = logprobs if biased is None else (policy / temperature).log_softmax(-1)
     at_base = unbiased if base is policy else (base / temperature).log_softmax(-1)
     probabilities = logprobs.exp()
-    tokens = inverse_cdf(probabilities, uniforms)
+    drawn_by = logprobs if truncation is None else truncation.logprobs(acting, temperature)
+    tokens = inverse_cdf(probabilities if truncation is None else drawn_by.exp(), uniforms)
     nats = torch.zeros_like(uniforms)
     if at_base is not logprobs:  # what cannot be drawn costs nothing, also at -inf
         nats = torch.where(probabilities == 0, 0.0, probabilities * (logprobs - at_base)).sum(1)
-    taken = (each.gather(1, tokens[:, None])[:, 0] for each in (logprobs, unbiased))
+    taken = (each.gather(1, tokens[:, None])[:, 0] for each in (drawn_by, unbiased))
     return torch.stack([each.to(uniforms.dtype) for each in (tokens, *taken, nats)])
 
 

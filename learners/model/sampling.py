@@ -1,8 +1,8 @@
 """Batched streaming sampler: one forward and one token of every live answer at a step.
 
-Plain sampling from the acting policy, softmax((policy logits + bias) / T). The departures from a usual `generate`: every answer has its own
-generator, so that a seed means the same answer whatever is drawn beside it (up to rounding); answers that share a prompt share its prefill; an
-answer that ends leaves the batch; and with twin rows the base runs over the same tokens in the same forward, which gives its state and the exact
+Sampling from the acting policy, softmax((policy logits + bias) / T), plain or truncated. The departures from a usual `generate`: every answer has
+its own generator, so that a seed means the same answer whatever is drawn beside it (up to rounding); answers that share a prompt share its prefill;
+an answer that ends leaves the batch; and with twin rows the base runs over the same tokens in the same forward, which gives its state and the exact
 KL(acting || base) at every visited state.
 """
 
@@ -28,13 +28,13 @@ __all__ = ["Context", "Row", "SteeringBias", "Step", "decode"]
 
 @dataclass(frozen=True)
 class Step:
-    """One token of each of K live answers. Log-probabilities and KL have the temperature applied; the logits have not."""
+    """One token of each of K live answers. Log-probabilities and KL have the temperature applied; the logits have not. See rows.draw_tokens."""
 
     uids: tuple[str, ...]
     ids: list[int]  # an end token is the last id of its answer
     logprobs: list[float]  # under the distribution it was drawn from
-    unbiased_logprobs: list[float]  # under the same policy without the bias
-    kl: list[float]  # nats of the acting distribution against the base, exact at this state
+    unbiased_logprobs: list[float]  # under the same policy without the bias, and not truncated
+    kl: list[float]  # nats of the acting distribution against the base, exact at this state, not truncated
     hidden: Tensor  # (K, d) state of the base, float32; without twin rows the policy's own
     base_logits: Tensor  # (K, V)
     policy_logits: Tensor  # (K, V) without the bias; the same object as `base_logits` without twin rows
@@ -61,11 +61,11 @@ def decode(
     twin: on a tree with an adapter, rows with `adapter` get a row of the base beside them. want_stop: uids to end as 'stopped', asked before each
     step; they get no further token. prompts: what is known of prompts read earlier, by a tree that computed the same. decoder: by which to draw after
     the first tokens; by itself the tree's own where it has one, on a GPU. ahead: where that is used, so many tokens may be drawn before any is given;
-    more than one leaves out states and logits, so it is for when nobody waits and only tokens count. Raises ValueError unless the temperature is
-    positive. The tree may be used for other forwards between steps.
+    more than one leaves out states and logits, so it is for when nobody waits and only tokens count. Raises ValueError unless temperatures are
+    positive. Texts that end an answer are for the caller. The tree may be used for other forwards between steps.
     """
-    if sampling.temperature <= 0:
-        raise ValueError("the temperature of plain sampling must be positive")
+    if min([sampling.temperature, *(row.temperature for row in rows if row.temperature is not None)]) <= 0:
+        raise ValueError("temperatures must be positive")
     ended = {row.uid: reason for row in rows if (reason := _ended_already(row, sampling, eos_ids))}
     batch = _batch(tree, [row for row in rows if row.uid not in ended], sampling, pad_id, twin, steer, prompts, decoder, ahead)
     while True:

@@ -23,9 +23,10 @@ from learners.model.cpu_weights import drawing
 from learners.model.cuda_graph import capture
 from learners.model.eager_rows import EagerRows, RowsState
 from learners.model.fixed_cache import FixedCache
-from learners.model.forward import causal_model, device_of, forward_at
+from learners.model.forward import causal_model, device_of, forward_at, vocabulary_of
 from learners.model.lora import has_adapter, row_scaling
 from learners.model.rows import Drawn, FixedBias, KeysValues, Row, SteeringBias, draw_tokens
+from learners.model.truncation import Truncation, candidates
 from storage.records import Sampling
 
 LEAST_LENGTH = 256
@@ -64,6 +65,7 @@ class Shape:
     length: int  # columns of the cache, a power of two
     most: int  # tokens of an answer, a power of two
     steered: bool
+    candidates: int = 0  # see truncation.candidates
 
 
 class Buffers:
@@ -84,7 +86,8 @@ class Buffers:
         self.steered = torch.zeros(k, 1, device=device)
         self.uniforms = torch.zeros(k, shape.most, dtype=torch.float64, device=device)
         self.drawn = torch.zeros(k, 1, dtype=torch.int64, device=device)  # tokens of each answer
-        self.temperature = torch.ones((), device=device)
+        self.temperature = torch.ones(k, 1, device=device)
+        self.truncation = Truncation.blank(k, vocabulary_of(tree), shape.candidates, device) if shape.candidates else None
         self.columns = torch.zeros(4, k, dtype=torch.float64, device=device)  # what draw_tokens gives
         self._source = torch.arange(k, device=device).repeat(2 if shape.twin else 1)
         self._last_position = _context(causal_model(tree).config) - 1
@@ -95,7 +98,8 @@ class Buffers:
     def run(self, capture: Capture) -> Outputs:
         """One token of each answer into `columns`; the states and both logits it was drawn from. Captured at the first time."""
         if self._replay is None:
-            changed = (self.ids, self.positions, self.column, self.seen, self.drawn, self.columns)
+            said = () if self.truncation is None else (self.truncation.said,)
+            changed = (self.ids, self.positions, self.column, self.seen, self.drawn, self.columns, *said)
             before = [each.clone() for each in changed]
 
             def restore() -> None:
@@ -123,9 +127,12 @@ class Buffers:
         logits, hidden = self.logits()
         policy, base, state = (logits[:k], logits[k:], hidden[k:]) if self.shape.twin else (logits, logits, hidden)
         biased = None if self.bias is None else policy + (self.bias.bias(state, base) * self.steered).to(policy.dtype)
-        drawn = draw_tokens(policy, base, biased, self.temperature, self.uniforms.gather(1, self.drawn)[:, 0])
+        drawn = draw_tokens(policy, base, biased, self.temperature, self.uniforms.gather(1, self.drawn)[:, 0], self.truncation)
         self.columns.copy_(drawn)
-        self.ids.copy_(drawn[0].long()[self._source][:, None])
+        tokens = drawn[0].long()
+        if self.truncation is not None:
+            self.truncation.add(tokens)
+        self.ids.copy_(tokens[self._source][:, None])
         self.positions.add_(1).clamp_(max=self._last_position)  # answers that have ended go on
         self.drawn.add_(1).clamp_(max=self.shape.most - 1)
         self.column.add_(1)
@@ -293,7 +300,6 @@ class StaticRows:
         if not self._decoder.ready(shape, state.keys_values, self._sampling.max_new_tokens):
             return
         self._buffers = self._decoder.buffers(shape, state.keys_values)
-        self._buffers.temperature.fill_(self._sampling.temperature)
         _move_in(self._buffers, state)
         self._use(torch.arange(len(self.uids), device=self._buffers.ids.device))
         self._eager.forget()
@@ -302,7 +308,8 @@ class StaticRows:
         """With room for the next tokens; for all of them where another shape would have to be prepared."""
         most = self._sampling.max_new_tokens
         length = max(LEAST_LENGTH, power_of_two(self._column + (most if self._decoder.prepared else self._ahead)))
-        return Shape(k, twin, length, power_of_two(most), self._steer is not None)
+        some = candidates(self._sampling, vocabulary_of(self._decoder.tree))
+        return Shape(k, twin, length, power_of_two(most), self._steer is not None, some)
 
     def _run(self) -> Outputs:
         """So many tokens as are drawn ahead, all launched before the first is looked at."""
@@ -328,7 +335,6 @@ class StaticRows:
             return old
         shape = self._shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin)
         self._buffers = self._decoder.buffers(shape, old.cache)
-        self._buffers.temperature.copy_(old.temperature)
         _move_in(self._buffers, _taken(old, self._slots.tolist(), self._column))
         self._use(torch.arange(len(self.uids), device=self._slots.device))
         return self._buffers
@@ -348,6 +354,9 @@ def _move_in(buffers: Buffers, state: RowsState) -> None:
         getattr(buffers, name)[rows] = getattr(state, name)
     buffers.steered[:k], buffers.drawn[:k] = state.steered, state.drawn
     buffers.uniforms[:k, : state.uniforms.shape[1]] = state.uniforms
+    buffers.temperature[:k] = state.temperature
+    if buffers.truncation is not None and state.truncation is not None:
+        buffers.truncation.take(state.truncation)
     buffers.column.fill_(n)
 
 
@@ -357,6 +366,7 @@ def _taken(buffers: Buffers, slots: list[int], n: int) -> RowsState:
     return RowsState(
         [(keys[rows, :, :n], values[rows, :, :n]) for keys, values in buffers.cache], n, buffers.shape.twin, buffers.seen[rows, :n],
         buffers.ids[rows], buffers.positions[rows], buffers.scaling[rows], buffers.steered[slots], buffers.drawn[slots], buffers.uniforms[slots],
+        buffers.temperature[slots], buffers.truncation and buffers.truncation.over(buffers.truncation.said[slots]),
     )  # fmt: skip
 
 

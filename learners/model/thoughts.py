@@ -5,6 +5,7 @@ Recognised by what the chat template and the tokenizer's own tokens hold, not by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ MARKS = (
 """What opens a thought and what closes it, by family; the first pair that a template or tokenizer holds is the model's."""
 SWITCHES = ("enable_thinking", "thinking", "reasoning_effort", "thinking_mode")
 """Variables by which templates turn thinking on and off, or up and down."""
+BOOLEAN = SWITCHES[:2]
+_OF_TRAINING = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+"""Tags of transformers' own."""
 RESPONSES = (("<response>", "</response>"), ("<|START_RESPONSE|>", "<|END_RESPONSE|>"))
 """Granite and Command A wrap their answer, too."""
 
@@ -42,6 +46,16 @@ class Thoughts:
     prefilled: bool = False  # the template's prompt ends within a thought
     switch: str | None = None  # the template's variable
 
+    @property
+    def ends(self) -> str:
+        """What ends the text of a thought: where the answer is a channel of its own, more follows before that opens."""
+        return "<|end|>" if self.closes.startswith("<|channel|>final") else self.closes
+
+    @property
+    def closing(self) -> str:
+        """What is put behind a thought that is to end."""
+        return f"\n{self.closes}\n\n" if self.ends == self.closes else f"{self.ends}<|start|>assistant{self.closes}"
+
     @staticmethod
     def of(tokenizer: Any, prompt: str = "") -> Thoughts | None:
         """Of a model's tokenizer, and the text of some prompt as its template renders it; None where it is not known to think."""
@@ -51,7 +65,7 @@ class Thoughts:
         if found is None:
             return None
         prefilled = prompt.rfind(found[0]) > prompt.rfind(found[1])
-        return Thoughts(*found, prefilled, next((name for name in SWITCHES if name in template), None))
+        return Thoughts(*found, prefilled, next((name for name in SWITCHES if name in _variables(template)), None))
 
     def split(self, text: str) -> Split:
         """The thought and the answer of a whole text, or of one that is still being written, with the model's marks kept as text.
@@ -64,8 +78,7 @@ class Thoughts:
         elif self.closes not in text and not self.prefilled:
             return Split("", text, True)
         thought, closing, answer = begun.partition(self.closes)
-        if self.closes.startswith("<|channel|>final"):  # between the two there is a change of channels
-            thought = thought.partition("<|end|>")[0]
+        thought = thought.partition(self.ends)[0]
         return Split(thought.strip(), _unwrapped(answer).lstrip(), bool(closing))
 
     def answer_begins(self, pieces: Sequence[str]) -> int:
@@ -84,6 +97,30 @@ class Thoughts:
                 return i
             read += len(piece)
         return len(pieces)
+
+
+def switches(tokenizer: Any, thinking: str) -> dict[str, bool]:
+    """What the template is told so that the model thinks ('on'), or does not ('off'); nothing for 'auto'. ValueError, in words, where it has no
+    switch for that."""
+    known = Thoughts.of(tokenizer)
+    if thinking == "auto" or (thinking == "off" and known is None):
+        return {}
+    if known is None:
+        raise ValueError("the model is not known to think before it answers")
+    on_or_off = known.switch in BOOLEAN
+    if thinking == "off" and not on_or_off:
+        raise ValueError("the model's template has no switch that turns its thinking off")
+    return {str(known.switch): thinking == "on"} if on_or_off else {}
+
+
+def _variables(template: str) -> set[str]:
+    """What a template asks of whoever applies it; nothing where it is none."""
+    from jinja2 import Environment, TemplateError, meta
+
+    try:
+        return meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_OF_TRAINING.sub("", template)))
+    except TemplateError:
+        return set()
 
 
 def _holds(template: str, tokens: set[str], opens: str, closes: str) -> bool:

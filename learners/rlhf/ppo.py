@@ -126,7 +126,8 @@ class PPO:
         self._kl_target = nats
 
     def rollout(self, prompts: Sequence[TokenIds], answers_per_prompt: int) -> Rollouts:
-        """Draw answers to each prompt from the policy as it is now."""
+        """Draw answers to each prompt from the policy as it is now. What was thought before one stands in its prompt; a thought without an answer
+        is left out."""
         repeated = [tuple(prompt) for prompt in prompts for _ in range(answers_per_prompt)]
         rows = [Row(str(i), prompt, self._new_seed(), adapter=True, steer=False) for i, prompt in enumerate(repeated)]
         ids: list[list[int]] = [[] for _ in rows]
@@ -141,7 +142,12 @@ class PPO:
                     logprobs[int(uid)].append(float(logprob))
                 stops.update(step.ended)
                 self.pause()
-        return Rollouts(tuple(repeated), tuple(map(tuple, ids)), tuple(stops[row.uid] for row in rows), tuple(map(tuple, logprobs)))
+        spoken = [backbone.spoken(prompt, answer) for prompt, answer in zip(repeated, ids, strict=True)]
+        kept = [i for i, (_, answer) in enumerate(spoken) if answer]
+        return Rollouts(
+            tuple(spoken[i][0] for i in kept), tuple(spoken[i][1] for i in kept), tuple(stops[rows[i].uid] for i in kept),
+            tuple(tuple(logprobs[i][-len(spoken[i][1]) :]) for i in kept),
+        )  # fmt: skip
 
     def step(self, rollouts: Rollouts, tapped: Tapped | None = None) -> StepStats:
         """Several epochs over one batch of rollouts, which must be this policy's own as it is now.

@@ -228,7 +228,8 @@ def _answers(item: Comparison | Scored) -> tuple[TokenIds, ...]:
 
 def _sequences(items: Sequence[Comparison | Scored]) -> tuple[list[TokenIds], list[TokenIds]]:
     """Prompts and answers of all items, one after the other."""
-    return [item.prompt_ids for item in items for _ in _answers(item)], [answer for item in items for answer in _answers(item)]
+    prompts = [prompt for item in items for prompt in ((item.prompt_ids,) if isinstance(item, Scored) else item.prompts)]
+    return prompts, [answer for item in items for answer in _answers(item)]
 
 
 def _right_order(item: Comparison | Scored, scores: Tensor) -> tuple[int, int]:

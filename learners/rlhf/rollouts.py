@@ -64,6 +64,12 @@ class Trace:
         self.unbiased.append(step.unbiased_logprobs[row])
         self.kls.append(step.kl[row])
 
+    def force(self, token: int) -> None:
+        """A token that nobody drew: it was certain, and costs nothing."""
+        for column in (self.logprobs, self.unbiased, self.kls):
+            column.append(0.0)
+        self.ids.append(token)
+
     def keep(self, token: int, drawn: Trace | None = None) -> None:
         """A token that is fixed, with what it cost when it was `drawn`; free where that is not known."""
         i, self.kept = len(self.ids), self.kept + 1
@@ -136,6 +142,12 @@ def draw_answers(
             pause()
         traces += drawn.values()
     return traces
+
+
+def spoken(backbone: Backbone, traces: Sequence[Trace]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Prompts and answers of these, as learners take them."""
+    pairs = [backbone.spoken(trace.prompt_ids, trace.ids) for trace in traces]
+    return [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
 
 
 def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:

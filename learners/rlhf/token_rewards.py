@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from learners.model.answer_text import pieces_of
 from learners.model.base import Backbone
-from learners.model.chat_format import PromptError, pieces_of
+from learners.model.chat_format import PromptError
 from learners.protocol import Answer, Appraisal
 
 TokenIds = tuple[int, ...]
@@ -24,6 +25,7 @@ def _of_answer(backbone: Backbone, answer: Answer, rewards: Callable[[TokenIds, 
         return None
     if len(prompt_ids) + len(answer.token_ids) > backbone.context:
         return None
-    return Appraisal(
-        uid=answer.uid, texts=tuple(pieces_of(backbone.renderer, answer.token_ids)), rewards=tuple(rewards(prompt_ids, answer.token_ids))
-    )
+    thought, said = backbone.spoken(prompt_ids, answer.token_ids)
+    unjudged = (0.0,) * (len(answer.token_ids) - len(said))
+    found = (*unjudged, *rewards(thought, said)) if said else unjudged
+    return Appraisal(uid=answer.uid, texts=tuple(pieces_of(backbone.renderer, answer.token_ids)), rewards=found)

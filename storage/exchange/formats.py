@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from storage.exchange.items import Criticised, Item, Labelled, Messages, PreferencePair, Ranked, Row, Steps, Written
+from storage.thoughts import Parts, split_thought
 
 Source = Literal["comparisons", "labelled", "written", "ranked", "steps", "criticised"]
 
@@ -37,11 +38,17 @@ Chatted = PreferencePair | Labelled | Written | Ranked | Criticised
 
 
 def chat(item: Chatted) -> list[Row]:
-    return [item.beside.turn(place) or {"role": message.role, "content": message.content} for place, message in enumerate(item.messages)]
+    return [item.beside.turn(place) or turn(message.role, message.content) for place, message in enumerate(item.messages)]
 
 
 def answer(item: Chatted, text: str, place: int = 0) -> list[Row]:
-    return item.beside.answer(place) or [{"role": "assistant", "content": text}]
+    return item.beside.answer(place) or [turn("assistant", text)]
+
+
+def turn(role: str, text: str) -> Row:
+    """A message; what was thought before an answer is apart from it, by the name that templates have for it."""
+    thought, said = split_thought(text) if role == "assistant" else Parts("", text)
+    return {"role": role, "content": said} | ({"reasoning_content": thought} if thought else {})
 
 
 def tools(item: Chatted) -> Row:
@@ -172,13 +179,14 @@ def axolotl_dpo(item: PreferencePair) -> Row | None:
 
 
 def axolotl_kto(item: Labelled) -> Row | None:
-    return {"prompt": transcript(item.messages), "completion": item.answer, "label": item.good} if is_plain(item) else None
+    return {"prompt": transcript(item.messages), "completion": split_thought(item.answer).answer, "label": item.good} if is_plain(item) else None
 
 
 def axolotl_ranked(item: Ranked) -> Row | None:
     """The nectar form; answers without a rank come last, together."""
     last = max((rank for rank in item.ranks if rank is not None), default=0) + 1
-    answers = [{"answer": text, "rank": rank or last} for text, rank in zip(item.answers, item.ranks, strict=True) if text.strip()]
+    said = [split_thought(text).answer for text in item.answers]
+    answers = [{"answer": text, "rank": rank or last} for text, rank in zip(said, item.ranks, strict=True) if text.strip()]
     return {"prompt": transcript(item.messages), "answers": answers} if len(answers) > 1 and is_plain(item) else None
 
 

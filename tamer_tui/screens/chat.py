@@ -192,7 +192,7 @@ class ChatScreen(Screen[None]):
             if result is not None and result.saved:
                 await self.attempt(lambda: self.session.chat.rewrite(turn, result.text), "✓ on disk; the conversation goes on from it")
 
-        self.app.push_screen(EditorScreen("rewrite this turn", editable(turn.candidates[0].text), turn.prompt.text), written)
+        self.app.push_screen(EditorScreen("rewrite this turn", editable(turn.candidates[0].said), turn.prompt.text), written)
 
     async def _end_chosen(self) -> None:
         await self.session.sets.end([self._chosen().candidates[0].uid])

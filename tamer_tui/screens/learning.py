@@ -7,6 +7,7 @@ from textual.binding import Binding
 from textual.containers import Grid
 from textual.screen import Screen
 
+from tamer_tui.learning_status import sampling_in_words
 from tamer_tui.session import CandidateView, Change, Session
 from tamer_tui.text import one_line, size_of
 from tamer_tui.widgets.charts import interval
@@ -89,10 +90,11 @@ def _now(session: Session) -> str:
     left = f", {duration(active.seconds_left)} left" if active is not None and active.seconds_left else ""
     moved = f"moved {number(status.spent, 1)} of {status.nats:g} units" if status.spent is not None else f"may move {status.nats:g} units"
     memory = f"memory {size_of(ready.memory_bytes)} on {ready.device}" if ready is not None else "no model yet"
+    drawn = sampling_in_words(session.sampling, ready.from_model) if ready is not None else ""
     fitted = (
         f"steering fits {status.learned.accuracy:.0%} of your pairs" if status.learned is not None and status.learned.accuracy is not None else ""
     )
-    return " · ".join(part for part in (doing + left, fitted, moved, memory) if part)
+    return " · ".join(part for part in (doing + left, fitted, moved, memory, drawn) if part)
 
 
 def _won(session: Session, width: int) -> str:

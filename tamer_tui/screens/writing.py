@@ -24,7 +24,7 @@ class Writing:
 
     def rewrite(self, view: SetView, candidate: CandidateView) -> None:
         """A whole answer, in the operator's words."""
-        original = editable(candidate.text)
+        original = editable(candidate.said)
 
         async def correct(written: str) -> None:
             if written == original:
@@ -54,7 +54,7 @@ class Writing:
         async def go_on(text: str) -> None:
             await self._session.sets.continue_from(candidate.uid, text)
 
-        above = f"{view.prompt.text}\n\n{candidate.text}"
+        above = f"{view.prompt.text}\n\n{candidate.said}"
         title, name = f"go on from answer {candidate.letter}: your next message", f"continue {candidate.uid}"
         self._edit(EditorScreen, title, name, "", above, go_on, "")
 

@@ -54,7 +54,7 @@ class Chat:
         await self._session.sets.end([answer.uid])
         if not text.strip():
             raise SessionError("the answer is empty")
-        if text == answer.text:
+        if text == answer.said:
             raise SessionError("nothing was changed")
         await self._session.judging.append(Correction(view.uid, answer.uid, text))
         self._session.tell(Change.COMMITTED)

@@ -112,6 +112,9 @@ class EngineLink:
             paused=status.paused,
             metered=s.metered,
             sampling=s.sampling,
+            unset=s.unset,
+            thinking=s.thinking,
+            learn_thoughts=s.learn_thoughts,
             train_prompts=_messages(split.train),
             gate_prompts=_messages(split.gate),
             trust_remote_code=s.trust_remote_code,
@@ -202,7 +205,7 @@ class EngineLink:
             session.split = Split.of(session.starter(ready.chat_template), s.held_out)
             self.send(protocol.Set(train_prompts=_messages(session.split.train), gate_prompts=_messages(session.split.gate)))
         record = session.record
-        session.sets.dealer = Dealer(session.split.train, s.k, s.seed, record.judged_prompts(), record.counts().sets)
+        session.sets.dealer = Dealer(session.split.train, s.k, s.seed, record.judged_prompts(), record.counts().sets, s.temperatures)
 
     def _complain(self, error: protocol.Error) -> None:
         session, problem = self._session, SessionError(error.what, error.hint)

@@ -62,7 +62,7 @@ class Judging:
         if not text.strip():
             raise SessionError("the answer is empty")
         await self._session.sets.end_current()
-        if text == candidate.text:
+        if text == candidate.said:
             raise SessionError("nothing was changed")
         return await self._commit(Correction(view.uid, uid, text))
 
@@ -109,9 +109,8 @@ class Judging:
         view = self._session.set
         if not view.revealed:
             raise SessionError("opinions are shown after the commit", "it would not be blind before")
-        messages, sampling = view.prompt.messages, self._session.settings.sampling
-        found = [candidate.response(sampling) for candidate in view.candidates if candidate.ended]
-        self._session.engine.send(protocol.Appraise(answers=tuple(answer_of(response, messages) for response in found), by=by))
+        found = tuple(answer_of(candidate.response(), view.prompt.messages) for candidate in view.candidates if candidate.ended)
+        self._session.engine.send(protocol.Appraise(answers=found, by=by))
 
     # --- notes, from which nothing is learned ------------------------------------------------------------------------------
 

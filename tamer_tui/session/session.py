@@ -14,7 +14,7 @@ from pathlib import Path
 from learners import protocol
 from storage.blind import BlindCount
 from storage.queries import Record
-from storage.records import Judgement, Prompt, new_uid
+from storage.records import Judgement, Prompt, Sampling, new_uid
 from tamer_tui.dealing import Split
 from tamer_tui.learning_status import LearningStatus
 from tamer_tui.session.chat import Chat
@@ -114,6 +114,11 @@ class Session:
     def record(self) -> Record:
         """Its read side."""
         return self.opened.record
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn: as it was asked for, else as the model's own settings say, else plainly."""
+        return (self.ready.sampling if self.ready is not None else None) or self.settings.sampling
 
     @property
     def set(self) -> SetView:

@@ -26,7 +26,7 @@ class Sets:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.dealer: Dealer | None = None
-        self.streams = AnswerStreams(session.engine.send, session.settings.sampling)
+        self.streams = AnswerStreams(session.engine.send, lambda: session.sampling)
         self._waiting: SetView | None = None  # while its prompt is compared with the base
         self._typed_early: Prompt | None = None  # before the model was there
 
@@ -177,7 +177,7 @@ class Sets:
         """Record an answer of a set, also of one that was left while it was drawn. (Those of an evaluation are not kept.)"""
         if view.set_uid and self._session.store is not None and not view.kept:
             view.kept = True
-            self._session.store.keep(view.response(self._session.settings.sampling), self._session.say)
+            self._session.store.keep(view.response(), self._session.say)
 
     def _drawn(self, view: CandidateView) -> None:
         """All of an answer is here. Of one that is tapped, what is not on the screen yet may still change."""

@@ -112,7 +112,7 @@ def answer(set_uid: str, slot: int, policy: Policy = "acting", **fields: object)
         "h_epoch": 2,
         "beta": 0.25,
         "seed": 2**62 + slot,
-        "sampling": Sampling(0.9, 64),
+        "sampling": Sampling(0.9, 64, top_p=0.95, top_k=40, min_p=0.02, repetition_penalty=1.1, stop=("\n\n", "User:"), max_thinking_tokens=7),
         "prompt_ids": (1, 2, 3),
         "token_ids": (7, 8, 9),
         "text": "[/b] = \x1b[31m\0 ü",
@@ -121,6 +121,8 @@ def answer(set_uid: str, slot: int, policy: Policy = "acting", **fields: object)
         "times": (0.1, 0.2, 0.30000000000000004),
         "stop": "eos",
         "kl": 1.5,
+        "thought_tokens": 2,
+        "forced_tokens": 1,
     }
     return Response(**(values | fields))  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ from math import exp, log
 import pytest
 
 from storage.records import Ranking
+from storage.thoughts import with_thought
 from storage.verdict import PRIOR_SPREAD, SURE, Vote, _logistic, flips_needed, odds_of_better, rate_at_equal_length, strengths, verdict, votes
 
 from .conftest import Desk
@@ -121,10 +122,13 @@ def test_a_landslide_has_a_finite_rate() -> None:
 
 def test_votes_are_the_counted_sets_with_the_lengths_of_their_answers(desk: Desk) -> None:
     for n in (1, 2, 3):
-        desk.show(f"s{n}", version="v1", beta=0.5)
+        desk.show(f"s{n}", version="v1", beta=0.5, text=with_thought("a long thought", "said") if n == 3 else "some words")
     desk.say(Ranking("s1", {"s1b": 1, "s1a": 2}))
     desk.say(Ranking("s3", {"s3a": 1, "s3b": 2}))
-    lengths = {uid: len(next(r.text for r in desk.record.responses(uid[:2]) if r.uid == uid)) for uid in ("s1a", "s1b", "s3a", "s3b")}
+    lengths = {
+        uid: len(next(r.text for r in desk.record.responses(uid[:2]) if r.uid == uid).rpartition("</think>\n\n")[2])
+        for uid in ("s1a", "s1b", "s3a", "s3b")
+    }
     found = votes(desk.record._connection)
     assert desk.record.verdict() == verdict(found)
     assert found == [Vote("v1", 1.0, lengths["s1b"] - lengths["s1a"]), Vote("v1", 0.0, lengths["s3b"] - lengths["s3a"])]

@@ -9,7 +9,7 @@ from contextvars import Context
 from learners import protocol
 from learners.protocol import Command, Event, Piece
 from learners.versions.blobs import digest, split
-from storage.records import BASE_VERSION, Run, new_uid
+from storage.records import BASE_VERSION, Run, Sampling, new_uid
 
 STORIES = (
     "Lily went to the park and saw a big red ball. She was so happy that she laughed and ran to play with her friend Tom.",
@@ -33,11 +33,13 @@ class FakeEngine:
         publish_after: int | None = None,
         finish: bool = True,
         ready: bool = True,
+        sampling: Sampling | None = None,
     ) -> None:
         """`publish_after` judgements it publishes a version; `finish` False leaves answers open until `stop`; `ready` False never loads."""
         self.texts, self.base_hash, self.chat_template = texts, base_hash, chat_template
         self.token_seconds, self.publish_after, self.finish, self.loads = token_seconds, publish_after, finish, ready
         self.received: list[Command] = []
+        self.sampling = sampling  # of the model's own
         self.lessons: dict[int, protocol.Lesson] = {}
         self.version, self.epoch, self.running = BASE_VERSION, 0, False
         self.silent = False  # grants are not answered
@@ -147,6 +149,8 @@ class FakeEngine:
                     context=512,
                     chat_template=self.chat_template,
                     version=load.version,
+                    sampling=self.sampling,
+                    from_model=load.unset if self.sampling is not None else (),
                 )
             )
 

@@ -15,11 +15,12 @@ from click.testing import CliRunner, Result
 
 from storage.journal import Journal
 from storage.queries import Record
-from storage.records import BASE_VERSION
+from storage.records import BASE_VERSION, Sampling
 from tamer_tui import __version__
 from tamer_tui.cli import main
 from tamer_tui.config import config_file, default_database, engine_log
 from tamer_tui.options import NATS
+from tamer_tui.views import SessionSettings
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.test_simulate import HELD, PROMPTS, plan, simulated
 
@@ -96,6 +97,20 @@ def test_answers_are_shorter_by_default_for_the_embedded_model(monkeypatch: pyte
     for arguments in ([], ["--model", "m"], ["--max-new-tokens", 5]):
         tamer(*arguments)
     assert lengths == [80, 256, 5]
+
+
+def test_sampling_is_as_asked_for_and_what_is_left_unset_may_come_from_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[SessionSettings] = []
+    monkeypatch.setattr("tamer_tui.app.run", lambda settings, *_: seen.append(settings) or 0)
+    for arguments in ([], ["--top-p", 0.9, "--top-k", 0, "--stop", "User:", "--stop", "\\n\\n", "--temperatures", "0.6, 1.2", "--max-new-tokens", 9]):
+        assert tamer("run", *arguments).exit_code == 0
+    assert tamer("run", TAMER_MIN_P="0.1").exit_code == 0
+    assert [settings.sampling for settings in seen] == [
+        Sampling(1.0, 80), Sampling(1.0, 9, top_p=0.9, stop=("User:", "\n\n")), Sampling(1.0, 80, min_p=0.1),
+    ]  # fmt: skip
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    assert [settings.unset for settings in seen] == [names, ("temperature", "min_p", "repetition_penalty"), (*names[:3], names[4])]
+    assert [settings.temperatures for settings in seen] == [(), (0.6, 1.2), ()]
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:13"])
@@ -175,6 +190,16 @@ def test_everything_lies_where_the_xdg_rules_say() -> None:
         (["--nats", "nan"], "not a finite number"),
         (["--nats", -1], "'--nats'"),
         (["--temperature", 0], "'--temperature'"),
+        (["--temperatures", "0.6,,1"], "'--temperatures'"),
+        (["--temperatures", "0.6,0"], "'--temperatures'"),
+        (["--top-p", 0], "'--top-p'"),
+        (["--top-p", 1.1], "'--top-p'"),
+        (["--top-k", -1], "'--top-k'"),
+        (["--min-p", 1.5], "'--min-p'"),
+        (["--repetition-penalty", 0], "'--repetition-penalty'"),
+        (["--stop", ""], "it is empty"),
+        (["--thinking", "maybe"], "'--thinking'"),
+        (["--max-thinking-tokens", 0], "'--max-thinking-tokens'"),
         (["--train-seconds", "inf"], "not a finite number"),
         (["--train-seconds", 1, "--train-steps", 1], "exclude each other"),
         (["--max-new-tokens", 0], "'--max-new-tokens'"),

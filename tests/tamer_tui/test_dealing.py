@@ -103,3 +103,19 @@ def test_records_and_views_name_the_same_answers() -> None:
     assert (record.uid, record.k, record.sitting_uid, record.prompt) == (view.uid, 9, "sitting", view.prompt)
     assert [c.slot for c in view.candidates] == list(range(9)) and {c.set_uid for c in view.candidates} == {view.uid}
     assert len({c.uid for c in view.candidates}) == 9
+
+
+def test_temperatures_are_spread_over_a_set_and_the_compared_two_share_one() -> None:
+    dealer = Dealer(PROMPTS[:20], 4, 0, set(), 0, (0.6, 0.8, 1.0, 1.2))
+    seen = set()
+    for prompt in PROMPTS[:20]:
+        record, view = dealer.deal(prompt, "s", steered=False, adapted=False)
+        assert sorted(c.temperature for c in view.candidates) == [0.6, 0.8, 1.0, 1.2]  # type: ignore[type-var]
+        seen.add(view.candidates[0].temperature)
+        record, view = dealer.deal(prompt, "s", steered=True, adapted=False)
+        at = {c.uid: c.temperature for c in view.candidates}
+        assert at[record.blind_base or ""] == at[record.blind_acting or ""] and len(set(at.values())) == 3
+    assert seen == {0.6, 0.8, 1.0, 1.2}  # no slot is always the coldest
+    _, view = Dealer(PROMPTS, 5, 0, set(), 0, (0.5, 1.0)).deal(PROMPTS[0], "s", steered=False, adapted=False)
+    assert sorted(c.temperature for c in view.candidates) == [0.5, 0.5, 0.5, 1.0, 1.0]  # type: ignore[type-var]
+    assert {c.temperature for c in dealer.duel(PROMPTS[0], "s")[1].candidates} == {None}

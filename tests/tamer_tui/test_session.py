@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from learners import protocol
 from storage.journal import Journal, JournalError
 from storage.queries import Record
-from storage.records import Prompt, Ranking, Response, SampleSet
+from storage.records import Prompt, Ranking, Response, SampleSet, Sampling
+from tamer_tui.learning_status import sampling_in_words
 from tamer_tui.session import Change, EngineState, Session, SessionError, SessionSettings
 from tests.tamer_tui.fake_engine import FakeEngine
 
@@ -404,3 +406,30 @@ async def test_answers_that_a_full_disk_refused_are_written_once_there_is_room(t
         full = False
         await session.judging.rank({uids(session)[0]: 1})
         assert session.judged == 1 and len(session.record.responses(session.current.uid)) == 4
+
+
+async def test_answers_are_asked_for_and_recorded_as_the_model_says_each_at_its_temperature(tmp_path: Path) -> None:
+    own = Sampling(0.7, 64, top_p=0.8, top_k=20)
+    engine = FakeEngine(sampling=own)
+    async with sitting(tmp_path / "a.db", engine, temperatures=(0.6, 1.2), unset=("temperature", "top_p", "top_k")) as session:
+        assert session.sampling == own
+        (asked,) = [c for c in engine.received if isinstance(c, protocol.Generate)]
+        assert asked.sampling == own and sorted(r.temperature for r in asked.requests) == [0.6, 0.6, 1.2, 1.2]  # type: ignore[type-var]
+        await session.judging.skip()
+        kept = session.record.responses(session.set.uid)
+        at = {request.uid: request.temperature for request in asked.requests}
+        assert {r.uid: r.sampling for r in kept} == {uid: replace(own, temperature=at[uid]) for uid in at}
+        assert sampling_in_words(own, ("top_p",)) == "temperature 0.7, top-p 0.8*, top-k 20 (*the model's own)"
+        assert sampling_in_words(Sampling(), ()) == ""
+
+
+async def test_an_answer_is_rewritten_without_its_thought_and_goes_on_with_it(tmp_path: Path) -> None:
+    engine = FakeEngine([f"<think>\nhm {n}\n</think>\n\nSaid {n}." for n in range(4)])
+    async with sitting(tmp_path / "a.db", engine) as session:
+        (first, *_) = session.set.candidates
+        assert first.said == "Said 0." and first.text.startswith("<think>")
+        with pytest.raises(SessionError, match="nothing was changed"):
+            await session.judging.correct(first.uid, "Said 0.")
+        await session.sets.continue_from(first.uid, "And?")
+        (*_, asked) = [c for c in engine.received if isinstance(c, protocol.Generate)]
+        assert asked.requests[0].messages[1].content == first.text  # what of the thought is said again, the template decides

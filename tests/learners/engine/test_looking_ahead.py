@@ -9,7 +9,7 @@ import torch
 
 from learners import protocol
 from learners.engine import assembly
-from learners.engine.generator import AnsweredSet
+from learners.engine.streamed_answer import AnsweredSet
 from learners.protocol import AnswerRequest, Ended, Learned, Lesson, Load, Replay
 from learners.rlhf.rollouts import Trace
 from storage.records import Correction, Ranking, Rating, Sampling
@@ -116,7 +116,7 @@ def test_answers_to_several_prompts_and_single_ones_are_not_looked_at(engine: En
 
 
 def test_a_set_that_was_stopped_before_it_began_is_none(engine: Engine) -> None:
-    assert AnsweredSet.of([]) is None
+    assert AnsweredSet.of([], None) is None  # type: ignore[arg-type]
 
 
 def test_finished_answers_hold_ids_and_no_states(looks: Looks) -> None:

@@ -46,7 +46,9 @@ class Sitting:
         stubs = Stubs(random.Random(0), lambda: self.learner.inputs(), lambda: None)
         stubs.install(patch)
         patch.setattr("learners.curriculum.stages.Distill", self._distill)
-        backbone: Any = SimpleNamespace(width=1, base_hash="0" * 64, name="tiny", memory_budget=self.budget, device=torch.device("cpu"))
+        backbone: Any = SimpleNamespace(
+            width=1, base_hash="0" * 64, name="tiny", memory_budget=self.budget, device=torch.device("cpu"), spoken=lambda prompt, ids: (prompt, ids)
+        )
         trees = LearnerTrees(Tree(), Tree(), Tree(), Tree())
         none = feedback_of(())
         parts: Any = SimpleNamespace(

@@ -15,7 +15,7 @@ EOS = 0
 PROMPT = (Message("user", "hello"),)
 
 
-def book(context: int = 100) -> FeedbackDataset:
+def book(context: int = 100, **more: object) -> FeedbackDataset:
     """One token a character, each a word of its own."""
     return FeedbackDataset(
         lambda messages, room: fit_prompt([ord(c) for c in messages[-1].content], room, 0),
@@ -23,6 +23,7 @@ def book(context: int = 100) -> FeedbackDataset:
         lambda ids: [f" {chr(i)}" for i in ids],
         frozenset({EOS}),
         context,
+        **more,  # type: ignore[arg-type]
     )
 
 
@@ -135,3 +136,40 @@ def test_silence_is_not_about_what_was_tapped_nor_about_what_was_just_there_nor_
     found.add(together)
     assert {s.span for s in found.snapshot().silent(together)} == {(0, 1)}, "the second was there until just now"
     assert max(silent) <= 4, "about a character that appeared at 1.5 s a tap could still come at 2.3 s"
+
+
+def thoughtful() -> FeedbackDataset:
+    """What stands before a '|' is a thought; what a person writes follows an empty one."""
+
+    def spoken(prompt: tuple[int, ...], ids: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        n = ids.index(ord("|")) + 1 if ord("|") in ids else len(ids)
+        return (*prompt, *ids[:n]), ids[n:]
+
+    return book(spoken=spoken, no_thought=(ord("|"),))
+
+
+def test_taps_and_silence_are_about_what_was_said_not_about_what_was_thought() -> None:
+    found, plain = thoughtful(), book()
+    found.add(watched(1, Tap("s", "a", 1.0, "+", 3.0), "uvxyz|abcdefg"))
+    shown = tuple((i + 6) * 0.25 for i in range(7))
+    plain.add(Lesson(seq=1, judgement=Tap("s", "a", 1.0, "+", 3.0), answers=(answer("a", "abcdefg", "stopped"),), shown=shown))
+    spans, expected = ({name: s.span for name, s in each.snapshot().samples.items()} for each in (found, plain))
+    assert spans == expected and spans
+    for sample in found.snapshot().samples.values():
+        assert bytes(sample.prompt_ids) == b"hellouvxyz|" and bytes(sample.token_ids) == b"abcdefg"
+    found.add(watched(2, Tap("s", "b", 1.0, "+", 1.0), "uvxyz|abcdefg"))
+    assert found.samples(2) == (), "it was tapped while it thought"
+    found.add(watched(3, Arm("s", "a", False, 9.0, 0.0), "uvxyz|abcdefg"))
+    assert {s.token_ids[s.span[0]] for s in found.samples(3) if s.span} == set(b"abcdefg")
+
+
+def test_answers_after_their_own_thoughts_are_compared_and_a_thought_alone_is_no_answer() -> None:
+    found = thoughtful()
+    texts = {"a": "hm|x", "b": "so|yy", "c": "thinking on"}
+    found.add(Lesson(seq=1, judgement=Ranking("s", {"a": 1, "b": 2, "c": 3}), answers=tuple(answer(u, t, "length") for u, t in texts.items())))
+    (comparison,) = found.snapshot().comparisons()
+    assert [bytes(p) for p in comparison.prompts] == [b"hellohm|", b"helloso|"] and [bytes(a) for a in comparison.answers] == [b"x", b"yy"]
+    assert found.snapshot().prompts() == [tuple(b"hello")]
+    found.add(Lesson(seq=2, judgement=Correction("s", "c", "said"), answers=(answer("c", "thinking on", "length"),)))
+    ((_, target),) = found.snapshot().targets()
+    assert bytes(target.prompt_ids) == b"hello|" and bytes(target.token_ids) == b"said\0"

@@ -12,7 +12,7 @@ from learners.engine.assembly import Parts, assemble
 from learners.feedback.tap_credit import Uniform, credit
 from learners.human_reward.features import Seen
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
-from learners.model.chat_format import pieces_of
+from learners.model.answer_text import pieces_of
 from learners.protocol import Answer, AnswerRequest, Ended, Event, Lesson, Load
 from learners.rlhf.rollouts import draw_answers
 from storage.records import Correction, Message, Ranking, Rating, Sampling, Tap

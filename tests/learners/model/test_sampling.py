@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from learners.model.answer_text import TextStream, words_of
 from learners.model.base import Backbone
-from learners.model.chat_format import TextStream, words_of
 from learners.model.forward import causal_model, forward
 from learners.model.sampling import Row, Step, decode
 from storage.records import Sampling

@@ -15,6 +15,7 @@ from storage.exchange.formats import FORMATS
 from storage.exchange.items import Steps
 from storage.journal import Journal
 from storage.records import Message, Prompt, Ranking, Rating
+from storage.thoughts import with_thought
 from storage.verification import problems
 from tests.storage.conftest import Desk
 
@@ -309,3 +310,16 @@ def test_the_manifest_tells_lengths_of_each_side(judged: Desk, tmp_path: Path) -
 def test_a_choice_that_a_format_does_not_have_is_one_line(judged: Desk, tmp_path: Path, format: str, options: dict[str, Any]) -> None:
     with pytest.raises(JournalError, match=r"has no (comparisons|labels)"):
         exported(judged, tmp_path, format, **options)
+
+
+def test_a_thought_goes_out_beside_the_answer(desk: Desk, tmp_path: Path) -> None:
+    asked = (Message("user", "Hi"), Message("assistant", with_thought("a", "Hello.")), Message("user", "Why?"))
+    ask(desk, "s1", with_thought("hm", "Because."), "So.", messages=asked)
+    desk.say(Ranking("s1", {"s1a": 1, "s1b": 2}))
+    path, _ = exported(desk, tmp_path, "trl-preference")
+    (row,) = rows(path)
+    assert row["prompt"][1] == {"role": "assistant", "content": "Hello.", "reasoning_content": "a"}
+    assert row["chosen"] == [{"role": "assistant", "content": "Because.", "reasoning_content": "hm"}] and row["rejected"] == said("So.")
+    path, _ = exported(desk, tmp_path, "axolotl")
+    (ranked,) = rows(path / "ranked.jsonl")
+    assert [each["answer"] for each in ranked["answers"]] == ["Because.", "So."]

@@ -1,0 +1,25 @@
+"""How a model's own generation settings say that its answers are drawn, as far as they are settings of `Sampling`. Without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_VALID: dict[str, Callable[[float], bool]] = {
+    "temperature": lambda value: 0 < value <= 10,
+    "top_p": lambda value: 0 < value <= 1,
+    "top_k": lambda value: value >= 0 and value == int(value),
+    "min_p": lambda value: 0 <= value <= 1,
+    "repetition_penalty": lambda value: 0 < value <= 10,
+}
+
+
+def drawing_settings(generation: Mapping[str, Any]) -> dict[str, float]:
+    """Of a generation_config.json, those that make sense. Answers are drawn always: a model that is set to be greedy has no say in how."""
+    if generation.get("do_sample") is False:
+        return {}
+    found = {name: generation.get(name) for name in _VALID}
+    numbers = {name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    valid = {name: value for name, value in numbers.items() if math.isfinite(value) and _VALID[name](value)}
+    return {name: int(value) if name == "top_k" else float(value) for name, value in valid.items()}

@@ -1,0 +1,229 @@
+"""Answers as they were asked for, over tiny models: the model's own settings, texts that end them, and thoughts, of which nothing is learned."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from learners.engine.assembly import Parts, assemble
+from learners.model.checkpoint import ModelError
+from learners.model.sampling import Row, decode
+from learners.protocol import Answer, AnswerRequest, Ended, Event, Lesson, Load, Started, Tokens
+from storage.records import Correction, Demonstration, Message, Ranking, Sampling
+from storage.thoughts import split_thought
+from tests.learners.model.families import TEMPLATE, saved_family
+from tests.learners.test_families import Course
+
+PROMPT = (Message("user", "What is a dog?"),)
+OPENED = TEMPLATE + "{% if add_generation_prompt %}<think>\n{% endif %}"
+PEAKED, CONSTANT, OFTEN = 5.0, 1.0, 2.0
+SHORT = Sampling(1.0, 6, max_thinking_tokens=5)
+
+
+def model_in(folder: Path, template: str = TEMPLATE, generation: dict[str, Any] | None = None) -> Path:
+    """A tiny model with tags for thoughts; its template and its generation settings are as given. The closing tag comes often."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    shutil.copytree(saved_family("llama"), folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(settings | (generation or {})))
+    weights = load_file(folder / "model.safetensors")
+    embeddings, head = weights["model.embed_tokens.weight"], weights["lm_head.weight"].mul_(PEAKED)
+    embeddings[:, 0], head[:, 0] = CONSTANT, 0.0  # one dimension that is about the same in every state
+    head[tokenizer.convert_tokens_to_ids("</think>"), 0] = OFTEN
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@dataclass
+class Drawn:
+    """What the engine said of one answer."""
+
+    ended: Ended
+    prompt_ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    unbiased: tuple[float, ...] = ()
+
+    @property
+    def answer(self) -> Answer:
+        return Answer(
+            uid=self.ended.uid, messages=PROMPT, text=self.ended.text, prompt_ids=self.prompt_ids, token_ids=self.ids, stop=self.ended.reason
+        )
+
+
+class Engine:
+    """The parts of an engine in this thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, model: Path, **load: Any) -> None:
+        monkeypatch.setattr("learners.engine.calibration.TOKENS", 2)
+        self.events: list[Event] = []
+        self.parts: Parts = assemble(Load(model=str(model), quantize="none", **load), self.events.append)
+        self.parts.generator._emit = self.events.append
+
+    def draw(self, sampling: Sampling, n: int = 3, temperatures: Sequence[float | None] = ()) -> list[Drawn]:
+        self.events.clear()
+        requests = [
+            AnswerRequest(uid=str(i), seed=i, messages=PROMPT, policy="base", temperature=t)
+            for i, t in itertools.islice(enumerate(itertools.chain(temperatures, itertools.repeat(None))), n)
+        ]
+        for _ in self.parts.generator.draw(requests, sampling):
+            pass
+        ended = {event.uid: Drawn(event) for event in self.events if isinstance(event, Ended)}
+        for event in self.events:
+            if isinstance(event, Started):
+                ended[event.uid].prompt_ids = event.prompt_ids
+            for piece in event.pieces if isinstance(event, Tokens) else ():
+                drawn = ended[piece.uid]
+                drawn.ids, drawn.logprobs = drawn.ids + piece.ids, drawn.logprobs + piece.logprobs
+                drawn.unbiased += piece.unbiased_logprobs
+        return [ended[request.uid] for request in requests]
+
+    def rank(self, drawn: Sequence[Drawn], seq: int = 1) -> None:
+        ranks = {each.ended.uid: i + 1 for i, each in enumerate(drawn)}
+        self.parts.live_reward.learn(Lesson(seq=seq, judgement=Ranking("s", ranks), answers=tuple(each.answer for each in drawn)))
+
+
+# --- sampling ------------------------------------------------------------------------------------------------------------------
+
+OWN = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05, "do_sample": True}
+FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+def test_what_no_option_sets_comes_from_the_models_own_settings_and_learners_draw_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_in(tmp_path / "m", generation=OWN)
+    parts = Engine(monkeypatch, model, sampling=Sampling(max_new_tokens=9, top_p=0.5), unset=("temperature", *FIELDS[2:])).parts
+    assert parts.ready.sampling == Sampling(0.7, 9, top_p=0.5, top_k=20, repetition_penalty=1.05)
+    assert parts.ready.from_model == ("temperature", "top_k", "repetition_penalty")
+    assert parts.sampling == Sampling(0.7, 9)
+    asked = Engine(monkeypatch, model, sampling=Sampling(1.0, 9)).parts  # all of it was asked for
+    assert (asked.ready.sampling, asked.ready.from_model) == (Sampling(1.0, 9), ())
+
+
+@pytest.mark.parametrize("settings", [OWN | {"do_sample": False}, {"temperature": 0.0, "top_p": 2.0, "top_k": -1, "min_p": "much"}, {}])
+def test_settings_that_say_nothing_of_drawing_are_left_alone(settings: dict[str, Any]) -> None:
+    from learners.model.drawing_settings import drawing_settings
+
+    assert drawing_settings(settings) == {}
+
+
+def test_a_text_ends_an_answer_and_is_not_shown_and_its_tokens_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, saved_family("llama"))
+    whole = engine.draw(Sampling(1.0, 40))
+    (end, _), *_ = Counter(c for each in whole for c in each.ended.text[3:] if c.isascii()).most_common(1)
+    for before, after in zip(whole, engine.draw(Sampling(1.0, 40, stop=(end,))), strict=True):
+        said, found, _ = before.ended.text.partition(end)
+        assert after.ended.text == said and after.ids == before.ids[: len(after.ids)]
+        assert (after.ended.reason, len(after.ids) < len(before.ids)) == (("eos", True) if found else (before.ended.reason, False))
+        if found:
+            assert engine.parts.backbone.decode(after.ids) == said + end
+    assert any(end in each.ended.text for each in whole)
+
+
+def test_answers_of_one_set_are_drawn_each_at_its_own_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, model_in(tmp_path / "m"))
+    spread = engine.draw(Sampling(1.0, 12), 3, (0.3, None, 2.0))
+    for i, temperature in enumerate((0.3, 1.0, 2.0)):
+        alone = engine.draw(Sampling(temperature, 12))[i]
+        assert spread[i].ids == alone.ids and spread[i].logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+
+
+# --- thinking ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_thought_is_closed_at_its_longest_and_the_answer_has_a_length_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, model_in(tmp_path / "m", OPENED))
+    backbone, closing = engine.parts.backbone, engine.parts.backbone.renderer.closing
+    assert backbone.renderer.decode_raw(closing, special=True) == "\n</think>\n\n"
+    free = engine.draw(Sampling(1.0, 40), 8)
+    closed = engine.draw(SHORT, 8)
+    forced = [(before, after) for before, after in zip(free, closed, strict=True) if after.ended.forced_tokens]
+    assert forced and len(forced) < len(closed)  # some close by themselves, earlier
+    for before, after in forced:
+        n = SHORT.max_thinking_tokens + len(closing)  # type: ignore[operator]
+        assert after.ids[:5] == before.ids[:5] and after.ids[5:n] == closing
+        assert after.logprobs[5:n] == after.unbiased[5:n] == (0.0,) * len(closing) and min(after.logprobs[:5]) < 0
+        assert after.ended.thought_tokens == n and after.ended.forced_tokens == len(closing)
+        row = Row("a", after.prompt_ids, int(after.ended.uid), prefix_ids=after.ids[:n])  # as if these had been drawn
+        rest = [step.ids[0] for step in decode(backbone.model, [row], Sampling(1.0, n + 6), backbone.eos_ids, backbone.pad_id) if step.ids]
+        assert list(after.ids[n:]) == rest
+        said = split_thought(after.ended.text).answer
+        assert after.ended.text.startswith("<think>\n") and said == backbone.decode(after.ids[n:]).lstrip()
+        assert after.ended.reason == ("length" if len(after.ids) == n + 6 else "eos")
+    for after in closed:
+        assert len(after.ids) - after.ended.thought_tokens <= 6
+
+
+def test_nothing_is_learned_of_thoughts_unless_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_in(tmp_path / "m", OPENED)
+    engine, whole = Engine(monkeypatch, model), Engine(monkeypatch, model, learn_thoughts=True)
+    drawn = engine.draw(Sampling(1.0, 30, max_thinking_tokens=5), 6)
+    for each in (engine, whole):
+        each.rank(drawn)
+        each.parts.live_reward.learn(Lesson(seq=2, judgement=Demonstration("s", "A dog!"), answers=(Answer(uid="", messages=PROMPT, text=""),)))
+        each.parts.live_reward.learn(Lesson(seq=3, judgement=Correction("s", "0", "A cat!"), answers=(drawn[0].answer,)))
+    samples, all_of_it = (each.parts.live_reward.lessons.samples for each in (engine, whole))
+    for each in drawn:
+        uid, n = each.ended.uid, each.ended.thought_tokens
+        assert n > 0 and samples[uid].prompt_ids == (*each.prompt_ids, *each.ids[:n]) and samples[uid].token_ids == each.ids[n:]
+        assert (all_of_it[uid].prompt_ids, all_of_it[uid].token_ids) == (each.prompt_ids, each.ids)
+    feedback, backbone = engine.parts.live_reward.lessons, engine.parts.backbone
+    assert feedback.prompts() == [drawn[0].prompt_ids]  # what was asked
+    assert feedback.comparisons()[0].prompts == tuple(samples[each.ended.uid].prompt_ids for each in drawn)
+    demonstrated, corrected = (target for _, target in feedback.targets())
+    assert demonstrated.prompt_ids == (*backbone.encode(PROMPT), *backbone.renderer.closing)
+    assert corrected.prompt_ids == samples["0"].prompt_ids and corrected.token_ids == tuple(backbone.encode_completion("A cat!"))
+    engine.parts.generator.use_head(engine.parts.live_reward.head)
+    (appraisal, *_) = engine.parts.generator.appraise([drawn[0].answer]).appraisals
+    n = drawn[0].ended.thought_tokens
+    assert len(appraisal.rewards) == len(drawn[0].ids) and not any(appraisal.rewards[:n]) and any(appraisal.rewards[n:])
+
+
+def test_all_stages_learn_from_answers_after_thoughts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learners.engine.calibration.TOKENS", 2)
+    load = Load(
+        model=str(model_in(tmp_path / "m", OPENED)), quantize="none", sampling=Sampling(1.0, 12, max_thinking_tokens=8), train_prompts=(PROMPT,)
+    )
+    course = Course(assemble(load, lambda event: None))
+    course.learn_all()
+    seen: list[int] = []
+    rollouts = course.ppo.ppo.rollout(course.prompts, 4)  # type: ignore[union-attr]
+    for prompt, answer in zip(rollouts.prompts, rollouts.answers, strict=True):
+        seen.append(len(prompt) - min(map(len, course.prompts)))
+        assert any(prompt[: len(asked)] == asked for asked in course.prompts) and answer
+    assert max(seen) > 0
+
+
+def test_without_an_answer_there_is_nothing_to_learn_and_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, model_in(tmp_path / "m", OPENED))
+    drawn = [each for each in engine.draw(Sampling(1.0, 4), 12) if each.ended.thought_tokens == len(each.ids)][:2]
+    assert len(drawn) == 2
+    engine.rank(drawn)
+    assert list(engine.parts.live_reward.refused) == [1]
+
+
+@pytest.mark.parametrize(("template", "thinking", "said"), [(TEMPLATE, "on", "not known to think"), (OPENED, "off", "no switch")])
+def test_a_model_that_cannot_be_switched_is_refused_in_a_line(tmp_path: Path, template: str, thinking: str, said: str) -> None:
+    model = saved_family("llama") if thinking == "on" else model_in(tmp_path / "m", template)
+    with pytest.raises(ModelError, match=said):
+        assemble(Load(model=str(model), thinking=thinking), lambda event: None)  # type: ignore[arg-type]
+
+
+def test_states_of_plain_models_are_what_they_were() -> None:
+    torch.manual_seed(0)  # no thoughts: answers and prompts are taken as they are
+    parts = assemble(Load(model=str(saved_family("llama")), quantize="none"), lambda event: None)
+    assert parts.backbone.spoken((1, 2), (3, 4)) == ((1, 2), (3, 4)) and parts.backbone.renderer.no_thought == ()
