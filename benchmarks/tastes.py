@@ -1,11 +1,14 @@
-"""Four simulated operators' tastes for stories: functions `judge(prompt, responses) -> scores`, higher is better, equal is a tie.
+"""Six simulated operators' tastes for stories: functions `judge(prompt, responses) -> scores`, higher is better, equal is a tie.
 
-Also operator functions that rewrite one answer (`rename`, `happy_end`) for corrections. No imports beyond the standard library.
+Each also as `noisy_…`, wrong on a quarter of the sets.
+Operator functions that rewrite one answer (`rename`, `happy_end`) for corrections. No imports beyond the standard library.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
+from collections.abc import Callable
 
 CHEERFUL = frozenset(
     """happy happily glad smile smiled smiling laugh laughed fun play played playing love loved nice kind good great hug hugged friend
@@ -14,6 +17,14 @@ CHEERFUL = frozenset(
 ANIMALS = frozenset(
     """dog dogs cat cats bird birds fish bear bears bunny rabbit frog duck ducks mouse lion monkey elephant horse cow pig sheep fox owl
     bee butterfly squirrel puppy kitten turtle animal animals ant snake""".split()
+)
+
+NATURE = frozenset(
+    """tree trees flower flowers sun sky rain wind river lake forest garden grass leaf leaves hill mountain sea beach snow cloud clouds
+    park""".split()
+)
+GLOOM = frozenset(
+    """sad cry cried crying scared afraid angry mad bad hurt lost alone dark cold tired sick died fell broke sorry lonely mean""".split()
 )
 
 
@@ -44,6 +55,14 @@ def animals(prompt: str, responses: list[str]) -> list[float]:
     return [_share(text, ANIMALS) for text in responses]
 
 
+def nature(prompt: str, responses: list[str]) -> list[float]:
+    return [_share(text, NATURE) for text in responses]
+
+
+def gloom(prompt: str, responses: list[str]) -> list[float]:
+    return [_share(text, GLOOM) for text in responses]
+
+
 def short_sentences(prompt: str, responses: list[str]) -> list[float]:
     return [-_sentence_length(text) for text in responses]
 
@@ -52,6 +71,21 @@ def speech(prompt: str, responses: list[str]) -> list[float]:
     return [_spoken(text) for text in responses]
 
 
+def _wrong_on_a_quarter(judge: Callable[[str, list[str]], list[float]]) -> Callable[[str, list[str]], list[float]]:
+    """The same judge, who turns the order of every fourth set around; which sets, their texts decide."""
+
+    def judged(prompt: str, responses: list[str]) -> list[float]:
+        wrong = zlib.crc32("\n".join([prompt, *sorted(responses)]).encode()) % 4 == 0
+        return [-score if wrong else score for score in judge(prompt, responses)]
+
+    return judged
+
+
+noisy_cheerful, noisy_animals = _wrong_on_a_quarter(cheerful), _wrong_on_a_quarter(animals)
+noisy_short_sentences, noisy_speech = _wrong_on_a_quarter(short_sentences), _wrong_on_a_quarter(speech)
+noisy_nature, noisy_gloom = _wrong_on_a_quarter(nature), _wrong_on_a_quarter(gloom)
+
+# those that benchmarks take where none are named; by name any function of this file serves
 TASTES = {"cheerful": cheerful, "short_sentences": short_sentences, "speech": speech, "animals": animals}
 
 ADJECTIVES = ["little", "big", "brave", "quiet", "funny", "old", "young", "clever", "sleepy", "hungry", "lonely", "curious", "tiny", "gentle", "shy"]

@@ -31,6 +31,8 @@ CORRECTIONS = {"rename": "renamed", "happy_end": "ended_happily"}
 RECIPES: dict[str, list[list[str]]] = {
     "corrections-3": [["--rounds", "3", "--feedback", "correction", "--train-seconds", "30", "--nats", "6"]],
     "bias-25": [["--rounds", "25", "--train-seconds", "0", "--nats", "6"]],
+    "noisy-25": [["--rounds", "25", "--train-seconds", "0", "--nats", "6"]],
+    "noisy-50": [["--rounds", "50", "--train-seconds", "0", "--nats", "6"]],
     "bias-50": [["--rounds", "50", "--train-seconds", "0", "--nats", "6"]],
     "unigram-25": [["--rounds", "25", "--train-seconds", "0", "--nats", "6", "--unigram"]],
     "unigram-50": [["--rounds", "50", "--train-seconds", "0", "--nats", "6", "--unigram"]],
@@ -75,11 +77,12 @@ def simulate(recipe: str, taste: str, seed: int, quantize: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.txt"
         prompts.write_text("\n".join(story_prompts()) + "\n", encoding="utf-8")
-        judge = ["--judge", f"{HERE / 'tastes.py'}:{CORRECTIONS[taste]}"] if taste in CORRECTIONS else []
+        noisy = recipe.startswith("noisy-")
+        judge = ["--judge", f"{HERE / 'tastes.py'}:{CORRECTIONS.get(taste, taste)}"] if noisy or taste in CORRECTIONS else []
         for arguments in RECIPES[recipe]:
             command = [
                 sys.executable, "-m", "tamer_tui.cli", "simulate", f"{folder}/record.db", "--model", str(MODEL), "--prompts", str(prompts),
-                "--operator", f"{HERE / 'tastes.py'}:{taste}", *judge, "-k", "4", "--max-new-tokens", "64",
+                "--operator", f"{HERE / 'tastes.py'}:{'noisy_' * noisy}{taste}", *judge, "-k", "4", "--max-new-tokens", "64",
                 "--seed", str(seed), "--quantize", quantize, "--json", *arguments,
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)

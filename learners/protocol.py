@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from storage.records import Calibration, Message, Policy, Run, Sampling, StopReason, Teaching
+from storage.records import Calibration, Canary, Message, Policy, Run, Sampling, StopReason, Teaching
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes of the longest line either side accepts."""
@@ -289,6 +289,7 @@ class Foreseen(_Line, frozen=True, kw_only=True):
     log_loss: float  # nats, mean over pairs
     right: float  # compared pairs in the operator's order, a tie being half of one
     pairs: int
+    margin: float | None = None  # mean score difference of those pairs, the preferred answer's first
 
 
 class Appraisal(Struct, frozen=True, kw_only=True):
@@ -340,12 +341,13 @@ class Gated(_Line, frozen=True, kw_only=True):
     stage: str
     published: bool
     reason: str
-    reason_code: str  # 'published', 'not finite', 'over budget', 'worse'
+    reason_code: str  # 'published', 'not finite', 'over budget', 'worse', 'worse elsewhere'
     runs: tuple[str, ...]
     seed: int
     kl: float | None = None
     win_rate: float | None = None
     h_epoch: int = 0
+    canary: Canary | None = None
 
 
 class Acting(_Line, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from storage import rows
 from storage.records import Arm, Calibration, Correction, Logged, Ranking, Rating, Redo, Response, SampleSet, Shown, Tap, Undo
+from storage.repeats import NOT_SAID_AGAIN
 
 
 class Taught(NamedTuple):
@@ -32,8 +33,8 @@ class Teaching(NamedTuple):
     imported: bool
 
 
-LEARNABLE = "e.set_id NOT IN (SELECT set_id FROM kept_rows WHERE NOT teaches)"
-"""Of an event `e`: its set is not one that is only kept."""
+LEARNABLE = f"e.set_id NOT IN (SELECT set_id FROM kept_rows WHERE NOT teaches) AND {NOT_SAID_AGAIN}"
+"""Of an event `e`: its set is not one that is only kept, and it does not say again what was learned already."""
 
 
 def teaching(connection: sqlite3.Connection) -> list[Teaching]:

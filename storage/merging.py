@@ -44,6 +44,7 @@ from storage.records import (
     Tap,
     Undo,
 )
+from storage.repeats import REPEAT
 
 DEFAULT_OPERATOR = "operator"
 CARRIED = Ranking | Rating | Correction | Demonstration | Critique | Tap | Arm | Skip | Span | Comment | Flag
@@ -179,7 +180,8 @@ class _Merging:
 
     def _write_set(self, found: SampleSet, answers: list[Response]) -> None:
         self._sitting(found.sitting_uid)
-        provenance.write(self._to, None, replace(found, uid=self._names[found.uid], purpose="imported", blind_base=None, blind_acting=None))
+        purpose = REPEAT if found.purpose == REPEAT else "imported"
+        provenance.write(self._to, None, replace(found, uid=self._names[found.uid], purpose=purpose, blind_base=None, blind_acting=None))
         for answer in answers:
             names = {"uid": self._names[answer.uid], "set_uid": self._names[found.uid]}
             origin = self._name if answer.origin == DRAWN else answer.origin

@@ -9,6 +9,8 @@ import json
 import sqlite3
 from collections.abc import Iterator
 
+import msgspec
+
 from storage import rows, state
 from storage.database import JournalError, now
 from storage.records import (
@@ -25,13 +27,14 @@ from storage.records import (
     Run,
     SampleSet,
     Sampling,
+    Selection,
     Shown,
     Sitting,
     Version,
 )
 from storage.tree import plant_answer, plant_conversation
 
-Record = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem | KeptRow
+Record = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem | KeptRow | Selection
 
 
 def bind(connection: sqlite3.Connection, base: BaseModel | None, sitting: Sitting) -> int:
@@ -89,10 +92,14 @@ def write(connection: sqlite3.Connection, sitting_id: int | None, record: Record
             _write_version(connection, sitting_id, record)
         case Activation():
             _write_activation(connection, sitting_id, record)
-        case Prequential(seq, judge, log_loss, right, pairs):
+        case Prequential(seq, judge, log_loss, right, pairs, margin):
             _id(connection, "events", "seq", seq, "judgement")
-            columns = 'seq, judge, log_loss, "right", pairs, utc'
-            _insert(connection, "prequential", columns, (seq, judge, log_loss, right, pairs, now()))
+            columns = 'seq, judge, log_loss, "right", pairs, margin, utc'
+            _insert(connection, "prequential", columns, (seq, judge, log_loss, right, pairs, margin, now()))
+        case Selection():
+            scores, left_out = (msgspec.json.encode(each).decode() for each in (record.scores, record.left_out))
+            set_id = _id(connection, "sample_sets", "uid", record.set_uid, "set")
+            _insert(connection, "selections", "set_id, drawn, judge, scores, left_out", (set_id, record.drawn, record.judge, scores, left_out))
         case Import():
             _write_import(connection, sitting_id, record)
         case ImportedItem():
@@ -226,8 +233,9 @@ def _write_version(connection: sqlite3.Connection, sitting_id: int | None, recor
         record.win_rate,
         record.h_epoch,
         record.utc or now(),
+        msgspec.json.encode(record.canary).decode() if record.canary is not None else None,
     )
-    columns = "version, sitting_id, sha256, parent, stage, published, reason, reason_code, seed, kl, win_rate, h_epoch, utc"
+    columns = "version, sitting_id, sha256, parent, stage, published, reason, reason_code, seed, kl, win_rate, h_epoch, utc, canary"
     version_id = _insert(connection, "versions", columns, values)
     for i, run_uid in enumerate(record.runs):
         run_id = _id(connection, "runs", "uid", run_uid, "run")

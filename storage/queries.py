@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from msgspec import Struct
 
-from storage import blind, lessons, provenance, rows, statistics
+from storage import blind, lessons, provenance, repeats, rows, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
 from storage.lessons import Taught, Teaching
@@ -31,7 +31,7 @@ from storage.records import (
     Tap,
 )
 from storage.rows import MarkedVersion
-from storage.statistics import Habits
+from storage.statistics import Agreement, Habits
 from storage.verdict import Verdict, verdict, votes
 
 __all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "Teaching", "wilson"]
@@ -202,6 +202,11 @@ class Record:
         """Whether anything is learned from judgements of this set."""
         return not self._values("SELECT 1 FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ? AND NOT k.teaches", set_uid)
 
+    def repeatable(self, place: float) -> str | None:
+        """A set to be judged once more; see repeats.repeatable."""
+        with self._snapshot() as connection:
+            return repeats.repeatable(connection, place)
+
     def kept_alone(self) -> int:
         """Imported sets that nothing is learned from."""
         return int(self._values("SELECT count(*) FROM kept_rows WHERE NOT teaches")[0])
@@ -270,6 +275,11 @@ class Record:
     def imported_file(self, sha256: str, format: str) -> bool:
         """Whether all of a file was imported."""
         return bool(self._values("SELECT 1 FROM imports WHERE sha256 = ? AND format = ?", sha256, format))
+
+    def agreement(self) -> Agreement:
+        """How far operators agree with themselves, and what that leaves to foresee."""
+        with self._snapshot() as connection:
+            return statistics.agreement(connection)
 
     def habits(self) -> Habits:
         """How the operator judges: seconds for a million events."""

@@ -117,7 +117,7 @@ class SampleSet(Struct, frozen=True):
     sitting_uid: str
     prompt: Prompt
     k: int
-    purpose: str = "judge"  # 'judge', 'evaluate' (simulation's end), 'compare' (`o`, never counted), 'tap', 'chat', 'duel' (counted apart)
+    purpose: str = "judge"  # 'judge', 'evaluate' (simulation's end), 'compare' (`o`, never counted), 'tap', 'chat', 'duel' (counted apart), 'repeat'
     blind_base: str | None = None  # response uid of the slot answered by the base, if there is one
     blind_acting: str | None = None  # response uid of the acting slot it is compared with
 
@@ -343,6 +343,26 @@ class Run(Struct, frozen=True):
     settings: str  # JSON of the stage's settings
 
 
+class Canary(Struct, frozen=True):
+    """What a candidate's answers are like besides what the judge likes: each figure, then the base's own."""
+
+    perplexity: tuple[float, float]  # of the answers, under the base
+    repetition: tuple[float, float]  # share of four-grams of tokens that the same answer had said before
+    refusals: tuple[float, float]  # share of answers
+    length: tuple[float, float]  # mean, in tokens
+    neutral_kl: float  # of answers to neutral prompts, nats per 64 tokens
+    neutral_loss: tuple[float, float]  # of those under the base, nats a token
+
+    def in_words(self) -> str:
+        """'perplexity 4.3 (4.1), repeats 3 % (2 %), …', the base's own in brackets."""
+        (perplexity, of_base), (length, base_length), (loss, base_loss) = self.perplexity, self.length, self.neutral_loss
+        shares = (
+            f"{what} {100 * share:.0f} % ({100 * base:.0f} %)" for what, (share, base) in (("repeats", self.repetition), ("refuses", self.refusals))
+        )
+        neutral = f"on neutral prompts {self.neutral_kl:.1f} nats, loss {loss:.2f} ({base_loss:.2f})"
+        return ", ".join((f"perplexity {perplexity:.1f} ({of_base:.1f})", *shares, f"{length:.0f} tokens ({base_length:.0f})", neutral))
+
+
 class Version(Struct, frozen=True):
     """A candidate policy that met the gate: published or refused, and why."""
 
@@ -352,13 +372,14 @@ class Version(Struct, frozen=True):
     stage: str  # the last stage that changed it
     published: bool
     reason: str  # in words, e.g. 'better on 12 prompts: 0.71' or 'worse on 12 prompts: 0.38'
-    reason_code: str  # 'published', 'not finite', 'over budget', 'worse'
+    reason_code: str  # 'published', 'not finite', 'over budget', 'worse', 'worse elsewhere'
     runs: tuple[str, ...]  # uids of the runs since the parent
     seed: int
     kl: float | None = None  # nats per 64 tokens of the adapter alone against the base
     win_rate: float | None = None  # of the gate
     h_epoch: int = 0
     utc: str = ""
+    canary: Canary | None = None  # of those that the judge did not refuse
 
 
 class Activation(Struct, frozen=True):
@@ -376,6 +397,26 @@ class Prequential(Struct, frozen=True):
     log_loss: float | None  # nats
     right: float | None = None  # compared pairs in the operator's order, a tie being half of one
     pairs: int | None = None  # compared pairs, ties left out
+    margin: float | None = None  # mean score difference of those pairs, the preferred answer's first
+
+
+class LeftOut(Struct, frozen=True):
+    """An answer that was drawn and not shown."""
+
+    seed: int
+    score: float
+    token_ids: tuple[int, ...]
+    text: str
+
+
+class Selection(Struct, frozen=True):
+    """Best-of-n: what the acting policy drew for a set that shows the best of it. The base's answer is never chosen from several."""
+
+    set_uid: str
+    drawn: int  # answers of the acting policy
+    judge: str  # 'human_reward', 'reward', or both with a '+' between
+    scores: dict[str, float]  # uid of each shown answer that was chosen
+    left_out: tuple[LeftOut, ...]
 
 
 # --- Imports -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from storage.records import Judgement, Logged, Message, Prompt, Response, Run, SampleSet, Sampling, Shown, Version
+from storage.records import Canary, Judgement, Logged, Message, Prompt, Response, Run, SampleSet, Sampling, Shown, Version
 
 Values = tuple[object, ...]
 
@@ -105,7 +105,7 @@ def versions(connection: sqlite3.Connection, where: str, values: Values) -> list
     )
     rows = connection.execute(
         "SELECT v.version AS id, v.sha256, v.parent, v.stage, v.reason, v.reason_code, v.seed, v.kl, v.win_rate, v.h_epoch,"
-        f" v.utc, v.id AS number, v.published, v.stale, v.acting FROM v_versions v WHERE {where} ORDER BY v.id DESC",
+        f" v.utc, v.canary, v.id AS number, v.published, v.stale, v.acting FROM v_versions v WHERE {where} ORDER BY v.id DESC",
         values,
     )
     return [_version(dict(row), runs_of[row["number"]]) for row in rows]
@@ -148,5 +148,6 @@ def _response(row: dict[str, Any], tokens: list[Any]) -> Response:
 
 def _version(row: dict[str, Any], runs_of_it: list[Any]) -> MarkedVersion:
     del row["number"]
+    canary = msgspec.json.decode(row.pop("canary") or "null", type=Canary | None)
     marks: dict[str, Any] = {name: bool(row.pop(name)) for name in ("published", "stale", "acting")}
-    return MarkedVersion(**row, **marks, runs=tuple(uid for (uid,) in runs_of_it))
+    return MarkedVersion(**row, **marks, canary=canary, runs=tuple(uid for (uid,) in runs_of_it))

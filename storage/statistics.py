@@ -9,7 +9,10 @@ import sqlite3
 
 from msgspec import Struct
 
+from storage.blind import wilson
+from storage.lapses import lapse_rate, slips_of_agreement
 from storage.thoughts import count_what_is_said
+from storage.verdict import Rate
 
 PAUSE_SECONDS = 300
 """A longer gap between two judgements counts as this much: the operator was away."""
@@ -45,10 +48,13 @@ class Length(Struct, frozen=True):
 
 
 class Agreement(Struct, frozen=True):
-    """The same two answers compared more than once: how often two such judgements agree. Ties are left out."""
+    """The same two answers compared more than once: how often two such judgements agree, with the 95 % interval. Ties are left out."""
 
     comparisons: int
     agree: float | None
+    low: float = 0.0
+    high: float = 1.0
+    ceiling: float | None = None  # how often a learner that knew what the operator means would foresee what they say
 
 
 class Foresight(Struct, frozen=True):
@@ -69,10 +75,11 @@ class Habits(Struct, frozen=True):
     length: Length
     agreement: Agreement
     foresight: tuple[Foresight, ...]
+    lapses: Rate | None  # how often the operator says the opposite of what they mean, by what Ĥ had foreseen
 
 
 def habits(connection: sqlite3.Connection) -> Habits:
-    return Habits(pace(connection), places(connection), length(connection), agreement(connection), foresight(connection))
+    return Habits(pace(connection), places(connection), length(connection), agreement(connection), foresight(connection), lapses(connection))
 
 
 def pace(connection: sqlite3.Connection) -> JudgingPace:
@@ -123,7 +130,21 @@ def agreement(connection: sqlite3.Connection) -> Agreement:
               FROM (SELECT min(chosen, rejected) AS one, max(chosen, rejected) AS other, max(chosen < rejected) AS way
                     FROM ({_COMPARED}) WHERE chosen <> rejected GROUP BY seq, one, other HAVING way = min(chosen < rejected))
               GROUP BY one, other HAVING n > 1)""").fetchone()
-    return Agreement(compared, rounded(agreeing / compared) if compared else None)
+    if not compared:
+        return Agreement(0, None)
+    low, high = wilson(agreeing, compared)
+    agree = agreeing / compared
+    return Agreement(compared, round(agree, 4), round(low, 4), round(high, 4), round(1 - slips_of_agreement(agree), 4))
+
+
+def lapses(connection: sqlite3.Connection) -> Rate | None:
+    """From Ĥ's margins of rankings that still stand, foreseen once each."""
+    rows = connection.execute("""
+        SELECT q.margin FROM prequential q JOIN v_live e ON e.seq = q.seq
+        WHERE q.judge = 'human_reward' AND q.margin IS NOT NULL
+          AND q.id = (SELECT min(o.id) FROM prequential o WHERE o.seq = q.seq AND o.judge = q.judge)
+        ORDER BY q.id""")
+    return lapse_rate([margin for (margin,) in rows])
 
 
 def foresight(connection: sqlite3.Connection) -> tuple[Foresight, ...]:

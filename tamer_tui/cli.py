@@ -86,7 +86,7 @@ main.add_command(exchange_commands.import_)
 
 @main.command()
 @click.argument("database", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@options(*MODEL_OPTIONS, "k", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "name")
+@options(*MODEL_OPTIONS, "k", "best_of", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "name")
 def run(database: Path | None, **chosen: Any) -> None:
     """Open the Arena (also: `tamer`, `tamer DB`)."""
     settings = session_settings(chosen)
@@ -115,7 +115,7 @@ def sittings(context: click.Context, folder: Path | None) -> None:
 
 @main.command()
 @DATABASE
-@options(*MODEL_OPTIONS, "k", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "json")
+@options(*MODEL_OPTIONS, "k", "best_of", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "json")
 @click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…) or tap(…): see the README.")
 @click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction, critique or taps.")
 @click.option("--feedback", type=click.Choice(["ranking", "rating", "correction", "critique", "taps"]), default="ranking", show_default=True)

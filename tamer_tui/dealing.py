@@ -6,7 +6,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from storage.records import Policy, Prompt, SampleSet, new_uid
+from msgspec.structs import replace
+
+from storage.records import Policy, Prompt, Response, SampleSet, new_uid
+from storage.repeats import REPEAT
 from tamer_tui.views import CandidateView, SetView
 
 GATE_SHARE = 0.1
@@ -15,6 +18,8 @@ FEWEST_GATE_PROMPTS = 8
 """With fewer, none are kept back."""
 PAIR_EVERY = 5
 """With K = 2, every which set has a base slot."""
+REPEAT_SHARE = 0.05
+"""Of all sets: judged long ago, and judged once more."""
 ADAPTER_EVERY = 3
 """Once a version acts, every which counted set compares the adapter alone with the base."""
 
@@ -43,6 +48,7 @@ class Dealer:
         """`judged` are uids of prompts that come last; `dealt` is how many sets the database has; `temperatures` are dealt to answers of a set."""
         self.k = k
         self._temperatures = ([*temperatures] * k)[: max(k, len(temperatures))]
+        self._seed_of_repeats, self._repeated = seed, -1
         self._random = random.Random(f"{seed}/{dealt}")
         self._ring = sorted(prompts, key=lambda prompt: prompt.uid in judged)  # stable: the file's order within each
         self._next = 0
@@ -109,6 +115,30 @@ class Dealer:
         policies: list[Policy] = ["base", "acting"] if base == 0 else ["acting", "base"]
         return self._assemble(prompt, sitting_uid, policies, "duel", base, 1 - base)
 
+    @property
+    def repeat_due(self) -> bool:
+        """Whether the next set should be one that was judged long ago: never two in a row, since none counts as dealt."""
+        return self._repeated != self._dealt and self._coin.random() < REPEAT_SHARE
+
+    @property
+    def repeat_place(self) -> float:
+        """In [0, 1): where among the old ones."""
+        coin = self._coin
+        coin.random()
+        return coin.random()
+
+    @property
+    def _coin(self) -> random.Random:
+        """Of its own, so that what is dealt otherwise does not depend on whether there is anything to repeat."""
+        return random.Random(f"{self._seed_of_repeats}/{self._dealt}/repeat")
+
+    def repeat(self, prompt: Prompt, answers: Sequence[Response], sitting_uid: str) -> tuple[SampleSet, list[Response]]:
+        """The same answers under new uids, in other places."""
+        self._repeated, uid = self._dealt, new_uid()
+        order = self._coin.sample(range(len(answers)), len(answers))
+        moved = [replace(answers[i], uid=f"{uid}{slot}", set_uid=uid, slot=slot) for slot, i in enumerate(order)]
+        return SampleSet(uid, sitting_uid, prompt, len(moved), REPEAT), moved
+
     def _assemble(
         self, prompt: Prompt, sitting_uid: str, policies: Sequence[Policy], purpose: str, base: int | None, acting: int | None
     ) -> tuple[SampleSet, SetView]:
@@ -118,6 +148,10 @@ class Dealer:
         acting_uid = candidates[acting].uid if acting is not None else None
         record = SampleSet(uid, sitting_uid, prompt, len(policies), purpose, base_uid, acting_uid)
         return record, SetView(uid, prompt, candidates, purpose)
+
+    def seeds(self, n: int) -> list[int]:
+        """Of answers that a set chooses from."""
+        return [self._seed() for _ in range(n)]
 
     def _seed(self) -> int:
         return self._random.getrandbits(31)

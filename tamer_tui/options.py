@@ -86,6 +86,14 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "quantize": option("--quantize", type=click.Choice(["auto", "nf4", "int8", "none"]), default="auto", show_default=True),
     "device": option("--device", type=Device(), default="auto", show_default=True),
     "k": option("-k", type=click.IntRange(1, 9), default=4, show_default=True, help="Answers to each prompt."),
+    "best_of": click.option(
+        "-n",
+        "best_of",
+        envvar="TAMER_BEST_OF",
+        type=click.IntRange(2, 64),
+        metavar="N",
+        help="Draw N answers, and show the best -k by what was learned.",
+    ),
     "prompts": option("--prompts", type=click.Path(path_type=Path), help="One prompt a line, or JSON lines. [default: a set that ships]"),
     "system": option("--system", help="A system message before every prompt."),
     "temperature": option("--temperature", type=TEMPERATURE, help="[default: the model's own, else 1]"),
@@ -151,10 +159,12 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     except PromptFileError as error:
         raise click.UsageError(str(error)) from error
     settings = {
-        "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", NATS),
+        "best_of": chosen.get("best_of") or 0, "bias": not chosen.get("no_bias", False), "k": chosen.get("k", 4), "nats": chosen.get("nats", NATS),
         "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False),
         **({"operator": chosen["name"]} if "name" in chosen else {}), **more,
     }  # fmt: skip
+    if chosen.get("best_of") and chosen["best_of"] <= chosen["k"]:
+        raise click.UsageError(f"-n {chosen['best_of']} leaves nothing to choose from for -k {chosen['k']}: give a larger -n")
     if not chosen.get("engine"):
         _check_model(chosen["model"], chosen.get("adapter"))
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)

@@ -13,7 +13,7 @@ from storage.people import People
 from storage.queries import Counts, Record
 from storage.records import BASE_VERSION, Activation, BaseModel, Calibration, Sitting, new_uid
 from storage.statistics import Habits
-from storage.verdict import Verdict
+from storage.verdict import Rate, Verdict
 from tamer_tui import __version__
 from tamer_tui.session_store import SessionError
 from tamer_tui.text import one_line
@@ -49,7 +49,9 @@ def versions_report(database: Path, as_json: bool) -> str:
         figures = (f"{v.kl:.1f}" if v.kl is not None else "", f"{v.win_rate:.0%}" if v.win_rate is not None else "")
         rows.append(("*" if v.acting else "", v.id, v.parent, v.stage, verdict, *figures, v.utc[:16].replace("T", " "), v.reason))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    watched = [f"{v.id}: {v.canary.in_words()}" for v in versions if v.canary is not None]
+    return "\n".join([*lines, *(["", "what else their answers are like, the untouched model's in brackets:", *watched] if watched else [])])
 
 
 def stats_report(database: Path, as_json: bool) -> str:
@@ -127,12 +129,18 @@ def _habits_in_words(habits: Habits) -> list[str]:
         lines.append(f"ranked first, by place: {shares}")
     if habits.length.longer_won is not None:
         lines.append(f"the longer answer won {habits.length.longer_won:.0%} of {habits.length.pairs:,} pairs of unequal length")
-    if habits.agreement.agree is not None:
-        lines.append(f"with yourself you agree in {habits.agreement.agree:.0%} of {habits.agreement.comparisons:,} repeated comparisons")
+    found = habits.agreement
+    if found.agree is not None:
+        often = Rate(found.agree, found.low, found.high, found.comparisons).in_words()
+        lines.append(f"with yourself you agree in {often} of {found.comparisons:,} repeated comparisons")
+    if habits.lapses is not None and habits.lapses.high < 0.5:
+        lines.append(f"your slips, by what Ĥ had expected: {habits.lapses.in_words()} of {habits.lapses.n:,} rankings")
     names = {"human_reward": "Ĥ", "reward": "the reward model"}
     for each in habits.foresight:
         if each.accuracy is not None:
-            lines.append(f"{names[each.judge]} foresaw {each.accuracy:.0%} of pairs before learning from them, {each.recent_accuracy:.0%} of late")
+            ceiling = f"; you yourself would {habits.agreement.ceiling:.0%}" if habits.agreement.ceiling is not None else ""
+            late = f"{each.recent_accuracy:.0%} of late{ceiling}"
+            lines.append(f"{names[each.judge]} foresaw {each.accuracy:.0%} of pairs before learning from them, {late}")
     return lines
 
 

@@ -28,12 +28,14 @@ from storage.records import (
     Response,
     Run,
     SampleSet,
+    Selection,
     Shown,
     Sitting,
     Tap,
     Teaching,
     Version,
 )
+from storage.repeats import said_again
 
 TEACHING = get_args(Teaching)
 READ_AT_ONCE = 512
@@ -111,14 +113,14 @@ class SessionStore:
             self._owed.remove(record)
         return bool(owed)
 
-    def keep(self, record: SampleSet | Response | Run | Prequential, complain: Callable[[str], None]) -> None:
+    def keep(self, record: SampleSet | Response | Run | Prequential | Selection, complain: Callable[[str], None]) -> None:
         """Write without waiting; a failure is told."""
 
         def settled(future: Future[None]) -> None:
             error = future.exception()
             if error is not None:
                 problem = SessionError(error.message, error.hint) if isinstance(error, JournalError) else error
-                if not isinstance(record, Run | Prequential):
+                if not isinstance(record, Run | Prequential | Selection):
                     self._owed.append(record)
                 loop.call_soon_threadsafe(complain, str(problem))
 
@@ -166,8 +168,12 @@ class SessionStore:
     def changes(self, set_uid: str) -> Iterator[Command]:
         """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
         sent = self._sent.get(set_uid, set())
-        teaches = self.record.teaches(set_uid)
-        live = {logged.seq for logged in self.record.live(set_uid) if teaches and isinstance(logged.judgement, TEACHING)}
+        teaches, purpose = self.record.teaches(set_uid), self.record.sample_set(set_uid).purpose
+        live = {
+            logged.seq
+            for logged in self.record.live(set_uid)
+            if teaches and isinstance(logged.judgement, TEACHING) and not said_again(purpose, logged.judgement)
+        }
         self._sent[set_uid] = live
         for seq in sorted(sent - live):
             yield protocol.Retract(seq=seq)
@@ -191,7 +197,7 @@ class SessionStore:
             version = await asyncio.to_thread(self._journal.new_version_id)
             await self._write(Version(
                 version, judged.sha256, judged.parent, judged.stage, judged.published, judged.reason, judged.reason_code, judged.runs,
-                judged.seed, judged.kl, judged.win_rate, judged.h_epoch,
+                judged.seed, judged.kl, judged.win_rate, judged.h_epoch, canary=judged.canary,
             ))  # fmt: skip
             if judged.published:
                 await self.activate(version, "published")

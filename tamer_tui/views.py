@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -50,6 +50,10 @@ class SteeredSpan(NamedTuple):
     start: int
     h_epoch: int
     beta: float
+
+
+OWN = ("uid", "slot", "policy", "set_uid", "ratings", "kept")
+"""What an answer's place in a set keeps, whichever answer it shows."""
 
 
 @dataclass
@@ -122,6 +126,12 @@ class CandidateView:
         """Nothing more comes."""
         self.ended, self.text, self.kl = ended.reason, ended.text, ended.kl
         self.thought_tokens, self.forced_tokens = ended.thought_tokens, ended.forced_tokens
+
+    def adopt(self, drawn: CandidateView) -> None:
+        """Become this answer, under one's own name and in one's own place."""
+        for column in fields(self):
+            if column.name not in OWN:
+                setattr(self, column.name, getattr(drawn, column.name))
 
     def break_off(self) -> None:
         """The engine is gone: what came is the answer."""
@@ -206,6 +216,7 @@ class SessionSettings:
     model: str
     prompts: tuple[Prompt, ...] = ()  # none: starter prompts, by whether the model has a chat template
     k: int = 4
+    best_of: int = 0  # answers of the acting policy that are drawn where fewer are shown; 0: those that are shown
     sampling: Sampling = field(default_factory=Sampling)
     unset: tuple[str, ...] = ()  # of it, what the model's own generation settings may set
     temperatures: tuple[float, ...] = ()  # of the answers of an Arena set, dealt anew for each

@@ -1,7 +1,8 @@
 """The gate: a new version is compared with the live acting policy before the operator meets it.
 
 Both draw fresh answers to the gate's prompts with β solved to the budget, and a judge that never saw those answers scores them. A version is
-refused when it is not finite, over budget, or worse by more than one standard error. The operator's own blind count, not this, says whether
+refused when it is not finite, over budget, worse by more than one standard error, or much worse than the base at what the judge does not look at
+(canary.py). The operator's own blind count, not this, says whether
 teaching works; the gate only keeps obvious damage away.
 """
 
@@ -14,11 +15,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from learners.curriculum.canary import CanaryGauge
 from learners.human_reward.kl_budget import KLBudget, pooled_nats
 from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
 from learners.rlhf.rollouts import Trace, draw_answers, spoken
-from storage.records import Sampling
+from storage.records import Canary, Sampling
 
 TokenIds = tuple[int, ...]
 ScoreFunction = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
@@ -43,12 +45,13 @@ class GateVerdict:
     """What the gate says and why."""
 
     published: bool
-    code: str  # 'published', 'not finite', 'over budget', 'worse'
+    code: str  # 'published', 'not finite', 'over budget', 'worse', 'worse elsewhere'
     reason: str
     kl: float | None = None  # nats per 64 tokens of the adapter alone against the base
     win_rate: float | None = None
     steering: LogitBias | None = None  # the candidate's, β solved
     better: bool = False  # by more than a standard error
+    canary: Canary | None = None  # of what the judge did not refuse
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,13 @@ class Gate:
         tree: nn.Module,
         sampling: Sampling,
         settings: GateSettings | None = None,
+        gauge: CanaryGauge | None = None,
         pause: Callable[[], None] = lambda: None,
     ) -> None:
+        """Without a `gauge` only the judge decides."""
         self.backbone, self.tree, self.sampling = backbone, tree, sampling
         self.settings = settings or GateSettings()
-        self.pause = pause
+        self._gauge, self.pause = gauge, pause
 
     def compare(
         self, candidate: Contender, live: Contender, judge: ScoreFunction, prompts: Sequence[TokenIds], nats: float, seed: int
@@ -89,7 +94,7 @@ class Gate:
         if kl > nats * self.settings.over_budget:
             return GateVerdict(False, "over budget", f"{kl:.1f} of {nats:g} nats spent by the adapter alone", kl)
         steering = self._solve(candidate.steering, alone, nats) if candidate.steering is not None else None
-        verdict = GateVerdict(False, "worse", "never compared", kl)
+        verdict, theirs = GateVerdict(False, "worse", "never compared", kl), alone
         new, old = torch.zeros(0), torch.zeros(0)
         for look in range(self.settings.looks):
             # what looks worse is looked at again: of two equal policies, one in six is worse by a standard error at one look
@@ -102,7 +107,16 @@ class Gate:
             verdict = self._verdict(new, old, len(chosen) // self.settings.answers, kl, steering)
             if verdict.code != "worse":
                 break
-        return verdict
+        return self._watched(verdict, theirs, nats, seed) if verdict.published else verdict
+
+    def _watched(self, verdict: GateVerdict, answers: Sequence[Trace], nats: float, seed: int) -> GateVerdict:
+        """What the judge let pass, beside what it is like otherwise. The candidate's weights are in the tree."""
+        if self._gauge is None:
+            return verdict
+        canary = self._gauge.of(self.tree, verdict.steering, answers, seed + 2 * SEEDS)
+        if objection := self._gauge.objection(canary, nats):
+            return replace(verdict, published=False, better=False, code="worse elsewhere", reason=f"{verdict.reason}, but {objection}", canary=canary)
+        return replace(verdict, canary=canary)
 
     def _draw(self, prompts: Sequence[TokenIds], seed: int, steering: LogitBias | None) -> list[Trace]:
         return draw_answers(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from learners.curriculum.canary import CanaryGauge
 from learners.curriculum.gate import Contender, Gate, GateVerdict
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs, TokenIds
 from learners.curriculum.ppo_stage import PPO_SETTINGS, PPOStage
@@ -59,7 +60,8 @@ class Curriculum:
         self.stages = tuple(stages)
         self.gate_seconds = 0.0
         self._propose = propose
-        self._gate = Gate(practice.backbone, weights.policy, practice.sampling, pause=practice.pause)
+        gauge = CanaryGauge(practice.backbone, practice.base, practice.base_answers, practice.sampling, pause=practice.pause)
+        self._gate = Gate(practice.backbone, weights.policy, practice.sampling, gauge=gauge, pause=practice.pause)
         self._sft = SFTStage(weights, practice, inputs, runs)
         self._distill = DistillStage(weights, practice, inputs, runs)
         self.reward = RewardStage(reward_tree, practice, inputs, runs)

@@ -316,6 +316,7 @@ class Learner:
         self._emit(Gated(
             sha256=sha256, parent=proposal.parent, stage=proposal.stage, published=verdict.published, reason=verdict.reason, reason_code=verdict.code,
             runs=proposal.runs, seed=self._seed, kl=verdict.kl, win_rate=verdict.win_rate, h_epoch=head.epoch if head else 0,
+            canary=verdict.canary,
         ))  # fmt: skip
         if verdict.published:
             with self._changed:

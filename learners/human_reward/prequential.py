@@ -17,6 +17,7 @@ class Score(NamedTuple):
     log_loss: float  # nats, mean over pairs
     right: float  # pairs in the operator's order, a tie being half of one
     pairs: int
+    margin: float  # mean over pairs, the preferred answer's score first
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class PrequentialScores:
         added = PrequentialScores(
             kept, self.seen | {seq}, kept * self._weight + 1, kept * self._loss + loss, kept * self._right + right, kept * self._pairs + len(margins)
         )
-        return added, Score(loss, right, len(margins))
+        return added, Score(loss, right, len(margins), sum(margins) / len(margins))
 
     @property
     def judgements(self) -> int:

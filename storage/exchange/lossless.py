@@ -32,7 +32,7 @@ TABLES = (
         "presentations",
     ),
     *("spans", "comments", "flags", "calibrations", "prequential", "runs", "run_events", "versions", "version_runs", "activations"),
-    *("imports", "import_items", "kept_rows"),
+    *("imports", "import_items", "kept_rows", "selections"),
 )
 NAME = "tamer"
 

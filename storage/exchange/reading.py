@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from storage.exchange.items import NOTHING, Beside, Criticised, Labelled, Messages, PreferencePair, Ranked, Written
 from storage.records import Message
+from storage.repeats import NOT_SAID_AGAIN
 
 GOOD, BAD = 5, 3
 """Ratings from here up, and to here down."""
@@ -121,7 +122,7 @@ class Reader:
             FROM v_live e JOIN sample_sets s ON s.id = e.set_id JOIN prompts p ON p.id = s.prompt_id
             JOIN responses r ON r.set_id = s.id JOIN nodes n ON n.id = r.node_id
             LEFT JOIN ranking_items i ON i.seq = e.seq AND i.response_id = r.id
-            WHERE e.kind = 'ranking' AND e.seq >= ? AND {where} ORDER BY e.seq, r.slot""", (self._since,))  # fmt: skip
+            WHERE e.kind = 'ranking' AND {NOT_SAID_AGAIN} AND e.seq >= ? AND {where} ORDER BY e.seq, r.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
             _, nodes, texts, ranks, strengths, kept = zip(*answers, strict=True)
             beside, margin = _beside(kept[0])
@@ -134,7 +135,7 @@ class Reader:
             WITH rated AS (
               SELECT r.set_id, r.slot, r.node_id, t.value, min(t.seq) OVER (PARTITION BY r.set_id) AS first
               FROM ratings t JOIN v_live e ON e.seq = t.seq JOIN responses r ON r.id = t.response_id
-              WHERE t.criterion = 'overall' AND t.seq >= ? {without})
+              WHERE t.criterion = 'overall' AND {NOT_SAID_AGAIN} AND t.seq >= ? {without})
             SELECT d.set_id, p.node_id, n.content, d.value, d.slot, {_KEPT} FROM rated d JOIN sample_sets s ON s.id = d.set_id
             JOIN prompts p ON p.id = s.prompt_id JOIN nodes n ON n.id = d.node_id ORDER BY d.first, d.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):

@@ -94,7 +94,9 @@ def _now(session: Session) -> str:
     fitted = (
         f"steering fits {status.learned.accuracy:.0%} of your pairs" if status.learned is not None and status.learned.accuracy is not None else ""
     )
-    return " · ".join(part for part in (doing + left, fitted, moved, memory, drawn) if part)
+    agreement = session.sets.repeats.agreement
+    ceiling = f"you yourself would {agreement.ceiling:.0%}" if fitted and agreement is not None and agreement.ceiling is not None else ""
+    return " · ".join(part for part in (doing + left, fitted, ceiling, moved, memory, drawn) if part)
 
 
 def _won(session: Session, width: int) -> str:

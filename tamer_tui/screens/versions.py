@@ -116,7 +116,8 @@ class VersionsScreen(Screen[None]):
         judgements = {seq for run in runs for seq in run.seqs}
         steps = ", ".join(f"{DOING.get(run.stage, run.stage)} ({run.steps} steps)" for run in runs)
         stale = " · stale: some of it was undone since" if version.stale else ""
-        return f"learned from {len(judgements)} judgements{': ' + steps if steps else ''}{stale}"
+        watched = f"\n{version.canary.in_words()}" if version.canary is not None else ""
+        return f"learned from {len(judgements)} judgements{': ' + steps if steps else ''}{stale}{watched}"
 
     def _tell(self, line: str) -> None:
         self.query_one("#hint", Static).update(Content(line))

@@ -21,9 +21,11 @@ def take(session: Session, event: Event) -> None:
             session.sets.follow(event)
         case protocol.Learned() | protocol.Metrics() | protocol.Acting() | protocol.Idle():
             _learn(session, event)
-        case protocol.Foreseen(seq=seq, judge=judge, log_loss=log_loss, right=right, pairs=pairs):
+        case protocol.Foreseen(seq=seq, judge=judge, log_loss=log_loss, right=right, pairs=pairs, margin=margin):
             if session.store is not None:
-                session.store.keep(Prequential(seq, judge, log_loss, right, pairs), session.say)
+                session.store.keep(Prequential(seq, judge, log_loss, right, pairs, margin), session.say)
+        case protocol.Appraised() if session.sets.best_of.take(event):
+            pass
         case protocol.Appraised(h_epoch=_, appraisals=appraisals, by=by):
             session.appraisals, session.appraised_by = {appraisal.uid: appraisal for appraisal in appraisals}, by
             session.tell(Change.APPRAISED)

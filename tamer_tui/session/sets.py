@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from learners import protocol
 from storage.records import Prompt, Ranking, Rating, SampleSet, Skip
+from storage.repeats import REPEAT
 from tamer_tui.answer_streams import AnswerStreams
 from tamer_tui.dealing import Dealer
+from tamer_tui.session.best_of import BestOf
+from tamer_tui.session.repeats import Repeats
 from tamer_tui.session_store import SessionError
 from tamer_tui.views import CandidateView, Change, EngineState, SetView, conversation
 
@@ -26,6 +29,7 @@ class Sets:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.dealer: Dealer | None = None
+        self.repeats, self.best_of = Repeats(session), BestOf(session)
         self.streams = AnswerStreams(session.engine.send, lambda: session.sampling)
         self._waiting: SetView | None = None  # while its prompt is compared with the base
         self._typed_early: Prompt | None = None  # before the model was there
@@ -34,7 +38,13 @@ class Sets:
 
     async def open_next(self) -> None:
         """Open the next prompt of the set: unjudged ones first, then around again."""
-        prompt = self.ready_dealer().next_prompt()
+        dealer = self.ready_dealer()
+        if (again := self.repeats.due(dealer)) is not None:
+            await self.leave()
+            self._session.current = self.repeats.open(dealer, again)
+            self._session.tell(Change.SET)
+            return
+        prompt = dealer.next_prompt()
         if prompt is None:
             raise SessionError(*NO_PROMPT)
         await self._open(prompt)
@@ -72,10 +82,11 @@ class Sets:
     async def compare_with_base(self) -> None:
         """The current prompt again: the acting policy beside the base, same seed, never counted. The set that is open waits."""
         view, dealer = self._session.set, self.ready_dealer()
-        if view.purpose == "judge" and not view.committed:
+        counted = view.purpose in ("judge", REPEAT)
+        if counted and not view.committed:
             await self._session.judging.peek()  # the base's manner is seen: it is not blind any more
             self._waiting = view
-        elif view.purpose == "judge":
+        elif counted:
             self._waiting = None
         await self.draw(*dealer.comparison(view.prompt, self._session.uid))
 
@@ -102,12 +113,13 @@ class Sets:
             self._session.tell(Change.SET)
         self.restore_marks(self._session.current)
 
-    async def draw(self, record: SampleSet, view: SetView) -> None:
-        """This set takes the place of the current one."""
+    async def draw(self, record: SampleSet, view: SetView, drawn: Sequence[CandidateView] = ()) -> None:
+        """This set takes the place of the current one. `drawn`: what is asked for instead of its own answers, which are chosen from it."""
         await self.leave()
         self._session.opened.keep(record, self._session.say)
         self._session.current = view
-        self.streams.ask(view.candidates, [view.prompt.messages] * len(view.candidates))
+        drawn = drawn or view.candidates
+        self.streams.ask(drawn, [view.prompt.messages] * len(drawn))
         self._session.tell(Change.SET)
 
     async def leave(self) -> None:
@@ -126,18 +138,24 @@ class Sets:
     async def _open(self, prompt: Prompt) -> None:
         dealer, status = self.ready_dealer(), self._session.status
         steered = (status.bias and self._session.judged > 0) or status.adapted  # what is on disk is learned before the next answer is drawn
-        await self.draw(*dealer.deal(prompt, self._session.uid, steered, status.adapted))
+        record, opened = dealer.deal(prompt, self._session.uid, steered, status.adapted)
+        if steered and self._session.settings.best_of > self._session.settings.k:
+            await self.best_of.draw(record, opened, self._session.settings.best_of)
+        else:
+            await self.draw(record, opened)
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
         """End what is being drawn; what there is stays."""
+        self.repeats.finish()
         self.streams.stop()
 
     async def wait_ended(self) -> SetView:
         """Until all answers of the current set are complete."""
         view = self._session.set
         await self.streams.wait(c.uid for c in view.candidates)
+        await self.best_of.chosen(view)
         return view
 
     async def end(self, uids: Iterable[str]) -> None:
@@ -151,6 +169,10 @@ class Sets:
         """A judgement speaks of whole answers: end those that are still being drawn."""
         view = self._session.set
         await self._session.taps.finish()
+        self.repeats.finish()
+        if self.best_of.choosing(view):
+            self.streams.stop()
+            await self.best_of.chosen(view)
         await self.end(c.uid for c in view.candidates)
 
     def follow(self, event: protocol.Started | protocol.Tokens | protocol.Ended) -> None:
@@ -170,6 +192,7 @@ class Sets:
 
     def break_off(self) -> None:
         """The engine is gone: what there is of each answer is the answer."""
+        self.best_of.break_off()
         for view in self.streams.break_off():
             self._drawn(view)
 

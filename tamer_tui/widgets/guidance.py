@@ -57,6 +57,8 @@ class Guidance:
             return f"{self.ballot.in_words()}   (enter commits, backspace takes back)"
         if self.dead:
             return "Judging goes on."
+        if self.session.sets.best_of.choosing(view):
+            return f"Drawing {self.session.settings.best_of} answers; the best {len(view.candidates)} are shown, the untouched model's among them."
         return self._first_move(view)
 
     def _tap_moves(self, view: SetView) -> str:
@@ -110,7 +112,7 @@ class Guidance:
 
 def judgeable(view: SetView | None) -> bool:
     """Whether judging keys mean something now."""
-    return view is not None and not view.committed and view.purpose in ("judge", "tap")
+    return view is not None and not view.committed and view.purpose in ("judge", "repeat", "tap")
 
 
 def _loading(session: Session) -> str:

@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from storage.records import Activation, Correction, Demonstration, Import, ImportedItem, KeptRow, Prequential, Ranking, Rating, Shown
+from storage.records import (
+    Activation,
+    Correction,
+    Demonstration,
+    Import,
+    ImportedItem,
+    KeptRow,
+    LeftOut,
+    Prequential,
+    Ranking,
+    Rating,
+    Selection,
+    Shown,
+)
 
 from .conftest import WATCHING, Desk
 
@@ -17,6 +30,7 @@ PROTECTED = (
     *("event_kinds", "events", "chain", "ranking_items", "ranking_strengths", "ratings", "corrections", "demonstrations"),
     *("taps", "arms", "paces", "presentations", "shown_tokens", "spans", "comments", "flags", "calibrations"),
     *("runs", "run_events", "versions", "version_runs", "activations", "prequential", "imports", "import_items", "kept_rows"),
+    "selections",
 )
 KEPT = {"tallies", "judged_prompts", "blind_outcomes"}
 """What is counted along, and can be counted again."""
@@ -38,6 +52,7 @@ def full(tmp_path_factory: pytest.TempPathFactory, shown_database: Path) -> Path
     desk.journal.write(Prequential(1, "human_reward", 0.5, 1, 1))
     desk.journal.write(Import("i1", "a" * 64, "hh", "pairs.jsonl", 1))
     desk.journal.write(ImportedItem("b" * 64, "i1", "s1"))
+    desk.journal.write(Selection("s1", 3, "human_reward", {"s1a": 1.0}, (LeftOut(1, 0.5, (7,), "a"),)))
     desk.journal.write(KeptRow("s1", "{}")).result()
     desk.close()
     return desk.path

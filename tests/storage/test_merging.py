@@ -77,6 +77,17 @@ def test_what_is_live_comes_over_with_its_people_and_twice_adds_nothing(desk: De
     assert list(problems(desk.path)) == []
 
 
+def test_what_was_judged_once_more_there_is_no_second_lesson_here(desk: Desk, theirs: Desk) -> None:
+    theirs.journal.write(SampleSet("t6", "i-theirs", Prompt.of("prompt of t1"), 2, "repeat")).result()
+    for slot, text in enumerate(("bad t1", "good t1")):
+        theirs.journal.write(answer("t6", slot, text=text)).result()
+    theirs.say(Ranking("t6", {"t6a": 1, "t6b": 2}))
+    merge(desk.journal, theirs.path, "0.1")
+    rankings = [lesson.logged.judgement for lesson in desk.record.lessons() if isinstance(lesson.logged.judgement, Ranking)]
+    assert [ranking.set_uid for ranking in rankings] == ["t1"]
+    assert desk.record.agreement().comparisons == 1 and desk.record.agreement().agree == 0.0
+
+
 def test_both_directions_end_with_the_same_judgements(desk: Desk, theirs: Desk) -> None:
     ask(desk, "s1", "one", "two")
     desk.say(Ranking("s1", {"s1a": 1, "s1b": 2}))

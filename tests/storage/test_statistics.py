@@ -61,7 +61,9 @@ def test_agreement_is_between_judgements_of_the_same_two_texts(desk: Desk) -> No
     for uid, order in (("s1", "ab"), ("s2", "ab"), ("s3", "ba")):
         ask(desk, uid, "yes", "no")
         desk.say(Ranking(uid, {f"{uid}{letter}": n for n, letter in enumerate(order, 1)}))
-    assert habits(desk).agreement == type(habits(desk).agreement)(3, pytest.approx(1 / 3, abs=1e-4))  # of s1s2, s1s3, s2s3 one agrees
+    found = habits(desk).agreement
+    assert (found.comparisons, found.agree, found.ceiling) == (3, pytest.approx(1 / 3, abs=1e-4), 0.5)  # of s1s2, s1s3, s2s3 one agrees
+    assert found.low < 1 / 3 < found.high
     desk.say(Undo(3))
     assert (habits(desk).agreement.comparisons, habits(desk).agreement.agree) == (1, 1.0)
 
@@ -101,7 +103,7 @@ def test_foresight_counts_each_judgement_once_while_it_stands(desk: Desk) -> Non
         ask(desk, uid, "one", "two", prompt=uid)
         desk.say(Ranking(uid, {f"{uid}a": 1, f"{uid}b": 2}))
     for record in (
-        Prequential(1, "human_reward", 0.5, 1.0, 1), Prequential(1, "human_reward", 9.0, 0.0, 1),  # seen again: the first look counts
+        Prequential(1, "human_reward", 0.5, 1.0, 1, 0.4), Prequential(1, "human_reward", 9.0, 0.0, 1),  # seen again: the first look counts
         Prequential(2, "human_reward", 0.7, 0.5, 1), Prequential(2, "reward", 0.6, 3.0, 4),
     ):  # fmt: skip
         desk.journal.write(record).result()

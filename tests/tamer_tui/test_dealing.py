@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from storage.records import Prompt
 from tamer_tui.dealing import ADAPTER_EVERY, FEWEST_GATE_PROMPTS, GATE_SHARE, PAIR_EVERY, Dealer, Split
+from tests.storage.conftest import answer
 
 PROMPTS = tuple(Prompt.of(f"Prompt number {i}") for i in range(400))
 
@@ -119,3 +121,44 @@ def test_temperatures_are_spread_over_a_set_and_the_compared_two_share_one() -> 
     _, view = Dealer(PROMPTS, 5, 0, set(), 0, (0.5, 1.0)).deal(PROMPTS[0], "s", steered=False, adapted=False)
     assert sorted(c.temperature for c in view.candidates) == [0.5, 0.5, 0.5, 1.0, 1.0]  # type: ignore[type-var]
     assert {c.temperature for c in dealer.duel(PROMPTS[0], "s")[1].candidates} == {None}
+
+
+# --- repeats ------------------------------------------------------------------------------------------------------------------
+
+
+def repeats_of(seed: int, sets: int) -> list[bool]:
+    """Whether each of so many sets was a repeat, where there is always one to repeat."""
+    deal, found = dealer(seed=seed), []
+    for _ in range(sets):
+        found.append(deal.repeat_due)
+        if found[-1]:
+            deal.repeat(PROMPTS[0], [answer("s1", slot) for slot in range(4)], "s")
+        else:
+            deal.deal(PROMPTS[0], "s", steered=True, adapted=False)
+    return found
+
+
+def test_one_set_in_twenty_is_repeated_never_two_in_a_row_and_a_seed_says_which() -> None:
+    found = [repeats_of(seed, 400) for seed in range(10)]
+    assert 0.04 < sum(map(sum, found)) / 4000 < 0.06
+    assert not any(a and b for each in found for a, b in pairwise(each))
+    assert repeats_of(3, 400) == found[3] != found[4]
+
+
+def test_what_is_dealt_otherwise_does_not_depend_on_repeats() -> None:
+    plain, repeating = dealer(), dealer()
+    for _ in range(60):
+        if repeating.repeat_due:
+            repeating.repeat(PROMPTS[0], [answer("s1", 0)], "s")
+        one, other = (deal.deal(PROMPTS[0], "s", steered=True, adapted=True)[1] for deal in (plain, repeating))
+        assert [(c.policy, c.seed) for c in one.candidates] == [(c.policy, c.seed) for c in other.candidates]
+
+
+def test_a_repeat_has_the_same_answers_under_new_names_and_nothing_to_count() -> None:
+    answers = [answer("s1", slot, text=f"text {slot}") for slot in range(4)]
+    record, moved = dealer().repeat(PROMPTS[5], answers, "s")
+    assert (record.purpose, record.k, record.blind_base, record.blind_acting) == ("repeat", 4, None, None)
+    assert [r.slot for r in moved] == [0, 1, 2, 3] and {r.set_uid for r in moved} == {record.uid}
+    assert sorted(r.text for r in moved) == [r.text for r in answers] and not {r.uid for r in moved} & {r.uid for r in answers}
+    orders = {tuple(r.text for r in dealer(seed=seed).repeat(PROMPTS[5], answers, "s")[1]) for seed in range(20)}
+    assert len(orders) > 5

@@ -14,10 +14,10 @@ from storage.exchange.exporting import ExportManifest, Options, export
 from storage.exchange.formats import FORMATS
 from storage.exchange.items import Steps
 from storage.journal import Journal
-from storage.records import Message, Prompt, Ranking, Rating
+from storage.records import Message, Prompt, Ranking, Rating, SampleSet
 from storage.thoughts import with_thought
 from storage.verification import problems
-from tests.storage.conftest import Desk
+from tests.storage.conftest import SITTING, Desk, answer
 
 from .conftest import TALK, ask
 
@@ -52,6 +52,19 @@ def exported(desk: Desk, tmp_path: Path, format: str, **options: Any) -> tuple[P
 
 def by_text(found: list[Any]) -> list[Any]:
     return sorted(found, key=json.dumps)
+
+
+@pytest.mark.parametrize("format", ["trl-preference", "trl-kto"])
+def test_what_was_judged_once_more_is_in_no_file(judged: Desk, tmp_path: Path, format: str) -> None:
+    judged.journal.write(SampleSet("s7", SITTING.uid, Prompt.of("prompt of s2"), 2, "repeat")).result()
+    for slot, text in enumerate(("bad", "good")):
+        judged.journal.write(answer("s7", slot, text=text)).result()
+    (tmp_path / "before").mkdir()
+    before, _ = exported(judged, tmp_path / "before", format)
+    judged.say(Ranking("s7", {"s7a": 1, "s7b": 2}))
+    judged.say(Rating("s7", "s7a", 7))
+    after, _ = exported(judged, tmp_path, format)
+    assert rows(after) == rows(before)
 
 
 def test_preferences_are_every_pair_that_was_said_with_its_margin(judged: Desk, tmp_path: Path) -> None:
