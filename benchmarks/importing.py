@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from learners.protocol import encode
 from storage.exchange.importing import take
 from storage.exchange.sources import Source
 from storage.exchange.survey import Reading, Survey
 from storage.journal import Journal
 from storage.queries import Record
+from tamer_tui.told_lessons import ToldLessons
 
 
 def rows(n: int, shape: str) -> Iterator[dict[str, Any]]:
@@ -72,6 +74,8 @@ def main() -> None:
             timed("counts, base, last judgement", lambda: (record.counts(), record.base(), record.last_undoable(), record.judged_prompts()))
             seqs = timed("what teaches", record.teaching)
             timed("the first 256 lessons", lambda: record.lessons_of([each.seq for each in seqs[:256]]))
+            timed("what the engine gets before the first answer", lambda: [encode(line) for line in ToldLessons(record).begin(whole=False)])
+            timed("all of it, which it got before", lambda: sum(len(encode(line)) for line in ToldLessons(record).begin(whole=True)))
 
 
 if __name__ == "__main__":

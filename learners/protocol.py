@@ -85,10 +85,16 @@ class Load(_Line, frozen=True, kw_only=True):
 
 
 class Replay(_Line, frozen=True, kw_only=True):
-    """Live judgements of the log, in order, in chunks; `last` ends them, also where there are none. Ĥ learns from them beside what is asked for."""
+    """Live judgements of the log, in order, in chunks; `last` ends them, also where there are none. Ĥ learns from them beside what is asked for.
+
+    Of a long log a `sample` comes first, in the order in which it should be learned from: `last` ends it, and answers may be drawn. The log follows
+    in chunks, each when the one before was `read`, without what the sample had; adapters are trained once all of it is there.
+    """
 
     lessons: tuple[Lesson, ...]
     last: bool = False
+    sample: bool = False
+    of: int = 0  # judgements in the whole log; 0 where only its end tells
 
 
 class AddJudgement(_Line, frozen=True, kw_only=True):
@@ -292,6 +298,10 @@ class Foreseen(_Line, frozen=True, kw_only=True):
     margin: float | None = None  # mean score difference of those pairs, the preferred answer's first
 
 
+class Read(_Line, frozen=True, kw_only=True):
+    """A chunk of the log was read: the next may come."""
+
+
 class Appraisal(Struct, frozen=True, kw_only=True):
     """What is thought of one answer. One entry per token; '' where a token shows nothing, as the one that ends an answer."""
 
@@ -376,7 +386,7 @@ class Error(_Line, frozen=True, kw_only=True):
     uid: str = ""  # of the answer it concerns
 
 
-Event = Loading | Ready | Started | Tokens | Ended | Learned | Foreseen | Appraised | Metrics | Trained | Blob | Gated | Acting | Idle | Error
+Event = Loading | Ready | Started | Tokens | Ended | Learned | Foreseen | Read | Appraised | Metrics | Trained | Blob | Gated | Acting | Idle | Error
 
 _encoder = msgspec.json.Encoder()
 _command_decoder = msgspec.json.Decoder(Command)

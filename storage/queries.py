@@ -183,6 +183,20 @@ class Record:
                 FROM base_models b LEFT JOIN base_builds d ON d.id = (SELECT max(id) FROM base_builds)""").fetchone()
         return BaseModel(*row) if row else None
 
+    def settings(self) -> dict[str, Any]:
+        """What the last sitting with a model ran with; empty before the first."""
+        found = self._values("SELECT settings FROM sittings WHERE build_id IS NOT NULL ORDER BY id DESC LIMIT 1")
+        return dict(json.loads(found[0])) if found else {}
+
+    def kinds_of(self, seqs: Sequence[int]) -> dict[str, int]:
+        """How many of these events there are of each kind, and under 'imported' how many are about answers from elsewhere."""
+        of_them = "e.seq IN (SELECT value FROM json_each(?))"
+        with self._snapshot() as connection:
+            found = dict(iter(connection.execute(f"SELECT kind, count(*) FROM events e WHERE {of_them} GROUP BY 1", (json.dumps(seqs),))))
+            imported = f"SELECT count(*) FROM events e JOIN sample_sets s ON s.id = e.set_id WHERE s.purpose = 'imported' AND {of_them}"
+            (found["imported"],) = connection.execute(imported, (json.dumps(seqs),)).fetchone()
+        return found
+
     def sample_set(self, uid: str) -> SampleSet:
         """Raises KeyError."""
         with self._snapshot() as connection:

@@ -83,6 +83,10 @@ def _some(lines: Iterator[str]) -> Iterator[str]:
         yield f"… and {more} more of this kind"
 
 
+OF_LITESTREAM = {"_litestream_seq", "_litestream_lock"}
+"""Tables of its own that it puts into every database that it replicates."""
+
+
 def _file(connection: sqlite3.Connection) -> Iterator[str]:
     for (line,) in connection.execute(f"PRAGMA integrity_check({MOST_OF_A_KIND})"):
         if line != "ok":
@@ -100,9 +104,9 @@ def _layout(connection: sqlite3.Connection) -> Iterator[str]:
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found:
             yield f"{name} is missing in the schema"
-        elif name not in wanted:
+        elif name not in wanted and name not in OF_LITESTREAM:
             yield f"{name} does not belong to the schema"
-        elif wanted[name] != found[name]:
+        elif name in wanted and wanted[name] != found[name]:
             yield f"{name} is not what the schema says"
 
 

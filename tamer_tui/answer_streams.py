@@ -24,9 +24,9 @@ class AnswerStreams:
     def __contains__(self, uid: str) -> bool:
         return uid in self._growing
 
-    def ask(self, views: Sequence[CandidateView], conversations: Sequence[tuple[Message, ...]]) -> None:
-        """Draw these answers in one batch."""
-        loop, sampling = asyncio.get_running_loop(), self._sampling()
+    def ask(self, views: Sequence[CandidateView], conversations: Sequence[tuple[Message, ...]], sampling: Sampling | None = None) -> None:
+        """Draw these answers in one batch, as the sitting draws unless it is said how."""
+        loop, sampling = asyncio.get_running_loop(), sampling or self._sampling()
         for view in views:
             self._growing[view.uid] = view
             self._ends[view.uid] = loop.create_future()

@@ -5,25 +5,30 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from learners.feedback.tap_credit import credit, window_of
-from storage.exchange.exporting import ExportManifest, Options, export
+from storage.exchange.exporting import ExportManifest, Options, export, prompts
 from storage.exchange.items import Messages, Steps
 from storage.journal import JournalError
 from storage.queries import Record, Taught
-from storage.records import Span, Tap
+from storage.records import Prompt, Span, Tap
 from tamer_tui.session_store import SessionError
 
 _SENTENCE = re.compile(r"""[^.!?\n]*[.!?\n]+["')\]]*\s*|[^.!?\n]+$""")
 
 
-def export_to(database: Path, out: Path, options: Options, force: bool) -> str:
+Answering = Callable[[Sequence[Prompt]], Mapping[str, str]]
+"""What a version says to prompts, by their uids."""
+
+
+def export_to(database: Path, out: Path, options: Options, force: bool, answer: Answering | None = None) -> str:
     """What was written, in words. Raises SessionError."""
     try:
+        said = answer(prompts(database, options)) if answer is not None else {}
         with Record(database) as record:
-            manifest = export(database, out, options, steps(record, options.since) if options.format == "trl-stepwise" else (), force)
+            manifest = export(database, out, options, steps(record, options.since) if options.format == "trl-stepwise" else (), force, said)
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
     return in_words(manifest, out)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, person
+
+if TYPE_CHECKING:
+    from storage.records import Prompt
+    from tamer_tui.exchange import Answering
 
 
 @click.command()
@@ -21,14 +26,58 @@ from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, per
 @click.option("--columns", is_flag=True, help="Also the other columns that imported rows had.")
 @click.option("--min-margin", type=FiniteRange(0), default=0.0, help="Leave out comparisons with a smaller margin.")
 @click.option("--balance", is_flag=True, help="As many good labels as bad ones.")
+@click.option("--version-answers", metavar="VERSION", help="Add what a version (acting, latest, an id, base) says now to each prompt.")
+@click.option("--version", "version", help="For a model: acting, latest or a version's id. [default: acting]")
+@click.option("--model", help="The base, where it is not where the last sitting found it.")
+@click.option("--outtype", type=click.Choice(["f16", "q8_0"]), help="For gguf and ollama. [default: f16]")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def export(database: Path, out: Path, force: bool, **chosen: Any) -> None:
-    """Write the judgements for a trainer, also while the program runs."""
-    from storage.exchange.exporting import Options
-    from tamer_tui.exchange import export_to
+def export(database: Path, out: Path, force: bool, version: str | None, model: str | None, outtype: str | None, **chosen: Any) -> None:
+    """Write the judgements for a trainer, or a version for where models run; also while the program runs."""
+    from storage.exchange.formats import FORMATS, WHOLE
+    from tamer_tui.model_export import FORMATS as MODELS
 
+    of_model = {name: value for name, value in {"version": version, "model": model, "outtype": outtype}.items() if value is not None}
     with one_line_errors():
-        click.echo(export_to(database, out, Options(**chosen), force))
+        if chosen["format"] in MODELS:
+            from tamer_tui.model_export import Wanted, export_model
+
+            _check_no_choice_of_rows(chosen)
+            click.echo(export_model(database, out, Wanted(chosen["format"], **of_model), force))  # type: ignore[arg-type]
+            return
+        if chosen["format"] not in (*FORMATS, *WHOLE):
+            raise click.UsageError(f"there is no format {chosen['format']!r}: use one of {', '.join((*FORMATS, *WHOLE, *MODELS))}")
+        answering = chosen.pop("version_answers")
+        if wrong := sorted(of_model.keys() - ({"model"} if answering else set())):
+            raise click.UsageError(f"--{wrong[0]} is for {', '.join(MODELS)}")
+        from storage.exchange.exporting import Options
+        from tamer_tui.exchange import export_to
+
+        answer = _answers_of(database, answering, model) if answering else None
+        click.echo(export_to(database, out, Options(**chosen, version_answers=answering or ""), force, answer))
+
+
+def _answers_of(database: Path, version: str, model: str | None) -> Answering:
+    """What asks a version, drawing as the last sitting did."""
+    from tamer_tui.generate import generated
+    from tamer_tui.options import session_settings
+    from tamer_tui.published import find
+
+    found = find(database, version)
+    usual = {"max_new_tokens": None, "seed": 0, "device": "auto", "trust_remote_code": False}
+    settings = session_settings(usual | found.drawing_options() | found.model_options(model), metered=True, autostart=False, bias=False)
+
+    def answer(prompts: Sequence[Prompt]) -> dict[str, str]:
+        drawn = generated(settings, prompts, database, version, 1, None, lambda line: click.echo(line, err=True)) if prompts else []
+        return {prompt.uid: answer.response for prompt, answer in drawn}
+
+    return answer
+
+
+def _check_no_choice_of_rows(chosen: dict[str, Any]) -> None:
+    given = next((name for name, value in chosen.items() if name != "format" and value), None)
+    if given is not None:
+        flag = {"test_share": "split-by-prompt"}.get(given, given.replace("_", "-"))
+        raise click.UsageError(f"{chosen['format']} is a model and has no rows: leave out --{flag}")
 
 
 @click.command("import")

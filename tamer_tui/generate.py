@@ -7,15 +7,15 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from storage.records import BASE_VERSION, BaseModel, Policy, StopReason
+from storage.records import Policy, Prompt, StopReason
 from storage.thoughts import split_thought
 from tamer_tui.headless import with_session
+from tamer_tui.published import Published, find
 from tamer_tui.session import Session
 from tamer_tui.session_store import SessionError, SessionStore
 from tamer_tui.views import CandidateView, SessionSettings
@@ -42,70 +42,57 @@ def answers(
     command: tuple[str, ...] | None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[str]:
-    """JSON lines; `tell` takes what was cut or left out. Raises click.ClickException with one line. The database is only read: a program may have
-    it open."""
+    """JSON lines; `tell` takes what was cut or left out. Raises click.ClickException with one line."""
     try:
-        found = _find(database, version)
-        with tempfile.TemporaryDirectory() as folder:
-            scratch = Path(folder) / "generate.db"  # the database that is asked about stays untouched
-            lines = asyncio.run(_draw(settings, scratch, found, database, n, command, tell))
+        lines = generated(settings, settings.prompts, database, version, n, command, tell)
     except SessionError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         raise click.ClickException("stopped") from None
-    yield from (msgspec.json.encode(line).decode() for line in lines)
+    yield from (msgspec.json.encode(line).decode() for _, line in lines)
 
 
-class _Found(NamedTuple):
-    """The version that is asked for."""
-
-    id: str = BASE_VERSION
-    sha256: str | None = None  # None for the base
-    base: BaseModel | None = None  # that it adapts
-
-
-def _find(database: Path | None, version: str) -> _Found:
-    if database is None or version == BASE_VERSION:
-        return _Found()
-    from storage.journal import JournalError
-    from storage.queries import Record
-
-    try:
-        with Record(database) as record:
-            versions, base = [v for v in record.versions() if v.published], record.base()
-    except JournalError as error:
-        raise SessionError(error.message, error.hint) from error
-    if version == "latest":
-        return _Found(versions[0].id, versions[0].sha256, base) if versions else _Found()
-    known = next((v for v in versions if v.id == version), None)
-    if known is None:
-        raise SessionError(f"there is no published version {version} in {database}", "see tamer versions")
-    return _Found(known.id, known.sha256, base)
+def generated(
+    settings: SessionSettings,
+    prompts: Sequence[Prompt],
+    database: Path | None,
+    version: str,
+    n: int,
+    command: tuple[str, ...] | None,
+    tell: Callable[[str], None],
+) -> list[tuple[Prompt, Generated]]:
+    """Answers to these prompts, without those that the model cannot read. Raises SessionError. The database is only read: a program may have it
+    open."""
+    found = find(database, version) if database is not None else Published(None, None, {})
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder) / "generate.db"  # the database that is asked about stays untouched
+        return asyncio.run(_draw(settings, prompts, scratch, found, database, n, command, tell))
 
 
 async def _draw(
     settings: SessionSettings,
+    prompts: Sequence[Prompt],
     scratch: Path,
-    found: _Found,
+    found: Published,
     database: Path | None,
     n: int,
     command: tuple[str, ...] | None,
     tell: Callable[[str], None],
-) -> list[Generated]:
-    version, sha256, base = found
-    policy: Policy = "adapter" if sha256 is not None else "base"
+) -> list[tuple[Prompt, Generated]]:
+    version, base = found.id, found.base
+    policy: Policy = "adapter" if found.version is not None else "base"
 
-    async def work(session: Session) -> list[Generated]:
-        if base is not None and session.ready is not None and base.base_hash != session.ready.base_hash:
+    async def work(session: Session) -> list[tuple[Prompt, Generated]]:
+        if found.version is not None and base is not None and session.ready is not None and base.base_hash != session.ready.base_hash:
             raise SessionError(f"{version} of {database} adapts {base.name}, not {settings.model}", f"pass --model {base.name}")
-        if sha256 is not None and database is not None:
-            await session.machine.act_with(version, sha256, SessionStore.root_of(database))
-        asked = [prompt for prompt in settings.prompts for _ in range(n)]
+        if found.version is not None and database is not None:
+            await session.machine.act_with(version, found.version.sha256, SessionStore.root_of(database))
+        asked = [prompt for prompt in prompts for _ in range(n)]
         rng = random.Random(settings.seed)
         views = await session.evaluation.draw(asked, [policy] * len(asked), [rng.getrandbits(31) for _ in asked])
         _tell_what_did_not_fit(views[::n], tell)
         return [
-            Generated(p.text, said, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped", thought or UNSET, v.cut or UNSET)
+            (p, Generated(p.text, said, version, sum(v.logprobs), len(v.token_ids), v.ended or "stopped", thought or UNSET, v.cut or UNSET))
             for p, v in zip(asked, views, strict=True)
             if not v.refused
             for thought, said in [split_thought(v.text)]

@@ -31,8 +31,12 @@ def make_session(settings: SessionSettings, database: Path | None, command: tupl
 async def with_session(
     settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]
 ) -> T:
-    """Start, wait for the model, work, close; SIGTERM and SIGHUP end it as ctrl+c does."""
-    session = make_session(settings, database, command)
+    """Work over a session of its own: see `within`."""
+    return await within(make_session(settings, database, command), work)
+
+
+async def within(session: Session, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+    """Start, wait for the model, work, close; SIGTERM and SIGHUP end it as ctrl+c does. Raises KeyboardInterrupt then."""
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):

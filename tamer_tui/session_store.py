@@ -6,24 +6,20 @@ The terminal process alone writes; what the engine lacks after a restart is read
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from learners import protocol
-from learners.protocol import Answer, Blob, Command, Gated, Lesson
+from learners.protocol import Blob, Gated
 from learners.versions.blobs import Assembler, BlobError, read_directory, split, write_directory
 from storage.journal import Journal, JournalError
-from storage.queries import Record, Taught
+from storage.queries import Record
 from storage.records import (
     BASE_VERSION,
     Activation,
-    Arm,
     BaseModel,
     Judgement,
-    Message,
     Prequential,
     Response,
     Run,
@@ -31,19 +27,9 @@ from storage.records import (
     Selection,
     Shown,
     Sitting,
-    Tap,
-    Teaching,
     Version,
 )
-from storage.repeats import said_again
-
-TEACHING = get_args(Teaching)
-READ_AT_ONCE = 512
-"""Lessons in memory at once."""
-REPLAY_CHUNK = 32
-"""Judgements in one `replay` line, at most …"""
-REPLAY_CHARACTERS = 500_000
-"""… and characters of text, which keeps the line under the protocol's longest; a judgement with more has a line of its own."""
+from tamer_tui.told_lessons import ToldLessons
 
 
 class SessionError(Exception):
@@ -69,7 +55,7 @@ class SessionStore:
         self._root = self.root_of(path)
         self._assembler = Assembler()
         self._owed: list[SampleSet | Response] = []  # what could not be written yet, in its order
-        self._sent: dict[str, set[int]] = {}  # set uid -> seqs that the engine has learned from
+        self.told = ToldLessons(self.record)
 
     @staticmethod
     def root_of(path: Path) -> Path:
@@ -141,45 +127,6 @@ class SessionStore:
         except JournalError as error:
             raise SessionError(error.message, error.hint) from error
 
-    # --- what the engine knows -----------------------------------------------------------------------------------------
-
-    def replay(self) -> Iterator[Command]:
-        """Everything live, for an engine that knows nothing, and the end of it."""
-        self._sent.clear()
-        chunk: list[Lesson] = []
-        characters = 0
-        for taught in self._lessons():
-            self._sent.setdefault(taught.sample_set.uid, set()).add(taught.logged.seq)
-            lesson = lesson_of(taught)
-            size = _characters(lesson)
-            if chunk and (len(chunk) == REPLAY_CHUNK or characters + size > REPLAY_CHARACTERS):
-                yield protocol.Replay(lessons=tuple(chunk))
-                chunk, characters = [], 0
-            chunk.append(lesson)
-            characters += size
-        yield protocol.Replay(lessons=tuple(chunk), last=True)
-
-    def _lessons(self) -> Iterator[Taught]:
-        """All of them, read a piece at a time: an imported log may have a hundred thousand."""
-        seqs = [each.seq for each in self.record.teaching()]
-        for start in range(0, len(seqs), READ_AT_ONCE):
-            yield from self.record.lessons_of(seqs[start : start + READ_AT_ONCE])
-
-    def changes(self, set_uid: str) -> Iterator[Command]:
-        """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
-        sent = self._sent.get(set_uid, set())
-        teaches, purpose = self.record.teaches(set_uid), self.record.sample_set(set_uid).purpose
-        live = {
-            logged.seq
-            for logged in self.record.live(set_uid)
-            if teaches and isinstance(logged.judgement, TEACHING) and not said_again(purpose, logged.judgement)
-        }
-        self._sent[set_uid] = live
-        for seq in sorted(sent - live):
-            yield protocol.Retract(seq=seq)
-        for seq in sorted(live - sent):
-            yield protocol.AddJudgement(lesson=lesson_of(self.record.lesson(seq)))
-
     # --- versions --------------------------------------------------------------------------------------------------------
 
     def receive(self, blob: Blob) -> None:
@@ -228,42 +175,3 @@ def blobs_in(root: Path, sha256: str) -> list[Blob]:
         return list(split(read_directory(root / sha256)))
     except (BlobError, OSError) as error:
         raise SessionError(f"version {sha256[:12]} cannot be read: {error}", "restore its folder, or roll back to another version") from error
-
-
-def lesson_of(taught: Taught) -> Lesson:
-    """A judgement with the answers that it speaks of, complete enough for an engine that has never seen them."""
-    messages, tap = taught.sample_set.prompt.messages, taught.logged.judgement
-    if isinstance(tap, Tap | Arm):
-        return _watched_lesson(taught, tap, messages)
-    answers, beside = (tuple(answer_of(r, messages) for r in responses) for responses in (taught.responses, taught.beside))
-    return Lesson(
-        seq=taught.logged.seq,
-        judgement=taught.logged.judgement,  # type: ignore[arg-type]
-        answers=answers or (Answer(uid="", messages=messages, text=""),),
-        beside=beside,
-    )
-
-
-def _characters(lesson: Lesson) -> int:
-    """Of its texts, and what its tokens take in a line."""
-    answers = (*lesson.answers, *lesson.beside)
-    return sum(len(a.text) + 6 * (len(a.token_ids) + len(a.prompt_ids)) + sum(len(m.content) for m in a.messages) for a in answers)
-
-
-def _watched_lesson(taught: Taught, tap: Tap | Arm, messages: tuple[Message, ...]) -> Lesson:
-    """A tap, or a stretch of silence, with the answer as it was on the screen then; a tap on a whole answer with all that was shown of it."""
-    shown = taught.shown
-    if shown is None:
-        return Lesson(seq=taught.logged.seq, judgement=tap, answers=tuple(answer_of(r, messages) for r in taught.responses))
-    whole = isinstance(tap, Tap) and tap.whole
-    n = len(shown.token_ids) if whole else bisect_right(shown.seconds, tap.seconds)
-    answer = Answer(
-        uid=tap.response_uid, messages=messages, text="".join(shown.texts[:n]), prompt_ids=(), token_ids=shown.token_ids[:n]
-    )  # the same while it is drawn, and after
-    return Lesson(seq=taught.logged.seq, judgement=tap, answers=(answer,), shown=() if whole else shown.seconds[:n], window=taught.window)
-
-
-def answer_of(response: Response, messages: tuple[Message, ...]) -> Answer:
-    """A recorded answer as the engine reads it."""
-    r = response
-    return Answer(uid=r.uid, messages=messages, text=r.text, prompt_ids=r.prompt_ids, token_ids=r.token_ids, stop=r.stop)

@@ -24,6 +24,10 @@ FROM_LEARNERS = {
     "learners.feedback",
     "learners.feedback.tap_credit",
     "learners.feedback.samples",
+    "learners.export",
+    "learners.export.request",
+    "learners.model",
+    "learners.model.checkpoint",
 }
 
 

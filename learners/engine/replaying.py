@@ -19,22 +19,27 @@ class LogReplay:
 
     def __init__(self, reward: OnlineHumanReward, emit: Callable[[Event], None]) -> None:
         self._reward, self._emit = reward, emit
-        self._total = 0
-        self._ended = False  # the log has been read to its end
+        self._total = self._received = 0
+        self.begun = False  # answers may be drawn with what was learned: the log, or a sample of it, has been read
+        self.ended = False  # the log has been read to its end
         self._began = self._told = self._fitted = 0.0  # monotonic seconds
         self._refusals_told = 0
 
-    def take(self, lessons: Sequence[Lesson]) -> None:
-        """Read these; they wait."""
-        if self._ended:  # another log: the engine is asked to learn more than at its start
-            self._ended, self._total = False, 0
-        self._reward.replay(lessons)
-        self._total += len(lessons)
+    def take(self, lessons: Sequence[Lesson], of: int = 0, first: bool = False) -> None:
+        """Read these; they wait. `of`: how many there will be in all. `first`: they are learned from before others, in this order."""
+        if self.ended:  # another log: the engine is asked to learn more than at its start
+            self.ended = self.begun = False
+            self._total = self._received = 0
+        self._reward.replay(lessons, first)
+        self._received += len(lessons)
+        self._total = max(self._received, of)
 
-    def end(self) -> None:
-        """Nothing more comes."""
-        self._ended = True
-        self._began = self._fitted = time.monotonic()
+    def end(self, sample: bool = False) -> None:
+        """Nothing more comes, or no more of the sample."""
+        self.ended = not sample
+        if not self.begun:
+            self.begun = True
+            self._began = self._fitted = time.monotonic()
 
     @property
     def empty(self) -> bool:
@@ -44,7 +49,7 @@ class LogReplay:
     @property
     def due(self) -> bool:
         """Whether judgements wait to be learned from: of the log, or those that an undo asks for again."""
-        return self._ended and self._reward.waiting > 0
+        return self.begun and self._reward.waiting > 0
 
     def take_fit(self) -> bool:
         """Whether a fit is due, which is then taken for done."""
@@ -55,12 +60,13 @@ class LogReplay:
     def advance(self) -> None:
         """Look at one judgement: at most one forward."""
         self._total = max(self._total, self._reward.waiting)
+        self._received = max(self._received, self._reward.waiting)
         self._reward.advance()
         now = time.monotonic()
         if now - self._told >= TOLD_SECONDS or not self.due:
             self._told = now
-            done = max(0, self._total - self._reward.waiting)
-            left = (now - self._began) / done * self._reward.waiting if done else None
+            done = self._received - self._reward.waiting
+            left = (now - self._began) / done * (self._total - done) if done else None
             self._emit(Metrics(stage="human_reward", step=done, of=self._total, seconds_left=left))
 
     def refusals(self) -> str:

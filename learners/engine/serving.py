@@ -98,7 +98,7 @@ class GeneratorWorker:
             self._generator.prepare()
         else:
             self._replay.advance()
-            if not self._replay.due:
+            if not self._replay.due and self._replay.ended:
                 self._end_replay(interrupted=lambda: not self._commands.empty())
             elif self._replay.take_fit():
                 self._learned(0, lambda: Fitted(self._reward.fit()))
@@ -120,12 +120,8 @@ class GeneratorWorker:
                     self._let_learn()
             case protocol.Retract(seq=seq):
                 self._learned(seq, lambda: self._reward.retract(seq))
-            case protocol.Replay(lessons=lessons, last=last):
-                self._replay.take(lessons)
-                if last:
-                    self._replay.end()
-                    self._replayed = False
-                    self._catch_up()
+            case protocol.Replay():
+                self._read(command)
             case protocol.Stop(uids=uids):
                 self._generator.stop(uids or self._asked_for())
             case protocol.ResumeFrom(uid=uid, n_tokens=n_tokens):
@@ -239,6 +235,20 @@ class GeneratorWorker:
 
     # --- the log -----------------------------------------------------------------------------------------------------------
 
+    def _read(self, log: protocol.Replay) -> None:
+        """A chunk. The first answer waits for the log, or for a sample of it; the rest of a log comes as it is asked for."""
+        self._replay.take(log.lessons, log.of, log.sample)
+        follows = self._replay.begun
+        if log.last:
+            self._replay.end(log.sample)
+        if log.last and not follows:
+            self._replayed = False
+            self._catch_up()
+        elif log.last and not self._replay.due:
+            self._end_replay(interrupted=lambda: not self._commands.empty())
+        if not self._replay.ended and (follows or log.last):
+            self._emit(protocol.Read())
+
     def _catch_up(self) -> None:
         """The log has been read: learn from it before the first answer as far as that takes no time to speak of."""
         deadline = time.monotonic() + PATIENCE
@@ -269,9 +279,10 @@ class GeneratorWorker:
         self._learn_on()
 
     def _learn_on(self) -> None:
-        """Nothing of the log waits any more: training may begin."""
-        self._replayed = True
-        self._learner.tell(replayed=True)
+        """Nothing of the log waits any more: training may begin, unless there is more of it to come."""
+        if self._replay.ended:
+            self._replayed = True
+            self._learner.tell(replayed=True)
 
     def _calibrate_beta(self, interrupted: Callable[[], bool]) -> None:
         """Meet the budget before the first answer. What is given up because somebody waits is due when nobody does."""

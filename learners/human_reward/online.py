@@ -6,7 +6,7 @@ not done (`learn`), and one judgement at a time for those that come from the log
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +58,7 @@ class OnlineHumanReward:
         self._human_reward = HumanReward(features, similarity, settings)
         self._blocks = EvidenceBlocks(self._human_reward.settings.window)
         self._waiting: set[int] = set()
+        self._first: deque[int] = deque()  # of those that wait, some that go before the others
         self._unsolved = 0  # judgements whose answers were looked at since the last fit
         self.record = PrequentialScores()
         self.head = RewardHead.empty(features)
@@ -99,17 +100,22 @@ class OnlineHumanReward:
         foreseen = self._foreseen(lesson)
         return Fitted(self.fit(), foreseen, self._why_nothing(lesson) if not samples else "")
 
-    def replay(self, lessons: Sequence[Lesson]) -> None:
-        """Read judgements of the log; their answers' states are computed by `advance`."""
+    def replay(self, lessons: Sequence[Lesson], first: bool = False) -> None:
+        """Read judgements of the log; their answers' states are computed by `advance`, of the oldest first or, where it is said, of these, in this
+        order. The order changes nothing about the head of all."""
         for lesson in lessons:
             if any(sample.name not in self._human_reward for sample in self._dataset.add(lesson)):
                 self._waiting.add(lesson.seq)
+        if first:
+            self._first.extend(lesson.seq for lesson in lessons)
 
     def advance(self) -> bool:
-        """Compute the states of one judgement that waits, the oldest; False where none does. `fit` uses them from then on."""
+        """Compute the states of one judgement that waits; False where none does. `fit` uses them from then on."""
         if not self._waiting:
             return False
-        seq = min(self._waiting)
+        while self._first and self._first[0] not in self._waiting:
+            self._first.popleft()
+        seq = self._first[0] if self._first else min(self._waiting)
         self._compute(self._dataset.samples(seq))
         self._waiting.discard(seq)
         self._unsolved += len(self._dataset.samples(seq))

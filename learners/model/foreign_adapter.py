@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_header, stored_quantization
 from learners.model.conversion import converted, copy_tokenizer, save_plain
@@ -29,26 +32,45 @@ def _check_depth(adapter: Path, layers: int) -> None:
         raise ModelError(what, "it was trained on another base")
 
 
-def _merge(base: Path, adapter: Path, directory: Path, report: Progress) -> None:
-    import torch
-    from peft import PeftModel
+def plain(base: Path) -> Any:
+    """The model of a directory in the form in which it is stored, and in floats. Raises OSError, MemoryError."""
     from transformers import AutoModelForCausalLM
 
-    report("convert")
     model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
-    if stored_quantization(base) != "none":
-        model = model.dequantize()  # an adapter that was trained on four bits belongs to the weights that they stand for
+    return model.dequantize() if stored_quantization(base) != "none" else model
+
+
+def adapted(model: Any, adapter: Path) -> Any:
+    """The model with an adapter on it. Raises ModelError, OSError, MemoryError."""
+    from peft import PeftModel
+
     _check_depth(adapter, model.config.get_text_config().num_hidden_layers)
-    own = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    try:
+    with _misfits_told(adapter):
         tree = PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True, local_files_only=True)
         if any(p.is_meta for p in tree.parameters()):
             raise ValueError("it lacks weights for layers of this model")
-        whole = tree.merge_and_unload(safe_merge=True)
-    except (OSError, MemoryError):
+    return tree
+
+
+@contextmanager
+def _misfits_told(adapter: Path) -> Iterator[None]:
+    """What PEFT says against an adapter becomes a ModelError."""
+    try:
+        yield
+    except (OSError, MemoryError, ModelError):
         raise
     except Exception as error:
         raise ModelError(f"the adapter in {adapter} does not fit the model: {first_line(error)}", "it was trained on another base") from error
+
+
+def _merge(base: Path, adapter: Path, directory: Path, report: Progress) -> None:
+    import torch
+
+    report("convert")
+    model = plain(base)  # an adapter that was trained on four bits belongs to the weights that they stand for
+    own = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    with _misfits_told(adapter):
+        whole = adapted(model, adapter).merge_and_unload(safe_merge=True)
     if {name: tuple(p.shape) for name, p in whole.named_parameters()} != own:
         raise ModelError(f"the adapter in {adapter} changes the model's shape", "merge it with PEFT, and pass the merged model")
     with torch.no_grad():

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,8 @@ from storage.records import Prompt
 class Options(Struct, frozen=True):
     """What is exported, and how. `since` is the first event (or UTC time) that counts; `test_share` of the prompts, by hash, become a test split;
     `columns` adds what imported rows had beside, where a row of the format has no column of that name. Comparisons with a smaller margin than
-    `min_margin` are left out; with `balance` there are as many good labels as bad ones."""
+    `min_margin` are left out; with `balance` there are as many good labels as bad ones. What the version `version_answers` says to each prompt
+    becomes a column."""
 
     format: str
     since: int | str | None = None
@@ -41,6 +42,7 @@ class Options(Struct, frozen=True):
     columns: bool = False
     min_margin: float = 0.0
     balance: bool = False
+    version_answers: str = ""
 
 
 class ExportManifest(Struct, frozen=True):
@@ -63,10 +65,26 @@ class Log(NamedTuple):
     chain: str
 
 
-def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] = (), force: bool = False) -> ExportManifest:
+Said = Mapping[str, str]
+"""What a version says, by the uid of the prompt."""
+
+
+def prompts(database: Path, options: Options) -> list[Prompt]:
+    """Those of the items that an export would hold, each once. Raises JournalError."""
+    check(options)
+    found: dict[str, Prompt] = {}
+    with _snapshot(database) as connection:
+        reader = Reader(connection, _first(connection, options.since))
+        for file in FORMATS[options.format].files:
+            for item in getattr(reader, file.source)():
+                found.setdefault((prompt := Prompt(item.messages)).uid, prompt)
+    return list(found.values())
+
+
+def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] = (), force: bool = False, said: Said | None = None) -> ExportManifest:
     """Write `out` and `out`.manifest.json; `steps` are the items of a stepwise format. Raises JournalError, and then leaves everything as it was."""
     out = out.expanduser().absolute()
-    _check(options)
+    check(options)
     taken = [path for path in (*_targets(out, options), _manifest_of(out)) if path.exists()]
     if taken and not force:
         raise JournalError(f"{taken[0]} is there already", "give another --out, or --force to replace it")
@@ -76,7 +94,7 @@ def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] =
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             made = Path(folder) / "made"
             made.mkdir()
-            manifest = _whole(database, made, out, options) if options.format in WHOLE else _rows(database, made, out, options, steps)
+            manifest = _whole(database, made, out, options) if options.format in WHOLE else _rows(database, made, out, options, steps, said or {})
             write_json(Path(folder) / "manifest", manifest)
             _put_in_place(made, out, options)
             (Path(folder) / "manifest").replace(_manifest_of(out))
@@ -87,13 +105,17 @@ def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] =
     return manifest
 
 
-def _check(options: Options) -> None:
+def check(options: Options) -> None:
+    """Raises JournalError for what does not go together."""
     if options.format not in FORMATS and options.format not in WHOLE:
         raise JournalError(f"there is no format {options.format!r}", f"use one of {', '.join((*FORMATS, *WHOLE))}")
     if not 0 <= options.test_share < 1:
         raise JournalError(f"a test split of {options.test_share:g} is none", "give a share below 1, such as 0.1")
-    if options.columns and options.format in (*WHOLE, "parquet"):
-        raise JournalError(f"{options.format} has no other columns", "leave out --columns, or choose another format")
+    if (options.columns or options.version_answers) and options.format in (*WHOLE, "parquet"):
+        flag = "--columns" if options.columns else "--version-answers"
+        raise JournalError(f"{options.format} has no other columns", f"leave out {flag}, or choose another format")
+    if options.version_answers and options.format == "trl-stepwise":
+        raise JournalError("steps are of the answers that were tapped", "leave out --version-answers, or choose another format")
     sources = {file.source for file in FORMATS[options.format].files} if options.format in FORMATS else set()
     if options.min_margin and "comparisons" not in sources:
         raise JournalError(f"{options.format} has no comparisons", "leave out --min-margin, or choose another format")
@@ -177,7 +199,7 @@ def _log(connection: sqlite3.Connection) -> Log:
 # --- rows for trainers -----------------------------------------------------------------------------------------------------
 
 
-def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterable[Steps]) -> ExportManifest:
+def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterable[Steps], said: Said) -> ExportManifest:
     chosen, redactor, choose = FORMATS[options.format], Redactor(), Chooser(options.min_margin, options.balance)
     rows: dict[str, int] = {}
     lengths: dict[str, Lengths] = {}
@@ -187,7 +209,7 @@ def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterab
         reader = Reader(connection, _first(connection, options.since))
         for file in chosen.files:
             items: Iterable[Item] = steps if file.source == "steps" else choose(getattr(reader, file.source))
-            counts, measures = _write(file, items, made, out, options, redactor, reader.scored())
+            counts, measures = _write(file, items, made, out, options, redactor, reader.scored(), said)
             left_out += counts.pop("", 0)
             rows |= counts
             lengths |= {name: found for name, measure in measures.items() if (found := measure.lengths()) is not None}
@@ -203,7 +225,7 @@ def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterab
 
 
 def _write(
-    file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor, scored: bool
+    file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor, scored: bool, said: Said
 ) -> tuple[Counter[str], dict[str, Measure]]:
     """Rows of each file, under '' what was left out, and lengths."""
     names = {split: _name(file, out, options, split) for split in _splits(options)}
@@ -214,8 +236,12 @@ def _write(
         for split, name in names.items():
             sinks[split] = Parquet(made / name, file.name, scored) if options.format == "parquet" else Lines(made / name)
         for item in items:
-            split = "" if not options.test_share else "test" if Prompt(item.messages).fraction < options.test_share else "train"
+            prompt = Prompt(item.messages)
+            split = "" if not options.test_share else "test" if prompt.fraction < options.test_share else "train"
             row = _row(file, redactor.item(item) if options.redact else item, options)
+            if row is not None and options.version_answers:
+                answer = said.get(prompt.uid)
+                row["version_answer"] = redactor.text(answer) if options.redact and answer else answer
             counts[names[split] if row is not None else ""] += 1
             if row is not None:
                 sinks[split].add(row)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from learners import protocol
 from learners.protocol import Appraised, RewardLearner
 from storage.records import LeftOut, SampleSet, Selection, new_uid
-from tamer_tui.session_store import answer_of
+from tamer_tui.told_lessons import answer_of
 from tamer_tui.views import CandidateView, Change, EngineState, SetView
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,7 @@ import msgspec
 
 from learners import protocol
 from learners.protocol import Command, Event
+from storage.journal import JournalError
 from storage.records import BASE_VERSION, BaseModel, Message, Prompt, Sitting
 from tamer_tui import __version__
 from tamer_tui.dealing import Dealer, Split
@@ -43,6 +44,7 @@ class EngineLink:
         self._session, self._make = session, make
         self._connection: EngineConnection | None = None
         self._begun: asyncio.Future[None] | None = None
+        self._rest: Iterator[Command] = iter(())  # of the log
         self._fatal: SessionError | None = None  # the engine's last words
 
     def send(self, command: Command) -> None:
@@ -148,6 +150,8 @@ class EngineLink:
                 self._begin(event)
             case protocol.Error():
                 self._complain(event)
+            case protocol.Read():
+                self._session.spawn(self._tell_more(self._connection))
             case _:
                 events.take(self._session, event)
 
@@ -169,8 +173,9 @@ class EngineLink:
             self._roll_to_last(held)
         elif ready.version != BASE_VERSION:
             session.status.acting = (ready.version, 0.0, 0)
-        for command in store.replay():
+        for command in store.told.begin(whole=session.settings.metered):
             self.send(command)
+        self._rest = store.told.rest()
         self._deal(ready)
         session.count()
         if self._begun is not None and not self._begun.done():
@@ -179,6 +184,17 @@ class EngineLink:
         session.tell(Change.ENGINE)
         if session.settings.autostart and (session.current is None or session.current.committed):
             session.spawn(session.sets.open_first())
+
+    async def _tell_more(self, connection: EngineConnection | None) -> None:
+        """The next chunk of a long log, while nobody waits for answers."""
+        await self._session.sets.streams.settle()
+        if connection is not self._connection:
+            return
+        try:
+            if (command := next(self._rest, None)) is not None:
+                self.send(command)
+        except JournalError as error:
+            raise SessionError(error.message, error.hint) from error
 
     def _bind(self, store: SessionStore, ready: protocol.Ready) -> None:
         settings = self._session.settings

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from learners import protocol
 from storage.records import Arm, Comment, Correction, Critique, Demonstration, Flag, Judgement, Peek, Ranking, Rating, Redo, Skip, Tap, Undo
 from tamer_tui.session.sets import ELSEWHERE
-from tamer_tui.session_store import SessionError, answer_of
+from tamer_tui.session_store import SessionError
 from tamer_tui.text import one_line
+from tamer_tui.told_lessons import answer_of
 from tamer_tui.views import Change
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Judging:
         store = session.opened
         seq = await store.append(judgement)
         session.last_commit = judgement
-        for command in store.changes(set_uid or judgement.set_uid):  # type: ignore[union-attr]
+        for command in store.told.changes(set_uid or judgement.set_uid):  # type: ignore[union-attr]
             session.engine.send(command)
         session.count()
         return seq

@@ -67,10 +67,12 @@ class FakeEngine:
         match command:
             case protocol.Load():
                 self._load(command)
-            case protocol.Replay(lessons=lessons, last=last):
+            case protocol.Replay(lessons=lessons, last=last, sample=sample):
                 self.lessons |= {lesson.seq: lesson for lesson in lessons}
                 if last and self.lessons:
                     self._learn(0)
+                if last == sample:  # of a long log, which goes on
+                    self.emit(protocol.Read())
             case protocol.AddJudgement(lesson=lesson):
                 self.lessons[lesson.seq] = lesson
                 self._learn(lesson.seq)

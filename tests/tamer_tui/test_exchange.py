@@ -13,6 +13,8 @@ from storage.queries import Record
 from storage.records import BaseModel, Prompt, Response, SampleSet, Sampling, Shown, Sitting, Span, Tap
 from tamer_tui.cli import main
 from tamer_tui.exchange import sentences, steps
+from tamer_tui.generate import Generated
+from tamer_tui.views import SessionSettings
 
 
 def tamer(*words: object) -> Result:
@@ -53,6 +55,27 @@ def test_what_makes_no_sense_is_one_line(tmp_path: Path, pairs: Path, words: str
     tamer("import", tmp_path / "new.db", pairs, "--format", "trl-preference")
     found = tamer("export", tmp_path / "new.db", *words.split())
     assert found.exit_code in (1, 2) and found.output.count("\n") == 1 and "Traceback" not in found.output
+
+
+def test_what_a_version_says_now_is_a_column(tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tamer("import", tmp_path / "new.db", pairs, "--format", "trl-preference")
+    asked: list[object] = []
+
+    def generated(settings: SessionSettings, prompts: list[Prompt], database: Path, version: str, *rest: object) -> list[tuple[Prompt, Generated]]:
+        asked.append((settings.sampling, version, len(prompts)))
+        said = [Generated(prompt.text, f"said to {prompt.text}, jo@mail.example", version, -1.0, 3, "eos") for prompt in prompts]
+        return list(zip(prompts, said, strict=True))[1:]  # the model cannot read the first
+
+    monkeypatch.setattr("tamer_tui.generate.generated", generated)
+    words = ("export", tmp_path / "new.db", "--format", "trl-preference", "--version-answers", "base", "--redact")
+    assert tamer(*words, "--out", tmp_path / "out.jsonl").exit_code == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["version_answer"] for row in rows] == [None, *(f"said to What is {i}?, [e-mail]" for i in range(1, 20))]
+    assert asked == [(Sampling(1.0, 80), "base", 20)]
+    assert json.loads((tmp_path / "out.jsonl.manifest.json").read_bytes())["options"]["version_answers"] == "base"
+    for format, line in {"parquet": "has no other columns: leave out --version-answers", "trl-stepwise": "steps are of the answers"}.items():
+        found = tamer("export", tmp_path / "new.db", "--format", format, "--version-answers", "base", "--out", tmp_path / format)
+        assert found.exit_code == 1 and line in found.output and found.output.count("\n") == 1
 
 
 # --- steps -------------------------------------------------------------------------------------------------------------------

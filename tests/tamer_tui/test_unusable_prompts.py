@@ -15,8 +15,8 @@ from learners.protocol import Started
 from storage.records import Ranking, Rating
 from tamer_tui.cli import main
 from tamer_tui.session import Session, SessionError
-from tamer_tui.session_store import REPLAY_CHARACTERS
 from tamer_tui.simulate import Simulation
+from tamer_tui.told_lessons import REPLAY_CHARACTERS
 from tamer_tui.views import CandidateView
 from tamer_tui.widgets.candidate_pane import CandidatePane
 from tests.tamer_tui.fake_engine import FakeEngine

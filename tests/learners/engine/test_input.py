@@ -182,3 +182,24 @@ def test_a_correction_that_only_adds_words_ends_nothing(engine: Engine) -> None:
         assert engine.until(Learned, lambda e, seq=seq: e.seq == seq).corrections > 0  # type: ignore[misc]
         engine.send(protocol.Retract(seq=seq))
         engine.until(Learned, lambda e, seq=seq: e.seq == seq)  # type: ignore[misc]
+
+
+def test_of_a_long_log_a_sample_teaches_before_the_first_answer_and_the_rest_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learners.engine.replaying.TOLD_SECONDS", 0.0)
+    told: list[bool] = []
+    monkeypatch.setattr("learners.engine.training.Learner.tell", lambda self, **what: told.append(what.get("replayed", False)))
+    engine = Engine(Load(model=str(STORIES), paused=True, sampling=Sampling(1.0, 8)))
+    lessons = [ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 41)]
+    sample, rest = tuple(lessons[::5]), [lesson for lesson in lessons if lesson.seq % 5 != 1]
+    engine.send(Replay(lessons=sample, last=True, sample=True, of=40))
+    assert engine.until(Learned).rankings == 8
+    engine.until(protocol.Read)
+    assert not any(told), "adapters wait for the whole log"
+    engine.send(Replay(lessons=tuple(rest[:20]), of=40))
+    engine.until(protocol.Read)
+    engine.send(Replay(lessons=tuple(rest[20:]), last=True, of=40))
+    steps = [engine.until(Metrics, lambda e: e.stage == "human_reward")]
+    while steps[-1].step < 40:
+        steps.append(engine.until(Metrics, lambda e: e.stage == "human_reward"))
+    assert {e.of for e in steps} == {40}
+    assert engine.until(Learned, lambda e: e.rankings == 40) and any(told)

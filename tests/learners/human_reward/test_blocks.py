@@ -189,6 +189,25 @@ def test_whatever_was_judged_undone_and_redone_the_head_is_that_of_a_restart(his
     assert same(settled(live), settled(restarted))
 
 
+def test_a_log_of_which_a_sample_was_learned_first_ends_at_the_head_of_a_restart() -> None:
+    seqs, chance = list(range(1, 36)), random.Random(3)
+    sample = chance.sample(seqs, 12)
+    rest = [seq for seq in seqs if seq not in sample]
+    live, whole = online(Base()), online(Base())
+    live.replay([lesson(seq) for seq in sample], first=True)
+    for _ in range(6):
+        live.advance()
+    early = live.fit()
+    assert not set(sample[:6]) & live._waiting and live.waiting, "the sample's own order"
+    for start in range(0, len(rest), 10):
+        live.replay([lesson(seq) for seq in rest[start : start + 10]])
+        for _ in range(4):
+            live.advance()
+        live.fit()
+    whole.replay([lesson(seq) for seq in seqs])
+    assert same(settled(live), settled(whole)) and not same(early, live.head)
+
+
 def test_a_finished_block_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     solved: list[int] = []
 

@@ -1,0 +1,35 @@
+"""What the terminal asks of `python -m learners.export`, and what it hears. Torch-free, for both processes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Outtype = Literal["f16", "q8_0"]
+
+
+class ExportRequest(Struct, frozen=True):
+    """One version of one base. Nothing is left in `out` unless all went well."""
+
+    format: Literal["merged", "gguf", "ollama"]
+    model: str  # the base: directory, GGUF file, hub id or 'pocket'
+    adapter: str  # the version's directory
+    out: str  # an empty directory
+    base_hash: str  # of the base that the version adapts
+    peft_adapter: str | None = None  # an adapter that is part of the base
+    quantize: str = "none"  # of the base while the version was taught
+    outtype: Outtype = "f16"
+    name: str = "tamed"  # of the GGUF file, without its ending
+    system: str | None = None
+    drawing: dict[str, float] = {}  # of temperature, top_p, top_k, min_p and repetition_penalty those that were set
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int = 256
+
+
+class Exported(Struct, frozen=True):
+    """What a person should know of it, or why there is nothing."""
+
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    hint: str = ""
