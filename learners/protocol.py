@@ -281,6 +281,7 @@ class Learned(_Line, frozen=True, kw_only=True):
     ratings: int
     corrections: int
     taps: int = 0
+    critiques: int = 0
     log_loss: float | None = None  # prequential: of this judgement, before learning from it
     accuracy: float | None = None  # prequential pair accuracy so far
     dropped: str = ""  # what of the judgement could not be used, in words

@@ -17,8 +17,9 @@ import msgspec
 
 from storage.database import now
 from storage.hashes import START, event_hash, message_hash
+from storage.judgements import subject_of
 from storage.migration import without_replace_guards
-from storage.records import Comment, Correction, Demonstration, Judgement, Prompt, Ranking, Rating, Span, new_uid
+from storage.records import Comment, Correction, Critique, Demonstration, Judgement, Prompt, Ranking, Rating, Span, new_uid
 
 BATCH = 1000
 """Sets that are held in memory."""
@@ -36,12 +37,13 @@ _COLUMNS = {
     "ratings": "seq, response_id, criterion, value",
     "corrections": "seq, response_id, node_id",
     "demonstrations": "seq, set_id, node_id",
+    "critiques": "seq, set_id, response_id, text, scope, strength",
     "spans": "seq, response_id, start, stop, label, value",
     "comments": "seq, set_id, response_id, text",
     "import_items": "sha256, import_id, set_id",
 }
 """In the order in which they refer to each other."""
-_JUDGES = ("ranking", "rating", "correction", "demonstration")
+_JUDGES = ("ranking", "rating", "correction", "demonstration", "critique")
 
 
 class JudgedSet(NamedTuple):
@@ -168,7 +170,7 @@ class _Writer:
         seq, kind, uid = self._new("events"), _kind(judgement), new_uid()
         answer: str | None = getattr(judgement, "response_uid", None)
         response_id = responses[answer] if answer is not None else None
-        subject = f"{answer}/{judgement.criterion}" if isinstance(judgement, Rating) else answer or each.uid
+        subject = subject_of(judgement) or answer or each.uid
         payload = _encode(judgement).decode()
         self._link = event_hash(self._link, (seq, uid, kind, each.sitting[1], each.uid, answer, subject, None, self._utc, payload))
         self._rows["events"].append((seq, uid, kind, each.sitting[0], set_id, response_id, subject, self._utc, payload))
@@ -185,6 +187,8 @@ class _Writer:
                 self._rows["corrections"].append((seq, response_id, next(written)))
             case Demonstration():
                 self._rows["demonstrations"].append((seq, set_id, next(written)))
+            case Critique(text=text, scope=scope, strength=strength):
+                self._rows["critiques"].append((seq, set_id, response_id, text, scope, strength))
             case Span(start=start, stop=stop, label=label, value=amount):
                 self._rows["spans"].append((seq, response_id, start, stop, label, amount))
             case Comment(text=text):

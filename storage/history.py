@@ -36,7 +36,7 @@ class Wanted(Struct, frozen=True):
     since_seq: int = 0
     since_utc: str = ""
     kind: str = ""
-    search: str = ""  # words that all begin words of one prompt, answer, correction or demonstration, or a part of a comment
+    search: str = ""  # words that all begin words of one prompt, answer, correction or demonstration, or a part of a comment or critique
 
 
 _MATCHES = "(SELECT rowid FROM search WHERE search MATCH :words)"
@@ -45,7 +45,8 @@ _SEARCH = f"""
                   UNION SELECT set_id FROM responses WHERE node_id IN {_MATCHES})
      OR e.seq IN (SELECT seq FROM corrections WHERE node_id IN {_MATCHES}
                   UNION SELECT seq FROM demonstrations WHERE node_id IN {_MATCHES}
-                  UNION SELECT seq FROM comments WHERE instr(lower(text), lower(:search))))"""
+                  UNION SELECT seq FROM comments WHERE instr(lower(text), lower(:search))
+                  UNION SELECT seq FROM critiques WHERE instr(lower(text), lower(:search))))"""
 
 
 def history(path: Path, wanted: Wanted) -> Iterator[Entry]:

@@ -15,6 +15,7 @@ from storage.records import (
     Calibration,
     Comment,
     Correction,
+    Critique,
     Demonstration,
     Flag,
     Judgement,
@@ -72,6 +73,8 @@ def subject_of(judgement: Judgement) -> str | None:
             return uid
         case Ranking(set_uid=uid) | Demonstration(set_uid=uid):
             return uid
+        case Critique(set_uid=uid, response_uid=response_uid, scope=scope, text=text):
+            return f"{uid}/{response_uid or ''}/{scope}/{text}"
     return None
 
 
@@ -97,6 +100,15 @@ def _check(connection: sqlite3.Connection, judgement: Judgement) -> Event:
         case Demonstration(set_uid=uid, text=text):
             _check_text(text)
             return Event(_set_id(connection, uid), subject=uid)
+        case Critique(set_uid=uid, response_uid=response_uid, text=text, strength=strength):
+            if not text.strip():
+                raise JournalError("the critique is empty", "say in a line what should be otherwise")
+            if type(strength) is not int or not -3 <= strength <= 3:
+                raise JournalError(f"a strength of {strength} is outside -3 to 3")
+            subject = subject_of(judgement)
+            if response_uid is None:
+                return Event(_set_id(connection, uid), subject=subject)
+            return Event(_set_id(connection, uid), _response_id(connection, uid, response_uid), subject)
         case Skip(set_uid=uid) | Peek(set_uid=uid):
             return Event(_set_id(connection, uid), subject=uid)
         case Tap() | Arm() | Pace() | Present() | Calibration():

@@ -19,7 +19,7 @@ class Taught(NamedTuple):
 
     logged: Logged
     sample_set: SampleSet
-    responses: tuple[Response, ...]  # of a ranking the whole set; of a demonstration none; else the one it is about
+    responses: tuple[Response, ...]  # of a ranking the whole set; of a demonstration or a critique none; else the one it is about
     beside: tuple[Response, ...] = ()  # of a rating or a correction: the other answers of its set
     shown: Shown | None = None  # of a tap, or of silence: the answer as far as it had appeared
     window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured

@@ -27,6 +27,7 @@ from storage.records import (
     Calibration,
     Comment,
     Correction,
+    Critique,
     Demonstration,
     Flag,
     Judgement,
@@ -46,7 +47,7 @@ from storage.records import (
 from storage.repeats import REPEAT
 
 DEFAULT_OPERATOR = "operator"
-CARRIED = Ranking | Rating | Correction | Demonstration | Tap | Arm | Skip | Span | Comment | Flag
+CARRIED = Ranking | Rating | Correction | Demonstration | Critique | Tap | Arm | Skip | Span | Comment | Flag
 """What is taken over, and windows for taps, for they say how the taps are credited. What was on the screen, and at which pace, belongs to the other
 sitting alone."""
 _encode = msgspec.json.Encoder().encode

@@ -55,6 +55,7 @@ class Counts(Struct, frozen=True):
     corrections: int
     demonstrations: int
     taps: int
+    critiques: int
     skips: int
     peeks: int
     undone: int
@@ -69,7 +70,7 @@ class Counts(Struct, frozen=True):
     @property
     def judged(self) -> int:
         """Live judgements that teach."""
-        return self.rankings + self.ratings + self.corrections + self.demonstrations + self.taps
+        return self.rankings + self.ratings + self.corrections + self.demonstrations + self.taps + self.critiques
 
     @property
     def versions(self) -> int:
@@ -136,6 +137,10 @@ class Record:
         subject = f"{response_uid}/{criterion}"
         sql = "SELECT seq FROM v_standing WHERE kind = 'rating' AND subject = ? ORDER BY seq DESC"
         return tuple(self._values(sql, subject))
+
+    def wishes(self) -> list[Logged]:
+        """Live critiques that hold for every prompt, those that are switched off too, in seq order."""
+        return self._logged("v_live", "e.kind = 'critique' AND e.seq IN (SELECT seq FROM critiques WHERE scope = 'all')")
 
     def taps(self, response_uid: str) -> list[tuple[int, Tap]]:
         """Live taps on an answer, with their seqs."""
@@ -361,6 +366,7 @@ def _counts(connection: sqlite3.Connection) -> Counts:
         corrections=live.get("correction", 0),
         demonstrations=live.get("demonstration", 0),
         taps=live.get("tap", 0),
+        critiques=live.get("critique", 0),
         skips=live.get("skip", 0),
         peeks=live.get("peek", 0),
         undone=kept.get("undone", 0),

@@ -202,6 +202,16 @@ class Demonstration(Struct, frozen=True, tag="demonstration"):
     text: str
 
 
+class Critique(Struct, frozen=True, tag="critique"):
+    """What should be otherwise, in words: of one answer or of the whole set. With scope 'all' it is a standing wish, for every prompt."""
+
+    set_uid: str
+    response_uid: str | None
+    text: str
+    scope: Literal["prompt", "all"] = "prompt"
+    strength: int = 1  # -3 (the opposite) to 3; 0 is off. Said again with another strength it replaces the earlier one
+
+
 class Tap(Struct, frozen=True, tag="tap"):
     """Praise or blame while an answer appears, raw: which words it was about is computed."""
 
@@ -304,7 +314,7 @@ class Redo(Struct, frozen=True, tag="redo"):
     target: int
 
 
-Teaching = Ranking | Rating | Correction | Demonstration | Tap | Arm
+Teaching = Ranking | Rating | Correction | Demonstration | Critique | Tap | Arm
 """The judgements that learners learn from."""
 Judgement = Teaching | Skip | Peek | Span | Comment | Flag | Pace | Calibration | Present | Undo | Redo
 

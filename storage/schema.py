@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from storage.migration import Migration, append_only
-from storage.schema_marks import m007_marks, m013_silence, m014_kept, m015_sampling
+from storage.schema_marks import m007_marks, m013_silence, m014_kept, m015_sampling, m016_critiques
 from storage.schema_record import m008_chain, m009_messages, m010_origins
 from storage.schema_state import m011_state, m012_search
 from storage.schema_verdict import m017_verdict
@@ -342,6 +342,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m013_silence,
     m014_kept,
     m015_sampling,
+    m016_critiques,
     m017_verdict,
 )
 VERSION = len(MIGRATIONS)

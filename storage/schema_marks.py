@@ -41,6 +41,28 @@ def m015_sampling(db: Database) -> None:
         db.execute(f"ALTER TABLE responses ADD COLUMN {column}")
 
 
+def m016_critiques(db: Database) -> None:
+    """What should be otherwise, in words; said again with another strength it replaces the earlier one."""
+    db.execute("INSERT INTO event_kinds VALUES ('critique', 1, 1, 'replaces')")
+    db.execute("""
+        CREATE TABLE critiques (
+          seq INTEGER PRIMARY KEY REFERENCES events(seq),
+          set_id INTEGER NOT NULL REFERENCES sample_sets(id),
+          response_id INTEGER REFERENCES responses(id),  -- NULL: about the whole set
+          text TEXT NOT NULL,
+          scope TEXT NOT NULL CHECK (scope IN ('prompt', 'all')),
+          strength INTEGER NOT NULL CHECK (strength BETWEEN -3 AND 3)  -- 0: off
+        ) STRICT""")
+    append_only(db, "critiques")
+    db.execute("""
+        CREATE VIEW v_critiques AS                -- live ones
+        SELECT e.seq, e.utc, s.uid AS set_uid, p.uid AS prompt_uid, tip.content AS prompt,
+               r.uid AS response_uid, n.content AS answer, c.text, c.scope, c.strength
+        FROM critiques c JOIN v_live e ON e.seq = c.seq JOIN sample_sets s ON s.id = c.set_id
+        JOIN prompts p ON p.id = s.prompt_id JOIN nodes tip ON tip.id = p.node_id
+        LEFT JOIN responses r ON r.id = c.response_id LEFT JOIN nodes n ON n.id = r.node_id""")
+
+
 def m007_marks(db: Database) -> None:
     """An answer that is still being drawn has no row yet: where that may be, it is named by its uid."""
     db.execute("""

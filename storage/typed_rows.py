@@ -10,6 +10,7 @@ from storage.records import (
     Calibration,
     Comment,
     Correction,
+    Critique,
     Demonstration,
     Flag,
     Judgement,
@@ -45,6 +46,8 @@ def insert(connection: sqlite3.Connection, seq: int, set_id: int | None, respons
         case Demonstration(text=text):
             assert set_id is not None
             add("demonstrations", seq, set_id, plant_answer(connection, set_id, text, "operator"))
+        case Critique(text=text, scope=scope, strength=strength):
+            add("critiques", seq, set_id, response_id, text, scope, strength)
         case Tap(response_uid=uid):
             tap = judgement
             add("taps", seq, uid, float(tap.value), tap.key, tap.seconds, tap.wall, tap.repeat, tap.whole)

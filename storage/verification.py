@@ -30,6 +30,7 @@ _TYPED: dict[str, tuple[str, str, dict[str, str]]] = {
     "rating": ("ratings", "value criterion", _ANSWER),
     "correction": ("corrections", "", _ANSWER | _TEXT),
     "demonstration": ("demonstrations", "", _SET | _TEXT),
+    "critique": ("critiques", "text scope strength", _SET | _ANSWER),
     "tap": ("taps", "response_uid value key seconds wall repeat whole", {}),
     "arm": ("arms", "response_uid seconds since", _SET | {"on": "t.armed"}),
     "pace": ("paces", "tokens_per_second seconds", _SET),

@@ -134,8 +134,8 @@ def sittings(context: click.Context, folder: Path | None) -> None:
 @DATABASE
 @options(*MODEL_OPTIONS, "k", "best_of", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "json")
 @click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…) or tap(…): see the README.")
-@click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction or taps.")
-@click.option("--feedback", type=click.Choice(["ranking", "rating", "correction", "taps"]), default="ranking", show_default=True)
+@click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction, critique or taps.")
+@click.option("--feedback", type=click.Choice(["ranking", "rating", "correction", "critique", "taps"]), default="ranking", show_default=True)
 @click.option("--rounds", type=click.IntRange(0), default=25, show_default=True)
 @click.option("--train-seconds", type=FiniteRange(0), help="The learner's wall time in all; 0 trains no adapter.")
 @click.option("--train-steps", type=click.IntRange(0), help="Optimizer steps in all, instead of seconds.")
@@ -193,7 +193,7 @@ def _check_simulate_usage(chosen: dict[str, Any]) -> None:
     _need_prompts("simulate", chosen)
     if chosen["train_seconds"] is not None and chosen["train_steps"] is not None:
         raise click.UsageError("--train-seconds and --train-steps exclude each other")
-    if chosen["feedback"] in ("correction", "taps") and not chosen["judge"]:
+    if chosen["feedback"] in ("correction", "critique", "taps") and not chosen["judge"]:
         raise click.UsageError(f"--feedback {chosen['feedback']} needs --judge FILE.py:FUNC for the end")
     if chosen["feedback"] == "ranking" and chosen["rounds"] and chosen["k"] == 1:
         raise click.UsageError("a ranking compares answers: -k 2 to 9, or --feedback rating")

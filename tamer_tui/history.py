@@ -15,6 +15,7 @@ from storage.records import (
     Calibration,
     Comment,
     Correction,
+    Critique,
     Demonstration,
     Flag,
     Pace,
@@ -69,6 +70,9 @@ def words(entry: Entry) -> str:
             return f"{letter(uid)}: {_short(text)}"
         case Demonstration(text=text):
             return _short(text)
+        case Critique(response_uid=about, text=text, scope=scope, strength=strength):
+            to = "all answers" if scope == "all" else letter(about) if about else "the set"
+            return f"{to}: {_short(text)}" + ("" if strength == 1 else f" (strength {strength:+d})")
         case Tap(response_uid=uid, value=value, whole=whole):
             return f"{letter(uid)}: {value:+g}" + (" for all of it" if whole else "")
         case Comment(response_uid=about, text=text):

@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, str]] = {
         "tap.view": "K", "screen.leader": "backslash",
     },
     "left-hand": {
-        "set.commit": "enter,q", "set.skip": "s,X", "set.undo": "u,z", "focus.next": "tab,right,W", "screen.leader": "j,Q", "show.differences": "A",
+        "set.commit": "enter,q", "set.skip": "s,X", "set.undo": "u,z", "focus.next": "tab,right,G", "screen.leader": "j,Q", "show.differences": "A",
     },
 }  # fmt: skip
 

@@ -51,6 +51,8 @@ ARENA_KEYS: tuple[Binding, ...] = (
     _key("U", "redo", "set.redo", "redo", "Put back what was undone"),
     _key("r", "rewrite", "edit.rewrite", "rewrite", "Rewrite the focused answer: it is learned from and beats the original"),
     _key("w", "write", "edit.ideal", "write", "Write the ideal answer yourself"),
+    _key("semicolon", "critique", "edit.critique", "in words", "Say what should be otherwise: the same prompt is answered anew, and follows it", ";"),
+    _key("W", "wishes", "edit.wishes", "wishes", "Standing wishes: how strong each is, on or off"),
     _key("n", "new_prompt", "prompt.new", "prompt", "Type a prompt of your own"),
     _key("l", "continue", "prompt.continue", "go on", "Continue the conversation from the focused answer"),
     _key("o", "compare", "prompt.compare", "vs base", "This prompt now against the base, same seed; never counted"),
@@ -184,6 +186,21 @@ PROMPT: tuple[Binding, ...] = (
 NUMBER: tuple[Binding, ...] = (
     Binding("enter,ctrl+s,alt+enter", "save", "save", id="number.save", tooltip="Save", key_display="enter", priority=True),
     Binding("escape", "leave", "leave", id="number.leave", tooltip="Leave it as it was", key_display="esc", priority=True),
+)
+
+CRITIQUE: tuple[Binding, ...] = (
+    Binding("enter,ctrl+s,alt+enter", "save", "say it", id="critique.save", tooltip="Say it", key_display="enter", priority=True),
+    Binding("tab", "scope", "scope", id="critique.scope", tooltip="For this prompt, or a standing wish for all", priority=True),
+    Binding("escape", "leave", "leave", id="critique.leave", tooltip="Leave; the draft stays", key_display="esc", priority=True),
+)
+
+WISHES: tuple[Binding, ...] = (
+    Binding("down", "choose(1)", "next", id="wishes.next", tooltip="The next wish"),
+    Binding("up", "choose(-1)", "previous", id="wishes.previous", tooltip="The previous wish"),
+    Binding("right,plus", "strength(1)", "stronger", id="wishes.stronger", tooltip="Stronger, up to +3"),
+    Binding("left,minus", "strength(-1)", "weaker", id="wishes.weaker", tooltip="Weaker, down to -3: the opposite"),
+    Binding("space", "switch", "off, on", id="wishes.switch", tooltip="Off, and on again"),
+    Binding("escape,enter,W", "leave", "leave", id="wishes.leave", tooltip="Leave", key_display="esc"),
 )
 
 _BY_ID = {binding.id or "": binding for binding in ALL}

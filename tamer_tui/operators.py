@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 Judge = Callable[[str, list[str]], list[float]]
 Corrector = Callable[[str, str], str]
+Critic = Callable[[str, list[str]], str | None]
 
 
 class OperatorError(Exception):
@@ -75,6 +76,18 @@ def rewrite(correct: Corrector, spec: str, prompt: str, response: str) -> str:
         raise OperatorError(f"{spec} failed: {_line(error)}") from error
     if not isinstance(text, str):
         raise OperatorError(f"{spec} gave a {type(text).__name__} instead of a text")
+    return text
+
+
+def say(critique: Critic, spec: str, prompt: str, responses: Sequence[str]) -> str | None:
+    """What should be otherwise in the responses, or None where nothing is to be said. Raises OperatorError."""
+    try:
+        with _quiet():
+            text = critique(prompt, list(responses))
+    except (Exception, SystemExit) as error:
+        raise OperatorError(f"{spec} failed: {_line(error)}") from error
+    if text is not None and not isinstance(text, str):
+        raise OperatorError(f"{spec} gave a {type(text).__name__} instead of a text or None")
     return text
 
 

@@ -67,7 +67,7 @@ def stats_report(database: Path, as_json: bool) -> str:
         return msgspec.json.encode(stats).decode()
     counts = stats.counts
     judged = {"ranking": counts.rankings, "rating": counts.ratings, "correction": counts.corrections, "demonstration": counts.demonstrations}
-    judged["tap"] = counts.taps
+    judged |= {"critique": counts.critiques, "tap": counts.taps}
     lines = [
         f"{database}: {stats.base.name if stats.base else 'no model yet'}, acting: {stats.acting}",
         "judged: " + (", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in judged.items() if n) or "nothing yet"),

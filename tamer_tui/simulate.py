@@ -17,7 +17,7 @@ from storage.journal import JournalError
 from storage.queries import Record
 from storage.records import Calibration, Policy, Prompt
 from tamer_tui.dealing import Split
-from tamer_tui.operators import Judge, RunningQuantiles, ask, ranks_of, rewrite
+from tamer_tui.operators import Judge, RunningQuantiles, ask, ranks_of, rewrite, say
 from tamer_tui.session import Session, SessionError
 from tamer_tui.simulated_taps import TapReader
 from tamer_tui.views import CandidateView, Change, EngineState, SessionSettings
@@ -33,9 +33,9 @@ class Plan:
     """What the simulated operator does."""
 
     rounds: int
-    feedback: str  # 'ranking', 'rating', 'correction' or 'taps'
+    feedback: str  # 'ranking', 'rating', 'correction', 'critique' or 'taps'
     operator: str  # as it was named
-    function: Callable[..., Any]  # the operator: a Judge, Corrector or Tapper, by the feedback
+    function: Callable[..., Any]  # the operator: a Judge, Corrector, Critic or Tapper, by the feedback
     judge: Judge  # of the end
     judge_name: str
     train_seconds: float | None
@@ -165,6 +165,9 @@ class Simulation:
         if plan.feedback == "correction":
             await self._correct(prompt, self._random.choice(answers))
             return
+        if plan.feedback == "critique":
+            await self._criticise(prompt, [a.said for a in answers])
+            return
         scores = ask(plan.function, plan.operator, prompt, [a.said for a in answers])
         if plan.feedback == "rating":
             for answer, rating in zip(answers, self._quantiles.ratings(scores), strict=True):
@@ -176,6 +179,15 @@ class Simulation:
         text = rewrite(self._plan.function, self._plan.operator, prompt, answer.said)
         if text != answer.said and text.strip():
             await self._session.judging.correct(answer.uid, text)
+
+    async def _criticise(self, prompt: str, texts: Sequence[str]) -> None:
+        """Of the whole set, for all prompts: the end asks others. What stands already is not said again."""
+        plan, judging = self._plan, self._session.judging
+        text = say(plan.function, plan.operator, prompt, texts)
+        if text is None or not text.strip() or any(wish.text == text.strip() for wish in judging.wishes()):
+            await judging.skip()
+        else:
+            await judging.criticise(None, text, "all")
 
     async def _train(self, i: int, parts: int) -> None:
         """Part `i` of so many: the parts add up to what the plan grants."""

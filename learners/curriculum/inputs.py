@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from learners.feedback.critiques import Conversation
 from learners.feedback.dataset import Feedback
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores
@@ -26,6 +27,7 @@ class LearnerInputs:
     bias: bool = True  # whether Ĥ is added to the logits
     train_prompts: Sequence[TokenIds] = ()
     gate_prompts: Sequence[TokenIds] = ()
+    conversations: Mapping[TokenIds, Conversation] = field(default_factory=dict)  # that the prompts to train on came from
     replayed: bool = False  # whether the log has been read: nothing is trained before
 
 

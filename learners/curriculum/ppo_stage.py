@@ -16,6 +16,7 @@ from learners.curriculum.scorers import HumanRewardScorer, Scorer, reward_model_
 from learners.curriculum.stages import RewardStage, SFTPlan
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import PolicyWeights
+from learners.feedback.critiques import Critiques
 from learners.feedback.tap_advantages import tapped_of
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import lora_state
@@ -101,7 +102,9 @@ class PPOStage:
         return self.ppo.state() if self.ppo is not None else self._weights.lineage.value_state
 
     def due(self) -> bool:
-        return not self._inputs().head.blank
+        """Not while critiques hold: its reward knows no words, so it would unlearn what was distilled from them."""
+        inputs = self._inputs()
+        return not inputs.head.blank and not Critiques.of(inputs.feedback.lessons).lessons
 
     def work(self) -> Iterator[None]:
         inputs, plan = self._inputs(), self._plan

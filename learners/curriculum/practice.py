@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from learners.curriculum.inputs import CurrentInputs, TokenIds
+from learners.curriculum.inputs import CurrentInputs, LearnerInputs, TokenIds
+from learners.feedback.critiques import Conversation, Critiques
 from learners.model.base import Backbone
 from learners.rlhf.rollouts import Trace, draw_answers, spoken
 from storage.records import Sampling
@@ -41,13 +42,25 @@ class Practice:
         return self._draws
 
     def prompts(self, n: int) -> list[TokenIds]:
-        """Of the set and of what was judged, in random order; repeated when there are fewer."""
+        """Of the set and of what was judged, in random order; repeated when there are fewer. Up to a quarter have critiques of their own."""
         inputs = self._inputs()
         known = list(dict.fromkeys([*inputs.train_prompts, *inputs.feedback.prompts()]))
-        chosen: list[TokenIds] = []
+        criticised = list(self._criticised(inputs))
+        chosen = self.random.sample(criticised, min(n // 4, len(criticised)))
         while known and len(chosen) < n:
             chosen += self.random.sample(known, min(n - len(chosen), len(known)))
         return chosen
+
+    def conversations(self) -> dict[TokenIds, Conversation]:
+        """What these prompts came from, as far as it is known."""
+        inputs = self._inputs()
+        judged = {s.prompt_ids: each.answers[0].messages for each in inputs.feedback.lessons if each.answers for s in inputs.feedback.read[each.seq]}
+        return {**inputs.conversations, **judged, **self._criticised(inputs)}
+
+    def _criticised(self, inputs: LearnerInputs) -> dict[TokenIds, Conversation]:
+        """Prompts that critiques hold for which do not hold for all."""
+        own = [each.answers[0].messages for each in Critiques.of(inputs.feedback.lessons).lessons if each.judgement.scope == "prompt"]  # type: ignore[union-attr]
+        return {tuple(self.backbone.fit(messages, self.sampling.max_new_tokens)[0]): messages for messages in own}
 
     def base_answers(self) -> list[Trace]:
         """Answers of the base to some prompts, drawn once."""

@@ -18,6 +18,7 @@ from learners.curriculum.runs import ALL_THOUGHT, RunRecorder
 from learners.curriculum.scorers import margins_of
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import NO_SEQS, PolicyWeights
+from learners.feedback.critiques import Critiques
 from learners.feedback.samples import Comparison, Scored, Target
 from learners.human_reward.kl_budget import pooled_nats
 from learners.human_reward.prequential import PrequentialScores
@@ -231,9 +232,10 @@ class DistillStage:
         self._teacher = DistillationTeacher(practice, weights, self._plan.share)
 
     def due(self) -> bool:
-        """Whether Ĥ or the budget has changed since."""
+        """Whether Ĥ, the critiques or the budget have changed since."""
         inputs = self._inputs()
-        return not inputs.head.blank and self._weights.lineage.distilled != Distilled(frozenset(inputs.feedback.seqs), inputs.nats)
+        something = not inputs.head.blank or bool(Critiques.of(inputs.feedback.lessons).lessons)
+        return something and self._weights.lineage.distilled != Distilled(frozenset(inputs.feedback.seqs), inputs.nats)
 
     def lower_share(self, nats: float) -> None:
         """The adapter was found to spend so much, which is over the budget: its own answers lead to where it costs more than the teacher's did.
@@ -286,7 +288,7 @@ class DistillStage:
             chosen = practice.random.sample(progress.pool, min(plan.batch, len(progress.pool)))
             stats = trainer.step(DistillBatch(*spoken(practice.backbone, chosen)))
             progress.step, steps[0] = progress.step + 1, steps[0] + 1
-            weights.absorb(teacher.head, teacher.steering.beta)
+            weights.absorb(teacher.head, teacher.beta, teacher.critiques.seqs)
             spent = pooled_nats([t.kl for t in chosen], [len(t.ids) for t in chosen])
             self._runs.progress("distill", progress.step, progress.of, progress.started, loss=stats.loss, kl=spent, grad_norm=stats.grad_norm)
             yield

@@ -42,6 +42,7 @@ class Lineage:
     head: RewardHead | None = None  # Ĥ of the last of those
     absorbed: RewardHead | None = None
     absorbed_beta: float = 0.0
+    critiques: frozenset[int] = NO_SEQS  # judgements in words that they have absorbed
     distilled: Distilled | None = None  # the last distillation that was brought to its end
     trained_by: Stage | None = None  # last, in this generation
     value_state: Mapping[str, Tensor] | None = None  # what PPO goes on with when it goes on with a version of its own
@@ -57,6 +58,7 @@ class Lineage:
             head=state.head,
             absorbed=policy.absorbed,
             absorbed_beta=policy.absorbed_beta,
+            critiques=policy.critiques,
             distilled=state.distilled,
             trained_by="ppo" if state.value_state else None,
             value_state=state.value_state,
@@ -127,9 +129,9 @@ class PolicyWeights:
         """The stage that is training takes further judgements."""
         self.lineage = replace(self.lineage, seqs=self.lineage.seqs | frozenset(seqs), head=head)
 
-    def absorb(self, head: RewardHead, beta: float) -> None:
-        """The weights have been brought closer to the policy that Ĥ steers at this strength."""
-        self.lineage = replace(self.lineage, absorbed=head, absorbed_beta=beta)
+    def absorb(self, head: RewardHead, beta: float, critiques: frozenset[int] = NO_SEQS) -> None:
+        """The weights have been brought closer to the policy that Ĥ steers at this strength, and these critiques."""
+        self.lineage = replace(self.lineage, absorbed=head, absorbed_beta=beta, critiques=critiques)
 
     def mark_distilled(self, distilled: Distilled | None) -> None:
         """A distillation came to its end; None if it is to be done again."""
@@ -150,7 +152,7 @@ class PolicyWeights:
 
     def snapshot(self) -> PolicySnapshot:
         """A copy of what is in the policy tree, not yet a version."""
-        return PolicySnapshot("", lora_state(self.policy), self.lineage.absorbed, self.lineage.absorbed_beta)
+        return PolicySnapshot("", lora_state(self.policy), self.lineage.absorbed, self.lineage.absorbed_beta, self.lineage.critiques)
 
     @contextmanager
     def lent(self) -> Iterator[Callable[[Mapping[str, Tensor] | None], None]]:

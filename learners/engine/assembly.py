@@ -12,6 +12,7 @@ from learners.curriculum.inputs import LearnerInputs, TokenIds
 from learners.curriculum.weights import LearnerTrees
 from learners.engine.calibration import BaseCalibration
 from learners.engine.generator import Generator
+from learners.feedback.critiques import Conversation
 from learners.feedback.dataset import FeedbackDataset
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import OnlineHumanReward
@@ -75,7 +76,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
     complaints: list[Error | Notice] = [Notice(what=note) for note in backbone.notes]
     train, gate = (usable_prompts(backbone, prompts, sampling, complaints.append) for prompts in (load.train_prompts, load.gate_prompts))
-    inputs = LearnerInputs(head, nats=load.nats, bias=load.bias, train_prompts=train, gate_prompts=gate)
+    inputs = LearnerInputs(head, nats=load.nats, bias=load.bias, train_prompts=list(train), gate_prompts=list(gate), conversations=train)
     trees = LearnerTrees(base, policy, reference, reward_tree)
     ready = Ready(
         base_hash=backbone.base_hash,
@@ -102,13 +103,13 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
 
 def usable_prompts(
     backbone: Backbone, prompts: Sequence[tuple[Message, ...]], sampling: Sampling, complain: Callable[[Error], None] = lambda error: None
-) -> list[TokenIds]:
+) -> dict[TokenIds, Conversation]:
     """In tokens, with room for an answer. Those that the model cannot read are left out; how many, and why, is told once."""
-    found: list[TokenIds] = []
+    found: dict[TokenIds, Conversation] = {}
     refused: list[PromptError] = []
     for prompt in prompts:
         try:
-            found.append(tuple(backbone.fit(prompt, sampling.max_new_tokens)[0]))
+            found[tuple(backbone.fit(prompt, sampling.max_new_tokens)[0])] = prompt
         except PromptError as error:
             refused.append(error)
     if refused:

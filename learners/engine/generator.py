@@ -15,7 +15,9 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 
+from learners.engine.critique_steering import SOLVED_AT, CritiqueSteering
 from learners.engine.streamed_answer import AnsweredSet, StreamedAnswer, without_states
+from learners.human_reward.critique_bias import BiasWithCritiques
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget, state_stride
 from learners.human_reward.logit_bias import LogitBias
@@ -60,6 +62,7 @@ class Generator:
         self.bias = bias
         self.policy = PolicySnapshot()
         self.steering = LogitBias(head)
+        self.words = CritiqueSteering(backbone, emit)
         self._emit = emit
         self._temperature = 1.0  # of the answers that β is solved on
         self._prompts: PromptCache | None = None
@@ -87,6 +90,7 @@ class Generator:
         load_lora(self.actor, policy.lora)
         self.prompts.forget_adapter()
         self.policy = policy
+        self.words.use_policy(policy.critiques)
         self.budget.see_again(lambda answer: look_again(self.backbone, self.actor, answer, self._temperature))
         self._steer(policy.steering(self.steering.head))
         self._emit(Acting(version=policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
@@ -195,11 +199,16 @@ class Generator:
         adapted = any(row.adapter for row in rows)
         flushed = 0.0
         tree = self._tree(adapted)
-        for step in decode(
+        self._solve_words()
+        steps = decode(
             tree, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_CurrentBias(self), twin=adapted, want_stop=self._to_stop, prompts=self.prompts, decoder=self._decoder(tree),
-        ):  # fmt: skip
+            steer=_CurrentBias(self, self.words.acting.seqs), twin=adapted, want_stop=self._to_stop, prompts=self.prompts,
+            decoder=self._decoder(tree),
+        )  # fmt: skip
+        for drawn, step in enumerate(steps, start=1):
             self._record(step)
+            if drawn in SOLVED_AT and step.wish is not None:
+                self._solve_words(drawings)
             for uid in step.ended:
                 self._live[uid].finish_text()
             if step.ended or time.monotonic() - flushed >= TOKEN_FLUSH_SECONDS:
@@ -222,6 +231,10 @@ class Generator:
         for drawing in found:
             drawing.close_thought(self.backbone.renderer.closing)
         return bool(found)
+
+    def _solve_words(self, drawings: Sequence[StreamedAnswer] = ()) -> None:
+        traces = [drawing.trace for drawing in drawings if drawing.contexts]
+        self.words.solve(self.steering, self.budget.nats, self._temperature, traces)
 
     def resume(self, uid: str, n_tokens: int) -> tuple[AnswerRequest, Sampling] | None:
         """What to draw to go on with an answer after its first `n_tokens` tokens; None if it is not known any more."""
@@ -249,7 +262,9 @@ class Generator:
         most = self._with_thoughts(sampling).max_new_tokens
         prompt_ids, dropped = self.backbone.fit(candidate.messages, most)
         trace = Trace(tuple(prompt_ids), state_stride(most, self.backbone.vocabulary))
-        drawing = StreamedAnswer(candidate, sampling, trace, AnswerText(self.backbone.renderer, sampling.stop), time.monotonic())
+        contexts = self.words.contexts(candidate.messages, most, dropped) if candidate.policy == "acting" and self.bias else ()
+        text = AnswerText(self.backbone.renderer, sampling.stop)
+        drawing = StreamedAnswer(candidate, sampling, trace, text, time.monotonic(), contexts)
         before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
             trace.keep(token, before.trace if before is not None else None)
@@ -304,7 +319,8 @@ class Generator:
         candidate = drawing.candidate
         adapted = candidate.policy != "base" and self.policy.lora is not None
         steered = candidate.policy == "acting"
-        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, tuple(drawing.trace.ids), candidate.temperature)
+        begun = tuple(drawing.trace.ids)
+        return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, begun, candidate.temperature, drawing.contexts)
 
     def _record(self, step: Step) -> None:
         now = time.monotonic()
@@ -328,6 +344,8 @@ class Generator:
         self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds, **told))
         if drawing.tells_of(self._temperature) and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
             self.budget.visited(trace.visited(self._temperature))
+            if drawing.contexts:
+                self.words.visited(trace)
         drawing.trace = without_states(trace)
         self._finished.append(drawing)
 
@@ -335,12 +353,20 @@ class Generator:
 class _CurrentBias:
     """The generator's steering as it is at each token: Ĥ may change while an answer is drawn."""
 
-    def __init__(self, generator: Generator) -> None:
-        self._generator = generator
+    def __init__(self, generator: Generator, critiques: frozenset[int]) -> None:
+        """critiques: those whose contexts are read."""
+        self._generator, self._seqs = generator, critiques
 
     def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
         """See LogitBias.bias."""
         return self._generator.steering.bias(hidden, base_logits) if self._generator.bias else None
+
+    def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor | None:
+        """See CritiqueBias.bias; nothing of it once a critique that is read was taken back."""
+        generator = self._generator
+        if not generator.bias or not self._seqs <= generator.words.acting.seqs:
+            return self.bias(hidden, base_logits)
+        return BiasWithCritiques(generator.steering, generator.words.bias).criticised(hidden, base_logits, wish, rows)
 
     def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
         """See LogitBias.fixed."""

@@ -24,6 +24,7 @@ from learners.engine.generator import Generator
 from learners.engine.replaying import LogReplay
 from learners.engine.streamed_answer import AnsweredSet
 from learners.engine.training import Learner, too_large_to_appraise
+from learners.feedback.critiques import Critiques
 from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward
 from learners.model.cuda_graph import priority_stream
@@ -33,7 +34,7 @@ from learners.protocol import Command, Error, Event, Learned, Load
 from learners.versions.blobs import BlobError
 from learners.versions.files import VersionError
 from learners.versions.store import VersionStore
-from storage.records import Correction, Ranking, Rating, Tap
+from storage.records import Correction, Critique, Ranking, Rating, Tap
 
 PATIENCE = 1.5
 """Seconds that the first answer waits for what the log has to teach; the rest is learned beside it. Metered runs wait for all of it."""
@@ -200,7 +201,9 @@ class GeneratorWorker:
         if fitted.dropped:  # says itself why this one was refused
             self._replay.refusals()
         if not self._held:
-            self._generator.use_head(fitted.head)
+            if fitted.head is not self._generator.steering.head:
+                self._generator.use_head(fitted.head)
+            self._generator.words.use(Critiques.of(self._reward.lessons.lessons))
         milliseconds = 1000 * (time.monotonic() - started)
         self._learner.human_reward_seconds += milliseconds / 1000
         self._learner.tell(head=fitted.head, feedback=self._reward.lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
@@ -214,6 +217,7 @@ class GeneratorWorker:
                 ratings=self._reward.count(Rating),
                 corrections=self._reward.count(Correction),
                 taps=self._reward.count(Tap),
+                critiques=self._reward.count(Critique),
                 log_loss=fitted.foreseen.log_loss if fitted.foreseen else None,
                 accuracy=self._reward.record.accuracy,
                 dropped=fitted.dropped or self._newly_dropped(),
@@ -294,10 +298,12 @@ class GeneratorWorker:
         if command.paused is False and self._held:
             self._held = False
             self._generator.use_head(self._reward.head)
+            self._generator.words.use(Critiques.of(self._reward.lessons.lessons))
             self._learner.tell(head=self._reward.head, live_beta=self._generator.beta)
         for name in ("train_prompts", "gate_prompts"):
             if (prompts := getattr(command, name)) is not None:
-                self._learner.tell(**{name: usable_prompts(self._backbone, prompts, self._learner.practice[1], self._emit)})
+                usable = usable_prompts(self._backbone, prompts, self._learner.practice[1], self._emit)
+                self._learner.tell(**{name: list(usable)}, **({"conversations": usable} if name == "train_prompts" else {}))
         self._learner.set(command)
 
     def _publish(self, sha256: str, version: str) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from learners.model.answer_text import AnswerText
 from learners.model.base import Backbone
+from learners.model.rows import Context
 from learners.protocol import AnswerRequest, Piece
 from learners.rlhf.rollouts import Trace
 from storage.records import Sampling, StopReason
@@ -23,6 +24,7 @@ class StreamedAnswer:
     trace: Trace
     text: AnswerText
     started: float  # monotonic seconds
+    contexts: tuple[Context, ...] = ()  # of the critiques that hold for it
     texts: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     sent: int = 0  # tokens that the terminal has

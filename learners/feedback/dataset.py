@@ -20,7 +20,7 @@ from learners.feedback.tap_credit import credit, read_after, silent, window_of
 from learners.model.answer_text import words_of
 from learners.model.chat_format import PromptError, fit_prompt
 from learners.protocol import Answer, Lesson
-from storage.records import Arm, Correction, Demonstration, Message, Ranking, Rating, Tap
+from storage.records import Arm, Correction, Critique, Demonstration, Message, Ranking, Rating, Tap
 
 RATING_MIDDLE = 4.0
 RATING_HALF_RANGE = 3.0
@@ -243,15 +243,23 @@ class FeedbackDataset:
             yield from self._credited(lesson, lesson.judgement)
         elif isinstance(lesson.judgement, Arm):
             yield from self._untapped(lesson, lesson.judgement)
+        elif isinstance(lesson.judgement, Critique):
+            self._check_length(lesson.judgement.text, lesson)
         else:
             yield from self._answered(lesson)
+
+    def _check_length(self, text: str, lesson: Lesson) -> None:
+        """A critique stands in the context beside the prompt and the answer, to which it leaves half."""
+        tokens = len(self._encode_answer(lesson.answers[0].messages if lesson.answers else (), text))
+        if tokens > self._context // 2:
+            raise PromptError(f"the critique takes {tokens:,} tokens, more than half of the model's context of {self._context:,}")
 
     def _answered(self, lesson: Lesson) -> Iterator[Sample]:
         """The answers of a ranking or a rating, or of a whole-answer tap; for a correction or a demonstration also what was written."""
         answers = self._usable([answer for answer in lesson.answers if answer.uid])
         judgement = lesson.judgement
         yield from _with_batches(answers, self._usable(lesson.beside))
-        if isinstance(judgement, Ranking | Rating | Tap | Arm):
+        if isinstance(judgement, Ranking | Rating | Tap | Arm | Critique):
             if len(answers) < (2 if isinstance(judgement, Ranking) else 1):
                 raise PromptError(self._why(lesson.answers))
         elif judgement.text.strip() and lesson.answers:

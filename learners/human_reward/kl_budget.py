@@ -204,34 +204,40 @@ class _KLCurve:
         return torch.cat([_nats(torch.add(start, rewards, alpha=beta), base) for start, rewards, base in parts]).mean()
 
     def solve(self, nats: float, absorbed_beta: float) -> float:
-        """The largest β whose KL is `nats`; 0 if the policy is over with any.
+        """See `strength_within`."""
+        return strength_within(self, nats, absorbed_beta)
 
-        Without an absorbed Ĥ the KL grows from β = 0 on. With one it falls first: near 0 all of that is taken back, which from an adapter that
-        went on by itself leads to the opposite of what was taught; so a β under the budget is looked for from twice the absorbed one downwards.
-        """
-        starts = [absorbed_beta * quarters / 4 for quarters in range(8, 0, -1)] if absorbed_beta else [0.0]
-        for low in starts:
-            if (excess := self._excess(low, nats)) < 0:
-                return self._root(low, excess, nats)
-        return 0.0
 
-    def _excess(self, beta: float, nats: float) -> float:
-        """The root of the KL less that of the target: nearly linear in β, as the KL is nearly quadratic."""
-        return math.sqrt(max(0.0, self(beta))) - math.sqrt(nats)
+def strength_within(kl: Callable[[float], float], nats: float, absorbed: float = 0.0, most: float = MOST_BETA) -> float:
+    """The largest strength of a bias whose KL, in nats per token, is `nats`; `most` where that has less, 0 where all have more.
 
-    def _root(self, low: float, at_low: float, nats: float) -> float:
-        """From a β under the budget on: secants, kept between the nearest β known to be under the budget and the nearest over it."""
-        before, at_before, beta, high = low, at_low, max(0.5, 1.25 * low), math.inf
-        for _ in range(60):
-            excess = self._excess(beta, nats)
-            if abs(excess) < TOLERANCE * math.sqrt(nats) or (excess < 0 and beta >= MOST_BETA):
-                return beta
-            low, high = (beta, high) if excess < 0 else (low, beta)
-            secant = beta - excess * (beta - before) / (excess - at_before) if excess != at_before else math.inf
-            middle = (low + high) / 2 if high < math.inf else 2 * beta
-            before, at_before = beta, excess
-            beta = min(secant if low < secant < high and secant <= 4 * beta else middle, MOST_BETA)
-        return low
+    Without an absorbed bias the KL grows from 0 on. With one it falls first: near 0 all of that is taken back, which from an adapter that
+    went on by itself leads to the opposite of what was taught; so a strength under the budget is looked for from twice the absorbed one downwards.
+    """
+
+    def excess(strength: float) -> float:
+        """The root of the KL less that of the target: nearly linear in the strength, as the KL is nearly quadratic."""
+        return math.sqrt(max(0.0, kl(strength))) - math.sqrt(nats)
+
+    for low in [absorbed * quarters / 4 for quarters in range(8, 0, -1)] if absorbed else [0.0]:
+        if (at_low := excess(low)) < 0:
+            return _root(excess, low, at_low, TOLERANCE * math.sqrt(nats), most)
+    return 0.0
+
+
+def _root(excess: Callable[[float], float], low: float, at_low: float, tolerance: float, most: float) -> float:
+    """From a strength under the budget on: secants, kept between the nearest one known to be under the budget and the nearest over it."""
+    before, at_before, strength, high = low, at_low, min(max(0.5, 1.25 * low), most), math.inf
+    for _ in range(60):
+        value = excess(strength)
+        if abs(value) < tolerance or (value < 0 and strength >= most):
+            return strength
+        low, high = (strength, high) if value < 0 else (low, strength)
+        secant = strength - value * (strength - before) / (value - at_before) if value != at_before else math.inf
+        middle = (low + high) / 2 if high < math.inf else 2 * strength
+        before, at_before = strength, value
+        strength = min(secant if low < secant < high and secant <= 4 * strength else middle, most)
+    return low
 
 
 def _nats(logits: Tensor, base: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores, Score
 from learners.protocol import Lesson
-from storage.records import Arm, Ranking, Tap
+from storage.records import Arm, Critique, Ranking, Tap
 
 TokenIds = tuple[int, ...]
 StatesBefore = Callable[[Sequence[int], Sequence[Sequence[int]]], list[Seen]]
@@ -92,6 +92,9 @@ class OnlineHumanReward:
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
         samples = self._dataset.add(lesson)
+        if isinstance(lesson.judgement, Critique):
+            self.lessons = self._dataset.snapshot()  # words are no evidence for Ĥ: it stays the same
+            return Fitted(self.head, None, self.refused.get(lesson.seq, ""))
         self._compute(samples)
         self._waiting.discard(lesson.seq)
         foreseen = self._foreseen(lesson)
@@ -122,8 +125,12 @@ class OnlineHumanReward:
 
     def retract(self, seq: int) -> Fitted:
         """Forget a judgement that was undone and fit without it."""
+        wordy = any(each.seq == seq and isinstance(each.judgement, Critique) for each in self.lessons.lessons)
         known = self._dataset.remove(seq)
         self._waiting.discard(seq)
+        if wordy:
+            self.lessons = self._dataset.snapshot()
+            return Fitted(self.head)
         return Fitted(self.fit(), None, "" if known else "it was not known")
 
     def fit(self) -> RewardHead:

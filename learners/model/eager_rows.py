@@ -63,14 +63,19 @@ class EagerRows:
         """The forward of one step and a token for each row."""
         output = self._prefill() if self._past is None else self._forward(self._next, self._mask, self._layout.scaling)
         policy, base, state = self._layout.split(output.logits[:, 0], output.hidden[:, 0])
-        bias = self._steer.bias(state, base) if self._steer is not None and self._layout.any_steered else None
+        wish = self._layout.wish(output.logits[:, 0], base)
+        bias = self._bias(state, base, wish) if self._steer is not None and self._layout.any_steered else None
         biased = None if bias is None else policy + (bias * self._layout.steered).to(policy.dtype)
         uniforms = self._uniforms.gather(1, self._at[:, None])[:, 0]
         drawn = draw_tokens(policy, base, biased, self._temperature, uniforms, self._truncation)
         if self._truncation is not None:
             self._truncation.add(drawn[0].long())
         ids, acted, plain, kl = drawn.tolist()  # the step's only wait for the device
-        return Drawn([int(i) for i in ids], acted, plain, kl, state, base, policy)
+        return Drawn([int(i) for i in ids], acted, plain, kl, state, base, policy, wish)
+
+    def _bias(self, state: Tensor, base: Tensor, wish: Tensor | None) -> Tensor | None:
+        assert self._steer is not None
+        return self._steer.bias(state, base) if wish is None else self._steer.criticised(state, base, wish, self._layout.criticised)
 
     def append(self, tokens: Sequence[int]) -> None:
         """Put the drawn tokens behind the answers."""
@@ -139,9 +144,9 @@ class EagerRows:
         from learners.model.caches import new_cache
 
         layout = self._layout
-        columns = max(len(row.begun) for row in self._rows) + self._most - min(self.lengths)
+        columns = max(map(len, layout.begun)) + self._most - min(self.lengths)
         self._past = new_cache(causal_model(self._tree).config, columns)
-        keys = [(self._rows[s].begun, adapter) for s, adapter in zip(layout.source, layout.adapter, strict=True)]
+        keys = list(zip(layout.begun, layout.adapter, strict=True))
         distinct = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         output = self._read(list(distinct))
         if len(distinct) == len(keys):
@@ -164,7 +169,7 @@ class EagerRows:
         ids, self._mask = self._padded(rest, begun)
         scaling = torch.tensor([float(adapter) for _, adapter in distinct], device=self._device)
         output = self._forward(ids, self._mask, scaling if self._layout.scaling is not None else None)
-        if prompts is not None:
+        if prompts is not None and not any(row.contexts for row in self._rows):  # those round otherwise
             for i, key in enumerate(distinct):
                 prompts.keep(*key, taken(self._past, i, begun, ids.shape[1] - len(rest[i])))
         return output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -17,6 +18,10 @@ class SteeringBias(Protocol):
 
     def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
         """States (K, d) and logits (K, V) of the base -> what to add to the logits (K, V), or None for nothing."""
+        ...
+
+    def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor | None:
+        """The same where some rows have contexts: wish (K, V) is what these add to the base's logits, rows (K, 1) says which have any."""
         ...
 
     def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
@@ -36,6 +41,17 @@ KeysValues = list[tuple[Tensor, Tensor]]
 """Of each layer keys and values (rows, heads, n, width)."""
 
 
+PLAUSIBLE = 0.1
+"""Of the likeliest token's probability (Li et al. 2023, contrastive decoding)."""
+
+
+class Context(NamedTuple):
+    """A prompt with something more in it: the answer is drawn towards what the base would say then."""
+
+    strength: float
+    prompt_ids: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Row:
     """One answer to draw. `prefix_ids` are tokens of it that are fixed already; they count towards its length."""
@@ -47,6 +63,7 @@ class Row:
     steer: bool = False
     prefix_ids: tuple[int, ...] = ()
     temperature: float | None = None  # None: as that of the batch
+    contexts: tuple[Context, ...] = ()  # each is one more row of the base
 
     @property
     def begun(self) -> tuple[int, ...]:
@@ -64,32 +81,54 @@ class Drawn(NamedTuple):
     hidden: Tensor  # (K, d)
     base_logits: Tensor  # (K, V)
     policy_logits: Tensor  # (K, V)
+    wish: Tensor | None = None  # (K, V)
 
 
 class Layout:
-    """What follows from which rows live: K of them, then one row of the base for each that has a twin."""
+    """What follows from which rows live: K of them, then one row of the base for each that has a twin, then one for each context."""
 
     def __init__(self, rows: Sequence[Row], adapted: bool, twin: bool, device: torch.device) -> None:
         """adapted: whether the tree has an adapter. twin: whether rows with the adapter get a row of the base."""
         k = len(rows)
         twins = [i for i, row in enumerate(rows) if row.adapter] if twin and adapted else []
-        self.source = [*range(k), *twins]  # batch row -> live row
-        self.adapter = [adapted and row.adapter for row in rows] + [False] * len(twins)  # of each batch row
+        contexts = [(i, context) for i, row in enumerate(rows) for context in row.contexts]
+        self.source = [*range(k), *twins, *(i for i, _ in contexts)]  # batch row -> live row
+        self.adapter = [adapted and row.adapter for row in rows] + [False] * (len(twins) + len(contexts))  # of each batch row
+        self.begun = [rows[i].begun for i in self.source[: k + len(twins)]] + [(*c.prompt_ids, *rows[i].prefix_ids) for i, c in contexts]
+        self._twins = len(twins)
         self.all_twinned = len(twins) == k
         where = {row: k + i for i, row in enumerate(twins)}
         self.base_rows = torch.tensor([where.get(i, i) for i in range(k)], device=device)
         self.scaling = None if not adapted or all(self.adapter) else torch.tensor([float(each) for each in self.adapter], device=device)
         self.any_steered = any(row.steer for row in rows)
         self.steered = torch.tensor([[float(row.steer)] for row in rows], device=device)
+        self.criticised = torch.tensor([[bool(row.contexts)] for row in rows], device=device)
+        self._of = torch.tensor([i for i, _ in contexts], dtype=torch.long, device=device)
+        self._strengths = torch.tensor([[c.strength] for _, c in contexts], device=device)
 
     def split(self, logits: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of all batch rows: the policy's logits (K, V), the base's logits (K, V) and the base's states (K, d)."""
         k = len(self.base_rows)
-        if len(self.source) == k:
-            return logits, logits, hidden
+        if not self._twins:
+            own = logits[:k]
+            return own, own, hidden[:k]
         if self.all_twinned:
-            return logits[:k], logits[k:], hidden[k:]
+            return logits[:k], logits[k : 2 * k], hidden[k : 2 * k]
         return logits[:k], logits[self.base_rows], hidden[self.base_rows]
+
+    def wish(self, logits: Tensor, base: Tensor) -> Tensor | None:
+        """What the contexts make likelier than the base by itself does, each by its strength: (K, V), of logits of all batch rows and the base's
+        (K, V); -inf for tokens that are plausible neither in a row's contexts nor without. None where no row has a context."""
+        return wish_of(base, logits[-len(self._of) :], self._of, self._strengths) if len(self._of) else None
+
+
+def wish_of(base: Tensor, said: Tensor, of: Tensor, strengths: Tensor) -> Tensor:
+    """See Layout.wish. base: logits (K, V); said: logits (M, V) in contexts of rows `of` (M,), with strengths (M, 1)."""
+    plain = base[of]
+    more = ((said - plain) * strengths).nan_to_num_(0.0, 0.0, 0.0)  # tokens that cannot come have -inf on both sides
+    found, own = (each >= each.amax(1, keepdim=True) + math.log(PLAUSIBLE) for each in (said, plain))
+    plausible = torch.ones_like(base).index_fill_(0, of, 0.0).index_add_(0, of, (found | own).to(base.dtype)) > 0
+    return torch.zeros_like(base).index_add_(0, of, more.to(base.dtype)).masked_fill_(~plausible, -math.inf)
 
 
 def uniforms_of(rows: Sequence[Row], count: int, device: torch.device) -> Tensor:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from learners.model.eager_rows import EagerRows
-from learners.model.rows import Row, SteeringBias
+from learners.model.rows import Context, Row, SteeringBias
 from learners.model.static_rows import StaticDecoder, StaticRows, static_decoder
 from storage.records import Sampling, StopReason
 
 if TYPE_CHECKING:
     from learners.model.caches import PromptCache
 
-__all__ = ["Row", "SteeringBias", "Step", "decode"]
+__all__ = ["Context", "Row", "SteeringBias", "Step", "decode"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Step:
     hidden: Tensor  # (K, d) state of the base, float32; without twin rows the policy's own
     base_logits: Tensor  # (K, V)
     policy_logits: Tensor  # (K, V) without the bias; the same object as `base_logits` without twin rows
+    wish: Tensor | None = None  # (K, V) what contexts add to the base's logits, each by its strength; None where no row has any
     ended: dict[str, StopReason] = field(default_factory=dict)  # answers that got their last token here, or were stopped before it
 
 
@@ -76,12 +77,12 @@ def decode(
         uids, drawn = batch.uids, batch.draw()
         batch.append(drawn.ids)
         last = {uid: r for uid, n, i in zip(uids, batch.lengths, drawn.ids, strict=True) if (r := _reason(i, n, sampling, eos_ids))}
-        yield Step(uids, *drawn, ended | last)
+        yield Step(uids, *drawn, ended=ended | last)
         ended = {}
         batch.drop(last)
     if ended:
         nothing = torch.empty(0, 0)
-        yield Step((), [], [], [], [], nothing, nothing, nothing, ended)
+        yield Step((), [], [], [], [], nothing, nothing, nothing, ended=ended)
 
 
 def _batch(
@@ -91,7 +92,7 @@ def _batch(
     steer = steer if any(row.steer for row in rows) else None
     eager = EagerRows(tree, rows, sampling, pad_id, twin, steer, prompts)
     decoder = decoder or static_decoder(tree)
-    if decoder is None or (steer is not None and not hasattr(steer, "fixed")):
+    if decoder is None or any(row.contexts for row in rows) or (steer is not None and not hasattr(steer, "fixed")):
         return eager
     return StaticRows(decoder, eager, sampling, steer, ahead)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from learners.human_reward.critique_bias import BiasWithCritiques, CriticisedStates
 from learners.human_reward.features import Seen
 from learners.human_reward.kl_budget import VisitedStates, pooled_nats, state_stride
 from learners.human_reward.logit_bias import LogitBias
@@ -20,7 +21,7 @@ from learners.model.base import Backbone
 from learners.model.batches import pad_answers
 from learners.model.forward import LMHead, states
 from learners.model.memory import within_memory
-from learners.model.sampling import Row, Step, decode
+from learners.model.sampling import Context, Row, Step, decode
 from learners.rlhf.distributions import chunks, expected
 from storage.records import Sampling, StopReason
 
@@ -46,6 +47,7 @@ class Trace:
     _hidden: list[Tensor] = field(default_factory=list)
     _base: list[Tensor] = field(default_factory=list)
     _policy: list[Tensor] = field(default_factory=list)  # empty where the base drew it
+    _wish: list[Tensor] = field(default_factory=list)  # empty without critiques
 
     def add(self, step: Step, row: int) -> None:
         """Take row `row` of a decode step."""
@@ -55,6 +57,8 @@ class Trace:
             self._base.append(step.base_logits[row])
             if step.policy_logits is not step.base_logits:
                 self._policy.append(step.policy_logits[row])
+            if step.wish is not None:
+                self._wish.append(step.wish[row])
         self.ids.append(step.ids[row])
         self.logprobs.append(step.logprobs[row])
         self.unbiased.append(step.unbiased_logprobs[row])
@@ -85,6 +89,13 @@ class Trace:
         """Per 64 tokens."""
         return pooled_nats([self.kl], [len(self.ids)])
 
+    def criticised(self) -> CriticisedStates | None:
+        """The same states with what critiques ask for there; None without any."""
+        if not self._wish:
+            return None
+        policy = torch.stack(self._policy) if self._policy else None
+        return CriticisedStates(torch.stack(self._hidden), torch.stack(self._base), torch.stack(self._wish), policy)
+
     def visited(self, temperature: float) -> VisitedStates:
         """The states in which its tokens were drawn, for solving β."""
         base = torch.stack(self._base).div(temperature).log_softmax(-1)
@@ -102,19 +113,26 @@ def draw_answers(
     seed: int,
     *,
     adapter: bool,
-    steering: LogitBias | None = None,
+    steering: LogitBias | BiasWithCritiques | None = None,
     keep_states: bool = False,
     pause: Callable[[], None] = lambda: None,
+    contexts: Sequence[tuple[Context, ...]] = (),
 ) -> list[Trace]:
-    """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens."""
+    """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens.
+
+    contexts: of each prompt, or none at all.
+    """
     stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
     ahead = 1 if keep_states else AHEAD
     traces: list[Trace] = []
-    longest = max(map(len, prompts), default=0)
+    most = max(map(len, contexts), default=0)
+    longest = max((len(ids) for ids in (*prompts, *(context.prompt_ids for some in contexts for context in some))), default=0)
     size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
+    size = max(1, size * (1 + adapter) // (1 + adapter + most))
     for start in range(0, len(prompts), size):
         batch = prompts[start : start + size]
-        rows = [Row(str(i), p, seed + start + i, adapter, steering is not None) for i, p in enumerate(batch)]
+        beside = contexts[start : start + size] or [()] * len(batch)
+        rows = [Row(str(i), p, seed + start + i, adapter, steering is not None, contexts=beside[i]) for i, p in enumerate(batch)]
         drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
         for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, ahead=ahead):
             for row, uid in enumerate(step.uids):

@@ -47,6 +47,7 @@ class Manifest(Struct, frozen=True):
     reward_steps: int | None = None  # its optimizer steps
     distilled_seqs: tuple[int, ...] | None = None  # whose Ĥ the last whole distillation absorbed …
     distilled_nats: float | None = None  # … within this budget, nats per 64 tokens
+    critiques: tuple[int, ...] = ()  # judgements in words that the adapter has absorbed
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class PolicySnapshot:
     lora: Mapping[str, Tensor] | None = None
     absorbed: RewardHead | None = None
     absorbed_beta: float = 0.0
+    critiques: frozenset[int] = frozenset()  # judgements in words that it was distilled from, among others
 
     def steering(self, head: RewardHead, beta: float = 0.0) -> LogitBias:
         """How this policy is steered by a head."""

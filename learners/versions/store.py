@@ -92,6 +92,7 @@ class VersionStore:
             reward_steps=state.reward_steps,
             distilled_seqs=tuple(sorted(distilled.seqs)) if distilled else None,
             distilled_nats=distilled.nats if distilled else None,
+            critiques=tuple(sorted(state.policy.critiques)),
         )
 
 
@@ -105,7 +106,8 @@ def unpacked(files: Mapping[str, bytes], version: str) -> VersionState:
     """A version from its files. Raises VersionError when they are not what they should be."""
     states, manifest = unpack(files)
     head = RewardHead.from_state(states.human_reward)
-    policy = PolicySnapshot(version, states.adapter, head if manifest.absorbed_beta else None, manifest.absorbed_beta)
+    absorbed = (head if manifest.absorbed_beta else None, manifest.absorbed_beta, frozenset(manifest.critiques))
+    policy = PolicySnapshot(version, states.adapter, *absorbed)
     reward = states.reward_model or None
     return VersionState(
         policy,

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from storage.exchange.items import Item, Labelled, Messages, PreferencePair, Ranked, Row, Steps, Written
+from storage.exchange.items import Criticised, Item, Labelled, Messages, PreferencePair, Ranked, Row, Steps, Written
 from storage.thoughts import Parts, split_thought
 
-Source = Literal["comparisons", "labelled", "written", "ranked", "steps"]
+Source = Literal["comparisons", "labelled", "written", "ranked", "steps", "criticised"]
 
 
 class File(NamedTuple):
@@ -34,7 +34,7 @@ class Format(NamedTuple):
     extra: dict[str, Any] = {}
 
 
-Chatted = PreferencePair | Labelled | Written | Ranked
+Chatted = PreferencePair | Labelled | Written | Ranked | Criticised
 
 
 def chat(item: Chatted) -> list[Row]:
@@ -190,6 +190,15 @@ def axolotl_ranked(item: Ranked) -> Row | None:
     return {"prompt": transcript(item.messages), "answers": answers} if len(answers) > 1 and is_plain(item) else None
 
 
+# --- words -----------------------------------------------------------------------------------------------------------------
+
+
+def critiques(item: Criticised) -> Row:
+    """Prompt, answer and what was said of it; the answer is None where the words were about all answers."""
+    reply = None if item.answer is None else answer(item, item.answer)
+    return {"prompt": chat(item), "response": reply, "critique": item.critique, "scope": item.scope, "strength": item.strength, **tools(item)}
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +215,7 @@ FORMATS: dict[str, Format] = {
     "trl-kto": _one("labelled", trl_kto, "TRL's KTO trainer"),
     "trl-sft": _one("written", trl_sft, "TRL's SFT trainer"),
     "trl-stepwise": _one("steps", trl_stepwise, "TRL's stepwise supervision, from taps and spans"),
+    "critiques": _one("criticised", critiques, "what should be otherwise, in words"),
     "llamafactory": _several(
         "LLaMA-Factory: a folder with dataset_info.json",
         [("preference.jsonl", "comparisons", factory_preference), ("kto.jsonl", "labelled", factory_kto), ("sft.jsonl", "written", factory_sft)],

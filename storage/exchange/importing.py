@@ -24,7 +24,7 @@ from storage.exchange.survey import MOST_PEOPLE, Reading, Survey
 from storage.journal import Journal
 from storage.progress import CancelledError, Step, unwatched
 from storage.queries import Record
-from storage.records import Comment, Correction, Demonstration, Import, Judgement, Prompt, Ranking, Rating, Sitting, Span, new_uid
+from storage.records import Comment, Correction, Critique, Demonstration, Import, Judgement, Prompt, Ranking, Rating, Sitting, Span, new_uid
 
 
 class Imported(Struct, frozen=True):
@@ -173,6 +173,8 @@ def _judgements(judged: Judged, uid: str, answers: list[str], survey: Survey) ->
         yield Correction(uid, answers[slot], text)
     for place, text in judged.comments:
         yield Comment(uid, answers[place] if place is not None else None, text)
+    for place, text, scope, strength in judged.critiques:
+        yield Critique(uid, answers[place] if place is not None else None, text, scope, strength)  # type: ignore[arg-type]
     start = 0
     for sentence, fine in judged.steps:
         yield Span(uid, answers[0], start, start + len(sentence), "step", 1.0 if fine else -1.0)

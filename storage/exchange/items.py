@@ -79,7 +79,18 @@ class Ranked(NamedTuple):
     beside: Beside = NOTHING
 
 
-Item = PreferencePair | Labelled | Written | Steps | Ranked
+class Criticised(NamedTuple):
+    """What should be otherwise, in words: of an answer, or of whatever is answered."""
+
+    messages: Messages
+    answer: str | None
+    critique: str
+    scope: str  # 'prompt' or 'all'
+    strength: int  # -3 to 3
+    beside: Beside = NOTHING
+
+
+Item = PreferencePair | Labelled | Written | Steps | Ranked | Criticised
 
 
 class Kept(NamedTuple):
@@ -106,6 +117,7 @@ class Judged(NamedTuple):
     written: str | None = None  # the answer as it should be
     corrections: tuple[tuple[int, str], ...] = ()  # answer, text
     comments: tuple[tuple[int | None, str], ...] = ()
+    critiques: tuple[tuple[int | None, str, str, int], ...] = ()  # answer, text, scope, strength
     steps: tuple[tuple[str, bool], ...] = ()  # sentences that make up the one answer
     by: str | None = None  # who judged, where the row says it
     kept: Kept | None = None

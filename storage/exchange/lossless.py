@@ -17,7 +17,20 @@ from storage.database import JournalError
 Row = dict[str, Any]
 TABLES = (
     *("base_models", "base_builds", "operators", "sittings", "nodes", "prompts", "sample_sets", "responses", "tokens", "shown_tokens"),
-    *("events", "chain", "ranking_items", "ranking_strengths", "ratings", "corrections", "demonstrations", "taps", "arms", "paces", "presentations"),
+    *(
+        "events",
+        "chain",
+        "ranking_items",
+        "ranking_strengths",
+        "ratings",
+        "corrections",
+        "demonstrations",
+        "critiques",
+        "taps",
+        "arms",
+        "paces",
+        "presentations",
+    ),
     *("spans", "comments", "flags", "calibrations", "prequential", "runs", "run_events", "versions", "version_runs", "activations"),
     *("imports", "import_items", "kept_rows", "selections"),
 )

@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import combinations, groupby
 from typing import NamedTuple
 
-from storage.exchange.items import NOTHING, Beside, Labelled, Messages, PreferencePair, Ranked, Written
+from storage.exchange.items import NOTHING, Beside, Criticised, Labelled, Messages, PreferencePair, Ranked, Written
 from storage.records import Message
 from storage.repeats import NOT_SAID_AGAIN
 
@@ -102,6 +102,17 @@ class Reader:
         """Rankings as they were made."""
         for found in self._rankings():
             yield Ranked(found.messages, found.answers, found.values, found.beside)
+
+    def criticised(self) -> Iterator[Criticised]:
+        """Critiques with the answers that they are about, where they are about one."""
+        rows = self._connection.execute(f"""
+            SELECT p.node_id, n.content, r.slot, c.text, c.scope, c.strength, {_KEPT} FROM v_live e JOIN critiques c ON c.seq = e.seq
+            JOIN sample_sets s ON s.id = c.set_id JOIN prompts p ON p.id = s.prompt_id
+            LEFT JOIN responses r ON r.id = c.response_id LEFT JOIN nodes n ON n.id = r.node_id
+            WHERE e.kind = 'critique' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
+        for node_id, answer, slot, text, scope, strength, kept in rows:
+            beside = _beside(kept)[0].of(*([] if slot is None else [slot]))
+            yield Criticised(self.messages(node_id), answer, text, scope, strength, beside)
 
     # --- queries ---------------------------------------------------------------------------------------------------------
 

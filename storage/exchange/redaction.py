@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from storage.exchange.items import Beside, Item, Labelled, Messages, PreferencePair, Ranked, Steps, Written
+from storage.exchange.items import Beside, Criticised, Item, Labelled, Messages, PreferencePair, Ranked, Steps, Written
 
 PATTERNS = {
     "key": re.compile(
@@ -56,6 +56,8 @@ class Redactor:
                 return Written(messages, self.text(text), self.beside(beside))
             case Steps(_, sentences, good):
                 return Steps(messages, tuple(map(self.text, sentences)), good)
+            case Criticised(_, answer, critique, scope, strength, beside):
+                return Criticised(messages, None if answer is None else self.text(answer), self.text(critique), scope, strength, self.beside(beside))
             case Ranked(_, answers, ranks, beside):
                 return Ranked(messages, tuple(map(self.text, answers)), ranks, self.beside(beside))
 

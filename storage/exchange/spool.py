@@ -50,7 +50,7 @@ class Spool:
 def content_of(judged: Judged) -> str:
     """What was judged and how, and by whom where the row says it, whatever shape it came in. Columns and margins are not part of it."""
     texts, ranks = judged.answers, judged.ranks
-    simple = not (judged.ratings or judged.scored or judged.corrections or judged.comments or judged.steps)
+    simple = not (judged.ratings or judged.scored or judged.corrections or judged.comments or judged.critiques or judged.steps)
     what: list[object]
     if simple and judged.written is None and ranks in ((1, 2), (2, 1)):
         better, worse = texts if ranks[0] == 1 else texts[::-1]
@@ -58,7 +58,7 @@ def content_of(judged: Judged) -> str:
     elif simple and judged.written is not None and not texts:
         what = ["Written", [judged.messages, judged.written]]
     elif judged.ratings in (((0, "overall", 6),), ((0, "overall", 2),)) and judged == judged._replace(
-        ranks=(), written=None, corrections=(), comments=()
+        ranks=(), written=None, corrections=(), comments=(), critiques=()
     ):
         what = ["Labelled", [judged.messages, texts[0], judged.ratings[0][2] == 6]]
     elif judged.steps:

@@ -172,4 +172,5 @@ def kinds_of(judged: Judged) -> Iterator[str]:
     yield from ("demonstration",) * (judged.written is not None)
     yield from ("correction",) * len(judged.corrections)
     yield from ("comment",) * len(judged.comments)
+    yield from ("critique",) * len(judged.critiques)
     yield from ("step",) * len(judged.steps)

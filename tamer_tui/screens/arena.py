@@ -21,6 +21,7 @@ from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.commands import ArenaCommands
 from tamer_tui.screens.committing import Committing
+from tamer_tui.screens.critique import WishesScreen
 from tamer_tui.screens.observing import observe
 from tamer_tui.screens.take_out import TakeOut
 from tamer_tui.screens.tap_keys import TapKeys
@@ -276,6 +277,16 @@ class ArenaScreen(Screen[None]):
     def action_write(self) -> None:
         if (view := self._judgeable()) is not None:
             self._writing.ideal(view)
+
+    def action_critique(self) -> None:
+        candidate, view = self._focused(), self.session.current
+        if candidate is not None and view is not None and view.purpose in ("judge", "tap"):
+            self.reveal()
+            self._writing.critique(view, candidate)
+
+    def action_wishes(self) -> None:
+        if self.session.store is not None:
+            self.app.push_screen(WishesScreen(self.session))
 
     def action_flag(self) -> None:
         candidate = self._focused()

@@ -8,6 +8,7 @@ from functools import partial
 from textual.app import App
 
 from tamer_tui.screens.attempt import Attempt
+from tamer_tui.screens.critique import CritiqueScreen
 from tamer_tui.screens.editor import EditorScreen, NumberScreen, PromptScreen, WrittenText
 from tamer_tui.session import CandidateView, Session, SessionError, SetView
 from tamer_tui.text import editable, one_line
@@ -68,6 +69,21 @@ class Writing:
 
         title, name = f"comment on answer {candidate.letter}", f"comment {candidate.uid}"
         self._edit(EditorScreen, title, name, "", candidate.text, keep, "✓ comment on disk")
+
+    def critique(self, view: SetView, candidate: CandidateView) -> None:
+        """What should be otherwise. The same prompt is answered anew."""
+        screen = CritiqueScreen(f"what should be otherwise in answer {candidate.letter}", self._drafts.pop(f"critique {view.uid}", ""))
+
+        async def said(result: WrittenText | None) -> None:
+            if result is None:
+                return
+            if result.saved and await self._attempt(lambda: self._session.judging.criticise(candidate.uid, result.text, screen.scope), ""):
+                to = "all answers follow" if screen.scope == "all" else "answers to this prompt follow"
+                await self._attempt(self._session.sets.open_again, f"✓ on disk: {to} it from here on; u takes it back")
+            else:
+                self._drafts[f"critique {view.uid}"] = result.text
+
+        self._app.push_screen(screen, said)
 
     def nats(self) -> None:
         """The budget."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
 
 from learners import protocol
-from storage.records import Arm, Comment, Correction, Demonstration, Flag, Judgement, Peek, Ranking, Rating, Redo, Skip, Tap, Undo
+from storage.records import Arm, Comment, Correction, Critique, Demonstration, Flag, Judgement, Peek, Ranking, Rating, Redo, Skip, Tap, Undo
 from tamer_tui.session.sets import ELSEWHERE
 from tamer_tui.session_store import SessionError
+from tamer_tui.text import one_line
 from tamer_tui.told_lessons import answer_of
 from tamer_tui.views import Change
 
 if TYPE_CHECKING:
     from tamer_tui.session.session import Session
+
+STRONGEST = 3
+"""Of a wish; the negative asks for the opposite."""
 
 
 class Judging:
@@ -66,6 +72,25 @@ class Judging:
         if not text.strip():
             raise SessionError("the answer is empty")
         return await self._commit(Demonstration(self._session.set.uid, text))
+
+    # --- in words --------------------------------------------------------------------------------------------------------
+
+    async def criticise(self, uid: str | None, text: str, scope: Literal["prompt", "all"] = "prompt") -> int:
+        """Say what should be otherwise, of one of the current answers or of all of them. With scope 'all' it is a standing wish."""
+        view = self._session.set
+        if not text.strip():
+            raise SessionError("the critique is empty", "say in a line what should be otherwise")
+        await self._session.sets.end_current()
+        return await self._commit(Critique(view.uid, uid, text.strip(), scope))
+
+    def wishes(self) -> list[Critique]:
+        """Standing wishes, those that are switched off too, in the order in which they were first said."""
+        found = [logged.judgement for logged in self._session.record.wishes()]
+        return sorted((wish for wish in found if isinstance(wish, Critique)), key=lambda wish: (wish.set_uid, wish.text))
+
+    async def set_strength(self, wish: Critique, strength: int) -> int:
+        """Make a wish stronger or weaker, or switch it off with 0. An event of its own, which undo takes back."""
+        return await self._commit(replace(wish, strength=strength))
 
     async def skip(self) -> int:
         """Pass over the current set."""
@@ -161,6 +186,8 @@ def _in_words(judgement: Judgement) -> str:
             return "the rewritten answer"
         case Demonstration():
             return "the ideal answer"
+        case Critique(text=text):
+            return f"«{one_line(text)}»"
         case Skip():
             return "the skip"
         case Tap(value=value):

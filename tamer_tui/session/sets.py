@@ -64,6 +64,14 @@ class Sets:
         prompt, self._typed_early = self._typed_early, None
         await (self._open(prompt) if prompt is not None else self.open_next())
 
+    async def open_again(self) -> None:
+        """The prompt of the current set, answered anew; as one answer at reading pace where that is how it was."""
+        view = self._session.set
+        if view.purpose == "tap":
+            await self.draw(*self.ready_dealer().single(view.prompt, self._session.uid))
+        else:
+            await self._open(view.prompt)
+
     async def continue_from(self, uid: str, text: str) -> None:
         """Go on with the conversation from one of the current answers."""
         view = self._session.set

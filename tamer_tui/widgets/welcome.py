@@ -17,6 +17,7 @@ BAR_CELLS = 40
 HOW_IT_GOES = (
     "Answers will stream here, side by side.",
     "Say which are better: type their letters, best first, and enter.",
+    'Or say it in words: ; and a line, such as "use simple words".',
     "The very next answer is already different.",
 )
 OTHERS = "Pocket is small, and ships with tamer: `tamer models` lists larger ones that fit this machine."

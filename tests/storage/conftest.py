@@ -17,6 +17,7 @@ from storage.records import (
     BaseModel,
     Calibration,
     Comment,
+    Critique,
     Flag,
     Judgement,
     Pace,
@@ -48,6 +49,9 @@ WATCHING: tuple[Judgement, ...] = (
     Comment("s1", "s1a", "a note"),
     Comment("s1", None, "on the set"),
     Flag("s1", "s1b", "refusal"),
+    Critique("s1", "s1b", "use simple words", "all"),
+    Critique("s1", None, "warmer"),
+    Critique("s1", "s1b", "use simple words", "all", -2),
 )
 """One of every kind that is said while answers appear, or beside a judgement."""
 

@@ -211,6 +211,7 @@ def test_counts_are_of_what_is_live(desk: Desk) -> None:
         corrections=1,
         demonstrations=1,
         taps=0,
+        critiques=0,
         skips=1,
         peeks=1,
         undone=1,

@@ -15,7 +15,7 @@ from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.screens.compare import CompareScreen
 from tamer_tui.screens.learning import LearningScreen
 from tamer_tui.screens.log import LogScreen, tail
-from tamer_tui.screens.record import RecordScreen
+from tamer_tui.screens.record import KINDS, RecordScreen
 from tamer_tui.screens.versions import VersionsScreen
 from tamer_tui.session import Change, Session, SessionSettings
 from tamer_tui.widgets.lines import Line
@@ -159,7 +159,7 @@ async def test_the_record_is_searched_commented_on_taken_back_and_exported(tmp_p
         t.pilot.app.screen.query_one(TextArea).text = "a close one"
         await t.pilot.press("ctrl+s")
         await t.until(lambda: any(isinstance(j, Comment) and j.text == "a close one" for j in t.live()))
-        await t.press(*["k"] * 9)
+        await t.press(*["k"] * (len(KINDS) - 1))
         await t.press("slash", *"close")
         await t.until(lambda: rows.row_count == 1 and "a close one" in t.shown())
         await t.press("escape", "u")

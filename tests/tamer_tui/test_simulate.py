@@ -10,7 +10,7 @@ import pytest
 
 from learners import protocol
 from storage.queries import Record
-from storage.records import Correction, Prompt, Ranking, Rating
+from storage.records import Correction, Critique, Prompt, Ranking, Rating
 from tamer_tui.operators import OperatorError
 from tamer_tui.session import Session, SessionError, SessionSettings
 from tamer_tui.simulate import HELD_OUT, Outcome, Plan, Simulation, check, shuffled
@@ -67,6 +67,22 @@ def asked(engine: FakeEngine) -> list[list[protocol.AnswerRequest]]:
 
 def granted(engine: FakeEngine) -> list[tuple[float | None, int | None, bool]]:
     return [(c.train_seconds, c.train_steps, c.flush) for c in engine.received if isinstance(c, protocol.Set)]
+
+
+async def test_a_critic_says_each_thing_once_as_a_standing_wish_and_passes_over_the_rest(tmp_path: Path) -> None:
+    said = iter(["shorter", None, " shorter ", "warmer"])
+    await simulated(tmp_path / "a.db", plan(lambda prompt, responses: next(said), judge=length, rounds=4, feedback="critique"))  # type: ignore[arg-type]
+    with Record(tmp_path / "a.db") as record:
+        assert [(c.text, c.scope, c.response_uid) for c in (each.judgement for each in record.wishes()) if isinstance(c, Critique)] == [
+            ("shorter", "all", None),
+            ("warmer", "all", None),
+        ]
+        assert record.counts().skips == 2
+
+
+async def test_a_critic_that_gives_no_text_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="gave a int instead of a text or None"):
+        await simulated(tmp_path / "a.db", plan(lambda prompt, responses: 3, judge=length, feedback="critique"))  # type: ignore[arg-type, return-value]
 
 
 async def test_each_round_ranks_one_set_and_equal_scores_tie(tmp_path: Path) -> None:

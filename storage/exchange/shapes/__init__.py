@@ -60,6 +60,7 @@ SHAPES = (
     Shape("two-answers", "two answers and which is better", "", lambda row: _pair_is(row, "two-answers"), votes.two_answers),
     Shape("preference", "comparisons: chosen and rejected", "", trainers.is_preference, trainers.preference),
     Shape("ultrafeedback", "UltraFeedback: completions rated by aspect", "completions", lists.is_ultrafeedback, lists.ultrafeedback),
+    Shape("critiques", "what should be otherwise, in words", "critique scope", trainers.are_critiques, trainers.critique),
     Shape("steps", "answers in steps, each right or wrong", "completions labels", trainers.are_steps, trainers.steps),
     Shape("labelled", "single answers, good or bad", "", trainers.is_labelled, trainers.labelled),
     Shape("nectar", "several answers with ranks", "answers", lists.is_nectar, lists.nectar),

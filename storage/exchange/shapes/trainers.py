@@ -260,6 +260,21 @@ def steps(row: Row) -> Iterator[Judged]:
     yield judged(turns, (Reply("".join(texts)),), steps=told, columns=rest(row, "completions", "labels", *used))
 
 
+def are_critiques(row: Row) -> bool:
+    return isinstance(row.get("critique"), str) and row.get("scope") in ("prompt", "all")
+
+
+def critique(row: Row) -> Iterator[Judged]:
+    """What should be otherwise, in words; of one answer, or of all where there is none."""
+    text, strength = said(row["critique"], "critique"), row.get("strength", 1)
+    if type(strength) is not int or not -3 <= strength <= 3:
+        raise BadRow("the strength is no whole number from -3 to 3")
+    turns, used = asked(row)
+    answers = () if empty(row.get("response")) else (reply_of(row["response"], "response"),)
+    told = ((0 if answers else None, text, row["scope"], strength),)
+    yield judged(turns, answers, critiques=told, columns=rest(row, "response", "critique", "scope", "strength", *used))
+
+
 # --- single scores ---------------------------------------------------------------------------------------------------------
 
 NUMBERS = ("score", "rating", "reward", "stars", "overall_score", "overall", "quality", "grade")

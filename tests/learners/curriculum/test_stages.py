@@ -23,7 +23,7 @@ from learners.model.lora import load_lora, lora_state
 from learners.protocol import Answer, Event, Lesson, Load, Trained
 from learners.rlhf.rollouts import draw_answers
 from learners.versions.snapshot import Distilled
-from storage.records import Demonstration, Message, Ranking, Sampling
+from storage.records import Critique, Demonstration, Message, Ranking, Sampling
 from tests.learners.models import tensor
 
 SAMPLING = Sampling(1.0, 20)
@@ -119,6 +119,44 @@ def test_the_adapter_comes_close_to_the_teacher_on_answers_that_it_never_saw(par
     assert not course.due() and learning.weights.lineage.absorbed is learning.inputs.head
     (record,) = [event.run for event in events if isinstance(event, Trained)]
     assert record.stage == "distill" and record.seqs == (1, 2, 3, 4) and record.steps == 30
+
+
+def test_what_was_said_in_words_is_absorbed_by_the_adapter_and_the_record_says_so(parts: Parts, learning: Learning, events: list[Event]) -> None:
+    wish, own = "Tom was very, very sad and cried.", "It was fun!"
+    for seq, (text, scope, messages) in enumerate(((wish, "all", ()), (own, "prompt", PROMPTS[0])), start=1):
+        critique = Critique("s", None, text, scope)  # type: ignore[arg-type]
+        learning.teach(Lesson(seq=seq, judgement=critique, answers=(Answer(uid="", messages=messages, text=""),)))
+    course = DistillStage(*learning.of_policy, DistillPlan(steps=20, batch=8))
+    assert course.due() and learning.inputs.head.blank
+    run(course.work())
+    gamma = course._teacher._critique_bias.gamma
+    assert 0 < gamma <= 3
+    said = {prompt: ((wish, own) if prompt == PROMPTS[0] else (wish,)) for prompt in PROMPTS}
+    distances = []
+    for adapter in (lora_state(parts.trees.policy), None):
+        load_lora(parts.trees.policy, adapter)
+        total = 0.0
+        for prompt, texts in said.items():
+            plain, beside = (tuple(parts.backbone.encode(messages)) for messages in (prompt, (Message("user", "\n".join(texts)), *prompt)))
+            (trace,) = draw_answers(parts.backbone, parts.trees.base, [plain], SAMPLING, 5, adapter=False)
+            with torch.no_grad():
+                base, context, mine = (
+                    forward(tree, tensor([[*ids, *trace.ids]]), keep=len(trace.ids) + 1).logits[0, :-1]
+                    for tree, ids in ((parts.trees.base, plain), (parts.trees.base, beside), (parts.trees.policy, plain))
+                )
+            plausible = (base.softmax(1) >= 0.1 * base.softmax(1).amax(1, True)) | (context.softmax(1) >= 0.1 * context.softmax(1).amax(1, True))
+            factor = (gamma * (context - base)).exp()
+            kept = (base.softmax(1) * factor * plausible).sum(1, True) / (base.softmax(1) * plausible).sum(1, True)
+            wanted = (base + torch.where(plausible, factor, kept).log()).log_softmax(1)
+            total += float((wanted.exp() * (wanted - mine.log_softmax(1))).sum())
+        distances.append(total)
+    assert distances[0] < 0.85 * distances[1], "a third of the usual steps on the way from the base to the base with the words in its context"
+    assert not course.due() and learning.weights.snapshot().critiques == {1, 2}
+    (record,) = [event.run for event in events if isinstance(event, Trained)]
+    assert record.seqs == (1, 2)
+    parts.live_reward.retract(1)
+    learning.tell()
+    assert course.due() and not learning.weights.learned_only_from(learning.inputs.feedback.seqs)
 
 
 def test_distillation_that_went_over_the_budget_aims_lower_and_gives_up_at_last(parts: Parts, learning: Learning) -> None:

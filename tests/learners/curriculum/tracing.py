@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from learners.curriculum.gate import Contender, GateSettings, GateVerdict
 from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
+from learners.feedback.critiques import Critiques
 from learners.feedback.dataset import Feedback, Sample, written_name
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
@@ -165,6 +166,7 @@ def _trace() -> Any:
 class _Teacher:
     def __init__(self, practice: object, weights: Any, share: float) -> None:
         self.weights, self.share, self.steering = weights, share, SimpleNamespace(beta=1.0)
+        self.beta, self.critiques = 1.0, Critiques()
 
     def refresh(self, inputs: LearnerInputs) -> None:
         self.head = inputs.head

@@ -13,7 +13,7 @@ import pytest
 from learners import protocol
 from learners.engine.serving import Workers
 from learners.protocol import Acting, Answer, AnswerRequest, Blob, Command, Ended, Error, Event, Gated, Idle, Learned, Lesson, Load, Started, Tokens
-from storage.records import Message, Ranking, Sampling
+from storage.records import Critique, Message, Policy, Ranking, Sampling
 
 SAMPLING = Sampling(1.0, 20)
 PROMPTS = tuple((Message("user", f"Once upon a time, there was a {noun}"),) for noun in ("dog", "cat", "girl", "king", "frog", "bird"))
@@ -128,6 +128,28 @@ def test_a_version_acts_only_after_it_was_acknowledged(engine: Engine) -> None:
     engine.draw(AnswerRequest(uid="after", seed=1, messages=PROMPTS[0]))
     versions = {e.uid: e.version for e in engine.seen if isinstance(e, Started)}
     assert versions["before"] == "base" and versions["after"] == "v1"
+
+
+def test_a_critique_steers_the_next_answer_from_the_log_too_and_taken_back_it_does_not(engine: Engine) -> None:
+    def drawn(uid: str, policy: Policy = "acting") -> Ended:
+        return engine.draw(AnswerRequest(uid=uid, seed=3, messages=PROMPTS[0], policy=policy))[uid]
+
+    base = drawn("base", "base")
+    answers = (Answer(uid="", messages=PROMPTS[0], text=""),)
+    said = Lesson(seq=1, judgement=Critique("s", None, "Tom was very, very sad and cried."), answers=answers)
+    engine.send(protocol.AddJudgement(lesson=said))
+    learned = engine.until(Learned)
+    assert (learned.critiques, learned.dropped, learned.beta) == (1, "", 0.0)
+    steered = drawn("steered")
+    assert steered.kl > 0.01
+    engine.send(protocol.Retract(seq=1))
+    assert engine.until(Learned).critiques == 0
+    undone = drawn("undone")
+    assert (undone.text, undone.kl) == (base.text, 0.0)
+    engine.send(protocol.Replay(lessons=(said,), last=True))
+    assert engine.until(Learned).critiques == 1 and drawn("again").kl > 0.01
+    engine.send(protocol.AddJudgement(lesson=Lesson(seq=2, judgement=Critique("s", None, "long " * 500), answers=answers)))
+    assert "more than half of the model's context" in engine.until(Learned).dropped
 
 
 def test_a_rollback_holds_what_steers_until_learning_is_resumed(engine: Engine) -> None:

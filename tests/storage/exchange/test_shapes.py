@@ -21,7 +21,7 @@ from storage.exchange.sources import Source
 from storage.exchange.survey import Reading, Survey
 from storage.journal import Journal
 from storage.queries import Record
-from storage.records import Comment, Correction, Demonstration, Logged, Ranking, Rating, Span
+from storage.records import Comment, Correction, Critique, Demonstration, Logged, Ranking, Rating, Span
 from storage.verification import problems
 
 Q, GOOD, BAD = "Why is the sky blue?", "Because air scatters blue light most.", "It is painted."
@@ -148,6 +148,10 @@ CASES = [
     Case("labelled", {"conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": GOOD}], "kto_tag": "true"}, [Q],
         [GOOD], {"overall": [6]}),
     Case("rated", [{"prompt": Q, "response": GOOD, "rating": 5}, {"prompt": Q, "response": BAD, "rating": 1}], [Q], [GOOD], {"overall": [7]}),
+    Case("critiques", {"prompt": Q, "response": BAD, "critique": "be true", "scope": "all", "strength": 2}, [Q],
+        [BAD], {"critiques": [(0, "be true", "all", 2)]}),
+    Case("critiques", {"prompt": Q, "critique": "be true", "scope": "prompt"}, [Q],
+        [], {"critiques": [(None, "be true", "prompt", 1)]}),
     Case("steps", {"prompt": Q, "completions": ["One. ", "Two."], "labels": [True, False]}, [Q],
         ["One. Two."], {"steps": [(0, 5, 1.0), (5, 9, -1.0)]}),
     # demonstrations
@@ -232,6 +236,8 @@ def said_of(live: list[Logged], answers: list[str]) -> dict[str, Any]:
                 found.setdefault("corrections", []).append((answers.index(uid), text))
             case Comment(response_uid=uid, text=text):
                 found.setdefault("comments", []).append((answers.index(uid) if uid else None, text))
+            case Critique(response_uid=uid, text=text, scope=scope, strength=strength):
+                found.setdefault("critiques", []).append((answers.index(uid) if uid else None, text, scope, strength))
             case Span(start=start, stop=stop, value=value):
                 found.setdefault("steps", []).append((start, stop, value))
     return found

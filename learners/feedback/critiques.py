@@ -1,0 +1,62 @@
+"""Critiques: what the operator wants otherwise, in words, as something that the base reads beside the prompt.
+
+What the base says with a critique in its context is a teacher for every next token (context distillation, Askell et al. 2021). A critique of one
+answer holds for that prompt, and for conversations that go on from it; a standing wish holds for all. Critiques of equal strength share a context,
+so that five wishes cost as much as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from learners.protocol import Lesson
+from storage.records import Critique, Message
+
+Conversation = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Critiques:
+    """Live ones, in the order of the log, without those that are switched off."""
+
+    lessons: tuple[Lesson, ...] = ()
+
+    @staticmethod
+    def of(lessons: Iterable[Lesson]) -> Critiques:
+        """Those among all live judgements."""
+        return Critiques(tuple(each for each in lessons if isinstance(each.judgement, Critique) and each.judgement.strength))
+
+    @property
+    def seqs(self) -> frozenset[int]:
+        return frozenset(lesson.seq for lesson in self.lessons)
+
+    def but(self, seqs: frozenset[int]) -> Critiques:
+        """Without these, which an adapter has absorbed."""
+        return Critiques(tuple(lesson for lesson in self.lessons if lesson.seq not in seqs))
+
+    def contexts(self, messages: Conversation, chat: bool) -> list[tuple[float, Conversation]]:
+        """The conversation as it is to be read beside itself, with a strength each; none where no critique holds for it. `chat`: the model has a
+        template."""
+        strengths: dict[str, int] = {}
+        for lesson in self.lessons:
+            critique = lesson.judgement
+            if isinstance(critique, Critique) and (critique.scope == "all" or _goes_on(lesson.answers[0].messages, messages)):
+                strengths.pop(critique.text.strip(), None)  # said twice: the last one counts
+                strengths[critique.text.strip()] = critique.strength
+        found = dict.fromkeys(strengths.values())
+        return [(float(strength), criticised(messages, [t for t, s in strengths.items() if s == strength], chat)) for strength in found]
+
+
+def _goes_on(prompt: Sequence[Message], messages: Sequence[Message]) -> bool:
+    return tuple(messages[: len(prompt)]) == tuple(prompt)
+
+
+def criticised(messages: Conversation, texts: Sequence[str], chat: bool) -> Conversation:
+    """A conversation with critiques in its context: behind the user's turn, where small models heed them more than in a system message
+    (docs/decisions.md). A model without a template reads them as a line before the text."""
+    said = "\n".join(texts)
+    if not chat:
+        return (Message("user", said), *messages)
+    *before, last = messages
+    return (*before, Message(last.role, f"{last.content}\n\n{said}"))

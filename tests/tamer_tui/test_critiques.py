@@ -1,0 +1,65 @@
+"""Saying it in words: one line about an answer, the same prompt anew, standing wishes and their strengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from learners import protocol
+from storage.records import Critique, Prompt
+from tamer_tui.screens.critique import CritiqueScreen, WishesScreen
+from tests.tamer_tui.table import Table, table
+
+
+async def say(t: Table, text: str, *keys: str) -> None:
+    await t.press("semicolon")
+    assert isinstance(t.pilot.app.screen, CritiqueScreen)
+    await t.press(*("space" if c == " " else c for c in text), *keys, "enter")
+
+
+async def test_a_line_is_on_disk_and_the_same_prompt_is_answered_anew_after_the_engine_knows_it(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        first = t.session.set
+        await t.press("right")
+        await say(t, "be warm")
+        assert t.live() == [Critique(first.uid, first.candidates[1].uid, "be warm", "prompt")]
+        assert t.session.set.uid != first.uid and t.session.set.prompt == first.prompt
+        kinds = [type(command) for command in t.engine.received]
+        last = len(kinds) - 1 - kinds[::-1].index(protocol.Generate)
+        added = next(i for i, command in enumerate(t.engine.received) if isinstance(command, protocol.AddJudgement))
+        assert added < last
+        lesson = t.engine.received[added].lesson  # type: ignore[union-attr]
+        assert lesson.answers[0].messages == first.prompt.messages and "on disk" in t.arena.said
+        await t.press("u")
+        assert t.live() == [] and t.session.set.uid == first.uid and not t.engine.lessons
+
+
+async def test_tab_makes_it_a_standing_wish_whose_strength_is_changed_in_a_list(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await say(t, "shorter", "tab")
+        (wish,) = t.session.judging.wishes()
+        assert (wish.text, wish.scope, wish.strength) == ("shorter", "all", 1)
+        await t.press("W")
+        assert isinstance(t.pilot.app.screen, WishesScreen)
+        for keys, strength in ((("right",), 2), (("right", "right"), 3), (("space",), 0), (("space",), 1), (("left",) * 5, -3)):
+            await t.press(*keys)
+            assert [each.strength for each in t.session.judging.wishes()] == [strength]
+            assert [lesson.judgement.strength for lesson in t.engine.lessons.values()] == [strength]  # type: ignore[union-attr]
+        await t.press("escape", "u")
+        assert [each.strength for each in t.session.judging.wishes()] == [-2]
+
+
+async def test_an_empty_line_says_so_and_is_no_event_and_a_left_one_keeps_its_draft(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await say(t, " ")
+        assert t.live() == [] and "the critique is empty" in t.arena.said
+        await t.press("semicolon", "a", "b", "escape")
+        await say(t, "c")
+        assert [judgement.text for judgement in t.live()] == ["abc"] or [judgement.text for judgement in t.live()] == [" abc"]  # type: ignore[union-attr]
+
+
+async def test_in_the_tap_view_the_prompt_comes_again_at_reading_pace(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("k")
+        prompt: Prompt = t.session.set.prompt
+        await say(t, "no")
+        assert t.session.set.purpose == "tap" and t.session.set.prompt == prompt
