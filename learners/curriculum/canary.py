@@ -51,7 +51,8 @@ REFUSAL_REACH = 120
 class CanaryLimits:
     """How far a version's figures may go beyond the base's."""
 
-    perplexity: float = 2.0  # times the base's, on the gate's prompts and on the neutral ones
+    perplexity: float = 4.0  # times the base's, on prompts like those that were taught: four rankings of a small model may double it
+    neutral_perplexity: float = 2.0  # … and on the neutral ones
     repetition: float = 0.3  # more of all four-grams
     refusals: float = 0.25  # more of all answers
     length: float = 0.1  # of the base's, at least
@@ -92,7 +93,7 @@ class CanaryGauge:
 
     def objection(self, canary: Canary, nats: float) -> str:
         """What has become so much worse that winning does not excuse it, in words; '' for nothing."""
-        limits, allowed = self._limits, math.log(self._limits.perplexity)
+        limits, allowed = self._limits, math.log(self._limits.neutral_perplexity)
         (perplexity, base_perplexity), (repetition, base_repetition) = canary.perplexity, canary.repetition
         (refusals, base_refusals), (length, base_length), (loss, base_loss) = canary.refusals, canary.length, canary.neutral_loss
         found = (

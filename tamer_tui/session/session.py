@@ -163,6 +163,7 @@ class Session:
         task = asyncio.get_running_loop().create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # where the sitting ends before it has begun
 
     async def settle(self) -> None:
         """Until nothing runs in the background."""

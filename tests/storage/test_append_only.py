@@ -30,7 +30,7 @@ PROTECTED = (
     *("event_kinds", "events", "chain", "ranking_items", "ranking_strengths", "ratings", "corrections", "demonstrations"),
     *("taps", "arms", "paces", "presentations", "shown_tokens", "spans", "comments", "flags", "calibrations"),
     *("runs", "run_events", "versions", "version_runs", "activations", "prequential", "imports", "import_items", "kept_rows"),
-    "selections",
+    *("selections", "critiques"),
 )
 KEPT = {"tallies", "judged_prompts", "blind_outcomes"}
 """What is counted along, and can be counted again."""

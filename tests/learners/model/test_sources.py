@@ -291,12 +291,14 @@ def test_weights_that_bitsandbytes_stored_load_as_they_are(base: Path, tmp_path:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     how = BitsAndBytesConfig(load_in_8bit=True) if kind == "int8" else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind)
-    AutoModelForCausalLM.from_pretrained(base, quantization_config=how, device_map="cpu").save_pretrained(tmp_path, max_shard_size="30KB")
+    packed = AutoModelForCausalLM.from_pretrained(base, quantization_config=how, device_map="cpu")
+    packed.save_pretrained(tmp_path, max_shard_size="30KB")
     tokenizer_of(FAMILIES["llama"]).save_pretrained(tmp_path)
     found = load_backbone(str(tmp_path), device="cpu")
     assert found.quantize == kind and len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    cosine = torch.nn.functional.cosine_similarity(logits(found.model).flatten(), logits(load_backbone(str(base), device="cpu").model).flatten(), 0)
-    assert cosine > 0.9
+    wanted = load_backbone(str(base), device="cpu").model if kind == "int8" else packed  # whose own forward rounds activations to 8 bit too
+    cosine = torch.nn.functional.cosine_similarity(logits(found.model).flatten(), logits(wanted).flatten(), 0)
+    assert cosine > (0.99 if kind == "int8" else 0.999)
 
 
 # --- what does not work ------------------------------------------------------------------------------------------------------
