@@ -53,6 +53,11 @@ class LearningStatus:
         return learned.rankings + learned.ratings + learned.corrections + learned.taps if learned else 0
 
     @property
+    def followed(self) -> int:
+        """Judgements that answers follow: those that Ĥ knows, and what was said in words."""
+        return self.known + (self.learned.critiques if self.learned else 0)
+
+    @property
     def spent(self) -> float | None:
         """Nats per 64 tokens that the last acting answers were from the base, pooled: nats of all of them over tokens of all of them."""
         tokens = sum(n for _, n in self._spent)
@@ -125,9 +130,10 @@ class LearningStatus:
 
     def _lessons(self) -> str:
         learned = self.learned
-        if learned is None or not self.known:
+        if learned is None or not self.followed:
             return "nothing learned yet"
         counts = {"ranking": learned.rankings, "rating": learned.ratings, "correction": learned.corrections, "tap": learned.taps}
+        counts["critique"] = learned.critiques
         return "learned from " + ", ".join(f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n)
 
     def _mark_active(self, stage: str) -> None:

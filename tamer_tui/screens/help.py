@@ -18,6 +18,7 @@ from tamer_tui.text import wrap
 INTRODUCTION = """Read the answers, then say which are better: type their letters, best first, and enter. Every judgement is on disk when its ✓ shows,
 and the very next answer is drawn with it. While you read, the machine learns on: to judge as you do, and to answer so that you would be pleased.
 One answer of each set may be the untouched model's, unmarked: the count of how often yours wins is your own measure.
+A sentence says more than a letter: ; takes one, such as "use simple words", and the same prompt is answered anew.
 Letters name answers, digits score, the other small letters act, capitals change the machine. The mouse works too: a click on an answer looks at
 it, one on its letter ranks it, and the keys at the bottom can be clicked. Chat, comparison, charts, record and versions are screens of their own:
 j and a letter, or a function key, goes there, and esc comes back."""

@@ -30,7 +30,7 @@ from tamer_tui.widgets.rows import Rows
 MOST = 500
 """Events that are listed; the search finds older ones."""
 KINDS = ("", "ranking", "rating", "correction", "demonstration", "critique", "tap", "skip", "comment", "flag", "undo")
-COLUMNS = {"": 6, "when": 11, "kind": 13, "what you said": 26, "about": 80}
+COLUMNS = {"": 6, "when": 11, "kind": 13, "what you said": 20, "about": 80}
 """Heading -> cells."""
 
 

@@ -86,9 +86,10 @@ def narrow_lines(session: Session) -> list[Content]:
 
 def _follows(session: Session) -> str:
     learned = session.status.learned
-    if learned is None or not session.status.known:
+    if learned is None or not session.status.followed:
         return "nothing learned yet"
     counts = {"ranking": learned.rankings, "score": learned.ratings, "rewritten answer": learned.corrections, "tap": learned.taps}
+    counts["critique"] = learned.critiques
     named = [f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n]
     return "answers follow your " + " and ".join(", ".join(named).rsplit(", ", 1))
 
@@ -97,7 +98,7 @@ def answering(session: Session) -> str:
     """Who answers now, for an operator."""
     status = session.status
     who = f"your version {status.acting[0]}" if status.adapted else "the untouched model"
-    if status.bias and status.known:
+    if status.bias and status.followed:
         return f"{who}, steered by what you said since" if status.adapted else f"{who}, steered by what you said"
     return who
 

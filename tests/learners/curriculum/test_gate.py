@@ -180,7 +180,7 @@ def test_each_limit_has_its_words_and_none_where_nothing_is_wrong(parts: Parts) 
     fine = Canary((5.0, 5.0), (0.1, 0.1), (0.0, 0.0), (20.0, 20.0), 1.0, (2.0, 2.0))
     assert gauge.objection(fine, 6.0) == ""
     for field, value, word in (
-        ("perplexity", (10.5, 5.0), "perplexity"), ("repetition", (0.45, 0.1), "repeats 45%"), ("refusals", (0.3, 0.0), "refuses 30%"),
+        ("perplexity", (20.5, 5.0), "perplexity"), ("repetition", (0.45, 0.1), "repeats 45%"), ("refusals", (0.3, 0.0), "refuses 30%"),
         ("length", (1.0, 20.0), "answers have 1 tokens"), ("neutral_kl", 13.0, "13.0 nats"), ("neutral_loss", (2.8, 2.0), "loss of 2.80"),
         ("perplexity", (float("nan"), 5.0), "perplexity"),
     ):  # fmt: skip
