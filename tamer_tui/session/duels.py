@@ -30,7 +30,7 @@ class Duels:
         """The next prompt, two answers."""
         session = self._session
         dealer = session.sets.ready_dealer()
-        if not (session.status.adapted or (session.status.bias and session.status.known)):
+        if not (session.status.adapted or (session.status.bias and session.status.followed)):
             raise SessionError("both would be the same model: nothing was taught yet", "judge some answers first")
         prompt = dealer.next_prompt()
         if prompt is None:
