@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from learners.model.memory import available_memory
 
 SHARE = 0.25
 """Of the memory that is available, for each of the two forms."""
@@ -143,13 +144,4 @@ def _unpacked_class() -> type:
 
 
 def _fits(wanted: int) -> bool:
-    return wanted <= SHARE * _available()
-
-
-def _available() -> float:
-    """Bytes of memory that are free or could be at once; where the system does not say, a few gigabytes are taken for granted."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError, IndexError):
-        return 4e9
+    return wanted <= SHARE * available_memory()

@@ -10,6 +10,7 @@ import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -25,6 +26,8 @@ ALLOWED_SHARE = 1 / 16
 """… at least this share of its memory."""
 SHARE = 0.5
 """Of a GPU's free memory: what is drawn, fitted and shown meanwhile needs some too."""
+SHARE_FOR_ONE = 0.25
+"""Of the memory that is available on a CPU, for an answer that stands alone."""
 LOGITS = 0.048
 """Of the allowance, float32 logits at once; a few tensors as large stand beside them."""
 WORTH_SHARING = 2048
@@ -60,6 +63,15 @@ def within_memory(at_once: Callable[[], T], apart: Callable[[], T]) -> T:
             raise
     free_memory()
     return apart()
+
+
+def available_memory() -> float:
+    """Bytes of memory that are free or could be at once; where the system does not say, a few gigabytes are taken for granted."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 4e9
 
 
 def positions_at_once(vocabulary: int, device: torch.device) -> int:
@@ -132,6 +144,10 @@ class MemoryBudget:
         """Whether an answer is too long to keep all that a forward makes of it: then layers are computed again in the backward pass."""
         return self._too_long(prompts, answers, self._room)
 
+    def _room_for_one(self, room: float) -> float:
+        """What one answer alone may take before its layers are computed again, which takes a third longer: off the GPU memory is rarely short."""
+        return room if self.device.type == "cuda" else max(room, SHARE_FOR_ONE * available_memory() * self.allowance / ALLOWANCE)
+
     def parts(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool, most: int = 1 << 30) -> list[list[int]]:
         """Which answers go into each forward: at most `most`, at least one, those to the same prompt beside each other."""
         first: dict[tuple[int, ...], int] = {}
@@ -187,7 +203,10 @@ class MemoryBudget:
 
     def _too_long(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], room: float) -> bool:
         prompt, answer = max(zip(prompts, answers, strict=True), key=lambda both: len(both[0]) + len(both[1]))
-        return room < math.inf and self._bytes([prompt], [answer], gradients=True) > room
+        if room == math.inf:
+            return False
+        alone = self._bytes([prompt], [answer], gradients=True)
+        return alone > room and alone > self._room_for_one(room)
 
     @property
     def _kept(self) -> float:

@@ -60,7 +60,7 @@ def test_one_weight_far_down_that_float16_does_not_hold_leaves_its_layer_alone()
 
 @needs_float16
 def test_nothing_is_copied_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_weights, "_available", lambda: 4.0 * 2 * (80 * 48 + 24 * 80) - 1)
+    monkeypatch.setattr(cpu_weights, "available_memory", lambda: 4.0 * 2 * (80 * 48 + 24 * 80) - 1)
     model = model_of(torch.ones(80, 80))
     speed_up_on_cpu(model)
     assert copied_bytes(model) == 0

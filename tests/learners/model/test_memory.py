@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from learners.model import memory
 from learners.model.memory import ALLOWANCE, MemoryBudget, positions_at_once, shares
 from learners.model.shared_prompts import states_after
 from tests.learners.model.families import random_model, random_tree
@@ -52,8 +53,10 @@ def test_of_an_answer_that_is_too_long_only_the_inputs_of_layers_are_kept(family
     assert kept < needed - whole / budget.layers < 0.3 * whole, "keys and values stand beside what autograd keeps"
 
 
-def test_layers_are_computed_again_when_one_answer_does_not_fit() -> None:
+def test_layers_are_computed_again_when_one_answer_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = budget(1e12)._bytes([LONG], [LONG], True)
+    assert not budget(0.99 * alone).recomputes([LONG], [LONG]), "a CPU has memory for one"
+    monkeypatch.setattr(memory, "available_memory", lambda: 0.0)
     assert not budget(1.01 * alone).recomputes([LONG] * 8, [LONG] * 8)
     assert budget(0.99 * alone).recomputes([SHORT, LONG], [SHORT, LONG])
 
