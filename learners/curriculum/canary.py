@@ -80,7 +80,7 @@ class CanaryGauge:
 
     def of(self, tree: nn.Module, steering: LogitBias | None, answers: Sequence[Trace], seed: int) -> Canary:
         """Of the policy in `tree`, steered as given, whose `answers` to the gate's prompts are there."""
-        ours, theirs = self._figures(answers), self._figures(self._base_answers())
+        ours, theirs = self._figures(answers), self._base_figures
         neutral = self._draw(tree, seed, True, steering)
         if self._neutral_loss is None:
             self._neutral_loss = self._loss(self._draw(self._base, seed, False, None))
@@ -105,6 +105,10 @@ class CanaryGauge:
             (not loss <= base_loss + allowed, f"loss of {loss:.2f} on neutral prompts, the base {base_loss:.2f}"),
         )
         return "; ".join(words for bad, words in found if bad)
+
+    @cached_property
+    def _base_figures(self) -> tuple[float, float, float, float]:
+        return self._figures(self._base_answers())
 
     def _figures(self, answers: Sequence[Trace]) -> tuple[float, float, float, float]:
         """Perplexity under the base, repeated share, refused share, mean tokens."""
