@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from tamer_tui import endings
+from tamer_tui.collecting import settle
 from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.headless import make_session
 from tamer_tui.keys import COMMON, MODES, check_keymap, key_name
@@ -77,9 +77,8 @@ class TamerApp(App[None]):
         self.watch(self, "theme", self._take_frames)
         self._writing = Writing(self.session, self, self.attempt)
         self.app_resume_signal.subscribe(self, lambda _: self.screen.refresh(layout=True))  # after fg the terminal's screen is another
-        self.run_worker(self._leave_if_refused())
-        gc.collect()
-        gc.freeze()
+        self.run_worker(self._begin())
+        settle()
 
     def _take_frames(self, theme: str) -> None:
         self.set_class(theme == HIGH_CONTRAST.name, "-high-contrast")
@@ -93,10 +92,11 @@ class TamerApp(App[None]):
 
         return modes.make(mode, self.session)
 
-    async def _leave_if_refused(self) -> None:
+    async def _begin(self) -> None:
         """A sitting that cannot begin is no screen to stay on; one whose engine died is: R restarts it."""
         with contextlib.suppress(SessionError):
             await self.session.wait_ready()
+            settle()
         if self.session.engine.refused:
             self.exit(return_code=1)
 

@@ -21,7 +21,7 @@ LAST_WORDS = 4
 """Lines of the log that are shown when the engine dies."""
 LONGEST_LOG = 2**20
 """Bytes; a longer log is begun anew."""
-SHUTDOWN_SECONDS = 2.0
+SHUTDOWN_SECONDS = 0.4
 """The engine has this long to obey, and as long again after SIGTERM."""
 
 

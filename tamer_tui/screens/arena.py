@@ -14,6 +14,7 @@ from textual.screen import Screen
 
 from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
+from tamer_tui.collecting import tidy
 from tamer_tui.keys import ARENA_KEYS, LETTERS
 from tamer_tui.screens.arrangement import Arrangement
 from tamer_tui.screens.arranging import Arranging
@@ -414,6 +415,7 @@ class ArenaScreen(Screen[None]):
     @on(Answers.Completed)
     def _all_shown(self) -> None:
         self.tinting.ask()
+        tidy()
 
     async def action_compare(self) -> None:
         if self.session.current is not None:

@@ -59,6 +59,8 @@ class StreamView(ScrollView):
         self._marks: list[tuple[int, str]] = []  # characters before each
         self._levels: list[int] = []  # of each character, while the words are tinted
         self._line_levels: list[list[int]] = []  # the same, as the lines are
+        self._strips: dict[int, Strip] = {}  # lines as they were painted
+        self._look: tuple[Style, int] = (Style.null(), 0)  # style and width of those
 
     @property
     def text(self) -> str:
@@ -74,6 +76,7 @@ class StreamView(ScrollView):
         self._length += len(fragment)
         first = len(self._lines) - 1
         self._lines[first:] = wrap(self._lines[first] + fragment, self._width)
+        self._strips.pop(first, None)
         self._grown(first)
 
     def _within_limit(self, fragment: str) -> str:
@@ -90,14 +93,13 @@ class StreamView(ScrollView):
             self._text += [shown] if shown else []
             self._levels += [level] * len(shown)
         self._wrap_all()
-        self.virtual_size = Size(self._width, len(self._lines))
-        self.refresh()
+        self._paint_anew()
 
     def mark(self, marks: Sequence[tuple[int, str]]) -> None:
         """Show these in the gutter, each beside the line that has so many characters before its end."""
         if list(marks) != self._marks:
             self._marks = list(marks)
-            self.refresh()
+            self._paint_anew()
 
     def show_character(self, at: int) -> None:
         """Scroll to the line that has so many characters before it, or the one that they end in."""
@@ -108,7 +110,7 @@ class StreamView(ScrollView):
         """Plain words again."""
         if self._levels:
             self._levels = []
-            self.refresh()
+            self._paint_anew()
 
     @property
     def tinted(self) -> bool:
@@ -120,20 +122,36 @@ class StreamView(ScrollView):
         self._length = 0
         self._levels, self._marks = [], []
         self._lines = [""]
-        self.virtual_size = Size(self._width, 1)
+        self._paint_anew()
         self.scroll_to(y=0, animate=False, immediate=True)
-        self.refresh()
 
     def on_resize(self, event: Resize) -> None:
         """Another width: wrap everything again."""
         if self._width != self._wrapped_at:
             self._wrapped_at = self._width
+            at_end = self._at_end
             self._wrap_all()
-            self._grown(0)
+            self._paint_anew()
+            if at_end:
+                self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """What is visible. A line that was painted in the same look is not made again: while an answer scrolls that is most of it."""
+        look = (self.rich_style, self._width)
+        if look != self._look:
+            self._look = look
+            self._strips.clear()
+        return super().render_lines(crop)
 
     def render_line(self, y: int) -> Strip:
         """One visible line."""
-        index, style = y + self.scroll_offset.y, self.rich_style  # which takes a while to work out
+        index = y + self.scroll_offset.y
+        if (strip := self._strips.get(index)) is None:
+            strip = self._strips[index] = self._strip(index)
+        return strip
+
+    def _strip(self, index: int) -> Strip:
+        style = self._look[0]
         line = self._lines[index] if index < len(self._lines) else ""
         segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, style)]
         if bidi.wanted():
@@ -152,6 +170,7 @@ class StreamView(ScrollView):
 
     def selection_updated(self, selection: Selection | None) -> None:
         """Another part is selected."""
+        self._strips.clear()
         self.refresh()
 
     def _margin(self, index: int) -> str:
@@ -165,10 +184,10 @@ class StreamView(ScrollView):
     def _tinted(self, line: str, levels: Sequence[int]) -> list[Segment]:
         """A line in runs of one level."""
         runs = groupby(zip(line, levels, strict=True), key=itemgetter(1))
-        return [Segment("".join(char for char, _ in run), self._look(level)) for level, run in runs]
+        return [Segment("".join(char for char, _ in run), self._style_of(level)) for level, run in runs]
 
-    def _look(self, level: int) -> Style:
-        return self.rich_style + self.get_component_rich_style(TINTS[level], partial=True) if level else self.rich_style
+    def _style_of(self, level: int) -> Style:
+        return self._look[0] + self.get_component_rich_style(TINTS[level], partial=True) if level else self._look[0]
 
     def _wrap_all(self) -> None:
         self._lines = wrap(self.text, self._width)
@@ -178,17 +197,29 @@ class StreamView(ScrollView):
     def _width(self) -> int:
         return max(1, (self.scrollable_content_region.width or 40) - GUTTER * self.marked)
 
+    @property
+    def _at_end(self) -> bool:
+        return self.scroll_offset.y >= self.max_scroll_y
+
     def _grown(self, first: int) -> None:
-        """Lines from `first` on have changed."""
-        at_end = self.scroll_offset.y >= self.max_scroll_y
-        if self.virtual_size.height != len(self._lines):
-            self.virtual_size = Size(self._width, len(self._lines))
+        """Lines from `first` on have changed, or are new."""
+        at_end = self._at_end
+        if self.virtual_size.height != len(self._lines) and self.is_attached:
+            # The scrollbar is always there, so that no other widget has to be laid out anew.
+            self.set_reactive(ScrollView.virtual_size, Size(self._width, len(self._lines)))
+            self.vertical_scrollbar.window_virtual_size = len(self._lines)
         if at_end and self.max_scroll_y > self.scroll_offset.y:
             self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
             self.refresh()
             return
         top = first - self.scroll_offset.y
         self.refresh(Region(0, max(0, top), self.size.width, max(0, len(self._lines) - self.scroll_offset.y - max(0, top))))
+
+    def _paint_anew(self) -> None:
+        """All of it, whatever its height is now."""
+        self._strips.clear()
+        self.virtual_size = Size(self._width, len(self._lines))
+        self.refresh()
 
 
 def legend(stream: StreamView, by: str) -> Content:

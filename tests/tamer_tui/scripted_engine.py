@@ -1,4 +1,4 @@
-"""The scripted engine as a process, which needs no model: python -m tests.tamer_tui.scripted_engine [seconds a token]"""
+"""The scripted engine as a process, which needs no model: python -m tests.tamer_tui.scripted_engine [seconds a token [words an answer]]"""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def say(event: protocol.Event) -> None:
     sys.stdout.buffer.flush()
 
 
-async def serve(token_seconds: float) -> None:
+async def serve(token_seconds: float, words: int) -> None:
     """Until it is told to end, or nobody is left to tell it."""
-    engine = FakeEngine([" ".join([story] * 5) for story in STORIES], token_seconds=token_seconds)
+    engine = FakeEngine([" ".join((story.split() * words)[:words]) for story in STORIES], token_seconds=token_seconds)
     await engine.start(say, lambda why: None)
     commands = asyncio.StreamReader(limit=protocol.MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
@@ -28,4 +28,4 @@ async def serve(token_seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.02))
+    asyncio.run(serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.02, int(sys.argv[2]) if len(sys.argv) > 2 else 100))
