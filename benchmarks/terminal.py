@@ -2,12 +2,12 @@
 
     python benchmarks/terminal.py [streaming|training|keys] [--seconds 20] [--times 3]
 
-`streaming`: a script writes six answers at once, 40 tokens a second each, at once readable, and then one of 500 lines is rendered as Markdown. `training`:
-the real engine over Pocket draws and trains while somebody judges. `keys`: the program in a pseudo-terminal of its own under six such answers; a key is
-written to it and its effect read back; then it is left, also when its engine obeys nothing.
+`streaming`: a script writes six answers at once, 40 tokens a second each, at once readable; then one of 500 lines is rendered as Markdown.
+`training`: the real engine over Pocket draws and trains while somebody judges. `keys`: the program in a pseudo-terminal of its own under six such
+answers; a key is written to it and its effect read back; then it is left, also when its engine obeys nothing.
 
-Prints a JSON line a run, and one of medians. `lag` is by how much a timer of 10 ms comes late, which grows with whatever else the machine does; `turn` is the
-CPU time of one turn of the loop, the most that a key could have waited without other programs; `frame` is the CPU time of a painting.
+Prints a JSON line a run, and one of medians. `lag` is by how much a timer of 10 ms comes late, which grows with whatever else the machine does;
+`turn` is the CPU time of one turn of the loop, the most that a key could have waited without other programs; `frame` is that of a painting.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DEAF = """python -c 'import signal, time; [signal.signal(n, signal.SIG_IGN) for 
 
 
 class Watch:
-    """Notes how late a timer of the loop comes, and CPU milliseconds of the loop's turns and of the screen's paintings. Made before there is a screen."""
+    """Notes how late a timer of the loop comes, and CPU milliseconds of its turns and of the screen's paintings. Made before there is a screen."""
 
     def __init__(self) -> None:
         self.late: list[float] = []

@@ -15,9 +15,11 @@ from pathlib import Path
 import msgspec
 
 from storage import chain, schema, state
+from storage.backup import STEP_INSTRUCTIONS
 from storage.database import explain, open_reader
 from storage.hashes import START, message_hash
 from storage.migration import migrate
+from storage.progress import CancelledError, Step, unwatched
 from storage.records import Message, Prompt
 
 MOST_OF_A_KIND = 10
@@ -49,19 +51,37 @@ _MESSAGES = """
 """Of one prompt; the view `messages` is of all."""
 
 
-def problems(path: Path) -> Iterator[str]:
-    """What is wrong with the database at `path`; nothing where all is well. Raises JournalError where it cannot be read at all."""
+def problems(path: Path, step: Step = unwatched) -> Iterator[str]:
+    """What is wrong with the database at `path`; nothing where all is well. `step` is told the checks that are done.
+
+    Raises JournalError where it cannot be read at all, and CancelledError.
+    """
     connection = open_reader(path)
     connection.create_function("said", 2, _said, deterministic=True)
+    done, cancelled = 0, False
+
+    def watched() -> int:
+        """What SQLite asks between instructions: not 0 ends them."""
+        nonlocal cancelled
+        try:
+            step(done, CHECKS)
+        except CancelledError:
+            cancelled = True
+        return int(cancelled)
+
+    connection.set_progress_handler(watched, STEP_INSTRUCTIONS)
     try:
-        sound = True
-        for line in _file(connection):
-            sound = False
-            yield line
-        if sound:  # of a damaged file nothing more can be said
-            for check in (_layout, chain.breaks, _types, _rankings, _presentations, _targets, _conversations, _counts):
-                yield from _some(check(connection))
+        for check in _CHECKS:
+            sound = True
+            for line in _some(check(connection)):
+                sound = False
+                yield line
+            if check is _file and not sound:  # of a damaged file nothing more can be said
+                return
+            done += 1
     except sqlite3.Error as error:
+        if cancelled:
+            raise CancelledError from error
         clear = explain(error, path)
         yield f"it cannot be read to its end: {clear.message}"
     finally:
@@ -182,3 +202,7 @@ def _counts(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"what is counted along is wrong: {difference}"
     for (number,) in connection.execute("SELECT id FROM nodes WHERE id NOT IN (SELECT id FROM search_docsize)"):
         yield f"message {number} cannot be found by its words"
+
+
+_CHECKS = (_file, _layout, chain.breaks, _types, _rankings, _presentations, _targets, _conversations, _counts)
+CHECKS = len(_CHECKS)

@@ -263,9 +263,10 @@ def log(database: Path, since: int | str | None, kind: str | None, search: str, 
 def verify(database: Path, as_json: bool) -> None:
     """Check that nothing was lost or altered."""
     from tamer_tui import upkeep
+    from tamer_tui.progress import Progress
 
-    with one_line_errors():
-        verdict = upkeep.verify(database)
+    with one_line_errors(), Progress("checks done:") as step:
+        verdict = upkeep.verify(database, step)
     click.echo(upkeep.as_json(verdict) if as_json else upkeep.in_words(verdict))
     sys.exit(1 if verdict.problems else 0)
 

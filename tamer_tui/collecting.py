@@ -1,4 +1,4 @@
-"""When Python's cyclic collector runs. All of it holds the loop for 20 to 40 ms over the strips and styles of six long answers; nobody should wait for that.
+"""When Python's cyclic collector runs. Over the painted lines of six long answers it holds the loop for 20 to 40 ms; nobody should wait for that.
 
 What dies by its reference count, which is nearly everything, is gone at once as ever.
 """

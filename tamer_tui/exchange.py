@@ -12,6 +12,7 @@ from learners.feedback.tap_credit import credit, window_of
 from storage.exchange.exporting import ExportManifest, Options, export, prompts
 from storage.exchange.items import Messages, Steps
 from storage.journal import JournalError
+from storage.progress import Step, unwatched
 from storage.queries import Record, Taught
 from storage.records import Prompt, Span, Tap
 from tamer_tui.session_store import SessionError
@@ -23,12 +24,13 @@ Answering = Callable[[Sequence[Prompt]], Mapping[str, str]]
 """What a version says to prompts, by their uids."""
 
 
-def export_to(database: Path, out: Path, options: Options, force: bool, answer: Answering | None = None) -> str:
-    """What was written, in words. Raises SessionError."""
+def export_to(database: Path, out: Path, options: Options, force: bool, answer: Answering | None = None, step: Step = unwatched) -> str:
+    """What was written, in words. `step` is told judgements that were read, of how many. Raises SessionError."""
     try:
         said = answer(prompts(database, options)) if answer is not None else {}
         with Record(database) as record:
-            manifest = export(database, out, options, steps(record, options.since) if options.format == "trl-stepwise" else (), force, said)
+            items = steps(record, options.since, step) if options.format == "trl-stepwise" else ()
+            manifest = export(database, out, options, items, force, said, step)
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
     return in_words(manifest, out)
@@ -54,11 +56,13 @@ def sentences(text: str) -> tuple[str, ...]:
     return tuple(_SENTENCE.findall(text)) or (text,)
 
 
-def steps(record: Record, since: int | str | None = None) -> Iterator[Steps]:
+def steps(record: Record, since: int | str | None = None, step: Step = unwatched) -> Iterator[Steps]:
     """Answers with live taps or valued spans: a sentence is fine unless their credited sum is below 0."""
     told: defaultdict[str, list[float]] = defaultdict(list)  # by answer: what was said of each character
     texts: dict[str, Taught] = {}
-    for taught in record.lessons():
+    lessons = record.lessons()
+    for place, taught in enumerate(lessons):
+        step(place, len(lessons))
         tap = taught.logged.judgement
         if not isinstance(tap, Tap) or taught.shown is None or not _counts(taught, since):
             continue

@@ -35,6 +35,7 @@ def export(database: Path, out: Path, force: bool, version: str | None, model: s
     """Write the judgements for a trainer, or a version for where models run; also while the program runs."""
     from storage.exchange.formats import FORMATS, WHOLE
     from tamer_tui.model_export import FORMATS as MODELS
+    from tamer_tui.progress import Progress
 
     of_model = {name: value for name, value in {"version": version, "model": model, "outtype": outtype}.items() if value is not None}
     with one_line_errors():
@@ -42,7 +43,9 @@ def export(database: Path, out: Path, force: bool, version: str | None, model: s
             from tamer_tui.model_export import Wanted, export_model
 
             _check_no_choice_of_rows(chosen)
-            click.echo(export_model(database, out, Wanted(chosen["format"], **of_model), force))  # type: ignore[arg-type]
+            with Progress("") as progress:
+                said = export_model(database, out, Wanted(chosen["format"], **of_model), force, progress.stage)  # type: ignore[arg-type]
+            click.echo(said)
             return
         if chosen["format"] not in (*FORMATS, *WHOLE):
             raise click.UsageError(f"there is no format {chosen['format']!r}: use one of {', '.join((*FORMATS, *WHOLE, *MODELS))}")
@@ -53,7 +56,9 @@ def export(database: Path, out: Path, force: bool, version: str | None, model: s
         from tamer_tui.exchange import export_to
 
         answer = _answers_of(database, answering, model) if answering else None
-        click.echo(export_to(database, out, Options(**chosen, version_answers=answering or ""), force, answer))
+        with Progress("judgements read:") as step:
+            said = export_to(database, out, Options(**chosen, version_answers=answering or ""), force, answer, step)
+        click.echo(said)
 
 
 def _answers_of(database: Path, version: str, model: str | None) -> Answering:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from msgspec import Struct
 
-from learners.export.request import Exported, ExportRequest, Outtype
+from learners.export.request import Exported, Exporting, ExportRequest, Outtype
 from learners.model.checkpoint import is_path
 from learners.versions.blobs import BlobError, read_directory
 from storage.journal import JournalError
+from storage.progress import CancelledError
 from storage.queries import Record
 from storage.records import BaseModel
 from tamer_tui.model_card import card
@@ -32,7 +36,15 @@ FORMATS = {
     "gguf": "the merged model as one GGUF file: llama.cpp, LM Studio",
     "ollama": "a folder for `ollama create`: that file and a Modelfile",
 }
+LOOK_SECONDS = 0.2
+"""Between two looks at whether to go on, while the other side says nothing."""
+Stage = Callable[[str, int, int], None]
+"""Told what is done, how much of it, and of how much. Raises CancelledError to end it."""
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def unstaged(what: str, done: int, of: int) -> None:
+    """A stage that nobody looks at."""
 
 
 class Wanted(Struct, frozen=True):
@@ -44,7 +56,7 @@ class Wanted(Struct, frozen=True):
     outtype: Outtype = "f16"
 
 
-def export_model(database: Path, out: Path, wanted: Wanted, force: bool) -> str:
+def export_model(database: Path, out: Path, wanted: Wanted, force: bool, stage: Stage = unstaged) -> str:
     """What was written, in words. Raises SessionError, and then leaves everything as it was."""
     found = find(database, wanted.version)
     if found.version is None or found.base is None:
@@ -58,7 +70,7 @@ def export_model(database: Path, out: Path, wanted: Wanted, force: bool) -> str:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
             made = Path(scratch) / "made"
             made.mkdir()
-            notes = _write(made, found, folder, out, wanted)
+            notes = _write(made, found, folder, out, wanted, stage)
             if wanted.format != "gguf":
                 with Record(database) as record:
                     about = card(found, hub_id(found.base.name), record.kinds_of(manifest["seqs"]), record.duel_count(), FORMATS[wanted.format])
@@ -72,10 +84,12 @@ def export_model(database: Path, out: Path, wanted: Wanted, force: bool) -> str:
         ) from error
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
+    except CancelledError:
+        raise SessionError("cancelled", "nothing was written") from None
     return "\n".join([f"{out}: {found.id} of {database}, {FORMATS[wanted.format]}", *notes])
 
 
-def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted) -> tuple[str, ...]:
+def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted, stage: Stage) -> tuple[str, ...]:
     assert found.version is not None and found.base is not None
     if wanted.format == "peft":
         return _write_adapter(made, found, folder)
@@ -95,21 +109,48 @@ def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted
         stop=tuple(drawing.get("stop") or ()),
         max_new_tokens=int(drawing.get("max_new_tokens") or ANSWER_TOKENS),
     )
-    said = asked(request)
+    said = asked(request, stage)
     if said.error:
         raise SessionError(said.error, said.hint)
     return said.notes
 
 
-def asked(request: ExportRequest) -> Exported:
-    """What the learners' side says to it."""
+def asked(request: ExportRequest, stage: Stage = unstaged) -> Exported:
+    """What the learners' side says to it. Raises CancelledError, and then that side is gone."""
     command = [sys.executable, "-m", "learners.export"]
-    done = subprocess.run(command, input=msgspec.json.encode(request), capture_output=True, check=False)
-    try:
-        return msgspec.json.decode(done.stdout.strip().splitlines()[-1], type=Exported)
-    except (IndexError, msgspec.DecodeError):
-        last = next(reversed(done.stderr.decode("utf-8", "replace").strip().splitlines()), f"exit code {done.returncode}")
-        return Exported(error=f"the model could not be written: {one_line(last)[:200]}", hint="try --format peft")
+    with tempfile.TemporaryFile() as told, subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, start_new_session=True
+    ) as child:  # a session of its own: ctrl+c is ours
+        assert child.stdin is not None and child.stdout is not None
+        try:
+            with suppress(BrokenPipeError), child.stdin:
+                child.stdin.write(msgspec.json.encode(request))
+            said = _listen(child.stdout, stage)
+        except BaseException:
+            child.kill()
+            raise
+        code = child.wait()
+        told.seek(0)
+        last = next(reversed(told.read().decode("utf-8", "replace").strip().splitlines()), f"exit code {code}")
+    return said or Exported(error=f"the model could not be written: {one_line(last)[:200]}", hint="try --format peft")
+
+
+def _listen(lines: IO[bytes], stage: Stage) -> Exported | None:
+    """Until it is written, or nothing more comes. What libraries print is no concern."""
+    at, rest = Exporting("loading torch"), b""
+    while True:
+        stage(at.what, at.done, at.of)
+        if not select.select([lines], [], [], LOOK_SECONDS)[0]:
+            continue
+        if not (came := os.read(lines.fileno(), 65536)):
+            return None
+        *whole, rest = (rest + came).split(b"\n")
+        for line in whole:
+            with suppress(msgspec.DecodeError):
+                said = msgspec.json.decode(line, type=Exporting | Exported)
+                if isinstance(said, Exported):
+                    return said
+                at = said
 
 
 def _name(out: Path) -> str:

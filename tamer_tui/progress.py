@@ -1,10 +1,12 @@
-"""Progress of a command in one line of the terminal: how far, how long it will still take; ctrl+c cancels it whole."""
+"""Progress of long work in one line: how far, how long it will still take. Of a command ctrl+c cancels it whole, of a screen `cancel`."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -34,6 +36,12 @@ class Progress:
         if self._painted:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
+    def stage(self, what: str, done: int, of: int) -> None:
+        """The same of work in stages, each with a pace of its own."""
+        if what != self._what:
+            self._what, self._began = what, time.monotonic()
+        self(done, of)
+
     def __call__(self, done: int, of: int) -> None:
         """Also from another thread. Raises CancelledError."""
         if self._cancelled:
@@ -47,6 +55,28 @@ class Progress:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._cancelled = True
         signal.signal(signal.SIGINT, self._before)
+
+
+class ScreenProgress:
+    """The same for a screen: `say` is called in the loop, and the step from the thread that works."""
+
+    def __init__(self, what: str, say: Callable[[str], None], every: float = EVERY_SECONDS) -> None:
+        self._what, self._say, self._every = what, say, every
+        self._loop = asyncio.get_running_loop()
+        self._began = self._next = time.monotonic()
+        self._cancelled = False
+
+    def __call__(self, done: int, of: int) -> None:
+        """Raises CancelledError."""
+        if self._cancelled:
+            raise CancelledError
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + self._every
+            self._loop.call_soon_threadsafe(self._say, f"{self._what} {line(done, of, now - self._began)} · esc cancels")
+
+    def cancel(self) -> None:
+        """At the next step."""
+        self._cancelled = True
 
 
 def line(done: int, of: int, seconds: float) -> str:

@@ -10,9 +10,9 @@ from msgspec import Struct
 from learners.versions.blobs import BlobError, read_directory, write_directory
 from storage.backup import back_up
 from storage.journal import JournalError
-from storage.progress import Step, unwatched
+from storage.progress import CancelledError, Step, unwatched
 from storage.queries import Record
-from storage.verification import problems
+from storage.verification import CHECKS, problems
 from tamer_tui.session_store import SessionError, SessionStore
 
 
@@ -25,16 +25,21 @@ class Verification(Struct, frozen=True):
     problems: tuple[str, ...]
 
 
-def verify(database: Path) -> Verification:
+def verify(database: Path, step: Step = unwatched) -> Verification:
     """Look at all that can be checked. Raises SessionError where the database cannot be read at all."""
     try:
-        found = list(problems(database))
+        found = list(problems(database, step))
         with Record(database) as record:
             events = record.last_seq()
             published = [version for version in record.versions() if version.published]
+        for place, version in enumerate(published):
+            step(CHECKS + place, CHECKS + len(published))
+            if line := _damage(database, version.id, version.sha256):
+                found.append(line)
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error
-    found += [line for version in published if (line := _damage(database, version.id, version.sha256))]
+    except CancelledError:
+        raise SessionError("cancelled", "not everything was looked at") from None
     return Verification(str(database), events, len(published), tuple(found))
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from learners.export.gguf_vocabulary import write_vocabulary
-from learners.export.request import Outtype
-from learners.model.checkpoint import ModelError, check_weights, read_config
+from learners.export.request import Exporting, Outtype, Tell, unheard
+from learners.model.checkpoint import ModelError, check_weights, read_config, read_header
 from learners.model.conversion import GET_GGUF
 
 FAMILIES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -34,7 +34,7 @@ def check_family(config: dict[str, Any], outtype: Outtype) -> None:
         raise ModelError("biases of feed-forwards and sliding windows are not converted here", f"{CONVERTER} {outtype}")
 
 
-def write_gguf(directory: Path, file: Path, outtype: Outtype, name: str) -> None:
+def write_gguf(directory: Path, file: Path, outtype: Outtype, name: str, tell: Tell = unheard) -> None:
     """Convert a model of which `check_family` says nothing. Raises ModelError, OSError."""
     import gguf
 
@@ -45,9 +45,10 @@ def write_gguf(directory: Path, file: Path, outtype: Outtype, name: str) -> None
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _write_shape(writer, config)
     write_vocabulary(writer, directory, int(config["vocab_size"]), f"{CONVERTER} {outtype}")
-    for tensor, values in _tensors(directory, config, outtype):
+    for tensor, values in _tensors(directory, config, outtype, tell):
         kind = _kind(values, outtype)
         writer.add_tensor(tensor, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    tell(Exporting("writing the file"))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -72,7 +73,7 @@ def _write_shape(writer: Any, config: dict[str, Any]) -> None:
     writer.add_value_length(head)
 
 
-def _tensors(directory: Path, config: dict[str, Any], outtype: Outtype) -> Iterator[tuple[str, Any]]:
+def _tensors(directory: Path, config: dict[str, Any], outtype: Outtype, tell: Tell) -> Iterator[tuple[str, Any]]:
     """llama.cpp's name and float32 values of each tensor, one at a time. Raises ModelError for one that has no place."""
     import gguf
     import torch
@@ -82,9 +83,13 @@ def _tensors(directory: Path, config: dict[str, Any], outtype: Outtype) -> Itera
     names = gguf.get_tensor_name_map(architecture, int(config["num_hidden_layers"]))
     heads = int(config["num_attention_heads"])
     turned = {"q_proj": heads, "k_proj": int(config.get("num_key_value_heads") or heads)} if FAMILIES[config["model_type"]] == "llama" else {}
-    for file in check_weights(directory):
+    files, done = check_weights(directory), 0
+    of = sum(len(read_header(file)) for file in files)
+    for file in files:
         with safe_open(file, framework="pt") as stored:
             for name in sorted(stored.keys()):
+                tell(Exporting("converting tensors:", done, of))
+                done += 1
                 if name == "lm_head.weight" and config.get("tie_word_embeddings"):
                     continue
                 found = names.get_name(name, try_suffixes=(".weight", ".bias"))

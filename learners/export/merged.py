@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from learners.export.gguf_file import check_family
-from learners.export.request import ExportRequest
+from learners.export.request import Exporting, ExportRequest, Tell
 from learners.model.checkpoint import ModelError, Progress, read_config, stored_quantization
 from learners.model.conversion import copy_tokenizer, save_plain
 from learners.model.foreign_adapter import adapted, plain
 from learners.model.sources import find_source
 
 
-def merge(request: ExportRequest, out: Path) -> tuple[str, ...]:
+def merge(request: ExportRequest, out: Path, tell: Tell) -> tuple[str, ...]:
     """Write the directory; what a person should know of it. Raises ModelError."""
-    source = find_source(request.model, Progress(lambda event: None), request.peft_adapter)
+    report = Progress(lambda event: tell(Exporting(event.what, int(event.done), int(event.total))))
+    source = find_source(request.model, report, request.peft_adapter)
     if source.hashes.base != request.base_hash:
         raise ModelError(f"this version adapts another model than {request.model}", "pass the base that it was taught on with --model")
     if request.format != "merged":
@@ -26,8 +27,10 @@ def merge(request: ExportRequest, out: Path) -> tuple[str, ...]:
     import torch
 
     stored = stored_quantization(source.directory)
+    tell(Exporting("loading the base"))
     with torch.no_grad():
-        model = _merged(adapted(plain(source.directory), Path(request.adapter)))
+        model = _merged(adapted(plain(source.directory), Path(request.adapter)), tell)
+        tell(Exporting("writing the merged model"))
         if stored != "none" or source.notes:
             save_plain(model, None, out)
         else:
@@ -45,13 +48,13 @@ def _about_quantization(stored: str, taught: str) -> tuple[str, ...]:
     return ()
 
 
-def _merged(tree: Any) -> Any:
+def _merged(tree: Any, tell: Tell) -> Any:
     """The model with every LoRA added to the weights that it adapts, in bfloat16."""
     import torch
 
-    for name, layer in tree.named_modules():
-        if not getattr(layer, "lora_A", None):
-            continue
+    layers = [(name, layer) for name, layer in tree.named_modules() if getattr(layer, "lora_A", None)]
+    for place, (name, layer) in enumerate(layers):
+        tell(Exporting("merging layers:", place, len(layers)))
         weight = layer.get_base_layer().weight
         merged = weight.data.float() + layer.get_delta_weight(*layer.lora_A).float()
         if not torch.isfinite(merged).all():

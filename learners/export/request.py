@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
@@ -27,9 +28,24 @@ class ExportRequest(Struct, frozen=True):
     max_new_tokens: int = 256
 
 
-class Exported(Struct, frozen=True):
+class Exporting(Struct, frozen=True, tag=True):
+    """How far it is: so many of so many tensors or layers; `of` 0 where that is not known."""
+
+    what: str
+    done: int = 0
+    of: int = 0
+
+
+class Exported(Struct, frozen=True, tag=True):
     """What a person should know of it, or why there is nothing."""
 
     notes: tuple[str, ...] = ()
     error: str = ""
     hint: str = ""
+
+
+Tell = Callable[[Exporting], None]
+
+
+def unheard(said: Exporting) -> None:
+    """Nobody listens."""

@@ -26,6 +26,7 @@ from storage.exchange.items import NOTHING, Item, Row, Steps
 from storage.exchange.reading import Reader
 from storage.exchange.redaction import Redactor
 from storage.exchange.sinks import Lines, Parquet, Sink, sha256_of, write_json
+from storage.progress import CancelledError, Step, unwatched
 from storage.records import Prompt
 
 
@@ -81,8 +82,13 @@ def prompts(database: Path, options: Options) -> list[Prompt]:
     return list(found.values())
 
 
-def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] = (), force: bool = False, said: Said | None = None) -> ExportManifest:
-    """Write `out` and `out`.manifest.json; `steps` are the items of a stepwise format. Raises JournalError, and then leaves everything as it was."""
+def export(
+    database: Path, out: Path, options: Options, steps: Iterable[Steps] = (), force: bool = False, said: Said | None = None, step: Step = unwatched
+) -> ExportManifest:
+    """Write `out` and `out`.manifest.json; `steps` are the items of a stepwise format. Raises JournalError, and then leaves everything as it was.
+
+    `step` is told judgements that were read, of about how many; of the whole database its rows or bytes.
+    """
     out = out.expanduser().absolute()
     check(options)
     taken = [path for path in (*_targets(out, options), _manifest_of(out)) if path.exists()]
@@ -94,10 +100,15 @@ def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] =
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             made = Path(folder) / "made"
             made.mkdir()
-            manifest = _whole(database, made, out, options) if options.format in WHOLE else _rows(database, made, out, options, steps, said or {})
+            if options.format in WHOLE:
+                manifest = _whole(database, made, out, options, step)
+            else:
+                manifest = _rows(database, made, out, options, steps, said or {}, step)
             write_json(Path(folder) / "manifest", manifest)
             _put_in_place(made, out, options)
             (Path(folder) / "manifest").replace(_manifest_of(out))
+    except CancelledError as error:
+        raise JournalError("cancelled", "nothing was written") from error
     except OSError as error:
         raise JournalError(f"cannot write {out}: {error.strerror or error}", "choose a folder that you may write to") from error
     except sqlite3.Error as error:
@@ -166,10 +177,10 @@ def _put_in_place(made: Path, out: Path, options: Options) -> None:
 # --- the whole database ----------------------------------------------------------------------------------------------------
 
 
-def _whole(database: Path, made: Path, out: Path, options: Options) -> ExportManifest:
+def _whole(database: Path, made: Path, out: Path, options: Options, step: Step) -> ExportManifest:
     target = made / out.name
     if options.format == "sqlite":
-        back_up(database, target)
+        back_up(database, target, step)
         with _snapshot(target) as connection:
             log = _log(connection)
             rows = log.last_event
@@ -178,8 +189,10 @@ def _whole(database: Path, made: Path, out: Path, options: Options) -> ExportMan
     else:
         with _snapshot(database) as connection, closing(Lines(target)) as sink:
             log = _log(connection)
+            of = lossless.size(connection)
             for row in lossless.dump(connection):
                 sink.add(row)
+                step(sink.rows, max(sink.rows, of))
             rows = sink.rows
     return ExportManifest(options.format, options, *log, {out.name: rows}, {out.name: sha256_of(target)})
 
@@ -199,14 +212,17 @@ def _log(connection: sqlite3.Connection) -> Log:
 # --- rows for trainers -----------------------------------------------------------------------------------------------------
 
 
-def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterable[Steps], said: Said) -> ExportManifest:
+def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterable[Steps], said: Said, step: Step) -> ExportManifest:
     chosen, redactor, choose = FORMATS[options.format], Redactor(), Chooser(options.min_margin, options.balance)
     rows: dict[str, int] = {}
     lengths: dict[str, Lengths] = {}
     left_out = 0
     with _snapshot(database) as connection:
         log = _log(connection)
-        reader = Reader(connection, _first(connection, options.since))
+        reader = Reader(connection, _first(connection, options.since), step)
+        for file in chosen.files:
+            for _ in range(1 + options.balance):  # which asks twice
+                reader.expect(file.source)
         for file in chosen.files:
             items: Iterable[Item] = steps if file.source == "steps" else choose(getattr(reader, file.source))
             counts, measures = _write(file, items, made, out, options, redactor, reader.scored(), said)

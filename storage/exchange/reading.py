@@ -20,11 +20,17 @@ from itertools import combinations, groupby
 from typing import NamedTuple
 
 from storage.exchange.items import NOTHING, Beside, Criticised, Labelled, Messages, PreferencePair, Ranked, Written
+from storage.progress import Step, unwatched
 from storage.records import Message
 from storage.repeats import NOT_SAID_AGAIN
 
 GOOD, BAD = 5, 3
 """Ratings from here up, and to here down."""
+READ = {
+    "comparisons": ("ranking", "rating", "correction"), "labelled": ("ranking", "rating", "correction", "demonstration"),
+    "written": ("demonstration", "correction"), "ranked": ("ranking",), "criticised": ("critique",),
+}  # fmt: skip
+"""What a method of the reader reads: kinds of judgements."""
 _PROMPT = """
     WITH RECURSIVE up(parent_id, role, content, height) AS (
       SELECT parent_id, role, content, 0 FROM nodes WHERE id = ?
@@ -44,12 +50,24 @@ class JudgedAnswers(NamedTuple):
 
 
 class Reader:
-    """Reads a snapshot. `since` is the first event that counts."""
+    """Reads a snapshot. `since` is the first event that counts; `step` is told the judgements that were read of those that `expect` foresaw."""
 
-    def __init__(self, connection: sqlite3.Connection, since: int = 0) -> None:
-        self._connection, self._since = connection, since
+    def __init__(self, connection: sqlite3.Connection, since: int = 0, step: Step = unwatched) -> None:
+        self._connection, self._since, self._step = connection, since, step
+        self._read = self._of = 0
         self.alike = 0  # compared pairs with the same text on both sides, which say nothing
         self.messages = lru_cache(maxsize=4096)(self._messages)
+
+    def expect(self, method: str) -> None:
+        """This method will be read to its end, once more."""
+        kinds = READ.get(method, ())
+        marks = ", ".join("?" * len(kinds))
+        counted = f"SELECT count(*) FROM v_live WHERE seq >= ? AND kind IN ({marks})"
+        self._of += self._connection.execute(counted, (self._since, *kinds)).fetchone()[0]
+
+    def _count(self, n: int = 1) -> None:
+        self._read += n
+        self._step(self._read, max(self._read, self._of))
 
     def _messages(self, node_id: int) -> Messages:
         return tuple(Message(role, content) for role, content in self._connection.execute(_PROMPT, (node_id,)))
@@ -111,6 +129,7 @@ class Reader:
             LEFT JOIN responses r ON r.id = c.response_id LEFT JOIN nodes n ON n.id = r.node_id
             WHERE e.kind = 'critique' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
         for node_id, answer, slot, text, scope, strength, kept in rows:
+            self._count()
             beside = _beside(kept)[0].of(*([] if slot is None else [slot]))
             yield Criticised(self.messages(node_id), answer, text, scope, strength, beside)
 
@@ -125,6 +144,7 @@ class Reader:
             WHERE e.kind = 'ranking' AND {NOT_SAID_AGAIN} AND e.seq >= ? AND {where} ORDER BY e.seq, r.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
             _, nodes, texts, ranks, strengths, kept = zip(*answers, strict=True)
+            self._count()
             beside, margin = _beside(kept[0])
             yield JudgedAnswers(self.messages(nodes[0]), texts, ranks, beside, strengths[0], margin)
 
@@ -140,6 +160,7 @@ class Reader:
             JOIN prompts p ON p.id = s.prompt_id JOIN nodes n ON n.id = d.node_id ORDER BY d.first, d.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
             _, nodes, texts, values, slots, kept = zip(*answers, strict=True)
+            self._count(len(values))
             yield JudgedAnswers(self.messages(nodes[0]), texts, values, _beside(kept[0])[0].of(*slots))
 
     def _corrections(self) -> Iterator[tuple[Messages, str, str, Beside]]:
@@ -149,6 +170,7 @@ class Reader:
             JOIN responses r ON r.id = c.response_id JOIN nodes o ON o.id = r.node_id JOIN sample_sets s ON s.id = r.set_id
             JOIN prompts p ON p.id = s.prompt_id WHERE e.kind = 'correction' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
         for node_id, original, text, kept in rows:
+            self._count()
             yield self.messages(node_id), original, text, _beside(kept)[0].of()
 
     def _demonstrations(self) -> Iterator[tuple[Messages, str, Beside]]:
@@ -158,6 +180,7 @@ class Reader:
             JOIN sample_sets s ON s.id = d.set_id JOIN prompts p ON p.id = s.prompt_id
             WHERE e.kind = 'demonstration' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
         for node_id, text, kept, answered in rows:
+            self._count()
             beside = _beside(kept)[0]
             yield self.messages(node_id), text, beside.of(*(() if answered else (0,)))
 

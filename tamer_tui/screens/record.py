@@ -19,6 +19,7 @@ from storage.queries import Record
 from tamer_tui.exchange import export_to
 from tamer_tui.history import line_of, words
 from tamer_tui.keys import RECORD_KEYS, painted_all
+from tamer_tui.progress import ScreenProgress
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen, WrittenText
 from tamer_tui.screens.observing import observe
@@ -45,6 +46,7 @@ class RecordScreen(Screen[None]):
         self.session = session
         self._kind = ""
         self._entries: dict[str, Entry] = {}
+        self._exporting: ScreenProgress | None = None
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="words of a prompt, an answer or a comment", id="search")
@@ -107,8 +109,10 @@ class RecordScreen(Screen[None]):
         self._read()
 
     async def action_leave(self) -> None:
-        """From the search to the list, and then to the Arena."""
-        if self.query_one(Input).has_focus:
+        """An export ends; else from the search to the list, and then to the Arena."""
+        if self._exporting is not None:
+            self._exporting.cancel()
+        elif self.query_one(Input).has_focus:
             self.query_one(Rows).focus()
         else:
             await self.app.run_action("app.back")
@@ -128,15 +132,18 @@ class RecordScreen(Screen[None]):
         if database is None:
             self.say("there is no record yet: it is made when the model is known")
             return
+        if self._exporting is not None:
+            return
         out = Path.cwd() / f"{database.stem}-{datetime.now():%Y%m%d-%H%M%S}.jsonl"
-        self.say(f"writing {one_line(out.name)} …")
+        self._exporting = step = ScreenProgress(f"writing {one_line(out.name)}:", self.say)
 
         async def export() -> str:
             from storage.exchange.exporting import Options
 
-            return one_line(await asyncio.to_thread(export_to, database, out, Options("trl-preference"), False))
+            return one_line(await asyncio.to_thread(export_to, database, out, Options("trl-preference"), False, None, step))
 
         await attempt(self.say, export)
+        self._exporting = None
 
     def action_comment(self) -> None:
         entry = self._entries.get(self.query_one(Rows).chosen)

@@ -11,11 +11,12 @@ from click.testing import CliRunner, Result
 from learners.export.request import Exported
 from learners.versions.blobs import write_directory
 from storage.journal import Journal
+from storage.progress import CancelledError
 from storage.records import Activation, BaseModel, Prompt, Ranking, Response, SampleSet, Sitting, Version
 from tamer_tui import model_export
 from tamer_tui.cli import main
 from tamer_tui.model_export import hub_id
-from tamer_tui.session_store import SessionStore
+from tamer_tui.session_store import SessionError, SessionStore
 
 
 def tamer(*words: object) -> Result:
@@ -115,7 +116,20 @@ def test_the_learners_merge_in_a_process_of_their_own(tmp_path: Path, stories260
 
 
 def test_what_the_learners_say_against_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_export, "asked", lambda request: Exported(error=f"no such directory: {request.model}", hint="pass another"))
+    monkeypatch.setattr(model_export, "asked", lambda request, stage: Exported(error=f"no such directory: {request.model}", hint="pass another"))
     database = taught(tmp_path / "me.db", BaseModel("b" * 64, "org/model", "none"), ADAPTER)
     found = tamer("export", database, "--format", "gguf", "--out", tmp_path / "mine.gguf", "--model", "/nowhere/model")
     assert found.exit_code == 1 and "no such directory: /nowhere/model: pass another" in found.output and list(tmp_path.glob("*.gguf")) == []
+
+
+def test_a_cancelled_export_ends_the_other_side_and_leaves_nothing(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def cancel(what: str, done: int, of: int) -> None:
+        told.append(what)
+        raise CancelledError
+
+    database = taught(tmp_path / "me.db", BaseModel("b" * 64, "org/model", "none"), ADAPTER)
+    with pytest.raises(SessionError, match="cancelled: nothing was written"):
+        model_export.export_model(database, tmp_path / "mine", model_export.Wanted("merged", "v1"), False, cancel)
+    assert told == ["loading torch"] and not [path.name for path in tmp_path.iterdir() if "mine" in path.name]

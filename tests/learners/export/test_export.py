@@ -12,7 +12,7 @@ from torch import Tensor
 from learners.export.__main__ import exported
 from learners.export.gguf_file import check_family, write_gguf
 from learners.export.ollama import GoTemplate, go_template
-from learners.export.request import ExportRequest
+from learners.export.request import Exporting, ExportRequest
 from learners.model.base import Backbone
 from learners.model.checkpoint import ModelError, read_config
 from learners.model.forward import forward
@@ -92,7 +92,11 @@ def test_a_base_that_is_stored_in_four_bits_is_dequantized_and_that_is_said(tmp_
 def test_transformers_reads_the_gguf_back(adapter: Path, tmp_path: Path, outtype: str, most: float) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    exported(request("gguf", adapter, tmp_path, outtype=outtype, name="mine"))
+    told: list[Exporting] = []
+    exported(request("gguf", adapter, tmp_path, outtype=outtype, name="mine"), told.append)
+    for what in ("merging layers:", "converting tensors:"):
+        steps = [(each.done, each.of) for each in told if each.what == what]
+        assert steps == [(n, len(steps)) for n in range(len(steps))] and steps
     assert [path.name for path in tmp_path.iterdir()] == ["mine.gguf"]
     with torch.no_grad():
         model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="mine.gguf", dtype=torch.float32)
