@@ -9,6 +9,8 @@ import gc
 
 YOUNG, MIDDLE, OLD = 2_000, 10, 1_000
 """Objects, and collections: the young are looked at as usual, the old by `tidy`, and by themselves only where that is never called."""
+OVERDUE = 10
+"""Collections of the middle since the last of all: about 200,000 new objects."""
 
 
 def settle() -> None:
@@ -18,6 +20,7 @@ def settle() -> None:
     gc.set_threshold(YOUNG, MIDDLE, OLD)
 
 
-def tidy() -> None:
-    """Everything is shown, and somebody begins to read."""
-    gc.collect()
+def tidy(due: int = 1) -> None:
+    """Nobody waits; `due` is how much has to have been made since the last time that this is worth while."""
+    if gc.get_count()[2] >= due:
+        gc.collect()

@@ -14,7 +14,7 @@ from textual.screen import Screen
 
 from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
-from tamer_tui.collecting import tidy
+from tamer_tui.collecting import OVERDUE, tidy
 from tamer_tui.keys import ARENA_KEYS, LETTERS
 from tamer_tui.screens.arrangement import Arrangement
 from tamer_tui.screens.arranging import Arranging
@@ -142,6 +142,7 @@ class ArenaScreen(Screen[None]):
         self.ballot, self.focused_slot, self.frozen, self.legend = Ballot(), 0, False, Content("")
         self._opened = self.ended = time.monotonic()
         self._arranging.arrange()
+        self.call_after_refresh(tidy, OVERDUE)  # of sets that are judged before all of them shows
 
     def _know_undo(self) -> None:
         try:
