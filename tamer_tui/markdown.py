@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -36,10 +37,20 @@ def has_thoughts(text: str) -> bool:
 
 
 def fold_thoughts(text: str) -> str:
-    """With one line for each thought that says how long it is. Chat templates may open the first one in the prompt; the last may have been cut."""
+    """With one line for each thought that says how long it is."""
+    return _with_thoughts_as(_folded, text).strip("\n")
+
+
+def without_thoughts(text: str) -> str:
+    """What is said alone."""
+    return _with_thoughts_as(lambda thought: "", text).strip()
+
+
+def _with_thoughts_as(told: Callable[[str], str], text: str) -> str:
+    """Chat templates may open the first one in the prompt; the last may have been cut."""
     first = _unopened(text)
-    rest = _folded(first[1]) + text[first.end() :] if first is not None else text
-    return _THOUGHT.sub(lambda found: _folded(found[2]), rest).strip("\n")
+    rest = told(first[1]) + text[first.end() :] if first is not None else text
+    return _THOUGHT.sub(lambda found: told(found[2]), rest)
 
 
 def code_blocks(text: str) -> list[str]:

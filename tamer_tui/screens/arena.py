@@ -16,14 +16,14 @@ from storage.records import CRITERIA
 from tamer_tui.ballot import Ballot
 from tamer_tui.collecting import OVERDUE, tidy
 from tamer_tui.keys import ARENA_KEYS, LETTERS
-from tamer_tui.screens.arrangement import Arrangement
 from tamer_tui.screens.arranging import Arranging
 from tamer_tui.screens.attempt import attempt
-from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.commands import ArenaCommands
 from tamer_tui.screens.committing import Committing
-from tamer_tui.screens.critique import WishesScreen
+from tamer_tui.screens.marking import Marking
 from tamer_tui.screens.observing import observe
+from tamer_tui.screens.pacing import PACES, USUAL, Pacing
+from tamer_tui.screens.remarks import Remarks
 from tamer_tui.screens.take_out import TakeOut
 from tamer_tui.screens.tap_keys import TapKeys
 from tamer_tui.screens.tinting import Tinting
@@ -31,7 +31,7 @@ from tamer_tui.screens.writing import Writing
 from tamer_tui.session import CandidateView, Change, Session, SessionError, SetView
 from tamer_tui.tour import Tour
 from tamer_tui.widgets.answers import Answers
-from tamer_tui.widgets.candidate_pane import INSTANT, CandidatePane
+from tamer_tui.widgets.candidate_pane import CandidatePane
 from tamer_tui.widgets.guidance import judgeable
 from tamer_tui.widgets.guide import Guide
 from tamer_tui.widgets.heading import CurrentPrompt, Heading
@@ -40,10 +40,6 @@ from tamer_tui.widgets.tabs import TabStrip
 
 GRACE_SECONDS = 0.25
 """A new set ignores commit keys for this long: they were meant for the old one."""
-PACES = (3.0, 6.0, 12.0, 24.0, 48.0, INSTANT)
-"""Tokens a second."""
-TAP_PACE = 6.0
-"""Tokens a second: about how fast people read, and slow enough that a delayed tap falls on few of them."""
 
 
 class ArenaScreen(Screen[None]):
@@ -64,10 +60,9 @@ class ArenaScreen(Screen[None]):
     markdown: var[bool] = var(True)
     folded: var[bool] = var(True)
     detailed: var[bool] = var(False)
-    pace: var[int] = var(PACES.index(12.0), init=False)
+    pace: var[int] = var(USUAL, init=False)
     tap_view: var[bool] = var(False)
     undoable: var[bool] = var(False)
-    arrangement: var[Arrangement] = var(Arrangement(1, False, True, False), init=False)
     revision: var[int] = var(0)  # of what the session says
     said: var[str] = var("")
     legend: var[Content] = var(Content(""))
@@ -79,11 +74,13 @@ class ArenaScreen(Screen[None]):
         self._writing = Writing(session, self.app, self.attempt)
         self._take_out = TakeOut(self.app, self.attempt)
         self.tinting = Tinting(session, self)
+        self._marking = Marking(session, self)
         self._committing = Committing(session, self)
+        self._remarks = Remarks(session, self, self._writing)
         self._arranging = Arranging(self)
         self.tour = Tour(session)
+        self._pacing = Pacing(session, self)
         self._taps = TapKeys(session, self, self.attempt)
-        self._arena_pace = self.pace
         self._opened = self.ended = 0.0  # monotonic seconds
 
     def compose(self) -> ComposeResult:
@@ -180,23 +177,21 @@ class ArenaScreen(Screen[None]):
     def _longer_than_expected(self) -> None:
         self._arranging.outgrow()
 
-    def watch_arrangement(self, found: Arrangement) -> None:
-        self.set_class(not found.rail, "stacked")
-        self.set_class(found.short, "short")
-        self.set_class(found.tiny, "tiny")
-        self.query_one(Rail).narrow = not found.rail
-
     # --- judging -----------------------------------------------------------------------------------------------------------
 
     @property
-    def _in_grace(self) -> bool:
+    def in_grace(self) -> bool:
+        """Whether the set has only just come."""
         return time.monotonic() - self._opened < GRACE_SECONDS
 
-    def _judgeable(self) -> SetView | None:
+    @property
+    def to_judge(self) -> SetView | None:
         """The set, if judging keys mean something now."""
         return self.session.current if judgeable(self.session.current) else None
 
-    def _focused(self) -> CandidateView | None:
+    @property
+    def focused_answer(self) -> CandidateView | None:
+        """The answer that keys are about."""
         pane = self.answers.focused_pane
         return pane.view if pane is not None else None
 
@@ -206,47 +201,25 @@ class ArenaScreen(Screen[None]):
         self.answers.reveal_all()
 
     def action_letter(self, letter: str) -> None:
-        view, slot = self._judgeable(), LETTERS.index(letter)
-        if view is None or slot >= len(view.candidates) or len(view.candidates) < 2:
-            return
-        self.reveal()
-        self.ballot = (Ballot() if len(view.candidates) == 2 else self.ballot).add(slot)
+        self._marking.letter(LETTERS.index(letter))
 
     def action_tie(self) -> None:
-        view = self._judgeable()
-        if view is not None and len(view.candidates) == 2:
-            self.reveal()
-            self.ballot = self.ballot.call_equal()
-        elif view is not None:
-            self.ballot = self.ballot.tie()
+        self._marking.tie()
 
     def action_all_bad(self) -> None:
-        if self._judgeable() is not None and not self._in_grace:
-            self.reveal()
-            self.ballot = self.ballot.condemn()
+        self._marking.all_bad()
 
     def action_take_back(self) -> None:
-        view = self._judgeable()
-        if view is not None:  # of two answers one key chose, or called both equal: one key takes that back
-            self.ballot = Ballot() if len(view.candidates) == 2 else self.ballot.take_back()
+        self._marking.take_back()
 
     async def action_score(self, value: int) -> None:
-        candidate, judging = self._focused(), self.session.judging
-        if self._judgeable() is None or candidate is None:
-            return
-        self.reveal()
-        if value == 0:
-            await self.attempt(lambda: judging.clear_rating(candidate.uid, self.criterion))
-        else:
-            done = f"✓ {candidate.letter} scored {value} of 7, {self.criterion}"
-            await self.attempt(lambda: judging.rate(candidate.uid, value, self.criterion), done)
+        await self._marking.score(value)
 
     def action_criterion(self) -> None:
-        self.criterion = CRITERIA[(CRITERIA.index(self.criterion) + 1) % len(CRITERIA)]
-        self.say(f"scores are for: {self.criterion}")
+        self._marking.next_criterion()
 
     async def action_commit(self) -> None:
-        if self.session.current is not None and not self._in_grace:
+        if self.session.current is not None and not self.in_grace:
             self.reveal()
             await self._committing.enter(self.session.current)
 
@@ -255,7 +228,7 @@ class ArenaScreen(Screen[None]):
         return await self.attempt(self.session.taps.open_next if self.tap_view else self.session.sets.open_next)
 
     async def action_skip(self) -> None:
-        if self._judgeable() is not None and not self._in_grace and await self.attempt(self.session.judging.skip) and await self.advance():
+        if self.to_judge is not None and not self.in_grace and await self.attempt(self.session.judging.skip) and await self.advance():
             self.say("skipped")
 
     async def action_undo(self) -> None:
@@ -267,53 +240,28 @@ class ArenaScreen(Screen[None]):
     # --- writing -----------------------------------------------------------------------------------------------------------
 
     async def action_rewrite(self) -> None:
-        candidate, view = self._focused(), self._judgeable()
-        if candidate is None or view is None:
-            return
-        if candidate.ended is None:  # what is rewritten is a whole answer, as it was read
-            await self.session.sets.stop()
-            await self.session.sets.wait_ended()
-        self.reveal()
-        self._writing.rewrite(view, candidate)
+        await self._remarks.rewrite()
 
     def action_write(self) -> None:
-        if (view := self._judgeable()) is not None:
-            self._writing.ideal(view)
+        self._remarks.ideal()
 
     def action_critique(self) -> None:
-        candidate, view = self._focused(), self.session.current
-        if candidate is not None and view is not None and view.purpose in ("judge", "tap"):
-            self.reveal()
-            self._writing.critique(view, candidate)
+        self._remarks.critique()
 
     def action_wishes(self) -> None:
-        if self.session.store is not None:
-            self.app.push_screen(WishesScreen(self.session))
+        self._remarks.wishes()
 
     def action_flag(self) -> None:
-        candidate = self._focused()
-        if candidate is None or candidate.ended is None:
-            return
-
-        async def chosen(label: str | None) -> None:
-            if label is not None:
-                said = f"✓ {candidate.letter} flagged: {label}"
-                await self.attempt(lambda: self.session.judging.flag(candidate.uid, label), said)
-
-        self.app.push_screen(ChoiceScreen(f"answer {candidate.letter} is a case of", FLAGS), chosen)
+        self._remarks.flag()
 
     def action_comment(self) -> None:
-        candidate, view = self._focused(), self.session.current
-        if candidate is not None and view is not None and candidate.ended is not None:
-            self._writing.comment(view, candidate)
+        self._remarks.comment()
+
+    def action_continue(self) -> None:
+        self._remarks.go_on()
 
     def action_new_prompt(self) -> None:
         self._writing.prompt()
-
-    def action_continue(self) -> None:
-        candidate, view = self._focused(), self.session.current
-        if candidate is not None and view is not None and candidate.ended:
-            self._writing.message(view, candidate)
 
     def on_paste(self, event: events.Paste) -> None:
         """A paste outside an editor is a prompt."""
@@ -324,15 +272,7 @@ class ArenaScreen(Screen[None]):
     # --- taps --------------------------------------------------------------------------------------------------------------
 
     async def action_tap_view(self) -> None:
-        if self.session.current is None:
-            return
-        self.tap_view = not self.tap_view
-        if self.tap_view:
-            self._arena_pace, self.pace = self.pace, PACES.index(TAP_PACE)
-        else:
-            self.pace = self._arena_pace
-        if not await self.advance():
-            self.tap_view = not self.tap_view
+        await self._pacing.turn()
 
     async def action_tap(self, value: int) -> None:
         await self._taps.press(value)
@@ -388,24 +328,22 @@ class ArenaScreen(Screen[None]):
     def action_differences(self) -> None:
         from tamer_tui.screens.differences import DifferencesScreen, pairs_with
 
-        view, here = self.session.current, self._focused()
+        view, here = self.session.current, self.focused_answer
         if view is not None and here is not None and len(view.candidates) > 1:
             self.reveal()
             self.app.push_screen(DifferencesScreen(pairs_with(here, view.candidates)))
 
     async def action_copy(self) -> None:
-        await self._take_out.copy(self._focused())
+        await self._take_out.copy(self.focused_answer, self.folded)
 
     async def action_copy_code(self) -> None:
-        await self._take_out.copy_code(self._focused())
+        await self._take_out.copy_code(self.focused_answer)
 
     async def action_export(self) -> None:
-        await self._take_out.export(self.session.current, self._focused())
+        await self._take_out.export(self.session.current, self.focused_answer)
 
     def action_pace(self, step: int) -> None:
-        self.pace = min(len(PACES) - 1, max(0, self.pace + step))
-        pace = PACES[self.pace]
-        self.say("tokens show at once" if pace == INSTANT else f"reading pace: {pace:g} tokens a second")
+        self._pacing.step(step)
 
     def watch_pace(self) -> None:
         self.answers.pace = PACES[self.pace]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tamer_tui.screens.arrangement import are_brief, arrange
+from tamer_tui.widgets.rail import Rail
 
 if TYPE_CHECKING:
     from tamer_tui.screens.arena import ArenaScreen
@@ -30,7 +31,11 @@ class Arranging:
     def arrange(self) -> None:
         """Anew."""
         screen, answers = self._screen, self._screen.answers
-        screen.arrangement = found = arrange(len(answers.panes) or screen.session.settings.k, *screen.size, self._brief)
+        found = arrange(len(answers.panes) or screen.session.settings.k, *screen.size, self._brief)
+        screen.set_class(not found.rail, "stacked")
+        screen.set_class(found.short, "short")
+        screen.set_class(found.tiny, "tiny")
+        screen.query_one(Rail).narrow = not found.rail
         answers.styles.grid_size_columns = found.columns if answers.panes else 1
         answers.set_class(found.tabs and bool(answers.panes), "tabs")
         answers.previews = found.previews

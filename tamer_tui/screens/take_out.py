@@ -8,7 +8,7 @@ from pathlib import Path
 from textual.app import App
 
 from tamer_tui import clipboard, transcript
-from tamer_tui.markdown import code_blocks
+from tamer_tui.markdown import code_blocks, has_thoughts, without_thoughts
 from tamer_tui.screens.attempt import Attempt
 from tamer_tui.session import CandidateView, SessionError, SetView
 from tamer_tui.text import one_line
@@ -21,14 +21,16 @@ class TakeOut:
         self._app, self._attempt = app, attempt
         self._copied = ("", 0)  # the answer whose code block was copied last, and which one
 
-    async def copy(self, candidate: CandidateView | None) -> None:
-        """An answer, as far as it came."""
+    async def copy(self, candidate: CandidateView | None, folded: bool) -> None:
+        """An answer, as far as it came; thoughts that are folded stay behind."""
 
         async def copy() -> str:
             if candidate is None:
                 raise SessionError("there is no answer to copy")
-            await clipboard.copy(self._app, candidate.so_far)
-            return f"answer {candidate.letter} is in the clipboard"
+            text = candidate.so_far
+            thinks = folded and candidate.ended is not None and has_thoughts(text)
+            await clipboard.copy(self._app, without_thoughts(text) if thinks else text)
+            return f"answer {candidate.letter} is in the clipboard{', without its thoughts' if thinks else ''}"
 
         await self._attempt(copy, "")
 

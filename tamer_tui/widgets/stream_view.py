@@ -146,13 +146,14 @@ class StreamView(ScrollView):
     def render_line(self, y: int) -> Strip:
         """One visible line."""
         index = y + self.scroll_offset.y
+        if index >= len(self._lines):
+            return self._strip(index, "")
         if (strip := self._strips.get(index)) is None:
-            strip = self._strips[index] = self._strip(index)
+            strip = self._strips[index] = self._strip(index, self._lines[index])
         return strip
 
-    def _strip(self, index: int) -> Strip:
+    def _strip(self, index: int, line: str) -> Strip:
         style = self._look[0]
-        line = self._lines[index] if index < len(self._lines) else ""
         segments = self._tinted(line, self._line_levels[index]) if self._levels and line else [Segment(line, style)]
         if bidi.wanted():
             segments = bidi.reordered(segments, self._width)

@@ -89,7 +89,11 @@ async def test_answers_and_code_go_to_the_clipboard_and_the_conversation_to_a_fi
     monkeypatch.delenv("TMUX", raising=False)
     async with table(tmp_path, FakeEngine((ANSWER + "\x1b[2J", "plain")), k=2) as t:
         await t.press("y")
-        assert t.pilot.app.clipboard.startswith("<think>") and "\x1b" not in t.pilot.app.clipboard and "in the clipboard" in t.line("said")
+        folded = t.pilot.app.clipboard
+        assert folded and "think" not in folded and "without its thoughts" in t.line("said")
+        await t.press("Z", "y")
+        assert t.pilot.app.clipboard.startswith("<think>") and t.pilot.app.clipboard.endswith(folded)
+        assert "\x1b" not in t.pilot.app.clipboard and t.line("said").endswith("in the clipboard")
         assert base64.b64encode(t.pilot.app.clipboard.encode()), "text that OSC 52 takes"
         await t.press("Y")
         assert t.pilot.app.clipboard == "print('hi')"

@@ -50,6 +50,26 @@ async def test_what_is_painted_is_what_wrapping_it_at_once_would_give() -> None:
         assert view.text == plain(text)
 
 
+async def test_a_view_that_was_painted_as_it_grew_is_painted_as_one_that_was_not_in_another_theme_too() -> None:
+    text = " ".join(f"word{n} 漢字" for n in range(120))
+    grown: list[list[str]] = []
+    for step in (31, len(text)):
+        async with page((42, 12)) as (pilot, view):
+            for start in range(0, len(text), step):
+                view.write(text[start : start + step])
+                await pilot.pause()
+            seen = [pilot.app.export_screenshot(simplify=True)]
+            pilot.app.theme = "textual-light"
+            await pilot.pause()
+            seen.append(pilot.app.export_screenshot(simplify=True))
+            view.mark([(len(text) - 3, "▲")])
+            view.marked = True
+            view.scroll_relative(y=-9, animate=False)
+            await pilot.pause()
+            grown.append([*seen, pilot.app.export_screenshot(simplify=True)])
+    assert grown[0] == grown[1] and len(set(grown[0])) == 3
+
+
 async def test_the_view_stays_at_its_end_until_the_reader_scrolls_up_and_again_when_back() -> None:
     async with page() as (pilot, view):
         view.write("\n".join(str(n) for n in range(30)))
