@@ -21,7 +21,7 @@ from tamer_tui.settings import Setting
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, table
 
-SIZES = [(80, 24), (200, 50)]
+SIZES = [(80, 24), (120, 36), (200, 50)]
 ANSWERS = (
     "The capital of France is **Paris**.\n\n- it lies on the Seine\n- `print('Paris')`",
     "The capital of France is Rome, you fool.",
@@ -65,34 +65,49 @@ async def taken(t: Table) -> str:
     return t.pilot.app.export_screenshot(simplify=True)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=["80x24", "200x50"])
-async def test_every_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: SnapshotAssertion, size: tuple[int, int]) -> None:
-    async with taught(tmp_path, monkeypatch, size) as t:
-        app: Any = t.pilot.app
-        assert await taken(t) == picture(name="arena")
-        await t.press("z")
-        assert await taken(t) == picture(name="differences")
-        await t.press("escape", "question_mark")
-        assert await taken(t) == picture(name="help")
-        await t.press("escape")
-        app.push_screen(SettingsScreen(t.session, [Setting("nats", "--nats", "6.0", "default", "Budget against the base, per 64 tokens.")]))
-        assert await taken(t) == picture(name="settings")
-        await t.press("escape")
-        await t.session.chat.say("What is the capital of France?")
-        await t.until(lambda: t.session.chat.turns[-1].ended is not None)
-        await t.session.duels.open_next()
-        for mode in MODES:
-            if mode not in ("arena", "tap"):
-                await app.action_mode(mode)
-                assert await taken(t) == picture(name=mode)
-        await app.action_mode("tap")
-        await t.until(lambda: t.arena.answers.complete)
-        assert await taken(t) == picture(name="tap")
+async def screens(t: Table) -> AsyncIterator[str]:
+    """Each in turn, by its name."""
+    app: Any = t.pilot.app
+    yield "arena"
+    await t.press("z")
+    yield "differences"
+    await t.press("escape", "question_mark")
+    yield "help"
+    await t.press("escape")
+    app.push_screen(SettingsScreen(t.session, [Setting("nats", "--nats", "6.0", "default", "Budget against the base, per 64 tokens.")]))
+    yield "settings"
+    await t.press("escape", "j")
+    yield "leader"
+    await t.press("escape", "semicolon")
+    yield "critique"
+    await t.press("escape")
+    await t.session.chat.say("What is the capital of France?")
+    await t.until(lambda: t.session.chat.turns[-1].ended is not None)
+    await t.session.duels.open_next()
+    for mode in MODES:
+        if mode not in ("arena", "tap"):
+            await app.action_mode(mode)
+            yield mode
+    await app.action_mode("tap")
+    await t.until(lambda: t.arena.answers.complete)
+    yield "tap"
 
 
-@pytest.mark.parametrize("look", ["no-color", "light"])
-async def test_the_arena_without_colours_and_in_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: SnapshotAssertion, look: str) -> None:
-    if look == "no-color":
-        monkeypatch.setenv("NO_COLOR", "1")
-    async with taught(tmp_path, monkeypatch, (80, 24), "textual-light" if look == "light" else "") as t:
-        assert await taken(t) == picture(name=look)
+async def test_every_screen_at_each_size_and_in_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: SnapshotAssertion) -> None:
+    async with taught(tmp_path, monkeypatch, SIZES[0]) as t:
+        app = t.pilot.app
+        async for name in screens(t):
+            for columns, rows in SIZES:
+                await t.pilot.resize_terminal(columns, rows)
+                assert await taken(t) == picture(name=f"{name}-{columns}x{rows}")
+            await t.pilot.resize_terminal(*SIZES[0])
+            app.theme = "textual-light"
+            assert await taken(t) == picture(name=f"{name}-light")
+            app.theme = "textual-dark"
+
+
+async def test_every_screen_without_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: SnapshotAssertion) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with taught(tmp_path, monkeypatch, SIZES[0]) as t:
+        async for name in screens(t):
+            assert await taken(t) == picture(name=f"{name}-no-color")
