@@ -19,6 +19,7 @@ from learners.human_reward.online import OnlineHumanReward
 from learners.model.answer_text import pieces_of
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, continued
+from learners.model.checkpoint import Progress
 from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings, draw_in
@@ -57,7 +58,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     shown = sampling_of(load, backbone)
     thought = shown.max_thinking_tokens or 0 if backbone.renderer.thoughts is not None else 0
     sampling = replaced(shown.plain, max_new_tokens=min(shown.max_new_tokens + thought, backbone.context - 1))  # nobody closes their thoughts
-    calibration = BaseCalibration.of(backbone)
+    calibration = BaseCalibration.of(backbone, report=Progress(emit))
     features, similarity = calibration.features, calibration.similarity
     if load.unigram:
         features, similarity = replace(features, basis=features.basis[:, :0]), similarity[:, :0]

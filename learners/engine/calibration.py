@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -50,12 +50,15 @@ class BaseCalibration:
     answers: tuple[VisitedStates, ...]  # on the base's device
 
     @staticmethod
-    def of(backbone: Backbone, cache: Path | None = None) -> BaseCalibration:
-        """From the cache, or drawn and kept there. A cache that cannot be read or written, or holds something else, is as none."""
+    def of(backbone: Backbone, cache: Path | None = None, report: Callable[..., None] = lambda what, done, total: None) -> BaseCalibration:
+        """From the cache, or drawn and kept there. A cache that cannot be read or written, or holds something else, is as none.
+
+        `report` is told 'calibration', the tokens of each answer that are drawn, and of how many.
+        """
         file = (cache or Path(user_cache_dir("tamer-tui", appauthor=False))) / "calibration" / f"{_key(backbone)}.safetensors"
         found = _load(file, backbone)
         if found is None:
-            found = _drawn(backbone)
+            found = _drawn(backbone, report)
             with contextlib.suppress(OSError, SafetensorError):
                 _keep(found, file)
         return found
@@ -73,13 +76,14 @@ def _key(backbone: Backbone) -> str:
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _drawn(backbone: Backbone) -> BaseCalibration:
+def _drawn(backbone: Backbone, report: Callable[..., None]) -> BaseCalibration:
     prompts = [tuple(backbone.fit((Message("user", text),), backbone.context // 2)[0]) for text in PROMPTS for _ in range(ANSWERS)]
     sampling = Sampling(1.0, min(TOKENS, backbone.context // 2))
     rows = [Row(str(i), prompt, SEED + i, adapter=False) for i, prompt in enumerate(prompts)]
     answers = {row.uid: _Answer(row.prompt_ids) for row in rows}
     stride = stride_of(len(rows), sampling.max_new_tokens, backbone.vocabulary)
     for n, step in enumerate(decode(backbone.model, rows, sampling, backbone.eos_ids, backbone.pad_id)):
+        report("calibration", n, sampling.max_new_tokens)
         for row, uid in enumerate(step.uids):
             answers[uid].hidden.append(step.hidden[row])
             if n % stride == 0:

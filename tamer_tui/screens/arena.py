@@ -158,7 +158,7 @@ class ArenaScreen(Screen[None]):
     # --- layout ------------------------------------------------------------------------------------------------------------
 
     def on_resize(self, event: events.Resize) -> None:
-        self._arranging.arrange()
+        self._arranging.refit()
 
     def watch_revision(self) -> None:
         self._guide_on()

@@ -20,8 +20,13 @@ class Arranging:
 
     def expect(self, k: int) -> None:
         """K answers will take the place of those that are there."""
-        before = [pane.stream.text for pane in self._screen.answers.panes]
-        self._brief = are_brief(before, k, *self._screen.size)
+        self._brief = are_brief([pane.stream.text for pane in self._screen.answers.panes], k, *self._screen.size)
+
+    def refit(self) -> None:
+        """Another size: what was too long for the old one may fit now."""
+        if answers := self._screen.answers.panes:
+            self.expect(len(answers))
+        self.arrange()
 
     def outgrow(self) -> None:
         """An answer is longer than its pane."""

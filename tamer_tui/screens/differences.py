@@ -79,9 +79,9 @@ class DifferencesScreen(ModalScreen[None]):
             side.border_title = content(name).markup
             side.query_one(Static).update(painted(parts, look if alike else ""))
             side.scroll_home(animate=False)
-        own = "left only: underlined   right only: italic" if alike else "hardly a word in common"
-        more = f"   tab next ({self._at + 1} of {len(self._pairs)})" if len(self._pairs) > 1 else ""
-        self.query_one("#hint", Static).update(Content(f"{own}{more}   esc closes"))
+        own = "left only: underlined  right only: italic" if alike else "hardly a word in common"
+        more = f"  tab next ({self._at + 1} of {len(self._pairs)})" if len(self._pairs) > 1 else ""
+        self.query_one("#hint", Static).update(Content(f"{own}{more}  esc closes"))
 
     def action_turn(self, step: int) -> None:
         self._at = (self._at + step) % len(self._pairs)

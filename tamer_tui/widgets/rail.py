@@ -74,9 +74,11 @@ def narrow_lines(session: Session) -> list[Content]:
     """What fits two rows."""
     status = session.status
     active = _active(session)
-    doing = replay(status.replay) if status.replay else f"next version: {_doing(active)}" if active else _waiting(session) or engine_in_words(session)
+    training = f"next version: {_doing(active)}{_left(active)}" if active else ""
+    doing = replay(status.replay) if status.replay else training or _waiting(session) or engine_in_words(session)
     won = wins(session.blind_all)
-    upper = [_follows(session), f"answering: {answering(session)}", status.refused and _refused(session)]
+    who = answering(session).partition(", steered")
+    upper = [_follows(session), f"answering: {who[0]}{who[1]}", status.refused and _refused(session)]
     lower = [doing, won, _moved(session)]
     return [Content(one_line(" · ".join(part for part in upper if part))), label(one_line(" · ".join(part for part in lower if part)))]
 
@@ -118,6 +120,10 @@ def _doing(view: StageView) -> str:
     return DOING.get(view.stage, one_line(view.stage)) + steps
 
 
+def _left(view: StageView) -> str:
+    return f", {duration(view.seconds_left)} left" if view.seconds_left else ""
+
+
 def _active(session: Session) -> StageView | None:
     return next((view for view in session.status.learning.values() if view.active), None)
 
@@ -150,7 +156,7 @@ def _next_version(session: Session) -> list[Content]:
     if active is not None:
         lines += [Content.styled(line.plain, "bold") for line in hanging(f"Next version: {_doing(active)}")]
         lines += [bar(active)] if active.of > 1 else []
-        lines += [label(f"  {duration(active.seconds_left)} left")] if active.seconds_left else []
+        lines += [label(f"  {duration(active.seconds_left)} left · p pauses")] if active.seconds_left else []
     if waiting := _waiting(session):
         lines.append(Content(waiting[0].upper() + waiting[1:]))
     if status.refused:
