@@ -50,7 +50,7 @@ class Recording:
     def look(self) -> str:
         """Take a frame; its text without colours."""
         time.sleep(1 / FRAMES_PER_SECOND)
-        lines = self._run("capture-pane", "-e", "-p").split("\n")
+        lines = self._run("capture-pane", "-e", "-N", "-p").split("\n")
         self.frames.append((time.monotonic(), tuple(lines[:ROWS])))
         return "\n".join(Text.from_ansi(line).plain.ljust(COLUMNS) for line in lines[:ROWS])
 

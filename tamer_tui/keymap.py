@@ -21,6 +21,10 @@ PRESETS: dict[str, dict[str, str]] = {
     "left-hand": {
         "set.commit": "enter,q", "set.skip": "s,X", "set.undo": "u,z", "focus.next": "tab,right,G", "screen.leader": "j,Q", "show.differences": "A",
     },
+    "azerty": {  # the upper row without shift, but for the minus, which taps; digits with shift work everywhere
+        "score.1": "1,ampersand", "score.2": "2,é", "score.3": "3,quotation_mark", "score.4": "4,apostrophe", "score.5": "5,left_parenthesis",
+        "score.7": "7,è", "score.clear": "0,à",
+    },
 }  # fmt: skip
 
 

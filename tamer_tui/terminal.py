@@ -1,4 +1,6 @@
-"""The terminal as it is: it can vanish, which must end the program and not block it for ever; and older ones send alt+enter as two characters."""
+"""The terminal as it is: it can vanish, which must end the program and not block it for ever; older ones send alt+enter as two characters, and some
+newer ones send keys without their text.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS  # private; the version of textual is pinned, and a test presses the key
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Key
+from textual.message import Message
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -28,6 +32,10 @@ ANSI_SEQUENCES_KEYS["\x1b\r"] = (_Chord.ALT_ENTER,)  # type: ignore[index]
 
 LOOK_SECONDS = 1.0
 """A screen on which nothing changes writes nothing, and would not learn that its terminal is gone."""
+
+
+KEYPAD = {"add": "plus", "subtract": "minus"}
+"""Its digits and its enter are the others' already."""
 
 
 class Endable(Protocol):
@@ -89,6 +97,19 @@ class TerminalDriver(LinuxDriver):
 
         self._file: Any = Vanishing(self._file, gone)
         loop.call_later(LOOK_SECONDS, look)
+
+
+    def process_message(self, message: Message) -> None:
+        """On the way to the app."""
+        super().process_message(typed(message) if isinstance(message, Key) else message)
+
+
+def typed(key: Key) -> Key:
+    """What a key stands for. Terminals that tell keys and not their text say shift+t where others say T; kitty tells the keypad's keys apart."""
+    if key.key in KEYPAD:
+        return Key(KEYPAD[key.key], key.character)
+    letter = key.key.removeprefix("shift+")
+    return Key(letter.upper(), letter.upper()) if len(letter) == 1 and letter != key.key and letter.isalpha() else key
 
 
 def hung_up(descriptor: int) -> bool:

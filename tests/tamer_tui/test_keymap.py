@@ -31,7 +31,7 @@ def configure(text: str) -> Path:
     [
         ('nats = 8\n[keymap]\n"set.nothing" = "q"\n', 3, "there is no binding set.nothing"),
         ('[keymap]\nset.undo = "s"\n', 2, "s is the key of set.skip already"),
-        ('keys = "emacs"\n', 1, "keys is one of default, vim, left-hand"),
+        ('keys = "emacs"\n', 1, "keys is one of default, vim, left-hand, azerty"),
         ('[keymap]\n"set.undo" = 3\n', 2, "keys are text"),
     ],
 )
