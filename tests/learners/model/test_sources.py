@@ -21,8 +21,8 @@ from learners.model.conversion import converted
 from learners.model.device import choose_device
 from learners.model.inspection import inspect_machine
 from learners.model.loading import load_backbone
-from learners.model.stored import check_source
 from learners.model.replicas import freeze
+from learners.model.stored import check_source
 from learners.protocol import Loading
 from storage.records import Message
 from tests.learners.model.families import BOS, COMMON, EOS, FAMILIES, PAD, TEMPLATE, TOKENS, VOCABULARY, Family, _random, tokenizer_of
