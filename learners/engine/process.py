@@ -1,15 +1,17 @@
-"""The engine process: reads commands, owns the threads, publishes versions. The only file with threads.
+"""The engine process: reads commands, owns the threads, publishes versions.
 
     reader (main thread)   stdin -> commands, handed on at once; the process ends when stdin does
     generator              the model, Ĥ, drawing; commands are taken between any two tokens
     learner                the curriculum, in small steps; it waits while somebody waits for tokens
     writer                 events -> stdout; metrics are dropped when it falls behind
 
-Started with `python -m learners.engine` or `tamer engine`.
+Started with `python -m learners.engine` or `tamer engine`. With `--listen` terminals come and go over a socket (`listening.py`), and each link has a
+reader and a writer of its own; with `--attach`, or where a terminal elsewhere says hello, this process only passes bytes on (`relay.py`).
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import os
@@ -18,7 +20,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -65,8 +68,9 @@ class Outbox:
 class Engine:
     """Hands commands to the two working threads and starts them."""
 
-    def __init__(self, emit: Callable[[Event], None], fail: Callable[[Error], None]) -> None:
-        self._emit, self._fail = emit, fail
+    def __init__(self, emit: Callable[[Event], None], fail: Callable[[Error], None], delivered: Callable[[], bool] = lambda: True) -> None:
+        """`delivered`: whether what was emitted has reached a terminal."""
+        self._emit, self._fail, self._delivered = emit, fail, delivered
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._wanted = threading.Event()  # somebody waits for tokens, or for Ĥ
         self._loaded = False
@@ -89,7 +93,7 @@ class Engine:
         gc.disable()  # until all is there: each of some hundred thousand new objects of the libraries would be looked at again and again
         from learners.engine.serving import Workers
 
-        workers = Workers.load(load, self._emit, self._commands, self._wanted)
+        workers = Workers.load(load, self._emit, self._commands, self._wanted, self._delivered)
         gc.collect()
         gc.freeze()  # what was imported and loaded stays: the collector need not look at it again, which would stall tokens
         gc.enable()
@@ -128,15 +132,34 @@ def read_commands(stream: BinaryIO, emit: Callable[[Event], None]) -> Iterator[C
             emit(Error(what=f"not a command: {error}", hint="the terminal and the engine must be of one version"))
 
 
-def main() -> None:
-    """Run the engine over this process's stdin and stdout."""
-    out = os.fdopen(os.dup(1), "wb")  # libraries print: from here on stdout is stderr
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS - os.nice(0))
-    sys.setswitchinterval(SWITCH_SECONDS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c is the terminal's: the engine ends when its stdin does
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the engine over this process's stdin and stdout, or as it is asked for."""
+    parser = argparse.ArgumentParser(prog="tamer engine")
+    for name in ("--listen", "--attach", "--stop"):
+        parser.add_argument(name, metavar="unix:PATH", type=_socket_path)
+    parser.add_argument("--keep", metavar="SECONDS", type=float, help="end when no terminal was there for so long")
+    asked = parser.parse_args(arguments)
+    if asked.listen:
+        _listen(asked.listen, asked.keep)
+    elif asked.attach or asked.stop or sys.stdin.buffer.peek(len(HELLO)).startswith(HELLO):  # type: ignore[attr-defined]
+        _pass_on(asked.attach, asked.stop)
+    else:
+        _run_over_pipes()
+
+
+HELLO = b'{"type":"hello"'
+"""How the first line of a terminal elsewhere begins."""
+
+
+def _socket_path(text: str) -> Path:
+    kind, _, path = text.partition(":")
+    if kind != "unix" or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not unix:PATH")
+    return Path(path).expanduser().absolute()
+
+
+def _run_over_pipes() -> None:
+    out = _own_output()
     outbox = Outbox(out)
 
     def fail(error: Error) -> None:
@@ -151,6 +174,70 @@ def main() -> None:
         engine.take(command)
     outbox.close()
     os._exit(0)  # the working threads hold nothing that is worth waiting for
+
+
+def _own_output() -> BinaryIO:
+    """This process as an engine: what the terminal reads, which nothing else writes to."""
+    out = os.fdopen(os.dup(1), "wb")  # libraries print: from here on stdout is stderr
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS - os.nice(0))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c is the terminal's: the engine ends when its stdin does
+    return out
+
+
+def _listen(path: Path, keep: float | None) -> None:
+    """Until it is told to end; with `keep`, also once no terminal was there for so many seconds."""
+    from learners.engine.listening import Listener, SocketError, open_socket
+    from learners.engine.terminals import Hub
+
+    try:
+        listening = open_socket(path)
+    except SocketError as error:
+        sys.exit(f"Error: {error}")
+    _own_output()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGHUP is nohup's
+        signal.signal(number, lambda *_: ended.set())
+
+    def fail(error: Error) -> None:
+        hub.say_last(error, 2.0)
+        path.unlink(missing_ok=True)
+        os._exit(1)
+
+    hub = Hub(lambda command: engine.take(command), keep is None, ended.set)
+    engine = Engine(hub.emit, fail, hub.delivered)
+    threading.Thread(target=Listener(hub, listening).run, name="listener", daemon=True).start()
+    if keep is None:
+        print(f"listening at unix:{path}; ctrl+c ends the engine", flush=True)
+    while not ended.wait(1.0):
+        if keep is not None and hub.abandoned(keep):
+            break
+    path.unlink(missing_ok=True)
+    if keep is not None:
+        path.with_suffix(".log").unlink(missing_ok=True)
+    os._exit(0)
+
+
+def _pass_on(attach: Path | None, stop: Path | None) -> None:
+    from learners.engine import relay
+    from learners.engine.listening import SocketError
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        if stop is not None:
+            print(relay.stop(stop))
+        elif attach is not None:
+            relay.to_socket(attach, sys.stdin.buffer, sys.stdout.buffer)
+        else:
+            relay.to_own_engine(sys.stdin.buffer, sys.stdout.buffer)
+    except (SocketError, msgspec.DecodeError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)  # a thread still reads stdin
 
 
 if __name__ == "__main__":

@@ -1,0 +1,205 @@
+"""Links to terminals over a Unix socket that only its owner may open. A thread takes connections; each link has one that reads and one that writes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from learners import protocol
+from learners.engine.terminals import Hub, Terminal
+from learners.link import HEARTBEAT_SECONDS, Framing, LinkError
+from learners.protocol import Attach, Command, Error, Hello, Received
+
+GREETING_SECONDS = 20.0
+"""Until a terminal has said what it wants: the link may be slow."""
+LONGEST_HELLO = 64 * 1024
+READ_BYTES = 64 * 1024
+LONGEST_PATH = 100
+"""Bytes of a socket's path: the system takes a few more."""
+
+
+class SocketError(Exception):
+    """Why a socket cannot be had, in one line."""
+
+
+def open_socket(path: Path) -> socket.socket:
+    """Listening at `path`, which only its owner may open; one that an engine has left behind is taken over. Raises SocketError."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise SocketError("this system has no Unix sockets")
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise SocketError(f"{path} is too long for a socket: choose a path of at most {LONGEST_PATH} bytes")
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _make_room(path)
+        before = os.umask(0o177)
+        try:
+            found.bind(str(path))
+        finally:
+            os.umask(before)
+        found.listen()
+    except OSError as error:
+        found.close()
+        raise SocketError(f"{path} cannot be listened at: {error.strerror}") from None
+    except SocketError:
+        found.close()
+        raise
+    return found
+
+
+def connect(path: Path) -> socket.socket:
+    """To an engine. Raises SocketError."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise SocketError("this system has no Unix sockets")
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        found.connect(str(path))
+    except OSError as error:
+        found.close()
+        raise SocketError(f"no engine listens at {path}: {error.strerror or error}") from None
+    return found
+
+
+def _make_room(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SocketError(f"{path} is there and is no socket")
+    try:
+        connect(path).close()
+    except SocketError:
+        path.unlink()  # an engine that was killed left it behind
+    else:
+        raise SocketError(f"an engine listens at {path} already: tamer attach unix:{path}")
+
+
+class Listener:
+    """Takes connections until the process ends."""
+
+    def __init__(self, hub: Hub, listening: socket.socket) -> None:
+        self._hub, self._socket = hub, listening
+
+    def run(self) -> None:
+        """Never returns."""
+        while True:
+            connection, _ = self._socket.accept()
+            if _own(connection):
+                link = Link(self._hub, connection)
+                threading.Thread(target=link.run, name="link", daemon=True).start()
+            else:
+                connection.close()
+
+
+def _own(connection: socket.socket) -> bool:
+    """Whether the other side is this user's process, where the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return uid in (os.geteuid(), 0)
+
+
+class Link:
+    """One connection, from hello to its end. What it cannot read ends it: the terminal comes back, and is told from where."""
+
+    def __init__(self, hub: Hub, connection: socket.socket) -> None:
+        self._hub, self._connection = hub, connection
+        self._framing = Framing()
+        self._ended = False
+        self.heard = time.monotonic()
+
+    def run(self) -> None:
+        """Its reading thread."""
+        try:
+            self._connection.settimeout(GREETING_SECONDS)
+            opened = self._open()
+            self._connection.settimeout(None)
+            if opened is not None:
+                self._serve(*opened)
+        except (OSError, LinkError, msgspec.DecodeError) as error:
+            print(f"a terminal's link ended: {error}", flush=True)
+        finally:
+            self.end()
+            self._connection.close()
+
+    def end(self) -> None:
+        """From any thread."""
+        self._ended = True
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    # --- greeting ----------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> tuple[Terminal, Attach, list[bytes]] | None:
+        line, rest = self._first_line(b"")
+        hello = protocol.decode_from_terminal(line)
+        if not isinstance(hello, Hello):
+            raise LinkError("its first line is no hello")
+        answer = self._hub.answer(hello)
+        self._connection.sendall(protocol.encode(answer))
+        if isinstance(answer, Error) or hello.role == "look":
+            return None
+        if hello.role == "stop":
+            self._hub.stop()
+            return None
+        line, rest = self._first_line(rest)
+        attach = protocol.decode_from_terminal(line)
+        if not isinstance(attach, Attach):
+            raise LinkError("its second line does not attach")
+        self._framing = Framing(answer.compression, rest)
+        taken = self._hub.attach(hello, attach, self)
+        if isinstance(taken, Error):
+            self._connection.sendall(self._framing.pack(protocol.encode(taken)))
+            return None
+        return taken[0], attach, taken[1]
+
+    def _first_line(self, data: bytes) -> tuple[bytes, bytes]:
+        while b"\n" not in data:
+            more = self._connection.recv(READ_BYTES)
+            if not more or len(data) > LONGEST_HELLO:
+                raise LinkError("it ended before it had begun" if not more else "its first line is too long")
+            data += more
+        line, _, rest = data.partition(b"\n")
+        return line, rest
+
+    # --- after it ----------------------------------------------------------------------------------------------------------
+
+    def _serve(self, terminal: Terminal, attach: Attach, lines: list[bytes]) -> None:
+        threading.Thread(target=self._write, args=(terminal, lines), name="link writer", daemon=True).start()
+        number = attach.first - 1
+        try:
+            data = b""  # the first time, what came behind `attach`
+            while not self._ended:
+                for line in self._framing.unpack(data):
+                    said = protocol.decode_from_terminal(line)
+                    if isinstance(said, Received):
+                        self._hub.acknowledge(terminal, self, said.n)
+                    elif isinstance(said, Command):
+                        number += 1
+                        self._hub.take(terminal, self, number, said)
+                data = self._connection.recv(READ_BYTES)
+                self.heard = time.monotonic()
+                if not data:
+                    return
+        finally:
+            self._hub.leave(terminal, self)
+
+    def _write(self, terminal: Terminal, lines: list[bytes]) -> None:
+        """Its writing thread. Lines were taken before they are written: what is lost on the way is among those that are sent again."""
+        said = 0.0
+        with contextlib.suppress(OSError):
+            while not self._ended:
+                if time.monotonic() - said >= HEARTBEAT_SECONDS:
+                    said = time.monotonic()
+                    lines = [protocol.encode(Received(n=terminal.received)), *lines]
+                self._connection.sendall(self._framing.pack(b"".join(lines)))
+                lines = self._hub.next_lines(terminal, self, said + HEARTBEAT_SECONDS)
+        self.end()
