@@ -82,6 +82,10 @@ def _make_room(path: Path) -> None:
         raise SocketError(f"an engine listens at {path} already: tamer attach unix:{path}")
 
 
+class Unsaid(Exception):
+    """A connection that ended without a word."""
+
+
 class Listener:
     """Takes connections until the process ends."""
 
@@ -124,6 +128,8 @@ class Link:
             self._connection.settimeout(None)
             if opened is not None:
                 self._serve(*opened)
+        except Unsaid:  # somebody looked whether an engine listens
+            pass
         except (OSError, LinkError, msgspec.DecodeError) as error:
             print(f"a terminal's link ended: {error}", flush=True)
         finally:
@@ -165,7 +171,7 @@ class Link:
         while b"\n" not in data:
             more = self._connection.recv(READ_BYTES)
             if not more or len(data) > LONGEST_HELLO:
-                raise LinkError("it ended before it had begun" if not more else "its first line is too long")
+                raise Unsaid if not data and not more else LinkError("its first line is no line")
             data += more
         line, _, rest = data.partition(b"\n")
         return line, rest

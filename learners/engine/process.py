@@ -234,7 +234,7 @@ def _pass_on(attach: Path | None, stop: Path | None) -> None:
         else:
             relay.to_own_engine(sys.stdin.buffer, sys.stdout.buffer)
     except (SocketError, msgspec.DecodeError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr, flush=True)
+        print(error, file=sys.stderr, flush=True)
         os._exit(1)
     sys.stdout.flush()
     os._exit(0)  # a thread still reads stdin

@@ -217,7 +217,7 @@ class EngineLink:
             return
         session.engine_state = EngineState.READY
         if self.remote:
-            self.send(protocol.Teaches(database=store.record.identity(), place=str(store.path)))
+            self.send(protocol.Teaches(database=store.record.identity(), place=str(store.path.absolute())))
         held = session.record.held()
         if self.remote and ready.taught is not None and (store.acting_version() or (BASE_VERSION,))[0] == ready.version:
             self._find_as_left(ready, held)
