@@ -150,6 +150,7 @@ class RemoteEngine:
                 why = await self._listen(link)
                 self.link = None
                 link.cut()
+                await link.process.wait()
                 if self._closing:
                     return
                 if self._fatal:
@@ -216,7 +217,7 @@ class RemoteEngine:
 
     async def _come_back(self) -> Link:
         """The first attempt that is answered; the others end. Raises Refused."""
-        began = time.monotonic()
+        began, told = time.monotonic(), ""
         attempts: list[asyncio.Task[Link]] = []
         try:
             while time.monotonic() - began < GIVE_UP_SECONDS:
@@ -232,6 +233,9 @@ class RemoteEngine:
                             return attempt.result()
                         if isinstance(error, Turned):
                             raise error
+                        if str(error) != told:
+                            told = str(error)
+                            self.on_link(told, False)
                 await asyncio.sleep(max(0.0, deadline - time.monotonic()))
                 if len(attempts) == MOST_ATTEMPTS:
                     attempts.pop(0).cancel()

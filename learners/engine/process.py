@@ -216,6 +216,7 @@ def _listen(path: Path, keep: float | None) -> None:
         if keep is not None and hub.abandoned(keep):
             break
     path.unlink(missing_ok=True)
+    hub.say_last(Error(what="the engine was ended", fatal=True), 1.0)
     if keep is not None:
         path.with_suffix(".log").unlink(missing_ok=True)
     os._exit(0)
