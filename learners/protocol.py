@@ -1,7 +1,7 @@
 """What the terminal and the engine say to each other: one JSON object a line, commands one way, events the other.
 
-Torch-free, so that the terminal can import it. Every struct is tagged by its lower-case name. Bytes travel as base64. An engine elsewhere is spoken to
-over a link that may break: what that adds to these lines is at the end of this file, and how it works in `link.py`.
+Torch-free, so that the terminal can import it. Every struct is tagged by its lower-case name. Bytes travel as base64. An engine elsewhere is
+spoken to over a link that may break: what that adds to these lines is at the end of this file, and how it works in `link.py`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from learners.protocol import AnswerRequest, Command
 from storage.records import Message, Sampling
 from tamer_tui.views import CandidateView
 
-
 MOST_ASKED = 256
 """Requests that are kept."""
 

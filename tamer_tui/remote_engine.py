@@ -1,7 +1,7 @@
 """An engine elsewhere, behind a child process that leads there (ssh) and may break at any moment: the link is made anew, and goes on where it was.
 
-While it is down nothing is lost: what is sent is kept, numbered, and sent again from where the engine heard it last; the engine does the same. Attempts
-are begun one after another without waiting for the one before, since one that was begun a moment too early may hang for long.
+While it is down nothing is lost: what is sent is kept, numbered, and sent again from where the engine heard it last; the engine does the same.
+Attempts are begun one after another without waiting for the one before, since one that was begun a moment too early may hang for long.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class RemoteEngine:
         return self.link is not None and self.link.welcome.stays
 
     async def start(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
-        """Make the first link, in the background. `on_exit` is told why there is no engine any more, unless `close` was called; `on_link` why the link is
-        down, '' once it is back, and whether an engine that knows nothing is there now. Raises OSError where there is no such command."""
+        """Make the first link, in the background. `on_exit` is told why there is no engine any more, unless `close` was called; `on_link` why the
+        link is down, '' once it is back, and whether an engine that knows nothing is there now. Raises OSError where there is no such command."""
         if shutil.which(self.command[0]) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.command[0])
         self._on_event, self._on_exit = on_event, on_exit
@@ -297,7 +297,7 @@ class Turned(Refused):
 
 
 async def _welcome(stdout: asyncio.StreamReader) -> tuple[Welcome | None, bytes]:
-    """The engine's first line, and what came behind it; None where the other side ends before. Raises Turned with what it has against this terminal."""
+    """The engine's first line, and what came behind it; None where the other side ends before. Raises Turned with what it has against us."""
     data, read = b"", 0
     while read < LONGEST_GREETING:
         more = await stdout.read(READ_BYTES)

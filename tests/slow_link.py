@@ -35,13 +35,18 @@ class SlowLink:
         """What is connected from now on comes through."""
         self.down = False
 
-    async def serve(self, ready: threading.Event, ended: threading.Event) -> None:
+    async def serve(self, ready: threading.Event) -> None:
+        """Until `end`."""
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
-        while not ended.is_set():
-            await asyncio.sleep(0.05)
+        await self._ended.wait()
         server.close()
+
+    def end(self) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._ended.set)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         epoch = self._epoch
@@ -75,15 +80,15 @@ class SlowLink:
 @contextmanager
 def slow_link(target: int, one_way: float = 0.1, bytes_per_second: float = 125_000.0) -> Iterator[SlowLink]:
     """As it is by default: 200 ms there and back, 1 Mbit/s."""
-    link, ready, ended = SlowLink(target, one_way, bytes_per_second), threading.Event(), threading.Event()
+    link, ready = SlowLink(target, one_way, bytes_per_second), threading.Event()
 
     def run() -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(link.serve(ready, ended))
+            asyncio.run(link.serve(ready))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert ready.wait(10)
     yield link
-    ended.set()
+    link.end()
     thread.join(10)

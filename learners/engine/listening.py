@@ -1,4 +1,4 @@
-"""Links to terminals over a Unix socket that only its owner may open. A thread takes connections; each link has one that reads and one that writes."""
+"""Links to terminals over a Unix socket that only its owner may open. One thread takes connections; each link has one to read and one to write."""
 
 from __future__ import annotations
 

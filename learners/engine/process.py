@@ -22,7 +22,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if asked.listen:
         _listen(asked.listen, asked.keep)
-    elif asked.attach or asked.stop or sys.stdin.buffer.peek(len(HELLO)).startswith(HELLO):  # type: ignore[attr-defined]
+    elif asked.attach or asked.stop or _is_greeted():
         _pass_on(asked.attach, asked.stop)
     else:
         _run_over_pipes()
@@ -149,6 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 HELLO = b'{"type":"hello"'
 """How the first line of a terminal elsewhere begins."""
+
+
+def _is_greeted() -> bool:
+    """Whether a terminal elsewhere says hello; nothing is taken of what it says."""
+    stdin: Any = sys.stdin.buffer
+    return bool(stdin.peek(len(HELLO)).startswith(HELLO))
 
 
 def _socket_path(text: str) -> Path:

@@ -1,7 +1,7 @@
 """`tamer engine` on the far side of an ssh: bytes between its pipes and the socket of an engine that outlives them.
 
-An engine that is started so has a socket of its own, in a folder of this user, named by the terminal's secret; when the link breaks it goes on, and the
-terminal that comes back finds it there. Nobody comes: it ends after `KEPT_SECONDS`.
+An engine that is started so has a socket of its own, in a folder of this user, named by the terminal's secret; when the link breaks it goes on, and
+the terminal that comes back finds it there. Where nobody comes, it ends after `KEPT_SECONDS`.
 """
 
 from __future__ import annotations

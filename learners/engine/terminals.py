@@ -1,8 +1,8 @@
 """The terminals of an engine that is spoken to over links: one judges, others watch; they go and come back, and the engine goes on.
 
-What a terminal that is away has not got is kept for it. That stays small: metrics and what concerns loading are dropped, answers end, and the learner waits
-as soon as a version has passed the gate, since only a terminal can put it on disk (`Hub.delivered`). Another terminal that takes the place of one that
-never came back gets what is for the record.
+What a terminal that is away has not got is kept for it. That stays small: metrics and what concerns loading are dropped, answers end, and the
+learner waits as soon as a version has passed the gate, since only a terminal can put it on disk (`Hub.delivered`). Another terminal that takes the
+place of one that never came back gets what is for the record.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
-
 
 from learners import protocol
 from learners.engine.standing import Standing
@@ -71,7 +70,7 @@ class Terminal:
 
     def take_lines(self) -> list[bytes]:
         """What may be sent now, numbered: blobs one at a time, and only where nothing else waits."""
-        lines = []
+        lines: list[bytes] = []
         while self._events and len(lines) < BATCH:
             lines.append(protocol.encode(self._events.popleft()))
             self.unacknowledged.add(lines[-1])
@@ -233,8 +232,8 @@ class Hub:
             return _fatal("engine and terminal are of one version and speak differently", "install the same commit on both machines")
         ready, judge = self._standing.ready, self._judge
         if ready is not None and hello.base_hash not in ("", ready.base_hash):
-            wanted = f"the database was taught with another base ({hello.base_hash[:8]})"
-            return _fatal(f"this engine has {ready.model} ({ready.base_hash[:8]}), and {wanted}", "give the database of this engine, or another engine")
+            what = f"this engine has {ready.model} ({ready.base_hash[:8]}), and the database was taught with another base ({hello.base_hash[:8]})"
+            return _fatal(what, "give the database of this engine, or another engine")
         present = judge is not None and judge.link is not None and time.monotonic() - judge.link.heard < SILENCE_SECONDS
         if hello.role == "judge" and judge is not None and judge.name != hello.terminal and present:
             return _fatal("another terminal judges at this engine", "leave that one, or watch: tamer attach … --watch")

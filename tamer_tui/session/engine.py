@@ -114,9 +114,10 @@ class EngineLink:
         return self._connection is not None and self._connection.remote
 
     @property
-    def stays(self) -> bool:
-        """Whether the engine goes on without this terminal."""
-        return isinstance(self._connection, RemoteEngine) and self._connection.stays
+    def goes_on(self) -> tuple[str, ...]:
+        """What leads to an engine that goes on without this terminal; empty where it does not."""
+        connection = self._connection
+        return connection.command if isinstance(connection, RemoteEngine) and connection.stays else ()
 
     def _send_load(self) -> None:
         """An engine elsewhere says first what it has: it gets a version's files only where it lacks them."""
@@ -301,6 +302,7 @@ class EngineLink:
 
     def _died(self, why: str) -> None:
         """Judging goes on; R restarts it. What it said last is the better reason."""
+        self.away = ""
         reason = self._fatal or SessionError(why)
         self._lose(reason)
         self._fail(reason)

@@ -211,7 +211,8 @@ async def test_an_engine_that_listens_learns_on_while_nobody_is_there(stories260
     assert not (tmp_path / "b.db").exists()
 
     # as it is found again
-    found_command, settings, found = await asyncio.to_thread(look, listening, {"k": 3, "best_of": None, "temperatures": (), "system": None, "name": "o"})
+    chosen = {"k": 3, "best_of": None, "temperatures": (), "system": None, "name": "o"}
+    found_command, settings, found = await asyncio.to_thread(look, listening, chosen)
     assert found == path and found_command == command and settings.model == str(stories260k) and {*settings.prompts} == {*PROMPTS}
     sent: list[protocol.Command] = []
     session, engines = session_over(stories260k, path, command)
