@@ -79,6 +79,7 @@ class Framing:
         self._buffer = bytearray()
         self._rest = rest
         self.packed = self.said = 0  # bytes that went out, and what they stand for
+        self.taken = self.heard = 0  # the same of what came
 
     def pack(self, lines: bytes) -> bytes:
         """Whole lines, so that they can be read at once at the other side."""
@@ -89,6 +90,7 @@ class Framing:
 
     def unpack(self, data: bytes) -> list[bytes]:
         """The lines that are complete now. Raises LinkError for what is not of this framing, and for a line that is too long."""
+        self.taken += len(data)
         data, self._rest = self._rest + data, b""
         lines: list[bytes] = []
         while data:
@@ -102,6 +104,7 @@ class Framing:
                 if self._inflate.eof:
                     raise LinkError("what came over the link is damaged (it ends)")
                 data = self._inflate.unconsumed_tail
+            self.heard += len(plain)
             *whole, last = (self._buffer + plain).split(b"\n")
             lines += (bytes(line) for line in whole)
             self._buffer = last
