@@ -269,7 +269,7 @@ class Hub:
         else:
             standing.told(command)
             if isinstance(command, protocol.Teaches):
-                for event in (*judge.owed, *standing.proposal):
+                for event in (*judge.owed, *(event for event in standing.proposal if event not in judge.owed)):
                     judge.put(event)
                 judge.owed = []
             else:
