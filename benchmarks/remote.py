@@ -95,7 +95,7 @@ class Measured:
 
 def told(name: str, late: list[float]) -> None:
     at = [statistics.median(late), late[int(0.95 * len(late))], late[-1]]
-    print(f"{name}: median {at[0]:.0f} ms, 95 % {at[1]:.0f} ms, latest {at[2]:.0f} ms later than the line itself ({len(late)} batches of tokens)", flush=True)
+    print(f"{name}, later than the line itself: median {at[0]:.0f} ms, 95 % {at[1]:.0f} ms, latest {at[2]:.0f} ms ({len(late)} batches)", flush=True)
 
 
 async def measure(measured: Measured, link: SlowLink, seconds: float, cuts: int) -> None:

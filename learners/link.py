@@ -7,11 +7,11 @@ they are sent as LEDBAT sends (RFC 6817), only as long as that makes no queue.
 
 from __future__ import annotations
 
+import functools
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 
 from learners import protocol
 
@@ -31,8 +31,11 @@ class LinkError(Exception):
     """What came cannot be of this link, in one line."""
 
 
+@functools.cache
 def package_version() -> str:
     """Of tamer-tui, as it is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("tamer-tui")
     except PackageNotFoundError:
@@ -116,10 +119,10 @@ class Framing:
 class BulkWindow:
     """How many bytes of blobs may be under way. Grows while they do not queue, and shrinks by as much as they do (RFC 6817)."""
 
-    def __init__(self, piece: int = 2 * protocol.LINK_BLOB_CHUNK, now: Callable[[], float] = time.monotonic) -> None:
-        """piece: bytes of about one line; two of them are always allowed."""
+    def __init__(self, piece: float = 1.4 * protocol.LINK_BLOB_CHUNK, now: Callable[[], float] = time.monotonic) -> None:
+        """piece: bytes of about one line (base64 and names included); one is always allowed."""
         self._piece, self._now = piece, now
-        self.bytes = 2.0 * piece
+        self.bytes = piece
         self._flying: deque[tuple[int, int, float]] = deque()  # number, bytes, when
         self._in_flight = 0
         self._least = float("inf")  # seconds there and back
@@ -147,4 +150,4 @@ class BulkWindow:
         self._least = min(self._least, seconds)
         room = 1 - (seconds - self._least) / QUEUE_SECONDS
         grown = self.bytes + max(-0.5 * self.bytes, room * freed * self._piece / self.bytes)
-        self.bytes = max(2.0 * self._piece, min(grown, self._in_flight + freed + 2.0 * self._piece))  # no larger than it was of use
+        self.bytes = max(self._piece, min(grown, self._in_flight + freed + 2 * self._piece))  # no larger than it was of use

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -413,6 +412,8 @@ def attach(engine: str, database: Path | None, watch: bool, **chosen: Any) -> No
 
 def _with_session(settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
     """Run something over a session that is ready; failures are one line and exit code 1."""
+    import asyncio
+
     from tamer_tui.headless import with_session
     from tamer_tui.operators import OperatorError
     from tamer_tui.session import SessionError

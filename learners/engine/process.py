@@ -11,7 +11,6 @@ reader and a writer of its own; with `--attach`, or where a terminal elsewhere s
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import os
@@ -20,9 +19,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -132,39 +131,8 @@ def read_commands(stream: BinaryIO, emit: Callable[[Event], None]) -> Iterator[C
             emit(Error(what=f"not a command: {error}", hint="the terminal and the engine must be of one version"))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the engine over this process's stdin and stdout, or as it is asked for."""
-    parser = argparse.ArgumentParser(prog="tamer engine")
-    for name in ("--listen", "--attach", "--stop"):
-        parser.add_argument(name, metavar="unix:PATH", type=_socket_path)
-    parser.add_argument("--keep", metavar="SECONDS", type=float, help="end when no terminal was there for so long")
-    asked = parser.parse_args(arguments)
-    if asked.listen:
-        _listen(asked.listen, asked.keep)
-    elif asked.attach or asked.stop or _is_greeted():
-        _pass_on(asked.attach, asked.stop)
-    else:
-        _run_over_pipes()
-
-
-HELLO = b'{"type":"hello"'
-"""How the first line of a terminal elsewhere begins."""
-
-
-def _is_greeted() -> bool:
-    """Whether a terminal elsewhere says hello; nothing is taken of what it says."""
-    stdin: Any = sys.stdin.buffer
-    return bool(stdin.peek(len(HELLO)).startswith(HELLO))
-
-
-def _socket_path(text: str) -> Path:
-    kind, _, path = text.partition(":")
-    if kind != "unix" or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} is not unix:PATH")
-    return Path(path).expanduser().absolute()
-
-
-def _run_over_pipes() -> None:
+def run_over_pipes() -> None:
+    """Run the engine over this process's stdin and stdout."""
     out = _own_output()
     outbox = Outbox(out)
 
@@ -194,9 +162,10 @@ def _own_output() -> BinaryIO:
     return out
 
 
-def _listen(path: Path, keep: float | None) -> None:
+def listen(path: Path, keep: float | None) -> None:
     """Until it is told to end; with `keep`, also once no terminal was there for so many seconds."""
-    from learners.engine.listening import Listener, SocketError, open_socket
+    from learners.engine.listening import Listener
+    from learners.engine.sockets import SocketError, open_socket
     from learners.engine.terminals import Hub
 
     try:
@@ -226,26 +195,3 @@ def _listen(path: Path, keep: float | None) -> None:
     if keep is not None:
         path.with_suffix(".log").unlink(missing_ok=True)
     os._exit(0)
-
-
-def _pass_on(attach: Path | None, stop: Path | None) -> None:
-    from learners.engine import relay
-    from learners.engine.listening import SocketError
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        if stop is not None:
-            print(relay.stop(stop))
-        elif attach is not None:
-            relay.to_socket(attach, sys.stdin.buffer, sys.stdout.buffer)
-        else:
-            relay.to_own_engine(sys.stdin.buffer, sys.stdout.buffer)
-    except (SocketError, msgspec.DecodeError, OSError) as error:
-        print(error, file=sys.stderr, flush=True)
-        os._exit(1)
-    sys.stdout.flush()
-    os._exit(0)  # a thread still reads stdin
-
-
-if __name__ == "__main__":
-    main()

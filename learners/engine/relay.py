@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -17,14 +18,13 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from learners import protocol
-from learners.engine.listening import READ_BYTES, SocketError, connect
-from learners.link import package_version
+from learners.engine.sockets import READ_BYTES, SocketError, connect
 
 KEPT_SECONDS = 600.0
 """How long an engine that was started over a link waits for its terminal to come back."""
 START_SECONDS = 20.0
 """Until it listens; the model is loaded later."""
+LONGEST_HELLO = 64 * 1024
 LAST_WORDS = 4
 """Lines of an engine's log that are passed on when it ends."""
 
@@ -36,11 +36,9 @@ def to_socket(path: Path, stdin: BinaryIO, out: BinaryIO) -> None:
 
 def to_own_engine(stdin: BinaryIO, out: BinaryIO) -> None:
     """To the engine of the terminal that says hello in the first line of stdin; started where it does not run. Raises SocketError."""
-    line = stdin.readline(protocol.MAX_LINE)
-    hello = protocol.decode_from_terminal(line)
-    if not isinstance(hello, protocol.Hello):
-        raise SocketError("the first line is no hello")
-    path = runtime_folder() / f"{hashlib.sha256(hello.terminal.encode()).hexdigest()[:24]}.sock"
+    line = stdin.readline(LONGEST_HELLO)
+    name = str(json.loads(line)["terminal"])  # by hand: the protocol takes a while to import
+    path = runtime_folder() / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.sock"
     log = path.with_suffix(".log")
     try:
         connection = connect(path)
@@ -67,6 +65,9 @@ def runtime_folder() -> Path:
 
 def stop(path: Path) -> str:
     """End the engine that listens there; what it answers, in words. Raises SocketError."""
+    from learners import protocol
+    from learners.link import package_version
+
     hello = protocol.Hello(protocol=protocol.fingerprint(), package=package_version(), terminal="", role="stop")
     with connect(path) as connection:
         connection.sendall(protocol.encode(hello))

@@ -1,4 +1,4 @@
-"""Terminals at one engine, over real sockets: who may judge, what is kept for whom, and what a broken link leaves. No model: the test is the engine."""
+"""Terminals at one engine, over real sockets: who may judge, what is kept for whom, what a broken link leaves. The test is the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 from learners import protocol
-from learners.engine.listening import Listener, SocketError, connect, open_socket
+from learners.engine.listening import Listener
+from learners.engine.sockets import SocketError, connect, open_socket
 from learners.engine.terminals import METRICS_BACKLOG, WATCHER_BACKLOG, Hub
 from learners.link import Framing, package_version
 from learners.protocol import Attach, Command, Error, Event, Hello, Load, Received, Role, Welcome
@@ -301,7 +302,7 @@ def test_a_socket_is_its_owner_s_and_one_that_was_left_behind_is_taken_over(tmp_
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with pytest.raises(SocketError, match="an engine listens at .* already"):
+    with pytest.raises(SocketError, match=r"an engine listens at .* already"):
         open_socket(path)
     listening.close()  # as after kill -9: the file stays
     with pytest.raises(SocketError, match="no engine listens at"):
@@ -314,7 +315,7 @@ def test_where_no_socket_can_be_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SocketError, match="is there and is no socket"):
         open_socket(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
-    with pytest.raises(SocketError, match="cannot be listened at: No such file"):
+    with pytest.raises(SocketError, match="cannot be listened at: No such"):
         open_socket(tmp_path / "none" / "e.sock")
     with pytest.raises(SocketError, match="too long for a socket"):
         open_socket(tmp_path / ("x" * 120))
