@@ -221,6 +221,8 @@ def test_a_version_waits_for_a_terminal_until_one_says_that_it_is_on_disk(desk: 
         assert kinds == [*(["Trained", "Gated"] if name == "t2" else []), "Trained", "Blob", "Blob", "Blob", "Gated"]
         if name == "t2":
             terminal.send(Received(n=terminal.received))
+            with desk.hub.changed:
+                assert desk.hub.changed.wait_for(lambda: desk.hub._judge is not None and not desk.hub._judge.unacknowledged.waiting(), 10)
             terminal.leave()
             desk.gone()
     terminal.send(protocol.PublishAck(sha256=blobs[0].sha256, version="v1"))
