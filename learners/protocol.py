@@ -1,10 +1,13 @@
 """What the terminal and the engine say to each other: one JSON object a line, commands one way, events the other.
 
-Torch-free, so that the terminal can import it. Every struct is tagged by its lower-case name. Bytes travel as base64.
+Torch-free, so that the terminal can import it. Every struct is tagged by its lower-case name. Bytes travel as base64. An engine elsewhere is
+spoken to over a link that may break: what that adds to these lines is at the end of this file, and how it works in `link.py`.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from typing import Literal
 
 import msgspec
@@ -16,6 +19,8 @@ MAX_LINE = 8 * 1024 * 1024
 """Bytes of the longest line either side accepts."""
 BLOB_CHUNK = 256 * 1024
 """Bytes of adapter in one `blob` line."""
+LINK_BLOB_CHUNK = 4 * 1024
+"""The same over a link, where a token must not wait behind a long line: 33 ms at 1 Mbit/s."""
 TOKEN_FLUSH_SECONDS = 0.04
 """Tokens cross in batches, at most this often."""
 
@@ -82,6 +87,7 @@ class Load(_Line, frozen=True, kw_only=True):
     learn_thoughts: bool = False  # learn of thoughts as of answers
     unigram: bool = False  # for comparison: Ĥ sees no state, only the token (benchmarks)
     frozen_ppo: bool = False  # for comparison: PPO runs with its policy loss weighted 0 (benchmarks)
+    blob_bytes: int = BLOB_CHUNK  # of adapter in one line of a version that is published
 
 
 class Replay(_Line, frozen=True, kw_only=True):
@@ -185,11 +191,18 @@ class PublishAck(_Line, frozen=True, kw_only=True):
     version: str
 
 
+class Teaches(_Line, frozen=True, kw_only=True):
+    """To an engine that terminals leave and come back to: the judgements are of this database. It takes those of no other."""
+
+    database: str  # uid of its first sitting
+    place: str = ""  # where it lies, for people
+
+
 class Shutdown(_Line, frozen=True, kw_only=True):
     """Finish and exit."""
 
 
-Command = Load | Replay | AddJudgement | Retract | Generate | Stop | ResumeFrom | Set | Rollback | Appraise | Blob | PublishAck | Shutdown
+Command = Load | Replay | AddJudgement | Retract | Generate | Stop | ResumeFrom | Set | Rollback | Appraise | Blob | PublishAck | Teaches | Shutdown
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -225,6 +238,9 @@ class Ready(_Line, frozen=True, kw_only=True):
     template_sha256: str | None = None
     sampling: Sampling | None = None  # of what the operator sees
     from_model: tuple[str, ...] = ()  # fields of it that the model's own generation settings have set
+    database: str = ""  # an engine that taught before: uid of that database's first sitting,
+    place: str = ""  # where it lies, for people,
+    taught: tuple[int, ...] | None = None  # and the live judgements that it knows; None where it knows of no log
 
 
 class Started(_Line, frozen=True, kw_only=True):
@@ -392,6 +408,12 @@ class Notice(_Line, frozen=True, kw_only=True):
     what: str
 
 
+class Asked(_Line, frozen=True, kw_only=True):
+    """For terminals that watch: what the judging one wants drawn."""
+
+    requests: tuple[AnswerRequest, ...]
+
+
 Event = (
     Loading
     | Ready
@@ -410,14 +432,68 @@ Event = (
     | Idle
     | Error
     | Notice
+    | Asked
 )
+
+# --- over a link -----------------------------------------------------------------------------------------------------
+
+Role = Literal["judge", "watch", "look", "stop"]
+"""What a terminal comes for: to judge, to watch, to learn what is loaded, or to end the engine."""
+
+
+class Hello(_Line, frozen=True, kw_only=True):
+    """A terminal's first line. It commits nobody to anything: only `attach` does."""
+
+    protocol: str
+    package: str  # version of tamer-tui
+    terminal: str  # a secret of this terminal, the same each time it comes back
+    role: Role = "judge"
+    base_hash: str = ""  # of the base that its database was taught with, where that is known
+    compression: tuple[str, ...] = ()  # it understands
+
+
+class Welcome(_Line, frozen=True, kw_only=True):
+    """The engine's answer, or a fatal `error` with the reason why not."""
+
+    protocol: str
+    package: str
+    known: bool = False  # this terminal was here before, and nothing that was said between the two is lost
+    received: int = 0  # the last line of the terminal that came
+    compression: str = ""  # of all that follows, both ways
+    stays: bool = False  # it goes on without a terminal until it is told to end
+    load: Load | None = None  # the model that it has loaded, or is loading
+    place: str = ""  # where the database lies that it teaches
+
+
+class Attach(_Line, frozen=True, kw_only=True):
+    """From here on lines are numbered, each way from 1: the terminal has all up to `received` and goes on with line `first`."""
+
+    received: int
+    first: int
+
+
+class Received(_Line, frozen=True, kw_only=True):
+    """All lines up to `n` are here. Not numbered itself, and said every second, so that either side hears that the other is there."""
+
+    n: int
+
 
 _encoder = msgspec.json.Encoder()
 _command_decoder = msgspec.json.Decoder(Command)
 _event_decoder = msgspec.json.Decoder(Event)
+_from_terminal = msgspec.json.Decoder(Hello | Attach | Received | Command)
+_from_engine = msgspec.json.Decoder(Welcome | Received | Event)
 
 
-def encode(line: Command | Event) -> bytes:
+@functools.cache
+def fingerprint() -> str:
+    """What both sides of a link must agree in: a hash over the names of all lines and of their fields, in hex."""
+    lines = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Struct) and kind.__module__ == __name__]
+    names = sorted(f"{kind.__name__}({','.join(field.name for field in msgspec.structs.fields(kind))})" for kind in lines)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+
+
+def encode(line: Command | Event | Hello | Welcome | Attach | Received) -> bytes:
     """One line, newline included."""
     return _encoder.encode(line) + b"\n"
 
@@ -430,3 +506,13 @@ def decode_command(line: bytes) -> Command:
 def decode_event(line: bytes) -> Event:
     """Raises msgspec.DecodeError (ValidationError for a wrong shape)."""
     return _event_decoder.decode(line)
+
+
+def decode_from_terminal(line: bytes) -> Hello | Attach | Received | Command:
+    """What comes over a link. Raises msgspec.DecodeError."""
+    return _from_terminal.decode(line)
+
+
+def decode_from_engine(line: bytes) -> Welcome | Received | Event:
+    """The same the other way. Raises msgspec.DecodeError."""
+    return _from_engine.decode(line)

@@ -209,6 +209,8 @@ def _write_shown(connection: sqlite3.Connection, record: Shown) -> None:
 
 def _write_run(connection: sqlite3.Connection, sitting_id: int | None, record: Run) -> None:
     _check_json(record.settings)
+    if connection.execute("SELECT 1 FROM runs WHERE uid = ?", (record.uid,)).fetchone():
+        return  # an engine that terminals come back to tells of it until the version is on disk
     values = (record.uid, sitting_id, record.stage, record.seed, record.steps, record.seconds, record.settings, now())
     run_id = _insert(connection, "runs", "uid, sitting_id, stage, seed, steps, seconds, settings, utc", values)
     for seq in sorted(set(record.seqs)):

@@ -176,6 +176,17 @@ class Record:
 
     # --- what was shown -----------------------------------------------------------------------------------------------
 
+    def identity(self) -> str:
+        """What no other database has, but copies of this one: the uid of its first sitting; '' before that."""
+        found = self._values("SELECT uid FROM sittings ORDER BY id LIMIT 1")
+        return str(found[0]) if found else ""
+
+    def sets_of(self, seqs: Sequence[int]) -> dict[int, str]:
+        """Uids of the sets that these judgements are about, by seq."""
+        sql = "SELECT e.seq, s.uid FROM events e JOIN sample_sets s ON s.id = e.set_id WHERE e.seq IN (SELECT value FROM json_each(?))"
+        with self._snapshot() as connection:
+            return {int(seq): str(uid) for seq, uid in connection.execute(sql, (json.dumps(list(seqs)),))}
+
     def base(self) -> BaseModel | None:
         """The model that the database belongs to; None before the first sitting."""
         with self._snapshot() as connection:

@@ -12,6 +12,9 @@ from learners.protocol import AnswerRequest, Command
 from storage.records import Message, Sampling
 from tamer_tui.views import CandidateView
 
+MOST_ASKED = 256
+"""Requests that are kept."""
+
 
 class AnswerStreams:
     """Keeps the views of unfinished answers up with the engine's events."""
@@ -19,6 +22,7 @@ class AnswerStreams:
     def __init__(self, send: Callable[[Command], None], sampling: Callable[[], Sampling]) -> None:
         self._send, self._sampling = send, sampling
         self._growing: dict[str, CandidateView] = {}
+        self._asked: dict[str, tuple[AnswerRequest, Sampling]] = {}  # the latest: the rest of an answer that is complete may be drawn anew
         self._ends: dict[str, asyncio.Future[None]] = {}
 
     def __contains__(self, uid: str) -> bool:
@@ -36,7 +40,21 @@ class AnswerStreams:
             AnswerRequest(uid=view.uid, seed=view.seed, messages=messages, policy=view.policy, temperature=view.temperature)
             for view, messages in pairs
         )
+        asked = self._asked | {request.uid: (request, sampling) for request in candidates}
+        self._asked = dict(list(asked.items())[-MOST_ASKED:])
         self._send(protocol.Generate(requests=candidates, sampling=sampling))
+
+    def ask_again(self) -> None:
+        """An engine that knows nothing of what is being drawn goes on with it, from the tokens that came."""
+        by_sampling: dict[Sampling, list[AnswerRequest]] = {}
+        for view in self._growing.values():
+            if view.uid not in self._asked:
+                continue
+            request, sampling = self._asked[view.uid]
+            by_sampling.setdefault(sampling, []).append(replace(request, prefix_ids=tuple(view.token_ids)))
+            view.redrawing = min(view.redrawing, 1)  # it begins once
+        for sampling, requests in by_sampling.items():
+            self._send(protocol.Generate(requests=tuple(requests), sampling=sampling))
 
     def redraw(self, view: CandidateView) -> None:
         """Draw the rest of an answer anew, from what is on the screen. Until that begins, what comes still belongs to the old rest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -238,9 +239,13 @@ def farewell(session: Session) -> str:
         return session.notice or "nothing was judged"
     version = session.status.acting[0]
     adapter = f" --adapter {session.settings.peft_adapter}" if session.settings.peft_adapter else ""
+    again = f"tamer {session.database} --model {session.settings.model}{adapter}"
+    if way := session.engine.goes_on:
+        engine = way[-1] if way[-1].startswith("unix:") and way[0] == sys.executable else shlex.quote(shlex.join(way))
+        again = f"tamer attach {engine} {session.database}   (the engine learns on)"
     return "\n".join([
         f"{session.judged} judgement{'s' if session.judged != 1 else ''} in {session.database}; acting: {version}",
-        f"  go on      tamer {session.database} --model {session.settings.model}{adapter}",
+        f"  go on      {again}",
         f"  look       tamer stats {session.database}   tamer versions {session.database}",
         "  take out   it is an SQLite file: any tool opens it; adapters lie beside it as PEFT directories",
     ])  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -367,12 +366,46 @@ def completion(shell: str) -> None:
     click.echo(found(main, {}, "tamer", "_TAMER_COMPLETE").source())
 
 
+SOCKET = "unix:PATH"
+
+
 @main.command()
-def engine() -> None:
-    """Run the engine on stdin and stdout (for --engine over ssh)."""
+@click.option("--listen", metavar=SOCKET, help="Go on without a terminal, and let terminals come and go here.")
+@click.option("--attach", metavar=SOCKET, help="Lead to an engine that listens here (for --engine over ssh).")
+@click.option("--stop", metavar=SOCKET, help="End an engine that listens here.")
+def engine(**chosen: str | None) -> None:
+    """Run the engine on stdin and stdout (for --engine over ssh), or where terminals come and go."""
     from runpy import run_module
 
+    asked = [(f"--{name}", path) for name, path in chosen.items() if path is not None]
+    if len(asked) > 1:
+        raise click.UsageError(f"{asked[0][0]} and {asked[1][0]} exclude each other")
+    for name, path in asked:
+        if not path.startswith("unix:") or path == "unix:":
+            raise click.UsageError(f"{name} takes {SOCKET}, not {path!r}")
+    sys.argv = ["tamer engine", *(word for pair in asked for word in pair)]
     run_module("learners.engine", run_name="__main__")
+
+
+@main.command()
+@click.argument("engine", metavar="ENGINE")
+@click.argument("database", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--watch", is_flag=True, help="Look on while another terminal judges: nothing is asked for, and nothing is written.")
+@options("k", "best_of", "system", "temperatures", "name")
+def attach(engine: str, database: Path | None, watch: bool, **chosen: Any) -> None:
+    """Come back to an ENGINE that listens (unix:PATH, or 'ssh HOST tamer engine --attach unix:PATH'), as it is loaded."""
+    from tamer_tui import attaching
+
+    with one_line_errors():
+        if watch:
+            sys.exit(attaching.watch(attaching.command_of(engine)))
+        command, settings, found = attaching.look(engine, chosen)
+        if database is None and not found.is_file():
+            raise click.UsageError(f"give the database that this engine teaches: it was {found}, which is not on this machine")
+
+    from tamer_tui.app import run as run_app
+
+    sys.exit(run_app(settings, database or found, command))
 
 
 # --- what they share --------------------------------------------------------------------------------------------------------
@@ -380,6 +413,8 @@ def engine() -> None:
 
 def _with_session(settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
     """Run something over a session that is ready; failures are one line and exit code 1."""
+    import asyncio
+
     from tamer_tui.headless import with_session
     from tamer_tui.operators import OperatorError
     from tamer_tui.session import SessionError

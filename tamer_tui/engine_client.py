@@ -1,4 +1,4 @@
-"""The engine as a child process: commands out, events in. The one place that knows of pipes."""
+"""The engine as a child process: commands out, events in. Of one elsewhere the child is what leads there: see remote_engine.py."""
 
 from __future__ import annotations
 
@@ -25,23 +25,56 @@ SHUTDOWN_SECONDS = 0.4
 """The engine has this long to obey, and as long again after SIGTERM."""
 
 
+class EngineLog:
+    """What engines print, one after another, in one file."""
+
+    def __init__(self, path: Path | None) -> None:
+        """None discards it."""
+        self.path = path
+        self._start = 0  # where this engine's part begins
+
+    def open(self) -> BinaryIO:
+        """For another engine."""
+        if self.path is None:
+            return open(os.devnull, "ab")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and self.path.stat().st_size > LONGEST_LOG:
+            self.path.unlink()  # another program's engine may still write to the old one
+        log = self.path.open("ab")
+        self._start = log.tell()
+        return log
+
+    def why(self, code: int, what: str = "the engine stopped") -> str:
+        """One line: how a process ended, and what it said last."""
+        words = ""
+        if self.path is not None and self.path.exists():
+            with self.path.open("rb") as file:
+                file.seek(self._start)
+                last = [line.decode("utf-8", "replace").strip() for line in deque(file, LAST_WORDS)]
+            words = next((line for line in reversed(last) if line), "")
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        more = words[:200] or (f"its log is {self.path}" if self.path is not None else "")
+        return f"{what} ({how}){': ' + more if more else ''}"
+
+
 class EngineClient:
     """Starts the engine, decodes what it says, and ends it. All methods belong to one asyncio loop."""
 
+    remote = False
+
     def __init__(self, command: Sequence[str] = LOCAL_ENGINE, log: Path | None = None) -> None:
-        """`log` takes the engine's stderr; None discards it. The command may reach another machine: ssh gpu-box tamer engine."""
-        self.command, self.log = tuple(command), log
+        """`log` takes the engine's stderr; None discards it."""
+        self.command, self.log = tuple(command), EngineLog(log)
         self.malformed = 0  # lines that were no event
         self.shutdown_seconds = SHUTDOWN_SECONDS
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._closing = False
         self._heard = False
-        self._log_start = 0  # where this engine's part of the log begins
 
     async def start(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
         """Start the child. `on_exit` is told why it ended, in one line, unless `close` was called. Raises OSError."""
-        with self._open_log() as log:
+        with self.log.open() as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.command,
                 stdin=asyncio.subprocess.PIPE,
@@ -50,16 +83,6 @@ class EngineClient:
                 limit=protocol.MAX_LINE,
             )
         self._reader = asyncio.create_task(self._read(on_event, on_exit))
-
-    def _open_log(self) -> BinaryIO:
-        if self.log is None:
-            return open(os.devnull, "ab")
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
-            self.log.unlink()  # another program's engine may still write to the old one
-        log = self.log.open("ab")
-        self._log_start = log.tell()
-        return log
 
     def send(self, command: Command) -> None:
         """Queue a command; what is sent to an engine that is gone is lost, and replayed when it is started again."""
@@ -93,7 +116,7 @@ class EngineClient:
         except Exception as error:  # a listener's fault: without this line the screen would wait for ever
             why = f"the engine's line could not be taken ({_line(error)})"
         else:
-            why = self._why(await self._process.wait())
+            why = self.log.why(await self._process.wait())
         if not self._closing:
             on_exit(why)
 
@@ -113,17 +136,6 @@ class EngineClient:
                 event = Error(what=f"{self.malformed} lines of the engine could not be read", hint="it must be of the terminal's version")
             self._heard = True
             on_event(event)
-
-    def _why(self, code: int) -> str:
-        words = ""
-        if self.log is not None and self.log.exists():
-            with self.log.open("rb") as file:
-                file.seek(self._log_start)
-                last = [line.decode("utf-8", "replace").strip() for line in deque(file, LAST_WORDS)]
-            words = next((line for line in reversed(last) if line), "")
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        more = words[:200] or (f"its log is {self.log}" if self.log is not None else "")
-        return f"the engine stopped ({how}){': ' + more if more else ''}"
 
 
 def _line(error: Exception) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tamer_tui.config import default_database, engine_log
-from tamer_tui.engine_client import LOCAL_ENGINE, EngineClient
+from tamer_tui.engine_client import EngineClient
 from tamer_tui.prompts import starter_prompts
+from tamer_tui.remote_engine import RemoteEngine
 from tamer_tui.session import Session
 from tamer_tui.views import SessionSettings
 
@@ -22,7 +23,7 @@ def make_session(settings: SessionSettings, database: Path | None, command: tupl
     """A session over the real engine; without a database, over the one of the model."""
     return Session(
         settings,
-        lambda: EngineClient(command or LOCAL_ENGINE, engine_log()),
+        lambda: RemoteEngine(command, engine_log()) if command else EngineClient(log=engine_log()),
         database if database is not None else default_database,
         lambda chat: starter_prompts(chat, settings.system),
     )

@@ -118,7 +118,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "nats": option("--nats", type=FiniteRange(0, 1000), default=NATS, show_default=True, help="Budget against the base, per 64 tokens."),
     "no_bias": option("--no-bias", is_flag=True, help="No steering by Ĥ: only adapters act."),
     "seed": option("--seed", type=click.IntRange(0, HIGHEST_SEED), default=0, show_default=True),
-    "engine": option("--engine", metavar="CMD", help="How to start the engine, such as 'ssh gpu-box tamer engine'."),
+    "engine": option("--engine", metavar="CMD", help="What leads to an engine: 'ssh gpu-box tamer engine', or unix:PATH of one that listens."),
     "trust_remote_code": option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
     "name": option("--name", default="operator", show_default=True, callback=person, help="Who judges."),
     "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
@@ -194,9 +194,12 @@ def _check_model(model: str, adapter: str | None) -> None:
 
 
 def engine_command(chosen: dict[str, Any]) -> tuple[str, ...] | None:
-    """How to start the engine, in words; None for the usual way."""
+    """What leads to the engine, in words; None for the usual way."""
     import shlex
+    import sys
 
+    if (chosen.get("engine") or "").startswith("unix:"):
+        return (sys.executable, "-m", "learners.engine", "--attach", chosen["engine"])
     try:
         return tuple(shlex.split(chosen["engine"])) if chosen.get("engine") else None
     except ValueError as error:

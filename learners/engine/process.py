@@ -1,11 +1,12 @@
-"""The engine process: reads commands, owns the threads, publishes versions. The only file with threads.
+"""The engine process: reads commands, owns the threads, publishes versions.
 
     reader (main thread)   stdin -> commands, handed on at once; the process ends when stdin does
     generator              the model, Ĥ, drawing; commands are taken between any two tokens
     learner                the curriculum, in small steps; it waits while somebody waits for tokens
     writer                 events -> stdout; metrics are dropped when it falls behind
 
-Started with `python -m learners.engine` or `tamer engine`.
+Started with `python -m learners.engine` or `tamer engine`. With `--listen` terminals come and go over a socket (`listening.py`), and each link has a
+reader and a writer of its own; with `--attach`, or where a terminal elsewhere says hello, this process only passes bytes on (`relay.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -65,8 +67,9 @@ class Outbox:
 class Engine:
     """Hands commands to the two working threads and starts them."""
 
-    def __init__(self, emit: Callable[[Event], None], fail: Callable[[Error], None]) -> None:
-        self._emit, self._fail = emit, fail
+    def __init__(self, emit: Callable[[Event], None], fail: Callable[[Error], None], delivered: Callable[[], bool] = lambda: True) -> None:
+        """`delivered`: whether what was emitted has reached a terminal."""
+        self._emit, self._fail, self._delivered = emit, fail, delivered
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._wanted = threading.Event()  # somebody waits for tokens, or for Ĥ
         self._loaded = False
@@ -89,7 +92,7 @@ class Engine:
         gc.disable()  # until all is there: each of some hundred thousand new objects of the libraries would be looked at again and again
         from learners.engine.serving import Workers
 
-        workers = Workers.load(load, self._emit, self._commands, self._wanted)
+        workers = Workers.load(load, self._emit, self._commands, self._wanted, self._delivered)
         gc.collect()
         gc.freeze()  # what was imported and loaded stays: the collector need not look at it again, which would stall tokens
         gc.enable()
@@ -128,15 +131,9 @@ def read_commands(stream: BinaryIO, emit: Callable[[Event], None]) -> Iterator[C
             emit(Error(what=f"not a command: {error}", hint="the terminal and the engine must be of one version"))
 
 
-def main() -> None:
+def run_over_pipes() -> None:
     """Run the engine over this process's stdin and stdout."""
-    out = os.fdopen(os.dup(1), "wb")  # libraries print: from here on stdout is stderr
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    with contextlib.suppress(OSError):
-        os.nice(max(0, NICENESS - os.nice(0)))
-    sys.setswitchinterval(SWITCH_SECONDS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c is the terminal's: the engine ends when its stdin does
+    out = _own_output()
     outbox = Outbox(out)
 
     def fail(error: Error) -> None:
@@ -153,5 +150,48 @@ def main() -> None:
     os._exit(0)  # the working threads hold nothing that is worth waiting for
 
 
-if __name__ == "__main__":
-    main()
+def _own_output() -> BinaryIO:
+    """This process as an engine: what the terminal reads, which nothing else writes to."""
+    out = os.fdopen(os.dup(1), "wb")  # libraries print: from here on stdout is stderr
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    with contextlib.suppress(OSError):
+        os.nice(max(0, NICENESS - os.nice(0)))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c is the terminal's: the engine ends when its stdin does
+    return out
+
+
+def listen(path: Path, keep: float | None) -> None:
+    """Until it is told to end; with `keep`, also once no terminal was there for so many seconds."""
+    from learners.engine.listening import Listener
+    from learners.engine.sockets import SocketError, open_socket
+    from learners.engine.terminals import Hub
+
+    try:
+        listening = open_socket(path)
+    except SocketError as error:
+        sys.exit(f"Error: {error}")
+    _own_output()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGHUP is nohup's
+        signal.signal(number, lambda *_: ended.set())
+
+    def fail(error: Error) -> None:
+        hub.say_last(error, 2.0)
+        path.unlink(missing_ok=True)
+        os._exit(1)
+
+    hub = Hub(lambda command: engine.take(command), keep is None, ended.set)
+    engine = Engine(hub.emit, fail, hub.delivered)
+    threading.Thread(target=Listener(hub, listening).run, name="listener", daemon=True).start()
+    if keep is None:
+        print(f"listening at unix:{path}; ctrl+c ends the engine", flush=True)
+    while not ended.wait(1.0):
+        if keep is not None and hub.abandoned(keep):
+            break
+    path.unlink(missing_ok=True)
+    hub.say_last(Error(what="the engine was ended", fatal=True), 1.0)
+    if keep is not None:
+        path.with_suffix(".log").unlink(missing_ok=True)
+    os._exit(0)

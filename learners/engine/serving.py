@@ -355,11 +355,18 @@ class Workers:
     learner: Learner
 
     @staticmethod
-    def load(load: Load, emit: Callable[[Event], None], commands: queue.SimpleQueue[Command], wanted: threading.Event) -> Workers:
-        """Loads the model, and the version to resume from, whose blobs were sent before. Raises ModelError."""
+    def load(
+        load: Load,
+        emit: Callable[[Event], None],
+        commands: queue.SimpleQueue[Command],
+        wanted: threading.Event,
+        delivered: Callable[[], bool] = lambda: True,
+    ) -> Workers:
+        """Loads the model, and the version to resume from, whose blobs were sent before. `delivered`: whether a terminal has what was emitted.
+        Raises ModelError."""
         parts = assemble(load, emit)
-        shelf = VersionStore(parts.backbone, parts.trees.reward, LoraSettings(), load.seed)
-        learner = Learner(parts, load, shelf, emit, wanted)
+        shelf = VersionStore(parts.backbone, parts.trees.reward, LoraSettings(), load.seed, load.blob_bytes)
+        learner = Learner(parts, load, shelf, emit, wanted, delivered)
         generator = GeneratorWorker(parts, learner, shelf, emit, commands, wanted, load.metered)
         complaint = generator.resume_version(load.version, load.adapter) if load.adapter is not None else None
         emit(msgspec.structs.replace(parts.ready, version=parts.generator.policy.version))

@@ -7,6 +7,7 @@ held, and, when metered, while no training time is granted.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -33,7 +34,7 @@ from learners.versions.store import VersionStore
 from storage.records import Sampling
 
 ACKNOWLEDGEMENT_SECONDS = 120.0
-"""How long a version may take to reach the terminal's disk before the learner goes on without it."""
+"""How long a terminal that has a version may take to write it down before the learner goes on without it."""
 
 
 MOST_RETRIES = 3
@@ -79,9 +80,17 @@ class Meter:
 class Learner:
     """See the module. `tell`, `set`, `published`, `restart_from` and `wake` are called from other threads."""
 
-    def __init__(self, parts: Parts, load: Load, store: VersionStore, emit: Callable[[Event], None], wanted: threading.Event) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        load: Load,
+        store: VersionStore,
+        emit: Callable[[Event], None],
+        wanted: threading.Event,
+        delivered: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._backbone, self._sampling, self._seed = parts.backbone, parts.sampling, load.seed
-        self._emit, self._store, self._wanted = emit, store, wanted
+        self._emit, self._store, self._wanted, self._delivered = emit, store, wanted, delivered
         self._inputs = parts.inputs
         trees = parts.trees
         for tree in (trees.base, trees.policy, trees.reference, trees.reward):
@@ -319,8 +328,17 @@ class Learner:
             canary=verdict.canary,
         ))  # fmt: skip
         if verdict.published:
-            with self._changed:
-                self._changed.wait_for(lambda: self._inputs.live is not before or self._restored is not None, ACKNOWLEDGEMENT_SECONDS)
+            self._wait_until_it_acts(before)
+
+    def _wait_until_it_acts(self, before: VersionState) -> None:
+        """As long as nobody is there to take it, or its way is long; from then on as long as writing may take."""
+        since = time.monotonic()
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._inputs.live is not before or self._restored is not None, 1.0):
+                if not self._delivered():
+                    since = time.monotonic()
+                elif time.monotonic() - since > ACKNOWLEDGEMENT_SECONDS:
+                    return
 
 
 def too_large_to_appraise() -> Event:

@@ -32,13 +32,13 @@ def digest(files: Mapping[str, bytes]) -> str:
     return total.hexdigest()
 
 
-def split(files: Mapping[str, bytes]) -> Iterator[Blob]:
-    """The pieces of all files, in order; an empty file is one empty piece."""
+def split(files: Mapping[str, bytes], piece: int = BLOB_CHUNK) -> Iterator[Blob]:
+    """The pieces of all files, of at most `piece` bytes, in order; an empty file is one empty piece."""
     sha256 = digest(files)
     for name, content in files.items():
-        count = max(1, -(-len(content) // BLOB_CHUNK))
+        count = max(1, -(-len(content) // piece))
         for index in range(count):
-            yield Blob(sha256=sha256, name=name, index=index, count=count, data=content[index * BLOB_CHUNK : (index + 1) * BLOB_CHUNK])
+            yield Blob(sha256=sha256, name=name, index=index, count=count, data=content[index * piece : (index + 1) * piece])
 
 
 class Assembler:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from learners.human_reward.head import RewardHead
 from learners.model.base import Backbone
 from learners.model.lora import LoraSettings
-from learners.protocol import Blob
+from learners.protocol import BLOB_CHUNK, Blob
 from learners.versions.blobs import Assembler, digest, split
 from learners.versions.files import Manifest, States, pack, peft_config, unpack
 from learners.versions.snapshot import BASE, Distilled, PolicySnapshot, VersionState
@@ -28,9 +28,9 @@ class VersionStore:
     Used by two threads: `put` by the learner's, all else by the generator's. Each operation on the dictionaries is a single one.
     """
 
-    def __init__(self, backbone: Backbone, tree: nn.Module, settings: LoraSettings, seed: int) -> None:
-        """`tree` is any tree with an adapter of these settings."""
-        self._backbone, self._settings, self._seed = backbone, settings, seed
+    def __init__(self, backbone: Backbone, tree: nn.Module, settings: LoraSettings, seed: int, piece: int = BLOB_CHUNK) -> None:
+        """`tree` is any tree with an adapter of these settings; `piece` are the bytes of a blob that is published."""
+        self._backbone, self._settings, self._seed, self._piece = backbone, settings, seed, piece
         self._peft_config = peft_config(settings, tree, backbone.name)
         self._assembler = Assembler()
         self._proposed: dict[str, VersionState] = {}
@@ -46,7 +46,7 @@ class VersionStore:
         sha256 = digest(files)
         proposed = {**self._proposed, sha256: state}
         self._proposed = dict(list(proposed.items())[-MOST_PROPOSED:])
-        return sha256, list(split(files))
+        return sha256, list(split(files, self._piece))
 
     def publish(self, sha256: str, version: str) -> VersionState | None:
         """What passed the gate, under the id that the terminal gave it: the very tensors that were proposed. None when it is not here."""

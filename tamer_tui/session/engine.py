@@ -16,6 +16,7 @@ from storage.journal import JournalError
 from storage.records import BASE_VERSION, BaseModel, Message, Prompt, Sitting
 from tamer_tui import __version__
 from tamer_tui.dealing import Dealer, Split
+from tamer_tui.remote_engine import RemoteEngine
 from tamer_tui.session import events
 from tamer_tui.session_store import SessionError, SessionStore
 from tamer_tui.views import Change, EngineState
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class EngineConnection(Protocol):
-    """What EngineClient offers, and a scripted engine in tests."""
+    """What EngineClient and RemoteEngine offer, and a scripted engine in tests."""
+
+    remote: bool
+    """Whether the engine is elsewhere: it may know more of the log than this sitting has told it, and its link may break and come back."""
 
     async def start(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
         """Start it."""
@@ -46,6 +50,8 @@ class EngineLink:
         self._begun: asyncio.Future[None] | None = None
         self._rest: Iterator[Command] = iter(())  # of the log
         self._fatal: SessionError | None = None  # the engine's last words
+        self._again = False  # in the middle of a sitting another engine has taken the place of one that was lost
+        self.away = ""  # why the link to an engine elsewhere is down, in words
 
     def send(self, command: Command) -> None:
         """To the engine, if there is one."""
@@ -76,15 +82,19 @@ class EngineLink:
         self._begun = asyncio.get_running_loop().create_future()
         self._fatal = None
         session.ready, session.engine_state = None, EngineState.STARTING
+        self._again, self.away = False, ""
         self._connection = self._make()
+        if isinstance(self._connection, RemoteEngine):
+            base = session.record.base() if session.store is not None else None
+            self._connection.base_hash = base.base_hash if base is not None else ""
+            self._connection.on_link = self._link_changed
         try:
             await self._connection.start(self._take, self._died)
         except OSError as error:
             self._fatal = SessionError(f"the engine cannot be started: {error}")
             self._died("")
             return
-        held = session.store is not None and session.record.held()
-        self.send(self._load(*((BASE_VERSION, None) if held else self._send_acting_version())))
+        self._send_load()
         session.tell(Change.ENGINE)
 
     async def restart(self) -> None:
@@ -97,6 +107,40 @@ class EngineLink:
         """End it."""
         if self._connection is not None:
             await self._connection.close()
+
+    @property
+    def remote(self) -> bool:
+        """Whether the engine is elsewhere."""
+        return self._connection is not None and self._connection.remote
+
+    @property
+    def goes_on(self) -> tuple[str, ...]:
+        """What leads to an engine that goes on without this terminal; empty where it does not."""
+        connection = self._connection
+        return connection.command if isinstance(connection, RemoteEngine) and connection.stays else ()
+
+    def _send_load(self) -> None:
+        """An engine elsewhere says first what it has: it gets a version's files only where it lacks them."""
+        session = self._session
+        later = self.remote or (session.store is not None and session.record.held())
+        self.send(self._load(*((BASE_VERSION, None) if later else self._send_acting_version())))
+
+    def _link_changed(self, why: str, lost: bool) -> None:
+        """The link to an engine elsewhere broke; or it is back, to the same engine or to one that knows nothing."""
+        session, self.away = self._session, why
+        if why:
+            session.say(f"the link to the engine is down ({why}): judging goes on, and it comes back by itself")
+        elif lost:
+            session.say("the engine was lost, and another one is told everything")
+            self._again = session.ready is not None
+            session.engine_state = EngineState.STARTING
+            session.status.forget()
+            session.sets.best_of.break_off()
+            session.evaluation.break_grant(SessionError("the engine was lost"))
+            self._send_load()
+        else:
+            session.say("the link to the engine is back")
+        session.tell(Change.ENGINE)
 
     def _load(self, version: str, adapter: str | None) -> protocol.Load:
         s, status, split = self._session.settings, self._session.status, self._session.split
@@ -122,6 +166,7 @@ class EngineLink:
             trust_remote_code=s.trust_remote_code,
             unigram=s.unigram,
             frozen_ppo=s.frozen_ppo,
+            blob_bytes=protocol.LINK_BLOB_CHUNK if self.remote else protocol.BLOB_CHUNK,
         )
 
     def _send_acting_version(self) -> tuple[str, str | None]:
@@ -164,18 +209,24 @@ class EngineLink:
         late = session.store is None
         try:
             store = session.open_store(ready.base_hash)
+            if ready.database not in ("", store.record.identity()):
+                raise SessionError(f"this engine teaches another database: {ready.place}", "give that one, or start another engine")
             self._bind(store, ready)
         except SessionError as error:
             self._fatal = error
             self._fail(error)
             return
         session.engine_state = EngineState.READY
+        if self.remote:
+            self.send(protocol.Teaches(database=store.record.identity(), place=str(store.path.absolute())))
         held = session.record.held()
-        if held or late:
+        if self.remote and ready.taught is not None and (store.acting_version() or (BASE_VERSION,))[0] == ready.version:
+            self._find_as_left(ready, held)
+        elif held or late or self.remote:
             self._roll_to_last(held)
         elif ready.version != BASE_VERSION:
             session.status.acting = (ready.version, 0.0, 0)
-        for command in store.told.begin(whole=session.settings.metered):
+        for command in store.told.begin(session.settings.metered) if ready.taught is None else store.told.go_on(ready.taught):
             self.send(command)
         self._rest = store.told.rest()
         self._deal(ready)
@@ -184,8 +235,19 @@ class EngineLink:
             self._begun.set_result(None)
         session.tell(Change.READY)
         session.tell(Change.ENGINE)
-        if session.settings.autostart and (session.current is None or session.current.committed):
+        again, self._again = self._again, False
+        if again:
+            session.sets.streams.ask_again()
+        elif session.settings.autostart and (session.current is None or session.current.committed):
             session.spawn(session.sets.open_first())
+
+    def _find_as_left(self, ready: protocol.Ready, held: bool) -> None:
+        """An engine that went on by itself acts with the version that the record ends with."""
+        status = self._session.status
+        status.acting, status.held = (ready.version, 0.0, 0), held
+        status.paused |= held
+        if not held:  # resuming would end the hold
+            self.send(protocol.Set(paused=status.paused))
 
     async def _tell_more(self, connection: EngineConnection | None) -> None:
         """The next chunk of a long log, while nobody waits for answers."""
@@ -240,6 +302,7 @@ class EngineLink:
 
     def _died(self, why: str) -> None:
         """Judging goes on; R restarts it. What it said last is the better reason."""
+        self.away = ""
         reason = self._fatal or SessionError(why)
         self._lose(reason)
         self._fail(reason)

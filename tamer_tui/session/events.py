@@ -62,7 +62,8 @@ def _receive(session: Session, blob: protocol.Blob) -> None:
 
 async def _publish(session: Session, judged: protocol.Gated) -> None:
     """A verdict of the gate: on disk first, then the engine may act with it."""
-    version = await session.opened.keep_version(judged)
+    known = next((v.id for v in session.record.versions() if judged.published and v.published and v.sha256 == judged.sha256), None)
+    version = known or await session.opened.keep_version(judged)  # known: the engine did not hear that it is on disk
     session.status.refused = "" if judged.published else f"{version} refused: {judged.reason}"
     if judged.published:
         session.engine.send(protocol.PublishAck(sha256=judged.sha256, version=version))

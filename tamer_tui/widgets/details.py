@@ -125,6 +125,8 @@ def _steps(view: StageView) -> str:
 
 
 def engine_in_words(session: Session) -> str:
+    if session.engine.away:
+        return "the link is down: judging goes on"
     if session.engine_state is EngineState.READY and session.ready is not None:
         ready = session.ready
         size = f"{ready.parameters / 1e6:.1f}M" if ready.parameters < 1e9 else f"{ready.parameters / 1e9:.1f}B"

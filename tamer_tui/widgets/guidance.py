@@ -42,6 +42,8 @@ class Guidance:
         if self.view is None:
             return "The engine stopped: R restarts it." if self.dead else _loading(self.session)
         line = self._todo(self.view)
+        if self.session.engine.away:
+            return f"{line} The link to the engine is down; it comes back by itself."
         return f"{line} The engine stopped: R restarts it." if self.dead else line
 
     def _todo(self, view: SetView) -> str:

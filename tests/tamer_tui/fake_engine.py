@@ -23,6 +23,8 @@ STORIES = (
 class FakeEngine:
     """Answers every command at once, or when the loop gets to it. `texts` are what it says, by slot."""
 
+    remote = False
+
     def __init__(
         self,
         texts: Sequence[str] = STORIES,

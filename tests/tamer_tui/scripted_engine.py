@@ -6,12 +6,21 @@ import asyncio
 import sys
 
 from learners import protocol
+from learners.link import package_version
+from learners.protocol import Attach, Hello, Received
 from tests.tamer_tui.fake_engine import STORIES, FakeEngine
 
 
-def say(event: protocol.Event) -> None:
+def say(event: protocol.Event | protocol.Welcome | Received) -> None:
     sys.stdout.buffer.write(protocol.encode(event))
     sys.stdout.buffer.flush()
+
+
+async def heartbeat() -> None:
+    """Over a link that never breaks nothing need be acknowledged."""
+    while True:
+        await asyncio.sleep(1)
+        say(Received(n=0))
 
 
 async def serve(token_seconds: float, words: int) -> None:
@@ -20,11 +29,18 @@ async def serve(token_seconds: float, words: int) -> None:
     await engine.start(say, lambda why: None)
     commands = asyncio.StreamReader(limit=protocol.MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    beating = None
     while line := await commands.readline():
-        command = protocol.decode_command(line)
+        command = protocol.decode_from_terminal(line)
         if isinstance(command, protocol.Shutdown):
             return
-        engine.send(command)
+        if isinstance(command, Hello):
+            say(protocol.Welcome(protocol=protocol.fingerprint(), package=package_version()))
+        elif isinstance(command, Attach):
+            beating = asyncio.create_task(heartbeat())
+        elif not isinstance(command, Received):
+            engine.send(command)
+    del beating
 
 
 if __name__ == "__main__":

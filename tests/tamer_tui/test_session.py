@@ -178,6 +178,67 @@ async def test_the_hold_after_a_rollback_outlives_the_sitting_and_the_engine(tmp
         assert not any(isinstance(c, protocol.Rollback) for c in engine.received)
 
 
+class EngineElsewhere(FakeEngine):
+    """Behind a link that breaks."""
+
+    remote = True
+    knows: tuple[str, str, tuple[int, ...]] | None = None  # a database, where it lies, and its judgements
+
+    def emit(self, event: protocol.Event) -> None:
+        if isinstance(event, protocol.Ready) and self.knows is not None:
+            database, place, taught = self.knows
+            event = replace(event, database=database, place=place, taught=taught)
+        super().emit(event)
+
+
+async def test_an_engine_that_takes_the_place_of_one_that_was_lost_goes_on_with_the_set_on_screen(tmp_path: Path) -> None:
+    engine = EngineElsewhere(finish=False)
+    async with sitting(tmp_path / "a.db", engine, k=2) as session:
+        await until(session, lambda: all(len(c.pieces) > 3 for c in session.set.candidates))
+        session.engine._link_changed("nothing came for 8 s", False)
+        assert session.engine.away and session.engine_state is EngineState.READY and session.notice.endswith("it comes back by itself")
+        view, told = session.set, [list(c.token_ids) for c in session.set.candidates]
+        engine.received.clear()
+        session.engine._link_changed("", True)
+        await until(session, lambda: any(isinstance(said, protocol.Generate) for said in engine.received))
+        kinds = [type(said).__name__ for said in engine.received]
+        assert kinds[0] == "Load" and kinds[-1] == "Generate" and {"Teaches", "Replay"} <= set(kinds[1:-1])
+        again = engine.received[-1]
+        assert isinstance(again, protocol.Generate) and [list(each.prefix_ids) for each in again.requests] == told
+        assert session.set is view and not any(c.ended for c in view.candidates) and not session.engine.away
+        engine.send(protocol.Stop())
+        await session.sets.wait_ended()
+
+
+async def test_an_engine_that_went_on_by_itself_is_told_only_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with sitting(path) as session:
+        for _ in range(2):
+            await session.judging.rank({uid: i + 1 for i, uid in enumerate(uids(session))})
+            await session.sets.open_next()
+            await session.sets.wait_ended()
+        await session.judging.undo()
+        live = [each.seq for each in session.record.teaching()]
+        identity = session.record.identity()
+    knows = EngineElsewhere()
+    undone = next(seq for seq in range(1, 9) if seq not in live)
+    knows.knows = (identity, "", (undone,))
+    async with sitting(path, knows) as session:
+        told = [said for said in knows.received if isinstance(said, protocol.Retract | protocol.Replay)]
+        assert told[0] == protocol.Retract(seq=undone)
+        assert [lesson.seq for said in told if isinstance(said, protocol.Replay) for lesson in said.lessons] == live
+        await session.judging.redo()
+        assert isinstance(knows.received[-1], protocol.AddJudgement)
+    knows = EngineElsewhere()
+    knows.knows = ("other", "/b.db", ())
+    session = Session(SessionSettings("fake", PROMPTS), lambda: knows, path)
+    await session.start()
+    with pytest.raises(SessionError, match=r"this engine teaches another database: /b\.db"):
+        await session.wait_ready()
+    assert not any(isinstance(said, protocol.Replay | protocol.Teaches) for said in knows.received)
+    await session.close()
+
+
 async def test_judging_goes_on_when_the_engine_dies_and_a_restart_replays(tmp_path: Path) -> None:
     engines = [FakeEngine(finish=False), FakeEngine()]
     waiting = iter(engines)
