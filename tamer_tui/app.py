@@ -113,6 +113,7 @@ class TamerApp(App[None]):
 
     async def action_mode(self, name: str) -> None:
         """Another screen. The tap view is the Arena with one answer."""
+        await self.arena.finish_tap()
         if name not in ("arena", "tap"):
             await self.switch_mode(name)
             return
@@ -172,6 +173,11 @@ class TamerApp(App[None]):
     def end(self, why: str) -> None:
         """Leave, not because the operator wants to; the next sitting says so."""
         self.ended_because = self.ended_because or why
+        self.exit()
+
+    async def action_quit(self) -> None:
+        """What was tapped counts."""
+        await self.arena.finish_tap()
         self.exit()
 
     def action_help_quit(self) -> None:

@@ -14,6 +14,7 @@ class Press:
 
     value: float
     key: str
+    answer: str  # uid of the one that was there
     seconds: float  # of the first press
     last: float
     repeat: int = 1
@@ -25,13 +26,13 @@ class Debounce:
     def __init__(self) -> None:
         self._held: Press | None = None
 
-    def press(self, value: float, key: str, seconds: float) -> Press | None:
+    def press(self, value: float, key: str, answer: str, seconds: float) -> Press | None:
         """A key came. Returns the tap before it, if this is another one."""
         held = self._held
-        if held is not None and held.key == key and seconds - held.last <= DEBOUNCE_SECONDS:
+        if held is not None and (held.key, held.answer) == (key, answer) and seconds - held.last <= DEBOUNCE_SECONDS:
             held.last, held.repeat = seconds, held.repeat + 1
             return None
-        self._held = Press(value, key, seconds, seconds)
+        self._held = Press(value, key, answer, seconds, seconds)
         return held
 
     def settle(self, seconds: float) -> Press | None:

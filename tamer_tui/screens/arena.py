@@ -219,6 +219,7 @@ class ArenaScreen(Screen[None]):
         self._marking.next_criterion()
 
     async def action_commit(self) -> None:
+        await self.finish_tap()
         if self.session.current is not None and not self.in_grace:
             self.reveal()
             await self._committing.enter(self.session.current)
@@ -228,13 +229,16 @@ class ArenaScreen(Screen[None]):
         return await self.attempt(self.session.taps.open_next if self.tap_view else self.session.sets.open_next)
 
     async def action_skip(self) -> None:
+        await self.finish_tap()
         if self.to_judge is not None and not self.in_grace and await self.attempt(self.session.judging.skip) and await self.advance():
             self.say("skipped")
 
     async def action_undo(self) -> None:
+        await self.finish_tap()
         await self.attempt(self.session.judging.undo)
 
     async def action_redo(self) -> None:
+        await self.finish_tap()
         await self.attempt(self.session.judging.redo)
 
     # --- writing -----------------------------------------------------------------------------------------------------------
@@ -272,12 +276,18 @@ class ArenaScreen(Screen[None]):
     # --- taps --------------------------------------------------------------------------------------------------------------
 
     async def action_tap_view(self) -> None:
+        await self.finish_tap()
         await self._pacing.turn()
 
     async def action_tap(self, value: int) -> None:
         await self._taps.press(value)
 
+    async def finish_tap(self) -> None:
+        """Before anything happens to the answer that it is about."""
+        await self._taps.finish()
+
     async def action_silence(self) -> None:
+        await self.finish_tap()
         on = not self.session.taps.silence
         said = "silence counts: in the tap view a word that you let pass is worth 0" if on else "silence says nothing again"
         await self.attempt(lambda: self.session.taps.arm(on), said)
@@ -357,6 +367,7 @@ class ArenaScreen(Screen[None]):
         tidy()
 
     async def action_compare(self) -> None:
+        await self.finish_tap()
         if self.session.current is not None:
             await self.attempt(self.session.sets.compare_with_base)
 
@@ -369,4 +380,5 @@ class ArenaScreen(Screen[None]):
             self.tour.end()
             self._guide_on()
         else:
+            await self.finish_tap()
             await self.attempt(self.session.sets.stop)

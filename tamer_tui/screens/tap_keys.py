@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from textual.dom import DOMNode
@@ -22,14 +23,19 @@ class TapKeys:
 
     async def press(self, value: int) -> None:
         """A key came, or came again."""
-        if self._session.taps.answer is None:
+        answer = self._session.taps.answer
+        if answer is None:
             return
-        before = self._debounce.press(float(value), "+" if value > 0 else "-", time.monotonic())
+        before = self._debounce.press(float(value), "+" if value > 0 else "-", answer.uid, time.monotonic())
         self._screen.set_timer(1.2 * DEBOUNCE_SECONDS, self._settle)
         await self._tap(before)
 
     async def _settle(self) -> None:
         await self._tap(self._debounce.settle(time.monotonic()))
+
+    async def finish(self) -> None:
+        """Another key came: the tap in the making is made, before anything else happens to its answer."""
+        await self._tap(self._debounce.settle(math.inf))
 
     async def _tap(self, press: Press | None) -> None:
         if press is None:
@@ -37,7 +43,7 @@ class TapKeys:
         mark = "▲" if press.value > 0 else "▼"
 
         async def tap() -> str:
-            seq = await self._session.taps.tap(press.value, press.key, press.seconds, press.repeat)
+            seq = await self._session.taps.tap(press.value, press.key, press.seconds, press.repeat, of=press.answer)
             return f"✓ {mark}" if seq is not None else f"{mark} not counted: it was about nothing on the screen"
 
         await self._attempt(tap, "")

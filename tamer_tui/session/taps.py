@@ -114,11 +114,16 @@ class Taps:
             answer.shown += [seconds] * (n - len(answer.shown))
             reading.drift = (time.time() if wall is None else wall) - seconds
 
-    async def tap(self, value: float, key: str, seconds: float, repeat: int = 1, wall: float | None = None) -> int | None:
-        """Praise (above 0) or blame what is on the screen. Its seq; None for a tap that could be about nothing there, which is counted."""
+    async def tap(
+        self, value: float, key: str, seconds: float, repeat: int = 1, wall: float | None = None, of: str | None = None
+    ) -> int | None:
+        """Praise (above 0) or blame what is on the screen. Its seq; None for a tap that could be about nothing there, which is counted.
+
+        of: uid of the answer that it was meant for; by itself the one that is there.
+        """
         session, answer = self._session, self.answer
         wall = time.time() if wall is None else wall
-        if answer is None or not answer.shown or self._reading_of(answer).slept(wall - seconds):
+        if answer is None or of not in (None, answer.uid) or not answer.shown or self._reading_of(answer).slept(wall - seconds):
             self.dropped += 1
             session.tell(Change.NOTICE)
             return None

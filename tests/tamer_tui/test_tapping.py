@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from learners import protocol
+from storage.history import Wanted, history
 from storage.queries import Record
 from storage.records import Arm, Calibration, Tap
 from tamer_tui.debounce import DEBOUNCE_SECONDS, Debounce
@@ -167,13 +168,16 @@ async def test_what_is_no_tap_is_refused_in_one_line(tmp_path: Path, value: floa
 
 def test_a_held_key_is_one_tap_with_a_count() -> None:
     keys = Debounce()
-    assert [keys.press(1.0, "+", t) for t in (1.0, 1.03, 1.06)] == [None, None, None]
-    other = keys.press(-1.0, "-", 1.08)
+    assert [keys.press(1.0, "+", "a", t) for t in (1.0, 1.03, 1.06)] == [None, None, None]
+    other = keys.press(-1.0, "-", "a", 1.08)
     assert other is not None and (other.key, other.seconds, other.repeat) == ("+", 1.0, 3)
     assert keys.settle(1.08 + DEBOUNCE_SECONDS / 2) is None
     settled = keys.settle(1.5)
     assert settled is not None and (settled.key, settled.seconds, settled.repeat) == ("-", 1.08, 1)
     assert keys.settle(2.0) is None
+    keys.press(1.0, "+", "a", 3.0)
+    of_another = keys.press(1.0, "+", "b", 3.01)
+    assert of_another is not None and of_another.answer == "a"
 
 
 # --- a program that taps ---------------------------------------------------------------------------------------------------
@@ -280,6 +284,20 @@ async def test_the_tap_view_shows_one_answer_and_taps_stand_in_the_gutter(tmp_pa
         assert t.session.taps.answer is None
         await t.press("f4")
         assert t.pilot.app.screen is not t.arena
+
+
+@pytest.mark.parametrize("next_key", ["enter", "s", "u", "k", "f4", "escape"])
+async def test_a_tap_is_of_the_answer_that_was_there_whatever_key_follows_at_once(tmp_path: Path, next_key: str) -> None:
+    async with table(tmp_path, FakeEngine()) as t:
+        await t.press("k", *["greater_than_sign"] * 4)
+        await t.until(lambda: t.session.taps.complete)
+        answer = t.session.taps.answer
+        assert answer is not None
+        await t.press("plus", next_key)
+        await t.pilot.pause(2 * DEBOUNCE_SECONDS)
+        (tap,) = history(t.path, Wanted(kind="tap"))
+        assert isinstance(tap.judgement, Tap) and tap.judgement.response_uid == answer.uid and t.session.taps.dropped == 0
+        assert (tap.undone_by is not None) == (next_key == "u")
 
 
 async def test_silence_is_switched_by_its_key_and_said(tmp_path: Path) -> None:
