@@ -61,14 +61,16 @@ def tally(connection: sqlite3.Connection, last: int | None, policy: Literal["act
 
 
 def duels(connection: sqlite3.Connection) -> BlindCount:
-    """Sets that were made for nothing but the comparison: live rankings of the acting slot against the base slot."""
+    """Sets that were made for nothing but the comparison: live rankings of the acting slot against the base slot, made before it was told which
+    was which."""
     rows = connection.execute("""
         SELECT CASE WHEN ra.rank < rb.rank THEN 1.0 WHEN ra.rank > rb.rank THEN 0.0 ELSE 0.5 END AS outcome, count(*)
         FROM sample_sets s JOIN v_live e ON e.set_id = s.id AND e.kind = 'ranking'
         JOIN responses a ON a.uid = s.blind_acting JOIN responses b ON b.uid = s.blind_base
         JOIN ranking_items ra ON ra.seq = e.seq AND ra.response_id = a.id
         JOIN ranking_items rb ON rb.seq = e.seq AND rb.response_id = b.id
-        WHERE s.purpose = 'duel' GROUP BY 1""")
+        WHERE s.purpose = 'duel' AND NOT EXISTS (SELECT 1 FROM events p WHERE p.set_id = s.id AND p.kind = 'peek' AND p.seq < e.seq)
+        GROUP BY 1""")
     counted = dict(iter(rows))
     wins, ties, losses = (counted.get(value, 0) for value in (1.0, 0.5, 0.0))
     n = wins + ties + losses

@@ -45,8 +45,8 @@ class Committing:
         return await self._screen.attempt(lambda: judging.rank(ballot.ranks(view), ballot.keys(), seconds))
 
     async def _after_commit(self, view: SetView, said: str) -> None:
+        view.committed = True  # scores are on disk already
         if self._screen.tinting.by:
-            view.committed = True  # scores are on disk already
             self._screen.say(said)
             self._screen.tinting.ask()
             self._screen.revision += 1

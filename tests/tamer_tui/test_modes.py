@@ -139,6 +139,8 @@ async def test_a_comparison_is_blind_until_the_choice_is_on_disk_and_is_counted_
         assert any("base" in str(pane.border_title) for pane in screen.panes)
         await t.press("u")
         assert t.session.duels.count.n == 0 and not view.committed
+        await t.press(mine.letter)
+        assert isinstance(t.live()[-1], Ranking) and t.session.duels.count.n == 0, "which was which was told"
 
 
 def lines_of_the_only_export(folder: Path) -> int:

@@ -363,6 +363,28 @@ async def test_a_set_that_is_ranked_again_after_an_undo_is_not_blind_any_more(tm
         assert session.blind_all.n == 0
 
 
+async def test_a_set_that_is_scored_again_after_it_was_left_is_not_blind_any_more(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db") as session:
+        await session.judging.rank({uids(session)[0]: 1})
+        await session.sets.open_next()
+        await session.sets.wait_ended()
+        mine = session.set
+
+        async def score(acting: int, base: int) -> None:
+            for candidate in mine.candidates:
+                await session.judging.rate(candidate.uid, base if candidate.policy == "base" else acting)
+
+        await score(4, 7)
+        await session.judging.undo()
+        await score(4, 5)
+        assert (session.blind_all.n, session.blind_all.losses) == (1, 1), "nothing was told yet"
+        await session.sets.open_next()
+        await session.judging.undo()
+        assert session.set.uid == mine.uid
+        await score(7, 1)
+        assert session.blind_all.n == 0
+
+
 async def test_verdicts_that_come_together_get_ids_of_their_own(tmp_path: Path) -> None:
     engine = FakeEngine()
     async with sitting(tmp_path / "a.db", engine) as session:
