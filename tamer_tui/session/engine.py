@@ -6,9 +6,11 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Protocol
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from learners import protocol
 from learners.protocol import Command, Event
@@ -23,6 +25,12 @@ from tamer_tui.views import Change, EngineState
 
 if TYPE_CHECKING:
     from tamer_tui.session.session import Session
+
+PARTS = {protocol.Generate: "requests", protocol.Replay: "lessons", protocol.Appraise: "answers", protocol.AddJudgement: ""}
+"""Commands that hold texts of any length, and which of their fields can be cut into parts."""
+MOST_PROMPTS = 4096
+PROMPT_CHARACTERS = 500_000
+"""Of all prompts that learners practise on: they stand in one line."""
 
 
 class EngineConnection(Protocol):
@@ -54,9 +62,30 @@ class EngineLink:
         self.away = ""  # why the link to an engine elsewhere is down, in words
 
     def send(self, command: Command) -> None:
-        """To the engine, if there is one."""
-        if self._connection is not None:
+        """To the engine, if there is one. What would make a line that is too long goes in several."""
+        if self._connection is None:
+            return
+        if type(command) in PARTS and len(protocol.encode(command)) > protocol.MAX_LINE:
+            self._send_in_parts(command)
+        else:
             self._connection.send(command)
+
+    def _send_in_parts(self, command: Command) -> None:
+        """A single answer or judgement that is too long is left out, and told."""
+        field = PARTS[type(command)]
+        items = getattr(command, field) if field else ()
+        if len(items) > 1:
+            middle = len(items) // 2
+            first: dict[str, Any] = {field: items[:middle]} | ({"last": False} if isinstance(command, protocol.Replay) else {})
+            self.send(replace(command, **first))
+            self.send(replace(command, **{field: items[middle:]}))
+            return
+        if isinstance(command, protocol.Generate):
+            self._complain(protocol.Error(what="the prompt is too long for the engine", hint="shorten it", uid=items[0].uid))
+            return
+        self._session.say("an answer is too long for the engine: it is left out")
+        if isinstance(command, protocol.Replay):
+            self.send(replace(command, lessons=()))
 
     async def wait_begun(self) -> None:
         """Until the model is loaded and the log replayed. Raises SessionError with the reason if that fails."""
@@ -327,4 +356,9 @@ class EngineLink:
 
 
 def _messages(prompts: Sequence[Prompt]) -> tuple[tuple[Message, ...], ...]:
-    return tuple(prompt.messages for prompt in prompts)
+    """What learners practise on, or are checked on: of very many prompts some, spread evenly, and as many as go into one line."""
+    lengths = {prompt.uid: sum(len(message.content) for message in prompt.messages) for prompt in prompts}
+    usable = [prompt for prompt in prompts if lengths[prompt.uid] <= PROMPT_CHARACTERS // 8]
+    spread = usable[:: -(-len(usable) // MOST_PROMPTS) or 1]
+    so_far = accumulate(lengths[prompt.uid] for prompt in spread)
+    return tuple(prompt.messages for prompt, length in zip(spread, so_far, strict=True) if length <= PROMPT_CHARACTERS)

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from learners import protocol
 from learners.protocol import Started
-from storage.records import Ranking, Rating
+from storage.records import Prompt, Ranking, Rating
 from tamer_tui.cli import main
 from tamer_tui.session import Session, SessionError
+from tamer_tui.session.engine import PROMPT_CHARACTERS, _messages
 from tamer_tui.simulate import Simulation
 from tamer_tui.told_lessons import REPLAY_CHARACTERS
 from tamer_tui.views import CandidateView
@@ -130,6 +131,39 @@ async def test_the_log_always_ends_with_its_last_line_and_long_texts_come_in_mor
         assert [r.last for r in replays] == [False] * (len(replays) - 1) + [True]
         assert [lesson.seq for r in replays for lesson in r.lessons] == sorted(engine.lessons) and len(engine.lessons) == 6
         assert all(len(protocol.encode(r)) < protocol.MAX_LINE for r in replays)
+
+
+async def test_no_line_is_longer_than_the_engine_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever prompts, answers and judgements hold."""
+    monkeypatch.setattr(protocol, "MAX_LINE", 4000)
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        await session.sets.open_prompt("long " * 300)  # one goes into a line, four do not
+        view = await session.sets.wait_ended()
+        assert all(c.text and not c.refused for c in view.candidates)
+        await session.judging.rank({uids(session)[0]: 1})
+        await session.sets.open_prompt("longer " * 900)  # not even one does
+        view = await session.sets.wait_ended()
+        assert all("too long" in c.refused for c in view.candidates)
+        await session.judging.demonstrate("short")
+        said = []
+        monkeypatch.setattr(session, "say", said.append)
+        await session.judging.rank({uids(session)[0]: 1})
+    assert any("left out" in line for line in said)
+    again = FakeEngine()
+    async with sitting(tmp_path / "a.db", again):
+        pass
+    for engine in (engine, again):
+        assert all(len(protocol.encode(command)) <= 4000 for command in engine.received if not isinstance(command, protocol.Load))
+    assert [c.last for c in again.received if isinstance(c, protocol.Replay)][-1], "the log ends all the same"
+
+
+def test_of_very_many_prompts_learners_get_some_of_all() -> None:
+    prompts = [Prompt.of(f"{i} " + "x" * 200) for i in range(40_000)]
+    found = _messages(prompts)
+    assert 1000 < len(found) < 4096 and sum(len(m.content) for (m,) in found) <= PROMPT_CHARACTERS
+    assert _messages(prompts[:50]) == tuple(prompt.messages for prompt in prompts[:50])
+    assert _messages([Prompt.of("y" * 10**6), *prompts[:3]]) == tuple(prompt.messages for prompt in prompts[:3])
 
 
 async def test_a_judgement_of_one_answer_names_the_others_of_its_set(tmp_path: Path) -> None:
