@@ -71,7 +71,8 @@ def taught(connection: sqlite3.Connection, where: str, values: tuple[object, ...
 def _surpassed(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> dict[int, list[Response]]:
     """By seq."""
     pairs = surpassed(connection, where, values)
-    known = {r.uid: r for r in rows.responses(connection, "r.uid IN (SELECT value FROM json_each(?))", (json.dumps([p.response_uid for p in pairs]),))}
+    uids = json.dumps([pair.response_uid for pair in pairs])
+    known = {answer.uid: answer for answer in rows.responses(connection, "r.uid IN (SELECT value FROM json_each(?))", (uids,))}
     found: defaultdict[int, list[Response]] = defaultdict(list)
     for seq, uid, _ in pairs:
         found[seq].append(known[uid])

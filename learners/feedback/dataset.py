@@ -294,7 +294,7 @@ class FeedbackDataset:
         yield from self._over(lesson)
 
     def _over(self, lesson: Lesson) -> Iterator[Sample]:
-        """Answers that the best of these beats too. Beside what a person wrote nothing is said of what sureness is worth: see HumanReward.add_answer."""
+        """Answers that the best one beats too; beside what a person wrote they say nothing of what sureness is worth (see HumanReward.add_answer)."""
         written = isinstance(lesson.judgement, Correction | Demonstration)
         for sample in _with_batches(self._usable(lesson.over), ()):
             yield replace(sample, name=over_name(lesson.seq, sample.name), span=(0, len(sample.token_ids)) if written else None)

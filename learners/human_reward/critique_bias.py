@@ -112,9 +112,11 @@ class CritiqueBudget:
             return CritiqueBias(0.0, 0.0)
         states, budget = CriticisedStates.pooled(answers), nats / REFERENCE_TOKENS
         base = (states.base / temperature).log_softmax(1)
-        alone = CritiqueBias(
-            strength_within(lambda gamma: float(_nats(states.base + _asked(gamma, states.base, states.wish), base, temperature)), budget, most=MOST_GAMMA)
-        )
+
+        def asked(gamma: float) -> float:
+            return float(_nats(states.base + _asked(gamma, states.base, states.wish), base, temperature))
+
+        alone = CritiqueBias(strength_within(asked, budget, most=MOST_GAMMA))
         policy = states.policy if states.policy is not None else states.base
         if policy is states.base and not steering.active:
             return alone

@@ -27,8 +27,8 @@ from tamer_tui.widgets.rail import answering
 from tamer_tui.widgets.stream_view import StreamView
 
 COMMANDS = {
-    "/good": "praise", "/bad": "blame", "/rewrite": "rewrite", "/critique": "critique", "/branch": "branch", "/copy": "copy", "/export": "export", "/stop": "stop",
-    "/undo": "undo", "/new": "begin_anew",
+    "/good": "praise", "/bad": "blame", "/rewrite": "rewrite", "/critique": "critique", "/branch": "branch", "/copy": "copy",
+    "/export": "export", "/stop": "stop", "/undo": "undo", "/new": "begin_anew",
 }  # fmt: skip
 """What is typed -> the action that it is."""
 YOU, MODEL = "you ▸ ", "model ▸ "
