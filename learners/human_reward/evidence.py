@@ -40,8 +40,8 @@ def evidence_of(feedback: Feedback, start: int = 0) -> list[Evidence]:
 def derived_pairs_of(lesson: Lesson, feedback: Feedback) -> Pairs | None:
     """What follows from a judgement besides: its best answer, or what was written, beats earlier ones. All together one comparison."""
     best, over = feedback.surpassed(lesson)
-    pairs = [(a, b) for a in best for b in over]
-    return Pairs(*zip(*pairs, strict=True), (1.0,) * len(pairs), worth=1.0) if pairs else None
+    first, second = [a for a in best for _ in over], over * len(best)
+    return Pairs(tuple(first), tuple(second), (1.0,) * len(first), worth=1.0) if first else None
 
 
 def pairs_of(lesson: Lesson, feedback: Feedback) -> Pairs | None:
