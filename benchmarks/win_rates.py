@@ -1,6 +1,6 @@
-"""Every learner at what it costs: win rate against the base by nats per 64 tokens, after the same rankings of the base's answers on stories260k.
+"""Every learner at what it costs: win rate against the base by nats per 64 tokens, after the same rankings of answers of the base, stories260k.
 
-    python benchmarks/win_rates.py [--tastes cheerful,speech] [--seeds 1] [--rankings 50] [--seconds 60] [--out win_rates.jsonl] [--plot win_rates.svg]
+    python benchmarks/win_rates.py [--tastes cheerful,speech] [--seeds 1] [--rankings 50] [--seconds 60] [--out FILE.jsonl] [--plot FILE.svg]
 
 On prompts that were not ranked: answers steered by Ĥ at several budgets; the best of n answers of the base by Ĥ fitted to rewards, for
 log n - (n - 1)/n nats an answer at most; an adapter by SFT on the best of 16 to each ranked prompt; distilled adapters; PPO for `--seconds` of the
