@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from learners.feedback.critiques import Conversation
 from learners.feedback.dataset import Feedback
 from learners.human_reward.head import RewardHead
@@ -19,6 +21,7 @@ class LearnerInputs:
     """Read once at the beginning of a step. `head` is the fit of `feedback`: they are told together."""
 
     head: RewardHead
+    similarity: Tensor | None = None  # (V, e), of Ĥ's prior over tokens
     feedback: Feedback = field(default_factory=lambda: Feedback((), {}))
     head_scores: PrequentialScores = field(default_factory=PrequentialScores)  # of Ĥ
     live: VersionState = BASE  # what acts
