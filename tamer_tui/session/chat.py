@@ -23,6 +23,7 @@ class Chat:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.turns: list[SetView] = []
+        self._drawn: dict[str, tuple[str, list[str]]] = {}  # what the model said where the operator wrote something else, by the answer's uid
         self._replaced: dict[str, tuple[SetView, list[SetView]]] = {}  # uid of a criticised turn -> the one in its place, and it with what followed
 
     async def say(self, text: str) -> None:
@@ -51,6 +52,8 @@ class Chat:
     async def thumb(self, view: SetView, good: bool) -> None:
         """Good or bad, on disk."""
         answer, value = view.candidates[0], GOOD if good else BAD
+        if self._written(view):
+            raise SessionError("these are your own words", "/undo puts the model's back")
         await self._session.sets.end([answer.uid])
         await self._session.judging.append(Rating(view.uid, answer.uid, value))
         answer.ratings["overall"] = value
@@ -68,8 +71,19 @@ class Chat:
         self._session.tell(Change.COMMITTED)
         turn = self.turns.index(view)
         self.turns[turn + 1 :] = []
+        self._drawn.setdefault(answer.uid, (answer.text, answer.pieces))
         answer.text, answer.pieces = text, [text]
         self._session.tell(Change.CHAT)
+
+    def restore(self, view: SetView) -> None:
+        """What stands in a turn after an undo or a redo: what was written there last, else what the model said."""
+        answer, written = view.candidates[0], self._written(view)
+        if answer.uid in self._drawn:
+            answer.text, answer.pieces = (written[-1], [written[-1]]) if written else self._drawn[answer.uid]
+            self._session.tell(Change.CHAT)
+
+    def _written(self, view: SetView) -> list[str]:
+        return [each.judgement.text for each in self._session.record.live(view.uid) if isinstance(each.judgement, Correction)]
 
     async def criticise(self, view: SetView, text: str, scope: Literal["prompt", "all"] = "prompt") -> None:
         """What should be otherwise in a turn: it is answered anew, and what came after it is left. Taken back, both are there again."""

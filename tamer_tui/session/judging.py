@@ -149,12 +149,12 @@ class Judging:
         set_uid: str = judgement.set_uid  # type: ignore[union-attr]
         elsewhere = session.record.sample_set(set_uid).purpose in ELSEWHERE
         open_still = session.current is not None and session.current.uid == set_uid
-        committed = not open_still or session.set.revealed
+        told = not elsewhere and (not open_still or session.set.revealed)
         if not elsewhere and not open_still:
             await session.sets.leave()
             await session.sets.streams.settle()  # so that the answers of the set are on disk before they are read
         await self.append(event, set_uid)
-        if isinstance(event, Undo) and (isinstance(judgement, Ranking) or (isinstance(judgement, Rating) and committed)):
+        if isinstance(event, Undo) and (isinstance(judgement, Ranking) or (isinstance(judgement, Rating) and told)):
             await self.append(Peek(set_uid))  # which answer was the base was shown at the commit: judged again, it is not blind
         if isinstance(event, Undo) and isinstance(judgement, Critique):
             await session.chat.take_back(set_uid)

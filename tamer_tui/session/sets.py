@@ -107,6 +107,8 @@ class Sets:
             for view in (*self._session.chat.turns, *filter(None, [self._session.duels.current])):
                 if view.uid == set_uid:
                     self.restore_marks(view)
+                    if view in self._session.chat.turns:
+                        self._session.chat.restore(view)
             return
         if self._session.current is None or self._session.current.uid != set_uid:
             self._session.current = self.from_record(set_uid)

@@ -82,6 +82,16 @@ async def test_a_chat_goes_on_turn_by_turn_and_any_turn_is_judged_rewritten_and_
         await t.pilot.press("ctrl+s")
         await t.pilot.pause()
         assert [type(j) for j in t.live()] == [Correction] and len(chat.turns) == 1, "what followed the old words is left"
+        await t.until(lambda: "goes on from it" in said(t))
+        t.pilot.app.screen.set_focus(None)
+        await t.press("plus")
+        assert [type(j) for j in t.live()] == [Correction] and "your own words" in said(t), "the model did not say them"
+        drawn = t.session.record.responses(chat.turns[0].uid)[0].text
+        await t.press("u")
+        assert t.live() == [] and chat.turns[0].candidates[0].said == drawn and "Better." not in t.shown()
+        await t.session.judging.redo()
+        await t.pilot.pause()
+        assert [type(j) for j in t.live()] == [Correction] and "Better." in t.shown()
         await t.press("i", *"More", "enter")
         await t.until(lambda: len(chat.turns) == 2 and chat.turns[-1].ended)
         assert chat.turns[1].prompt.messages[1].content == "Better."
