@@ -65,18 +65,19 @@ class AnswerStreams:
             self._ends[view.uid] = asyncio.get_running_loop().create_future()
         self._send(protocol.ResumeFrom(uid=view.uid, n_tokens=len(view.shown)))
 
-    def stop(self, uids: Iterable[str] = ()) -> None:
-        """End these where they are, or all."""
-        if self._growing:
-            self._send(protocol.Stop(uids=tuple(uids)))
+    def stop(self, uids: Iterable[str]) -> None:
+        """End these where they are."""
+        if drawn := tuple(uid for uid in uids if uid in self._growing):
+            self._send(protocol.Stop(uids=drawn))
 
     async def wait(self, uids: Iterable[str]) -> None:
         """Until these are complete; those that are not being drawn are."""
         await asyncio.gather(*(asyncio.shield(self._ends[uid]) for uid in uids if uid in self._ends))
 
-    async def settle(self) -> None:
-        """Until nothing is being drawn."""
-        await self.wait(tuple(self._ends))
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Uids of all that are being drawn."""
+        return tuple(self._growing)
 
     def take(self, event: protocol.Started | protocol.Tokens | protocol.Ended) -> CandidateView | None:
         """Returns the view of an answer that is now complete."""

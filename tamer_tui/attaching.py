@@ -10,7 +10,7 @@ from typing import Any
 from learners.protocol import Load
 from storage.records import Prompt
 from tamer_tui.config import engine_log
-from tamer_tui.options import engine_command
+from tamer_tui.options import check_best_of, engine_command
 from tamer_tui.remote_engine import FIRST_SECONDS, Refused, RemoteEngine
 from tamer_tui.session_store import SessionError
 from tamer_tui.views import SessionSettings
@@ -27,6 +27,7 @@ def command_of(engine: str) -> tuple[str, ...]:
 def look(engine: str, chosen: dict[str, Any]) -> tuple[tuple[str, ...], SessionSettings, Path]:
     """The command that leads there, the settings of the engine with what is chosen here, and the database that it teaches. Raises SessionError."""
     command = command_of(engine)
+    check_best_of(chosen)
     try:
         welcome = asyncio.run(asyncio.wait_for(RemoteEngine(command, engine_log(), "look").ask(), FIRST_SECONDS))
     except (OSError, Refused, TimeoutError) as error:

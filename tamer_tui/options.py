@@ -141,6 +141,14 @@ MODEL_OPTIONS = ("model", "adapter", "quantize", "device", "trust_remote_code", 
 DATABASE = click.argument("database", type=click.Path(path_type=Path, dir_okay=False))
 
 
+def check_best_of(chosen: dict[str, Any]) -> None:
+    """Raises UsageError where -n does not go with what else was chosen."""
+    if chosen.get("best_of") and chosen.get("temperatures"):
+        raise click.UsageError("-n chooses among answers that were drawn alike, and --temperatures spreads them: give one of the two")
+    if chosen.get("best_of") and chosen["best_of"] <= chosen["k"]:
+        raise click.UsageError(f"-n {chosen['best_of']} leaves nothing to choose from for -k {chosen['k']}: give a larger -n")
+
+
 def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     """What a sitting is started with. Raises click.UsageError for what no command takes."""
     from storage.records import Sampling
@@ -163,8 +171,7 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
         "unigram": chosen.get("unigram", False), "frozen_ppo": chosen.get("frozen_ppo", False),
         **({"operator": chosen["name"]} if "name" in chosen else {}), **more,
     }  # fmt: skip
-    if chosen.get("best_of") and chosen["best_of"] <= chosen["k"]:
-        raise click.UsageError(f"-n {chosen['best_of']} leaves nothing to choose from for -k {chosen['k']}: give a larger -n")
+    check_best_of(chosen)
     if not chosen.get("engine"):
         _check_model(chosen["model"], chosen.get("adapter"))
     tokens = chosen["max_new_tokens"] or (POCKET_TOKENS if chosen["model"] == "pocket" else ANSWER_TOKENS)

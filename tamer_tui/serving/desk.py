@@ -137,7 +137,10 @@ class Desk:
 
     def _changed(self, change: Change) -> None:
         if change in (Change.TOKENS, Change.ENDED, Change.ENGINE):
+            dead = self._session.engine_state is EngineState.DEAD
             for drawing in self._drawn:
+                if dead and any(view.ended == "stopped" for view in drawing.views):  # the engine broke it off: that is no end of an answer
+                    drawing.failed = Refused("the engine ended while it was answering", 503, "server_error")
                 drawing.moved.set()
 
     async def run(self) -> None:
@@ -231,6 +234,8 @@ class Desk:
             views = [good, bad] if better == first else [bad, good]
             self._compared[first, second] = self._write_down(of.wanted, views)
         set_uid = self._compared[first, second]
+        if any(isinstance(logged.judgement, Ranking) for logged in self._session.record.live(set_uid)):
+            raise Refused("these two answers were compared already", 409, "conflict")
         slots = (0, 1) if better == first else (1, 0)
         return await self._session.judging.append(Ranking(set_uid, {f"{set_uid}{slots[0]}": 1, f"{set_uid}{slots[1]}": 2}))
 

@@ -265,9 +265,10 @@ class EngineLink:
         session.tell(Change.READY)
         session.tell(Change.ENGINE)
         again, self._again = self._again, False
+        done = session.current is None or session.current.committed
         if again:
             session.sets.streams.ask_again()
-        elif session.settings.autostart and (session.current is None or session.current.committed):
+        if session.sets.asked_early or (session.settings.autostart and done and not again):
             session.spawn(session.sets.open_first())
 
     def _find_as_left(self, ready: protocol.Ready, held: bool) -> None:
@@ -280,7 +281,7 @@ class EngineLink:
 
     async def _tell_more(self, connection: EngineConnection | None) -> None:
         """The next chunk of a long log, while nobody waits for answers."""
-        await self._session.sets.streams.settle()
+        await self._session.sets.settle()
         if connection is not self._connection:
             return
         try:

@@ -152,7 +152,7 @@ class Judging:
         told = not elsewhere and (not open_still or session.set.revealed)
         if not elsewhere and not open_still:
             await session.sets.leave()
-            await session.sets.streams.settle()  # so that the answers of the set are on disk before they are read
+            await session.sets.settle()  # so that the answers of the set are on disk before they are read
         await self.append(event, set_uid)
         if isinstance(event, Undo) and (isinstance(judgement, Ranking) or (isinstance(judgement, Rating) and told)):
             await self.append(Peek(set_uid))  # which answer was the base was shown at the commit: judged again, it is not blind

@@ -59,6 +59,11 @@ class Sets:
         else:
             await self._open(prompt)
 
+    @property
+    def asked_early(self) -> bool:
+        """Whether a prompt waits for the model."""
+        return self._typed_early is not None
+
     async def open_first(self) -> None:
         """What the operator typed while the model was loaded, else the next prompt."""
         prompt, self._typed_early = self._typed_early, None
@@ -149,9 +154,19 @@ class Sets:
     # --- drawing -------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """End what is being drawn; what there is stays."""
+        """End what is being drawn for the Arena; what there is stays."""
         self.repeats.finish()
-        self.streams.stop()
+        self.streams.stop(self._drawn_here())
+
+    async def settle(self) -> None:
+        """Until nothing is being drawn for the Arena."""
+        await self.streams.wait(self._drawn_here())
+
+    def _drawn_here(self) -> list[str]:
+        """Not for other screens, which keep their state."""
+        elsewhere = (*self._session.chat.turns, *filter(None, [self._session.duels.current]))
+        theirs = {candidate.uid for view in elsewhere for candidate in view.candidates}
+        return [uid for uid in self.streams.drawn if uid not in theirs]
 
     async def wait_ended(self) -> SetView:
         """Until all answers of the current set are complete."""
@@ -173,7 +188,7 @@ class Sets:
         await self._session.taps.finish()
         self.repeats.finish()
         if self.best_of.choosing(view):
-            self.streams.stop()
+            self.streams.stop(self._drawn_here())
             await self.best_of.chosen(view)
         await self.end(c.uid for c in view.candidates)
 

@@ -228,6 +228,20 @@ async def test_what_is_typed_while_the_model_loads_opens_when_it_is_there(tmp_pa
     await session.close()
 
 
+async def test_what_is_typed_while_an_engine_starts_again_opens_when_it_is_there(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        left = t.session.current
+        t.engine.die()
+        t.engine.loads = False
+        await t.session.engine.restart()
+        await t.session.sets.open_prompt("Once more")
+        t.engine.loads = True
+        await t.session.engine.restart()
+        await t.session.wait_ready()
+        await t.until(lambda: t.session.current is not left)
+        assert t.session.current is not None and t.session.current.prompt.text == "Once more"
+
+
 async def test_help_lists_every_binding_and_each_has_an_id_and_a_tooltip(tmp_path: Path) -> None:
     assert all(binding.id and binding.tooltip for binding in ARENA)
     assert len({binding.id for binding in ARENA}) == len(ARENA)

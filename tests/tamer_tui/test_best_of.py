@@ -7,9 +7,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from click.testing import CliRunner
+
 from learners import protocol
 from learners.protocol import Appraisal, Command
 from storage.queries import Record
+from tamer_tui.cli import main
 from tamer_tui.session import Session
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.test_session import sitting
@@ -89,3 +92,8 @@ async def test_without_anything_learned_each_answer_is_the_only_one_drawn(tmp_pa
     engine = Opinionated()
     async with sitting(tmp_path / "a.db", engine, best_of=16):
         assert len(engine.policies) == 4
+
+
+def test_answers_are_chosen_among_those_that_were_drawn_alike() -> None:
+    found = CliRunner().invoke(main, ["run", "-n", "8", "--temperatures", "0.5,1.0"])
+    assert found.exit_code == 2 and "give one of the two" in found.output

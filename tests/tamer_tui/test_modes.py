@@ -102,6 +102,21 @@ async def test_a_chat_goes_on_turn_by_turn_and_any_turn_is_judged_rewritten_and_
         assert chat.turns == []
 
 
+@pytest.mark.parametrize("key", ["enter", "s", "escape", "u"])
+async def test_what_is_drawn_for_another_screen_is_not_cut_by_the_arena(tmp_path: Path, key: str) -> None:
+    async with table(tmp_path, FakeEngine(token_seconds=0.02)) as t:
+        await t.until(lambda: t.session.current is not None and t.session.current.ended)
+        await t.press("a", "enter")
+        await t.until(lambda: t.session.current is not None and t.session.current.ended)
+        await t.press("a")
+        await t.session.chat.say("Tell me")
+        answer = t.session.chat.turns[0].candidates[0]
+        await t.press(key)
+        assert answer.ended is None
+        await t.until(lambda: answer.ended is not None)
+        assert answer.ended == "eos"
+
+
 async def test_a_chat_that_is_longer_than_the_screen_stays_at_its_end(tmp_path: Path) -> None:
     async with table(tmp_path, FakeEngine(("a long story " * 200,), token_seconds=0.0), (60, 20)) as t:
         await go(t, "chat")

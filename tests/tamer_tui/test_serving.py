@@ -149,6 +149,8 @@ async def test_feedback_becomes_judgements_that_are_learned_from_at_once(tmp_pat
         assert (await here.post("/v1/feedback", {"id": found.id, "choice": 1, "text": "No."}))[0] == 200
         pair = {"better": {"id": found.id, "choice": 1}, "worse": {"id": found.id, "choice": 0}}
         assert (await here.post("/v1/feedback", pair))[0] == 200
+        turned = {"better": pair["worse"], "worse": pair["better"]}
+        assert [(await here.post("/v1/feedback", again))[0] for again in (pair, turned)] == [409, 409], "nothing that trying again would mend"
         assert (await here.post("/v1/feedback", {"id": found.id, "choice": 1, "thumb": "up"}))[0] == 200
         with Record(tmp_path / "me.db") as record:
             live = [logged.judgement for logged in record.live()]
@@ -252,6 +254,22 @@ async def test_an_engine_that_died_is_started_again(tmp_path: Path) -> None:
         here.engine.die()
         found = await here.client.chat.completions.create(**ASKED)
         assert found.choices[0].message.content == STORIES[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_an_engine_broke_off_is_no_answer(tmp_path: Path, stream: bool) -> None:
+    class Dies(FakeEngine):
+        def emit(self, event: protocol.Event | protocol.Blob) -> None:
+            super().emit(event)
+            if isinstance(event, protocol.Tokens):
+                asyncio.get_running_loop().call_soon(self.die)
+
+    async with served(tmp_path, Dies()) as here:
+        with pytest.raises(openai.APIError, match="engine"):
+            found = await here.client.with_options(max_retries=0).chat.completions.create(**ASKED, stream=stream)
+            if stream:
+                async for _ in found:
+                    pass
 
 
 def test_a_place_that_cannot_be_served_from_is_one_line(tmp_path: Path) -> None:
