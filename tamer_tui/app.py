@@ -29,6 +29,7 @@ from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
 from tamer_tui.settings import Setting, started_with
 from tamer_tui.terminal import TerminalDriver
+from tamer_tui.text import visible
 from tamer_tui.themes import HIGH_CONTRAST, PLAIN_LINES, names
 from tamer_tui.views import EngineState, SessionSettings
 
@@ -230,12 +231,12 @@ async def _run(session: Session, headless: bool = False, theme: str = "", settin
     if session.engine.refused:
         return _failed(session.engine.refused)
     with contextlib.suppress(OSError):
-        print(card, flush=True, file=sys.stderr if SERVED else sys.stdout)
+        print(visible(card), flush=True, file=sys.stderr if SERVED else sys.stdout)
     return app.return_code or 0
 
 
 def _failed(why: str) -> int:
-    print(f"Error: {why}", file=sys.stderr)
+    print(f"Error: {visible(why)}", file=sys.stderr)
     return 1
 
 

@@ -22,6 +22,7 @@ from tamer_tui.options import (
     option,
     options,
     session_settings,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -65,8 +66,12 @@ class _Commands(click.Group):
         ctx.default_map = dict.fromkeys(self.commands, defaults)
         try:
             return super().invoke(ctx)
-        except click.UsageError as error:
-            error.ctx = None  # one line says it; click would print three more of usage before it
+        except click.ClickException as error:
+            from tamer_tui.text import visible
+
+            error.message = visible(error.message)
+            if isinstance(error, click.UsageError):
+                error.ctx = None  # one line says it; click would print three more of usage before it
             raise
 
 
@@ -108,7 +113,7 @@ def serve_web(context: click.Context, host: str, port: int, arguments: tuple[str
     with run.make_context("run", list(arguments), parent=context.parent):  # what `run` would refuse is refused here
         pass
     with one_line_errors():
-        click.echo(f"http://{host}:{port} shows the Arena; ctrl+c ends it", err=True)
+        tell(f"http://{host}:{port} shows the Arena; ctrl+c ends it", err=True)
         serve(arguments, host, port)
 
 
@@ -154,9 +159,9 @@ def simulate(database: Path, as_json: bool, **chosen: Any) -> None:
     settings, plan = _simulation(database, chosen)
 
     async def simulated(session: Session) -> Any:
-        return await Simulation(session, plan, _progress, lambda line: click.echo(line, err=True)).run()
+        return await Simulation(session, plan, _progress, lambda line: tell(line, err=True)).run()
 
-    click.echo(msgspec.json.encode(_with_session(settings, database, engine_command(chosen), simulated)).decode())
+    tell(msgspec.json.encode(_with_session(settings, database, engine_command(chosen), simulated)).decode())
 
 
 def _simulation(database: Path, chosen: dict[str, Any]) -> tuple[SessionSettings, Plan]:
@@ -213,8 +218,8 @@ def generate(database: Path | None, version: str, n: int, as_json: bool, **chose
     if database is None and version not in ("base", "latest"):
         raise click.UsageError(f"--version {version} needs --db")
     settings = session_settings(chosen, metered=True, autostart=False, bias=False)
-    for line in answers(settings, database, version, n, engine_command(chosen), lambda told: click.echo(told, err=True)):
-        click.echo(line)
+    for line in answers(settings, database, version, n, engine_command(chosen), lambda told: tell(told, err=True)):
+        tell(line)
 
 
 @main.command()
@@ -225,7 +230,7 @@ def versions(database: Path, as_json: bool) -> None:
     from tamer_tui.reports import versions_report
 
     with one_line_errors():
-        click.echo(versions_report(database, as_json))
+        tell(versions_report(database, as_json))
 
 
 @main.command()
@@ -236,7 +241,7 @@ def stats(database: Path, as_json: bool) -> None:
     from tamer_tui.reports import stats_report
 
     with one_line_errors():
-        click.echo(stats_report(database, as_json))
+        tell(stats_report(database, as_json))
 
 
 @main.command()
@@ -253,7 +258,7 @@ def log(database: Path, since: int | str | None, kind: str | None, search: str, 
     wanted = Wanted(since if isinstance(since, int) else 0, since if isinstance(since, str) else "", kind or "", search)
     with one_line_errors():
         for line in log_lines(database, wanted, as_json):
-            click.echo(line)
+            tell(line)
 
 
 @main.command()
@@ -266,7 +271,7 @@ def verify(database: Path, as_json: bool) -> None:
 
     with one_line_errors(), Progress("checks done:") as step:
         verdict = upkeep.verify(database, step)
-    click.echo(upkeep.as_json(verdict) if as_json else upkeep.in_words(verdict))
+    tell(upkeep.as_json(verdict) if as_json else upkeep.in_words(verdict))
     sys.exit(1 if verdict.problems else 0)
 
 
@@ -281,7 +286,7 @@ def backup(database: Path, copy: Path) -> None:
     with one_line_errors():
         with Progress("copying, in bytes:") as step:
             said = copy_all(database, copy, step)
-        click.echo(said)
+        tell(said)
 
 
 @main.command()
@@ -292,7 +297,7 @@ def rollback(database: Path, version: str) -> None:
     from tamer_tui.reports import roll_back
 
     with one_line_errors():
-        click.echo(roll_back(database, version))
+        tell(roll_back(database, version))
 
 
 @main.command()
@@ -304,7 +309,7 @@ def doctor(model: str | None, quantize: str, as_json: bool) -> None:
     from tamer_tui.doctor import examine
 
     report = examine(model, quantize)
-    click.echo(report.as_json() if as_json else report.as_text())
+    tell(report.as_json() if as_json else report.as_text())
     sys.exit(0 if report.healthy else 1)
 
 
@@ -320,7 +325,7 @@ def models(as_json: bool) -> None:
         found = look()
     except CatalogueError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(msgspec.json.encode(found).decode() if as_json else as_text(found))
+    tell(msgspec.json.encode(found).decode() if as_json else as_text(found))
 
 
 @main.command()
@@ -337,7 +342,7 @@ def calibrate(database: Path, name: str) -> None:
     with one_line_errors():
         keep_calibration(database, None, name)  # what would be refused in the end is refused before
         found = CalibrateApp().run()
-        click.echo(keep_calibration(database, found, name) if found is not None else "nothing was changed")
+        tell(keep_calibration(database, found, name) if found is not None else "nothing was changed")
 
 
 @main.command()
@@ -350,9 +355,9 @@ def config(context: click.Context, keys: bool) -> None:
 
     assert context.parent is not None
     rows = key_table() if keys else listed(run, context.parent)
-    click.echo(f"settings: {config_file()}")
+    tell(f"settings: {config_file()}")
     for name, value, about in rows:
-        click.echo(f"{name:<22}{value:<26}{about}".rstrip())
+        tell(f"{name:<22}{value:<26}{about}".rstrip())
 
 
 @main.command()

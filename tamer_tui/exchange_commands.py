@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, person
+from tamer_tui.options import DATABASE, FiniteRange, Since, one_line_errors, person, tell
 
 if TYPE_CHECKING:
     from storage.records import Prompt
@@ -45,7 +45,7 @@ def export(database: Path, out: Path, force: bool, version: str | None, model: s
             _check_no_choice_of_rows(chosen)
             with Progress("") as progress:
                 said = export_model(database, out, Wanted(chosen["format"], **of_model), force, progress.stage)  # type: ignore[arg-type]
-            click.echo(said)
+            tell(said)
             return
         if chosen["format"] not in (*FORMATS, *WHOLE):
             raise click.UsageError(f"there is no format {chosen['format']!r}: use one of {', '.join((*FORMATS, *WHOLE, *MODELS))}")
@@ -58,7 +58,7 @@ def export(database: Path, out: Path, force: bool, version: str | None, model: s
         answer = _answers_of(database, answering, model) if answering else None
         with Progress("judgements read:") as step:
             said = export_to(database, out, Options(**chosen, version_answers=answering or ""), force, answer, step)
-        click.echo(said)
+        tell(said)
 
 
 def _answers_of(database: Path, version: str, model: str | None) -> Answering:
@@ -72,7 +72,7 @@ def _answers_of(database: Path, version: str, model: str | None) -> Answering:
     settings = session_settings(usual | found.drawing_options() | found.model_options(model), metered=True, autostart=False, bias=False)
 
     def answer(prompts: Sequence[Prompt]) -> dict[str, str]:
-        drawn = generated(settings, prompts, database, version, 1, None, lambda line: click.echo(line, err=True)) if prompts else []
+        drawn = generated(settings, prompts, database, version, 1, None, lambda line: tell(line, err=True)) if prompts else []
         return {prompt.uid: answer.response for prompt, answer in drawn}
 
     return answer
@@ -112,4 +112,4 @@ def import_(database: Path, source: str, pairs: tuple[str, ...], columns: tuple[
         return click.confirm(f"Import into {database}?", default=True)
 
     with one_line_errors():
-        run(Wanted(database, source, mapping=parsed_map((*columns, *pairs)), **chosen), click.echo, agree)
+        run(Wanted(database, source, mapping=parsed_map((*columns, *pairs)), **chosen), tell, agree)

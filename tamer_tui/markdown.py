@@ -85,6 +85,9 @@ def _parsed(text: str, dark: bool) -> Markdown:
     found = _markdown_class()("", code_theme="ansi_dark" if dark else "ansi_light", hyperlinks=False)
     found.markup = text
     found.parsed = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).parse(text)
+    for token in found.parsed:
+        for each in (token, *(token.children or ())):
+            each.content = plain(each.content)  # once more: an entity may stand for any character
     return found
 
 

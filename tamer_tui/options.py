@@ -63,6 +63,13 @@ class Device(click.ParamType):
         return str(value)
 
 
+def tell(text: str, err: bool = False) -> None:
+    """Print what may hold somebody else's text."""
+    from tamer_tui.text import visible
+
+    click.echo(visible(text), err=err)
+
+
 def option(flag: str, **attributes: Any) -> Callable[..., Any]:
     """An option that the environment sets too: --max-new-tokens is TAMER_MAX_NEW_TOKENS, in every command."""
     return click.option(flag, envvar="TAMER_" + flag.lstrip("-").upper().replace("-", "_"), **attributes)

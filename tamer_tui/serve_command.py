@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tamer_tui.options import DATABASE, SAMPLING_OPTIONS, engine_command, one_line_errors, option, options, session_settings
+from tamer_tui.options import DATABASE, SAMPLING_OPTIONS, engine_command, one_line_errors, option, options, session_settings, tell
 
 
 @click.command()
@@ -30,4 +30,4 @@ def serve(database: Path, host: str, port: int, certificate: Path | None, key: P
         run.check(place)
         run.bring_up_to_date(database)
         settings = session_settings(chosen | find(database, "base").model_options(chosen["model"]))
-        run.serve(settings, database, engine_command(chosen), place, click.echo)
+        run.serve(settings, database, engine_command(chosen), place, tell)

@@ -32,17 +32,19 @@ class Setting:
     value: str
     source: str
     about: str
-    type: click.ParamType | None = None
+    option: click.Option | None = None
 
     def parsed(self, text: str) -> Any:
-        """What config.toml is to say. Raises ConfigError for what the program would not take."""
-        if self.type is None:
+        """What config.toml is to say; of an option that may be given several times, its values with commas between them. Raises ConfigError for
+        what the program would not take."""
+        if self.option is None:
             return text.strip()
+        given = [part.strip() for part in text.split(",") if part.strip()] if self.option.multiple else text.strip()
         try:
-            value = self.type.convert(text.strip(), None, None)
+            value = self.option.process_value(click.Context(click.Command(self.name)), given)
         except click.UsageError as error:
             raise ConfigError(error.message) from error
-        return str(value) if isinstance(value, Path) else value
+        return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def described(context: click.Context) -> list[Setting]:
@@ -105,7 +107,7 @@ def _either(name: str) -> str:
 
 def _described(context: click.Context, option: click.Option) -> Setting:
     name = option.name or ""
-    return Setting(name, option.opts[0], _shown(context.params[name]), _source(context, option), option.help or "", option.type)
+    return Setting(name, option.opts[0], shown(context.params[name]), _source(context, option), option.help or "", option)
 
 
 def _of_the_screens() -> list[Setting]:
@@ -120,7 +122,7 @@ def _of_the_screens() -> list[Setting]:
         "keys": ("default", "A preset of keys; [keymap] changes single ones", list(PRESETS)),
     }
     return [
-        Setting(name, "", str(said.get(name, usual)), "config.toml" if name in said else "default", about, click.Choice(choices))
+        Setting(name, "", str(said.get(name, usual)), "config.toml" if name in said else "default", about, click.Option([f"--{name}"], type=click.Choice(choices)))
         for name, (usual, about, choices) in found.items()
     ]
 
@@ -131,7 +133,8 @@ def _source(context: click.Context, option: click.Option) -> str:
     return f"{name} {option.envvar}" if name == "environment" else name
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """As it is typed."""
     if isinstance(value, tuple | list):
         return ",".join(str(each).replace("\n", "\\n") for each in value)
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -24,6 +24,11 @@ def plain(text: str) -> str:
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 
+def visible(text: str) -> str:
+    """Safe to print, with nothing lost: control characters as JSON writes them, so that a line of JSON says the same as before."""
+    return _CONTROL.sub(lambda found: found[0] if found[0] == "\t" else f"\\u{ord(found[0]):04x}", text).encode("utf-8", "replace").decode("utf-8")
+
+
 def editable(text: str) -> str:
     """Plain, for a text box: tabs stay, since what is saved should differ from the original only where it was rewritten."""
     return "\t".join(plain(part) for part in text.split("\t"))

@@ -18,7 +18,7 @@ from tamer_tui.keys import SETTINGS_KEYS
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import NumberScreen, WrittenText
 from tamer_tui.session import Session, SessionError
-from tamer_tui.settings import Setting, write
+from tamer_tui.settings import Setting, shown, write
 from tamer_tui.text import one_line
 from tamer_tui.widgets.rows import Rows
 
@@ -82,8 +82,8 @@ class SettingsScreen(ModalScreen[None]):
         use = self._uses().get(setting.name)
         if use is not None:
             await use(value)
-        self._put(replace(setting, value=one_line(str(value).lower() if isinstance(value, bool) else str(value)), source=NOW if use else NEXT_START))
-        return f"{setting.name} is {value} from now on" if use else f"{setting.name} takes effect at the next start, if w writes it to config.toml"
+        self._put(replace(setting, value=one_line(shown(value)), source=NOW if use else NEXT_START))
+        return f"{setting.name} is {shown(value)} from now on" if use else f"{setting.name} takes effect at the next start, if w writes it to config.toml"
 
     def _uses(self) -> dict[str, Callable[..., Awaitable[None]]]:
         """What changes a setting of a sitting that runs."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamer_tui.markdown import code_blocks, fold_thoughts, has_markdown, has_thoughts, markdown_lines
+from tamer_tui.text import plain
 from tamer_tui.widgets.details import detailed_lines
 from tamer_tui.widgets.plot import plot
 from tests.tamer_tui.fake_engine import FakeEngine
@@ -127,3 +128,9 @@ async def test_text_is_selected_with_the_mouse_as_it_was_written(tmp_path: Path)
         await t.pilot.press("ctrl+c")
         await t.pilot.pause()
         assert t.pilot.app.clipboard == selected and t.pilot.app.is_running
+
+
+def test_an_entity_is_no_way_around_what_is_plain() -> None:
+    text = "# a &#8238;b\n\n- c &#x2028; `d&#27;e` **f&#x9b;g**\n\n| h&#8297; |\n|---|\n| i&rlm; |\n\n[j&#8237;](http://k&#8238;)"
+    said = "".join(segment.text for line in markdown_lines(text, 60, True) for segment in line)
+    assert plain(said) == said and all(letter in said for letter in "abcdefghij")

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from tamer_tui.cli import main, run
-from tamer_tui.config import ConfigError, config_file
+from tamer_tui.config import ConfigError, config_file, file_defaults
 from tamer_tui.settings import Setting, described, write
 from tamer_tui.themes import HIGH_CONTRAST
 from tests.tamer_tui.table import Table, table
@@ -26,7 +26,7 @@ HOSTILE = 'A "quoted" \\ line\nand\x7f another é'
 
 
 def settings(*arguments: str) -> list[Setting]:
-    with click.Context(main, info_name="tamer") as parent, run.make_context("run", list(arguments), parent=parent) as made:
+    with click.Context(main, info_name="tamer", default_map={"run": file_defaults()}) as parent, run.make_context("run", list(arguments), parent=parent) as made:
         return described(made)
 
 
@@ -58,6 +58,22 @@ def test_what_the_program_would_not_take_is_refused() -> None:
     for name, text in (("nats", "nan"), ("nats", "much"), ("k", "10"), ("device", "tpu"), ("theme", "pink")):
         with pytest.raises(ConfigError):
             by_name[name].parsed(text)
+
+
+def test_every_setting_that_is_written_is_read_at_the_next_start() -> None:
+    """Also those that are given several times, and those that a program looks at more closely."""
+    begun = settings("--stop", "END", "--stop", "a\\nb", "--temperatures", "0.5,1.0", "--name", "jo", "--nats", "4", "--no-bias")
+    values = {each.name: each.value for each in begun if each.value and each.option is not None and each.name not in ("engine", "adapter", "prompts")}
+    for each in begun:
+        if each.name in values:
+            write(each.name, each.parsed(each.value))
+    again = {each.name: each for each in settings()}
+    assert {name: again[name].value for name in values} == values
+    assert {again[name].source for name in values} == {"config.toml"}
+    for name, text in (("name", "a:b"), ("temperatures", "0.5,hot")):
+        with pytest.raises(ConfigError):
+            again[name].parsed(text)
+    assert again["stop"].parsed("END, STOP") == ["END", "STOP"]
 
 
 async def change(t: Table, name: str, text: str) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 import unicodedata
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from textual.widgets import TextArea
 
 from learners import protocol
-from storage.records import Correction, Prompt, Rating
+from storage.journal import Journal
+from storage.records import BaseModel, Comment, Correction, Prompt, Rating, SampleSet, Sitting
 from tamer_tui.app import TamerApp
+from tamer_tui.cli import main
 from tamer_tui.keys import MODES
 from tamer_tui.session import Session, SessionSettings
-from tamer_tui.text import wrap
+from tamer_tui.text import plain, wrap
 from tamer_tui.widgets.rail import Rail
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, painted, table
@@ -198,3 +202,23 @@ def test_characters_that_join_never_lose_text_when_they_come_in_pieces(pieces: l
     for piece in pieces:
         lines[-1:] = wrap(lines[-1] + piece, width)
     assert "".join(lines) == "".join(pieces).replace("\n", "")
+
+
+def test_nothing_that_is_printed_controls_the_terminal(tmp_path: Path) -> None:
+    """Somebody's database and somebody's file, through the commands that tell of them; JSON says the same as before."""
+    hostile = "\x1b]0;pwn\x07\x9b2J\u202etxt\x7f"
+    database, rows, table = tmp_path / "a.db", tmp_path / "rows.jsonl", tmp_path / "rows.csv"
+    with Journal.open(database) as journal:
+        journal.bind(BaseModel("b" * 64, hostile, "none"), Sitting("s", "b" * 64, "0", "{}", hostile))
+        journal.write(SampleSet("set", "s", Prompt.of(hostile), 1, "judge"))
+        journal.append(Comment("set", None, hostile)).result()
+    rows.write_text(json.dumps({hostile: "x", "other": "y"}))
+    table.write_text(f"{hostile},other\nx,y\n")
+    runs = [("stats", database), ("versions", database), ("log", database), ("log", database, "--json"), ("stats", database, "--json"),
+            ("import", tmp_path / "b.db", rows, "--yes"), ("import", tmp_path / "b.db", table, "--yes"), (hostile, hostile),
+            ("stats", tmp_path / hostile), ("rollback", database, hostile)]  # fmt: skip
+    for words in runs:
+        done = CliRunner().invoke(main, [str(word) for word in words])
+        printed = done.stdout + done.stderr
+        assert printed and plain(printed) == printed, words
+    assert json.loads(CliRunner().invoke(main, ["stats", str(database), "--json"]).stdout)["base"]["name"] == hostile

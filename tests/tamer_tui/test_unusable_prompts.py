@@ -153,8 +153,8 @@ async def test_no_line_is_longer_than_the_engine_takes(tmp_path: Path, monkeypat
     again = FakeEngine()
     async with sitting(tmp_path / "a.db", again):
         pass
-    for engine in (engine, again):
-        assert all(len(protocol.encode(command)) <= 4000 for command in engine.received if not isinstance(command, protocol.Load))
+    for each in (engine, again):
+        assert all(len(protocol.encode(command)) <= 4000 for command in each.received if not isinstance(command, protocol.Load))
     assert [c.last for c in again.received if isinstance(c, protocol.Replay)][-1], "the log ends all the same"
 
 
