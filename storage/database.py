@@ -32,6 +32,10 @@ class JournalError(Exception):
         self.hint = hint
 
 
+class OlderDatabase(JournalError):
+    """It can be read once it was brought up to date, by opening it to write."""
+
+
 def now() -> str:
     """The time as it is written everywhere: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -214,7 +218,7 @@ def _checked_reader(path: Path, mode: str) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         version = _identify(connection, path)
         if version < schema.VERSION:
-            raise JournalError(f"{path} was made by an older version", "open it once with `tamer` to bring it up to date")
+            raise OlderDatabase(f"{path} was made by an older version", "open it once with `tamer` to bring it up to date")
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     except BaseException:
         connection.close()

@@ -129,7 +129,8 @@ def sittings(context: click.Context, folder: Path | None) -> None:
 
     found = SittingsApp(folder or databases()).run()
     if found is not None and context.parent is not None:
-        arguments = [str(found.path), *(["--model", found.model] if found.model else [])]
+        told = {"--model": found.model, "--adapter": found.adapter}
+        arguments = [str(found.path), *(word for pair in told.items() if pair[1] for word in pair)]
         with run.make_context("run", arguments, parent=context.parent) as opened:
             run.invoke(opened)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -161,14 +162,14 @@ def roll_back(database: Path, version: str) -> str:
 def keep_calibration(database: Path, found: Calibration | None, name: str = "operator") -> str:
     """Write a window down for later taps; None only looks whether that is possible. Raises SessionError."""
     with _reading(database) as record:
-        base = record.base()
+        base, settings = record.base(), record.settings()
     if base is None:
         raise SessionError(f"{database} belongs to no model yet", "open it once with tamer")
     try:
         with Journal.open(database, create=False) as journal:
             if found is None:
                 return ""
-            journal.bind(base, Sitting(new_uid(), base.base_hash, __version__, "{}", name, base.quantize))
+            journal.bind(base, Sitting(new_uid(), base.base_hash, __version__, json.dumps(settings), name, base.quantize))
             journal.append(found).result()
     except JournalError as error:
         raise SessionError(error.message, error.hint) from error

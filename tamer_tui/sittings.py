@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.blind import BlindCount
-from storage.database import Lock
-from storage.journal import JournalError
+from storage.database import Lock, OlderDatabase
+from storage.journal import Journal, JournalError
 from storage.queries import Record
 from tamer_tui.session_store import SessionError, SessionStore
 
@@ -28,13 +28,25 @@ class Known:
     judged: int = 0
     acting: str = ""
     blind: BlindCount | None = None
+    adapter: str = ""  # somebody's, with which the model was taught
     problem: str = ""
+    older: bool = False  # `renew` makes it readable
 
 
 def known(folder: Path) -> list[Known]:
     """Those of a folder, the one that was used last first."""
     paths = [path for path in folder.glob("*.db") if path.is_file()] if folder.is_dir() else []
     return sorted((_look(path) for path in paths), key=lambda each: -each.used)
+
+
+def renew(path: Path) -> Known:
+    """Bring a database of an older version up to date. Raises SessionError."""
+    try:
+        with Journal.open(path, create=False):
+            pass
+    except JournalError as error:
+        raise SessionError(error.message, error.hint) from error
+    return _look(path)
 
 
 def rename(path: Path, name: str) -> Path:
@@ -69,9 +81,10 @@ def _look(path: Path) -> Known:
     try:
         with Record(path) as record:
             base, acting = record.base(), record.acting_version()
-            return Known(path, used, base.name if base else "", record.counts().judged, acting.id if acting else "base", record.blind_count())
+            return Known(path, used, base.name if base else "", record.counts().judged, acting.id if acting else "base", record.blind_count(),
+                         record.settings().get("peft_adapter") or "")  # fmt: skip
     except JournalError as error:
-        return Known(path, used, problem=error.message)
+        return Known(path, used, problem=error.message, older=isinstance(error, OlderDatabase))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from textual.binding import Binding
 
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import NumberScreen, WrittenText
-from tamer_tui.sittings import Known, delete, known, rename
+from tamer_tui.session_store import SessionError
+from tamer_tui.sittings import Known, delete, known, rename, renew
 from tamer_tui.text import one_line
 from tamer_tui.widgets.foot import Foot
 from tamer_tui.widgets.rows import Rows
@@ -68,8 +69,13 @@ class SittingsApp(App[Known | None]):
         self._say(each.problem or str(each.path) if each is not None else "")
 
     @on(Rows.RowSelected)
-    def _opened(self) -> None:
+    async def _opened(self) -> None:
         each = self._at_cursor()
+        if each is not None and each.older:
+            try:
+                each = await asyncio.to_thread(renew, each.path)
+            except SessionError as error:
+                self._say(str(error))
         if each is not None and not each.problem:
             self.exit(each)
 

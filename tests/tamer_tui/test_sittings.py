@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from storage.journal import Journal
 from storage.queries import Record
+from storage.records import Calibration
+from tamer_tui.reports import keep_calibration
 from tamer_tui.screens.sittings import SittingsApp
 from tamer_tui.session import SessionError
 from tamer_tui.sittings import Known, delete, known, rename
@@ -71,6 +75,33 @@ async def test_the_browser_opens_one_and_deletes_only_after_a_confirmation(tmp_p
         await pilot.press("enter")
         await pilot.pause()
     assert isinstance(app.return_value, Known) and app.return_value.path.name == "[b]a.db" and app.return_value.path.exists()
+
+
+async def test_a_database_of_an_older_version_opens_too(tmp_path: Path) -> None:
+    path, fixture = tmp_path / "old.db", Path(__file__).parents[1] / "storage" / "fixtures" / "v12.sql"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(fixture.read_text(encoding="utf-8"))
+    (found,) = known(tmp_path)
+    assert found.older and found.problem
+    app = SittingsApp(tmp_path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        while not app._known:
+            await pilot.pause(0.01)
+        await pilot.press("enter")
+        while app.is_running and app.return_value is None:
+            await pilot.pause(0.01)
+    assert isinstance(app.return_value, Known) and app.return_value.model and not app.return_value.problem
+
+
+async def test_a_sitting_is_found_with_what_it_was_taught_on(tmp_path: Path) -> None:
+    """Also after taps were calibrated, which is no sitting of the model's."""
+    async with sitting(tmp_path / "a.db", FakeEngine(), peft_adapter="/somewhere/lora", system="Be kind.") as session:
+        await session.judging.rank({uids(session)[0]: 1})
+    keep_calibration(tmp_path / "a.db", Calibration(low=0.3, high=1.1))
+    (found,) = known(tmp_path)
+    assert found.adapter == "/somewhere/lora"
+    with Record(tmp_path / "a.db") as record:
+        assert record.settings()["system"] == "Be kind."
 
 
 async def test_keys_in_a_folder_without_databases_choose_nothing(tmp_path: Path) -> None:
