@@ -69,10 +69,9 @@ class _Commands(click.Group):
         except click.ClickException as error:
             from tamer_tui.text import visible
 
-            error.message = visible(error.message)
-            if isinstance(error, click.UsageError):
-                error.ctx = None  # one line says it; click would print three more of usage before it
-            raise
+            if isinstance(error, click.UsageError):  # without its context: one line says it, and click would print three more of usage before it
+                raise click.UsageError(visible(error.format_message())) from error
+            raise click.ClickException(visible(error.format_message())) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from tamer_tui.session_store import SessionError
 
 GET = "pip install 'tamer-tui[web]'"
+HTTP = 80
 
 
 def loopback(host: str) -> str:
@@ -33,7 +34,8 @@ def serve(arguments: Sequence[str], host: str, port: int) -> None:
         raise SessionError("serve-web needs the package textual-serve", GET) from error
     from aiohttp import web
 
-    own = {f"{name}:{port}" for name in (host, "localhost", "127.0.0.1", "[::1]")}
+    names = (host, "localhost", "127.0.0.1", "[::1]")
+    own = {f"{name}:{port}" for name in names} | (set(names) if port == HTTP else set())  # which browsers do not say
 
     @web.middleware
     async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:

@@ -117,13 +117,13 @@ def _of_the_screens() -> list[Setting]:
 
     said = tables()
     found = {
-        "theme": ("textual-dark", "Colours", names()),
-        "bidi": ("terminal", "Who turns right-to-left words around: the terminal, or tamer for one that does not", ["terminal", "here"]),
-        "keys": ("default", "A preset of keys; [keymap] changes single ones", list(PRESETS)),
+        "theme": ("textual-dark", "Colours", click.Choice(names())),
+        "bidi": ("terminal", "Who turns right-to-left words around: the terminal, or tamer for one that does not", click.Choice(["terminal", "here"])),
+        "keys": ("default", "A preset of keys; [keymap] changes single ones", click.Choice(list(PRESETS))),
     }
     return [
-        Setting(name, "", str(said.get(name, usual)), "config.toml" if name in said else "default", about, click.Option([f"--{name}"], type=click.Choice(choices)))
-        for name, (usual, about, choices) in found.items()
+        Setting(name, "", str(said.get(name, usual)), "config.toml" if name in said else "default", about, click.Option([f"--{name}"], type=choice))
+        for name, (usual, about, choice) in found.items()
     ]
 
 

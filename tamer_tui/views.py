@@ -88,7 +88,7 @@ class CandidateView:
 
     @property
     def letter(self) -> str:
-        return "abcdefghi"[self.slot]
+        return "abcdefghi"[self.slot] if self.slot < 9 else str(self.slot + 1)  # imported sets may have more than can be typed
 
     @property
     def so_far(self) -> str:

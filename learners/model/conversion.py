@@ -13,7 +13,8 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
-from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files, model_class, read_config
+from learners.model.architectures import model_class
+from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files, read_config
 from learners.model.gguf_header import read_gguf_header
 from learners.model.stored import check_gguf
 

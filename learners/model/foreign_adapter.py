@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, model_class, read_config, read_header, stored_quantization
+from learners.model.architectures import model_class
+from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_config, read_header, stored_quantization
 from learners.model.conversion import converted, copy_tokenizer, save_plain
 from learners.model.stored import CONFIG, WEIGHTS, adapter_settings
 

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from learners.model import replicas as trees
+from learners.model.architectures import model_class
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
-from learners.model.checkpoint import ModelError, Progress, first_line, model_class, parameter_count, read_config, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.model.drawing_settings import drawing_settings

@@ -83,7 +83,8 @@ class SettingsScreen(ModalScreen[None]):
         if use is not None:
             await use(value)
         self._put(replace(setting, value=one_line(shown(value)), source=NOW if use else NEXT_START))
-        return f"{setting.name} is {shown(value)} from now on" if use else f"{setting.name} takes effect at the next start, if w writes it to config.toml"
+        then = f"is {shown(value)} from now on" if use else "takes effect at the next start, if w writes it to config.toml"
+        return f"{setting.name} {then}"
 
     def _uses(self) -> dict[str, Callable[..., Awaitable[None]]]:
         """What changes a setting of a sitting that runs."""

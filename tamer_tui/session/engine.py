@@ -73,7 +73,7 @@ class EngineLink:
     def _send_in_parts(self, command: Command) -> None:
         """A single answer or judgement that is too long is left out, and told."""
         field = PARTS[type(command)]
-        items = getattr(command, field) if field else ()
+        items: tuple[Any, ...] = getattr(command, field) if field else ()
         if len(items) > 1:
             middle = len(items) // 2
             first: dict[str, Any] = {field: items[:middle]} | ({"last": False} if isinstance(command, protocol.Replay) else {})

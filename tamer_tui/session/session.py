@@ -29,6 +29,9 @@ from tamer_tui.session.taps import Taps
 from tamer_tui.session_store import SessionError, SessionStore
 from tamer_tui.views import Change, EngineState, Observer, SessionSettings, SetView
 
+CLOSING_SECONDS = 0.5
+"""That a tapped answer has to end in."""
+
 
 class Session:
     """State that the parts share, and the parts: `engine`, `sets`, `judging`, `taps`, `chat`, `duels`, `machine`, `evaluation`."""
@@ -81,8 +84,9 @@ class Session:
 
     async def close(self) -> None:
         """End the engine; what was judged is on disk."""
-        with suppress(SessionError):
-            await self.taps.finish()
+        with suppress(SessionError, TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):  # an engine that hangs ends no answer
+                await self.taps.finish()
         await self.engine.close()
         for task in tuple(self._tasks):
             task.cancel()

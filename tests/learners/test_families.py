@@ -18,8 +18,9 @@ from learners.curriculum.runs import RunRecorder
 from learners.curriculum.stages import DistillPlan, DistillStage, RewardPlan, RewardStage, SFTPlan, SFTStage
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
+from learners.model.architectures import model_class
 from learners.model.base import Backbone
-from learners.model.checkpoint import model_class, read_config
+from learners.model.checkpoint import read_config
 from learners.model.forward import causal_model, device_of
 from learners.model.lora import LoraSettings, lora_parameters
 from learners.model.sampling import Row, decode

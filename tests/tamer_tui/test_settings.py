@@ -26,7 +26,8 @@ HOSTILE = 'A "quoted" \\ line\nand\x7f another é'
 
 
 def settings(*arguments: str) -> list[Setting]:
-    with click.Context(main, info_name="tamer", default_map={"run": file_defaults()}) as parent, run.make_context("run", list(arguments), parent=parent) as made:
+    parent = click.Context(main, info_name="tamer", default_map={"run": file_defaults()})
+    with parent, run.make_context("run", list(arguments), parent=parent) as made:
         return described(made)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -178,6 +179,19 @@ def test_a_held_key_is_one_tap_with_a_count() -> None:
     keys.press(1.0, "+", "a", 3.0)
     of_another = keys.press(1.0, "+", "b", 3.01)
     assert of_another is not None and of_another.answer == "a"
+
+
+async def test_an_engine_that_hangs_keeps_nobody(tmp_path: Path) -> None:
+    class Hangs(FakeEngine):
+        def send(self, command: protocol.Command) -> None:
+            if not isinstance(command, protocol.Stop):
+                super().send(command)
+
+    session = Session(SessionSettings("fake", PROMPTS, autostart=False), lambda: Hangs(token_seconds=9.0), tmp_path / "a.db")
+    await session.start()
+    await session.wait_ready()
+    await session.taps.open_next()
+    await asyncio.wait_for(session.close(), 20)
 
 
 # --- a program that taps ---------------------------------------------------------------------------------------------------

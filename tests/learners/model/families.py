@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from learners.model.checkpoint import model_class
+from learners.model.architectures import model_class
 from learners.model.lora import LoraSettings, adapter_tree, lora_parameters
 from learners.model.replicas import freeze, watch_head
 from tests.learners.models import DEVICE
