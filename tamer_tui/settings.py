@@ -118,7 +118,7 @@ def _of_the_screens() -> list[Setting]:
     said = tables()
     found = {
         "theme": ("textual-dark", "Colours", click.Choice(names())),
-        "bidi": ("terminal", "Who turns right-to-left words around: the terminal, or tamer for one that does not", click.Choice(["terminal", "here"])),
+        "bidi": ("terminal", "Who turns right-to-left words around: the terminal, or tamer for it", click.Choice(["terminal", "here"])),
         "keys": ("default", "A preset of keys; [keymap] changes single ones", click.Choice(list(PRESETS))),
     }
     return [
