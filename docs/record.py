@@ -2,7 +2,7 @@
 
     python docs/record.py MODEL_DIR [--sets 14] [--out docs/taming.svg]
 
-The operator of the recording has one taste, short answers: of two it types the letter of the one with fewer characters on the screen. Waits in which
+The operator of the recording has one taste, short answers. It says so once, in words, and then types the letter of the shorter answer. Waits in which
 nothing changes are cut to a second; nothing else is altered. Needs tmux.
 """
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -30,8 +31,8 @@ LONGEST_STILL = 1.0
 """Seconds of a frame."""
 CELL, LINE, SIZE = 7.23, 15.0, 12.0
 """Pixels."""
-PATIENCE = 900.0
-"""Seconds to wait for words."""
+PATIENCE, VERSION_SECONDS = 300.0, 900.0
+"""Seconds to wait for words, and for a version of one's own."""
 Row = tuple[tuple[str, Style], ...]
 
 
@@ -54,9 +55,9 @@ class Recording:
         self.frames.append((time.monotonic(), tuple(lines[:ROWS])))
         return "\n".join(Text.from_ansi(line).plain.ljust(COLUMNS) for line in lines[:ROWS])
 
-    def until(self, *words: str) -> str:
+    def until(self, *words: str, seconds: float = PATIENCE) -> str:
         """The screen, as soon as one of these is on it. Raises TimeoutError."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             screen = self.look()
             if any(word in screen for word in words):
@@ -76,6 +77,12 @@ class Recording:
             self._run("send-keys", key)
             self.look()
 
+    def type(self, text: str) -> None:
+        """Letter by letter."""
+        for letter in text:
+            self._run("send-keys", "-l", letter)
+            self.look()
+
     def close(self) -> None:
         self._run("kill-server")
 
@@ -92,27 +99,41 @@ def letter_of_the_shorter(screen: str) -> str:
 
 
 def play(recording: Recording, sets: int) -> None:
-    """The taming."""
+    """The taming: a wish in words, rankings, and whatever version comes of it."""
     recording.until("Which is better")
+    recording.press(">", ">", ">")
+    _until_complete(recording)
+    recording.rest(2.0)
+    recording.press(r"\;")
+    recording.type("answer in one short sentence")
+    recording.rest(1.0)
+    recording.press("Tab")
+    recording.rest(1.0)
+    recording.press("Enter")
+    recording.until("on disk")
     for _ in range(sets):
-        recording.until("Which is better")
-        recording.press(">", ">")
-        screen = recording.until("done ", "cut at the limit", "stopped")
-        for _ in range(100):
-            screen = recording.look()
-            if screen.count("done ") + screen.count("cut at the limit") >= 2:
-                break
-        recording.rest(0.8)
+        screen = _until_complete(recording)
+        recording.rest(1.0)
         recording.press(letter_of_the_shorter(screen))
         recording.rest(0.6)
         recording.press("Enter")
         recording.until("on disk")
-    recording.until("your version v", "version v1")
+    _until_complete(recording)
+    with suppress(TimeoutError):
+        recording.until("your version v", seconds=VERSION_SECONDS)
     recording.rest(2.0)
     recording.press("F4")
-    recording.rest(3.0)
-    recording.press("Escape", "F7")
-    recording.rest(3.0)
+    recording.rest(2.0)
+    recording.press("F7")
+    recording.rest(2.0)
+
+
+def _until_complete(recording: Recording) -> str:
+    """Both answers are there."""
+    while True:
+        screen = recording.until("done ─", "cut at the limit ─")
+        if screen.count("done ─") + screen.count("cut at the limit ─") == 2:
+            return screen
 
 
 # --- as an SVG ---------------------------------------------------------------------------------------------------------------
@@ -198,7 +219,8 @@ def main() -> None:
         (Path(home) / options.name).symlink_to(options.model.resolve())
         tree = Path(__file__).resolve().parents[1]
         environment = shlex.join(["env", f"HOME={home}", f"PYTHONPATH={tree}", "TERM=xterm-256color", "COLORTERM=truecolor"])
-        tamer = shlex.join([sys.executable, "-m", "tamer_tui.cli", "taming.db", "--model", options.name, "-k", "2", "--max-new-tokens", "60"])
+        chosen = ["--model", options.name, "-k", "2", "--max-new-tokens", "48", "--temperature", "0.7"]
+        tamer = shlex.join([sys.executable, "-m", "tamer_tui.cli", "taming.db", *chosen])
         recording = Recording(f"{environment} {tamer}", Path(home))
         try:
             play(recording, options.sets)
