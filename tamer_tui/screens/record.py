@@ -146,8 +146,11 @@ class RecordScreen(Screen[None]):
 
             return one_line(await asyncio.to_thread(export_to, database, out, Options("trl-preference"), False, None, step))
 
-        await attempt(self.say, export)
-        self._exporting = None
+        try:
+            await attempt(self.say, export)
+        finally:
+            step.cancel()  # a thread that is left alone goes on
+            self._exporting = None
 
     def _chosen_set(self) -> tuple[Entry | None, str]:
         """What the cursor is on, and the set that it is about; '' where there is none, which is said."""
