@@ -75,7 +75,7 @@ def narrow_lines(session: Session) -> list[Content]:
     """What fits two rows."""
     status = session.status
     active = _active(session)
-    training = f"next version: {_doing(active)}{_left(active)}" if active else ""
+    training = f"next: {_doing(active)}{_left(active)}" if active else ""
     idle = "" if status.adapted else "no version of your own yet"
     quiet = idle if session.engine_state is EngineState.READY else engine_in_words(session)
     doing = replay(status.replay) if status.replay else training or _waiting(session) or quiet
