@@ -19,7 +19,7 @@ from storage.journal import JournalError
 from storage.queries import Record
 from tamer_tui.exchange import export_to
 from tamer_tui.history import line_of, words
-from tamer_tui.keys import RECORD_KEYS, painted_all
+from tamer_tui.keys import LETTERS, RECORD_KEYS, painted_all
 from tamer_tui.progress import ScreenProgress
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.choice import FLAGS, ChoiceScreen
@@ -165,7 +165,10 @@ class RecordScreen(Screen[None]):
         entry, set_uid = self._chosen_set()
         if entry is None or not set_uid:
             return
-        answers = {"abcdefghi"[answer.slot]: (answer.uid, one_line(answer.text[:SHOWN])) for answer in self.session.record.responses(set_uid)}
+        answers = {c: (answer.uid, one_line(answer.text[:SHOWN])) for c, answer in zip(LETTERS, self.session.record.responses(set_uid))}
+        if not answers:
+            self.say("this set has no answers")
+            return
         about = getattr(entry.judgement, "response_uid", "")
         uid = about or await self.app.push_screen_wait(ChoiceScreen("flag which answer?", {c: (c, text) for c, (_, text) in answers.items()}))
         uid = answers[uid][0] if uid in answers else uid

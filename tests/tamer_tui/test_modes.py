@@ -228,5 +228,5 @@ async def test_what_the_engine_says_after_the_screens_are_gone_harms_nothing(tmp
 async def test_keys_that_move_a_cursor_choose_nothing_where_there_is_nothing(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await go(t, "record")
-        await t.press("end", "home", "pagedown", "enter", "c")
-        assert t.pilot.app.is_running and "a comment is about answers" in said(t)
+        await t.press("end", "home", "pagedown", "enter", "c", "F")
+        assert t.pilot.app.is_running and "notes are about answers" in said(t)
