@@ -1,9 +1,9 @@
 """Makes docs/taming.svg: one taming of a real model, played by keys in tmux, as an animated SVG that shows what the terminal showed.
 
-    python docs/record.py MODEL_DIR [--sets 14] [--out docs/taming.svg]
+    python docs/record.py MODEL_DIR [--sets 7] [--out docs/taming.svg]
 
-The operator of the recording has one taste, short answers: of two it types the letter of the one with fewer characters on the screen. Waits in which
-nothing changes are cut to a second; nothing else is altered. Needs tmux.
+The operator of the recording has one taste, short answers. It says so once, in words, and then types the letter of the shorter answer. Waits in which
+nothing changes are cut to a second, and all of it is shown four times as fast; nothing else is altered. Needs tmux.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -26,11 +27,13 @@ from rich.text import Text
 
 COLUMNS, ROWS = 120, 30
 FRAMES_PER_SECOND = 5
-LONGEST_STILL = 1.0
-"""Seconds of a frame."""
+LONGEST_STILL, SPEED = 1.0, 4.0
+"""Seconds of a frame, and how much faster than life all of it is shown."""
+LAST_SECONDS = 3.0
+"""Of the last frame."""
 CELL, LINE, SIZE = 7.23, 15.0, 12.0
 """Pixels."""
-PATIENCE = 900.0
+PATIENCE = 300.0
 """Seconds to wait for words."""
 Row = tuple[tuple[str, Style], ...]
 
@@ -54,9 +57,9 @@ class Recording:
         self.frames.append((time.monotonic(), tuple(lines[:ROWS])))
         return "\n".join(Text.from_ansi(line).plain.ljust(COLUMNS) for line in lines[:ROWS])
 
-    def until(self, *words: str) -> str:
+    def until(self, *words: str, seconds: float = PATIENCE) -> str:
         """The screen, as soon as one of these is on it. Raises TimeoutError."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             screen = self.look()
             if any(word in screen for word in words):
@@ -76,6 +79,12 @@ class Recording:
             self._run("send-keys", key)
             self.look()
 
+    def type(self, text: str) -> None:
+        """Letter by letter."""
+        for letter in text:
+            self._run("send-keys", "-l", letter)
+            self.look()
+
     def close(self) -> None:
         self._run("kill-server")
 
@@ -91,28 +100,42 @@ def letter_of_the_shorter(screen: str) -> str:
     return "ab"[written[1] < written[0]]
 
 
-def play(recording: Recording, sets: int) -> None:
-    """The taming."""
+def play(recording: Recording, sets: int, version_seconds: float) -> None:
+    """The taming: a wish in words, rankings, and whatever version comes of it."""
     recording.until("Which is better")
+    recording.press(">", ">", ">")
+    _until_complete(recording)
+    recording.rest(2.0)
+    recording.press(r"\;")
+    recording.type("answer in one short sentence")
+    recording.rest(1.0)
+    recording.press("Tab")
+    recording.rest(1.0)
+    recording.press("Enter")
+    recording.until("on disk")
     for _ in range(sets):
-        recording.until("Which is better")
-        recording.press(">", ">")
-        screen = recording.until("done ", "cut at the limit", "stopped")
-        for _ in range(100):
-            screen = recording.look()
-            if screen.count("done ") + screen.count("cut at the limit") >= 2:
-                break
-        recording.rest(0.8)
+        screen = _until_complete(recording)
+        recording.rest(1.0)
         recording.press(letter_of_the_shorter(screen))
         recording.rest(0.6)
         recording.press("Enter")
         recording.until("on disk")
-    recording.until("your version v", "version v1")
+    _until_complete(recording)
+    with suppress(TimeoutError):
+        recording.until("your version v", seconds=version_seconds)
     recording.rest(2.0)
     recording.press("F4")
-    recording.rest(3.0)
-    recording.press("Escape", "F7")
-    recording.rest(3.0)
+    recording.rest(2.0)
+    recording.press("F7")
+    recording.rest(2.0)
+
+
+def _until_complete(recording: Recording) -> str:
+    """Both answers are there."""
+    while True:
+        screen = recording.until("done ─", "cut at the limit ─")
+        if screen.count("done ─") + screen.count("cut at the limit ─") == 2:
+            return screen
 
 
 # --- as an SVG ---------------------------------------------------------------------------------------------------------------
@@ -122,20 +145,20 @@ def timed(frames: list[tuple[float, tuple[str, ...]]]) -> list[tuple[float, tupl
     """Seconds that each different screen is shown."""
     runs = [(lines, next(times)[0]) for lines, times in groupby(frames, key=lambda frame: frame[1])]
     ends = [began for _, began in runs[1:]] + [frames[-1][0]]
-    return [(min(LONGEST_STILL, end - began), lines) for (lines, began), end in zip(runs, ends)]
+    return [(min(LONGEST_STILL, end - began) / SPEED, lines) for (lines, began), end in zip(runs, ends)]
 
 
 def svg(frames: list[tuple[float, tuple[str, ...]]]) -> str:
     """Each row once for as long as it stays the same."""
     shown = timed(frames)
-    seconds = sum(duration for duration, _ in shown) + 3.0
+    seconds = sum(duration for duration, _ in shown) + LAST_SECONDS
     parts = []
     for y in range(ROWS):
         began = 0.0
         for line, same in groupby(shown, key=lambda frame: frame[1][y]):
             ended = began + sum(duration for duration, _ in same)
             if line.strip():
-                parts.append(_row(line, y, began / seconds, 1.0 if ended > seconds - 3.01 else ended / seconds, seconds))
+                parts.append(_row(line, y, began / seconds, 1.0 if ended > seconds - LAST_SECONDS - 0.01 else ended / seconds, seconds))
             began = ended
     width, height = COLUMNS * CELL + 16, ROWS * LINE + 16
     return (
@@ -191,17 +214,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--name", default="SmolLM2-135M-Instruct", help="What the model is called on the screen.")
-    parser.add_argument("--sets", type=int, default=14)
+    parser.add_argument("--sets", type=int, default=7)
+    parser.add_argument("--version-seconds", type=float, default=900.0, help="To wait for a version of one's own.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "taming.svg")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         (Path(home) / options.name).symlink_to(options.model.resolve())
         tree = Path(__file__).resolve().parents[1]
         environment = shlex.join(["env", f"HOME={home}", f"PYTHONPATH={tree}", "TERM=xterm-256color", "COLORTERM=truecolor"])
-        tamer = shlex.join([sys.executable, "-m", "tamer_tui.cli", "taming.db", "--model", options.name, "-k", "2", "--max-new-tokens", "60"])
+        chosen = ["--model", options.name, "-k", "2", "--max-new-tokens", "48", "--temperature", "0.4", "--nats", "8"]
+        tamer = shlex.join([sys.executable, "-m", "tamer_tui.cli", "taming.db", *chosen])
         recording = Recording(f"{environment} {tamer}", Path(home))
         try:
-            play(recording, options.sets)
+            play(recording, options.sets, options.version_seconds)
         finally:
             options.out.write_text(svg(recording.frames), encoding="utf-8")
             recording.close()

@@ -10,6 +10,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from tamer_tui.text import content, one_line
+
 Options = Mapping[str, tuple[str, str]]
 """Letter -> what it stands for, and what is said of it."""
 FLAGS: Options = {
@@ -41,13 +43,13 @@ class ChoiceScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         wide = max(len(name) for name, _ in self._options.values())
         lines = [
-            Content.assemble((f" {letter} ", "bold $text-accent"), f"{name:<{wide}}  ", (meaning, "$foreground 70%"))
+            Content.assemble((f" {letter} ", "bold $text-accent"), f"{name:<{wide}}  ", (one_line(meaning), "$foreground 70%"))
             for letter, (name, meaning) in self._options.items()
         ]
         yield Static(Content("\n").join(lines), id="box")
 
     def on_mount(self) -> None:
-        self.query_one("#box").border_title = self._title
+        self.query_one("#box").border_title = content(self._title).markup
 
     def on_key(self, event: events.Key) -> None:
         event.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from textual import on, work
@@ -18,9 +19,10 @@ from storage.journal import JournalError
 from storage.queries import Record
 from tamer_tui.exchange import export_to
 from tamer_tui.history import line_of, words
-from tamer_tui.keys import RECORD_KEYS, painted_all
+from tamer_tui.keys import LETTERS, RECORD_KEYS, painted_all
 from tamer_tui.progress import ScreenProgress
 from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.editor import EditorScreen, WrittenText
 from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session
@@ -30,6 +32,8 @@ from tamer_tui.widgets.rows import Rows
 
 MOST = 500
 """Events that are listed; the search finds older ones."""
+SHOWN = 100
+"""Characters of an answer that is chosen."""
 KINDS = ("", "ranking", "rating", "correction", "demonstration", "critique", "tap", "skip", "comment", "flag", "undo")
 COLUMNS = {"": 6, "when": 11, "kind": 13, "what you said": 20, "about": 80}
 """Heading -> cells."""
@@ -52,7 +56,7 @@ class RecordScreen(Screen[None]):
         yield Input(placeholder="words of a prompt, an answer or a comment", id="search")
         yield Rows(COLUMNS, id="table")
         yield Static(id="entry")
-        yield Foot(painted_all("record.search", "record.kind", "record.comment", "record.export", "record.undo"))
+        yield Foot(painted_all("record.search", "record.kind", "record.comment", "record.flag", "record.export", "record.undo"))
 
     def on_mount(self) -> None:
         self.query_one("#search").border_title = "search"
@@ -72,7 +76,7 @@ class RecordScreen(Screen[None]):
 
     # --- reading -----------------------------------------------------------------------------------------------------------
 
-    @work(exclusive=True)
+    @work(exclusive=True, group="reading")
     async def _read(self) -> None:
         path, wanted = self.session.database, Wanted(kind=self._kind, search=self.query_one(Input).value)
         if path is None:
@@ -86,7 +90,7 @@ class RecordScreen(Screen[None]):
         self._entries = {str(entry.seq): entry for entry in entries}
         self.query_one(Rows).fill((key, _row(entry)) for key, entry in self._entries.items())
         found = f"the newest {MOST}" if len(entries) == MOST else f"{len(entries)} found"
-        self.say(f"{self._kind or 'all kinds'} · {found}")
+        self.query_one("#search").border_subtitle = f"{self._kind or 'all kinds'} · {found}"
 
     @on(Rows.Looked)
     def _look(self) -> None:
@@ -142,14 +146,39 @@ class RecordScreen(Screen[None]):
 
             return one_line(await asyncio.to_thread(export_to, database, out, Options("trl-preference"), False, None, step))
 
-        await attempt(self.say, export)
-        self._exporting = None
+        try:
+            await attempt(self.say, export)
+        finally:
+            step.cancel()  # a thread that is left alone goes on
+            self._exporting = None
 
-    def action_comment(self) -> None:
+    def _chosen_set(self) -> tuple[Entry | None, str]:
+        """What the cursor is on, and the set that it is about; '' where there is none, which is said."""
         entry = self._entries.get(self.query_one(Rows).chosen)
         set_uid = getattr(entry.judgement, "set_uid", "") if entry is not None else ""
         if not set_uid:
-            self.say("a comment is about answers: choose something that was said about some")
+            self.say("notes are about answers: choose something that was said about some")
+        return entry, set_uid
+
+    @work
+    async def action_flag(self) -> None:
+        entry, set_uid = self._chosen_set()
+        if entry is None or not set_uid:
+            return
+        answers = {c: (answer.uid, one_line(answer.text[:SHOWN])) for c, answer in zip(LETTERS, self.session.record.responses(set_uid))}
+        if not answers:
+            self.say("this set has no answers")
+            return
+        about = getattr(entry.judgement, "response_uid", "")
+        uid = about or await self.app.push_screen_wait(ChoiceScreen("flag which answer?", {c: (c, text) for c, (_, text) in answers.items()}))
+        uid = answers[uid][0] if uid in answers else uid
+        label = await self.app.push_screen_wait(ChoiceScreen("it is a case of", FLAGS)) if uid else None
+        if uid and label:
+            await attempt(self.say, partial(self.session.judging.flag_of, set_uid, uid, label), f"✓ flagged: {label}")
+
+    def action_comment(self) -> None:
+        entry, set_uid = self._chosen_set()
+        if not set_uid:
             return
 
         async def written(result: WrittenText | None) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.critique import WishesScreen
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session
+from tamer_tui.text import one_line
 
 if TYPE_CHECKING:
     from tamer_tui.screens.arena import ArenaScreen
+
+WORDS = 30
+"""Characters of a flagged span that are said."""
 
 
 class Remarks:
@@ -48,17 +53,24 @@ class Remarks:
             self._screen.app.push_screen(WishesScreen(self._session))
 
     def flag(self) -> None:
-        """It is a case of something."""
-        candidate, screen = self._screen.focused_answer, self._screen
-        if candidate is None or candidate.ended is None:
+        """The answer, or the words of an answer that are selected with the mouse, are a case of something."""
+        screen = self._screen
+        panes = (pane for pane in screen.answers.panes if pane.reading.text_selection is not None)
+        pane = next(panes, screen.answers.focused_pane)
+        if pane is None or pane.view.ended is None:
             return
+        candidate, judging = pane.view, self._session.judging
+        words, near = pane.stream.selected if pane.reading is pane.stream else (str(screen.get_selected_text() or ""), 0)
+        what = f"“{one_line(words)[:WORDS]}”" if words else f"answer {candidate.letter}"
 
         async def chosen(label: str | None) -> None:
-            if label is not None:
-                said = f"✓ {candidate.letter} flagged: {label}"
-                await screen.attempt(lambda: self._session.judging.flag(candidate.uid, label), said)
+            if label is None:
+                return
+            flag = partial(judging.mark, candidate.uid, words, near, label) if words else partial(judging.flag, candidate.uid, label)
+            if await screen.attempt(flag, f"✓ {what} flagged: {label}"):
+                screen.clear_selection()
 
-        screen.app.push_screen(ChoiceScreen(f"answer {candidate.letter} is a case of", FLAGS), chosen)
+        screen.app.push_screen(ChoiceScreen(f"{what} is a case of", FLAGS), chosen)
 
     def comment(self) -> None:
         """A note of which nothing is learned."""

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
 from learners import protocol
-from storage.records import Arm, Comment, Correction, Critique, Demonstration, Flag, Judgement, Peek, Ranking, Rating, Redo, Skip, Tap, Undo
+from storage.records import (
+    Arm,
+    Comment,
+    Correction,
+    Critique,
+    Demonstration,
+    Flag,
+    Judgement,
+    Peek,
+    Ranking,
+    Rating,
+    Redo,
+    Skip,
+    Span,
+    Tap,
+    Undo,
+)
 from tamer_tui.session.sets import ELSEWHERE
 from tamer_tui.session_store import SessionError
 from tamer_tui.text import one_line
@@ -119,7 +136,21 @@ class Judging:
     async def flag(self, uid: str, label: str) -> int:
         """Mark one of the current answers as a case of something."""
         await self._session.sets.end_current()
-        return await self._commit(Flag(self._session.set.uid, self._session.sets.candidate(uid).uid, label))
+        return await self.flag_of(self._session.set.uid, self._session.sets.candidate(uid).uid, label)
+
+    async def flag_of(self, set_uid: str, uid: str, label: str) -> int:
+        """The same of an answer of the record."""
+        return await self._commit(Flag(set_uid, uid, label))
+
+    async def mark(self, uid: str, words: str, near: int, label: str) -> int:
+        """Mark words of one of the current answers as a case of something: where they stand next to the character `near`."""
+        await self._session.sets.end_current()
+        candidate = self._session.sets.candidate(uid)
+        starts = [found.start() for found in re.finditer(re.escape(words), candidate.text)] if words.strip() else []
+        if not starts:
+            raise SessionError("these words do not stand so in the answer", "M shows it as it was written; mark them there")
+        start = min(starts, key=lambda at: abs(at - near))
+        return await self._commit(Span(self._session.set.uid, candidate.uid, start, start + len(words), label))
 
     async def comment(self, set_uid: str, uid: str | None, text: str) -> int:
         """A note on a set, or on one of its answers."""

@@ -11,6 +11,7 @@ from textual.widgets import Static
 from storage.records import BASE_VERSION
 from tamer_tui.session import Session, StageView
 from tamer_tui.text import duration, one_line
+from tamer_tui.views import EngineState
 from tamer_tui.widgets.charts import interval
 from tamer_tui.widgets.details import DOING, ROOM, bar, detailed_lines, engine_in_words, hanging, label, number, paragraphs, replay
 from tamer_tui.wins import proof, wins
@@ -74,8 +75,10 @@ def narrow_lines(session: Session) -> list[Content]:
     """What fits two rows."""
     status = session.status
     active = _active(session)
-    training = f"next version: {_doing(active)}{_left(active)}" if active else ""
-    doing = replay(status.replay) if status.replay else training or _waiting(session) or engine_in_words(session)
+    training = f"next: {_doing(active)}{_left(active)}" if active else ""
+    idle = "" if status.adapted else "no version of your own yet"
+    quiet = idle if session.engine_state is EngineState.READY else engine_in_words(session)
+    doing = replay(status.replay) if status.replay else training or _waiting(session) or quiet
     won = wins(session.blind_all)
     who = answering(session).partition(", steered")
     upper = [_follows(session), f"answering: {who[0]}{who[1]}", status.refused and _refused(session)]

@@ -163,11 +163,22 @@ class StreamView(ScrollView):
 
     def get_selection(self, selection: Selection) -> tuple[str, str]:
         """The text that is selected, as it was written and not as its lines were broken."""
-        starts, text = starts_of(self._lines, self.text), self.text
+        first, stop = self._between(selection)
+        return self.text[first:stop], "\n"
+
+    @property
+    def selected(self) -> tuple[str, int]:
+        """The selected words, '' for none, and how many characters stand before them."""
+        if (selection := self.text_selection) is None:
+            return "", 0
+        first, stop = self._between(selection)
+        return self.text[first:stop], first
+
+    def _between(self, selection: Selection) -> tuple[int, int]:
+        starts = starts_of(self._lines, self.text)
         first = starts[selection.start.y] + selection.start.x if selection.start is not None else 0
         ends = selection.end is not None and selection.end.y < len(starts)
-        stop = starts[selection.end.y] + selection.end.x if ends and selection.end is not None else len(text)
-        return text[first:stop], "\n"
+        return first, starts[selection.end.y] + selection.end.x if ends and selection.end is not None else len(self.text)
 
     def selection_updated(self, selection: Selection | None) -> None:
         """Another part is selected."""

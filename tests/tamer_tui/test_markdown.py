@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.records import Span
 from tamer_tui.markdown import code_blocks, fold_thoughts, has_markdown, has_thoughts, markdown_lines
 from tamer_tui.text import plain
 from tamer_tui.widgets.details import detailed_lines
@@ -128,6 +129,12 @@ async def test_text_is_selected_with_the_mouse_as_it_was_written(tmp_path: Path)
         await t.pilot.press("ctrl+c")
         await t.pilot.pause()
         assert t.pilot.app.clipboard == selected and t.pilot.app.is_running
+        await t.press("F", "m")
+        (span,) = t.live()
+        assert isinstance(span, Span) and (text[span.start : span.stop], span.label) == (selected, "made up")
+        assert "flagged: made up" in t.line("said") and not t.pilot.app.screen.get_selected_text()
+        await t.press("u")
+        assert t.live() == []
 
 
 def test_an_entity_is_no_way_around_what_is_plain() -> None:

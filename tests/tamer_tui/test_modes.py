@@ -8,7 +8,7 @@ import pytest
 from textual.widgets import DataTable, Input, Static, TextArea
 
 from learners import protocol
-from storage.records import Comment, Correction, Prompt, Ranking, Rating
+from storage.records import Comment, Correction, Flag, Prompt, Ranking, Rating
 from tamer_tui.app import TamerApp
 from tamer_tui.keys import MODES
 from tamer_tui.screens.chat import ChatScreen
@@ -186,6 +186,11 @@ async def test_the_record_is_searched_commented_on_taken_back_and_exported(tmp_p
         t.pilot.app.screen.query_one(TextArea).text = "a close one"
         await t.pilot.press("ctrl+s")
         await t.until(lambda: any(isinstance(j, Comment) and j.text == "a close one" for j in t.live()))
+        await t.press("F", "b", "r")
+        await t.until(lambda: any(isinstance(j, Flag) and (j.response_uid[-1], j.label) == ("1", "refusal") for j in t.live()))
+        assert "flagged: refusal" in said(t)
+        await t.press("u")
+        await t.until(lambda: len(t.live()) == 4)
         await t.press(*["k"] * (len(KINDS) - 1))
         await t.press("slash", *"close")
         await t.until(lambda: rows.row_count == 1 and "a close one" in t.shown())
@@ -250,5 +255,5 @@ async def test_what_the_engine_says_after_the_screens_are_gone_harms_nothing(tmp
 async def test_keys_that_move_a_cursor_choose_nothing_where_there_is_nothing(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await go(t, "record")
-        await t.press("end", "home", "pagedown", "enter", "c")
-        assert t.pilot.app.is_running and "a comment is about answers" in said(t)
+        await t.press("end", "home", "pagedown", "enter", "c", "F")
+        assert t.pilot.app.is_running and "notes are about answers" in said(t)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from pytest_textual_snapshot import SVGImageExtension
 from syrupy.assertion import SnapshotAssertion
 from textual.widgets import Input
+from textual.worker import WorkerCancelled
 
 from learners import protocol
 from storage import judgements, provenance
@@ -60,7 +61,9 @@ async def taken(t: Table) -> str:
     for cursor in t.pilot.app.screen.query(Input):
         cursor.cursor_blink = False
     await t.pilot.pause(0.1)
-    await t.pilot.app.workers.wait_for_complete()
+    while any(not worker.is_finished for worker in t.pilot.app.workers):
+        with suppress(WorkerCancelled):  # another one took its place
+            await t.pilot.app.workers.wait_for_complete()
     await t.pilot.pause()
     return t.pilot.app.export_screenshot(simplify=True)
 
