@@ -27,10 +27,10 @@ from tamer_tui.engine_client import SHUTDOWN_SECONDS, EngineLog
 
 FIRST_SECONDS = 60.0
 """Until an engine elsewhere has said welcome, the first time."""
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 0.5
 """Between the beginnings of two attempts to come back."""
-MOST_ATTEMPTS = 12
-"""At the same time, so that each has as many seconds; an ssh over 200 ms takes two and a half."""
+MOST_ATTEMPTS = 24
+"""At the same time, so that each has twelve seconds; an ssh over 200 ms takes two and a half."""
 GIVE_UP_SECONDS = 3600.0
 """After so long without a link the engine counts as lost: R starts another."""
 LIFE_SECONDS = 60.0

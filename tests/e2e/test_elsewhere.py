@@ -122,7 +122,7 @@ async def test_a_link_that_breaks_while_answers_are_drawn_and_a_version_is_sent_
     files = path.with_name("a.db.versions") / version.sha256
     pieces = sum(-(-file.stat().st_size // 4096) for file in files.iterdir())
     assert before < pieces and engines[0].blobs == pieces, "those that had come were not sent again"
-    assert len(engines) == 1 and len(engines[0].seconds_down) == 3
+    assert len(engines) == 1 and len(engines[0].seconds_down) >= 3
     await session.close()
     assert not [*server.folder.glob("tamer/*.sock")], "an engine of one terminal ends with it"
 
