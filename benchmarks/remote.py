@@ -51,7 +51,7 @@ class Measured:
 
     def __init__(self, folder: Path, server: SshServer, link: SlowLink, place: str) -> None:
         self.far, self.near, self.engines = Arrivals(), Arrivals(), []
-        self._server, self._link, self._place, self._folder = server, link, place, folder
+        self.server, self._link, self._place, self._folder = server, link, place, folder
         settings = SessionSettings(
             str(MODEL), PROMPTS, k=4, sampling=Sampling(1.0, 200), metered=True, autostart=False, stages=("sft", "distill", "reward")
         )
@@ -61,7 +61,7 @@ class Measured:
         self.watcher = RemoteEngine(local, role="watch")
 
     def _make(self) -> RemoteEngine:
-        engine = RemoteEngine(self._server.tamer(f"engine --attach {self._place}", self._link.port), self._folder / "engine.log")
+        engine = RemoteEngine(self.server.tamer(f"engine --attach {self._place}", self._link.port), self._folder / "engine.log")
         take = engine._take
 
         def heard(said: protocol.Event) -> None:
@@ -130,8 +130,12 @@ async def measure(measured: Measured, link: SlowLink, seconds: float, cuts: int)
     print(f"a version of {size / 1000:.0f} kB: {link.bytes['back'] / 1000:.0f} kB came with the answers, in {time.monotonic() - since:.1f} s")
     told(f"tokens beside it ({drawn - since:.1f} s)", measured.late(since))
 
-    back = []
+    alone, back = [], []
     for _ in range(cuts):
+        began = time.monotonic()
+        await (await asyncio.create_subprocess_exec(*measured.server.command("true", link.port))).wait()
+        alone.append(time.monotonic() - began)
+        print(f"an ssh by itself: {alone[-1]:.1f} s")
         await session.sets.open_next()
         link.cut()
         await asyncio.sleep(seconds)
@@ -144,7 +148,7 @@ async def measure(measured: Measured, link: SlowLink, seconds: float, cuts: int)
         await session.sets.wait_ended()
         whole = all(c.ended in ("eos", "length") for c in session.set.candidates)
         print(f"cut for {seconds:.0f} s: in use again {back[-1]:.1f} s after it was mended; the set went on: {whole}", flush=True)
-    print(f"slowest of {cuts}: {max(back):.1f} s")
+    print(f"slowest of {cuts}: {max(back):.1f} s; median {statistics.median(back):.1f} s, of which ssh {statistics.median(alone):.1f} s")
     await session.close()
     await measured.watcher.close()
 

@@ -11,7 +11,7 @@ import functools
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from learners import protocol
 
@@ -40,6 +40,17 @@ def package_version() -> str:
         return version("tamer-tui")
     except PackageNotFoundError:
         return "unknown"
+
+
+def runs_of(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Numbers as runs, the first and the last of each."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return tuple((first, last) for first, last in runs)
 
 
 class Unacknowledged:

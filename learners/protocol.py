@@ -242,7 +242,7 @@ class Ready(_Line, frozen=True, kw_only=True):
     from_model: tuple[str, ...] = ()  # fields of it that the model's own generation settings have set
     database: str = ""  # an engine that taught before: uid of that database's first sitting,
     place: str = ""  # where it lies, for people,
-    taught: tuple[int, ...] | None = None  # and the live judgements that it knows; None where it knows of no log
+    taught: tuple[tuple[int, int], ...] | None = None  # and the live judgements that it knows, as runs from … to; None where it knows of no log
 
 
 class Started(_Line, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from tamer_tui.collecting import settle
 from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.headless import make_session
 from tamer_tui.keys import COMMON, MODES, check_keymap, key_name
+from tamer_tui.remote_engine import socket_of
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.writing import Writing
@@ -248,7 +249,7 @@ def farewell(session: Session) -> str:
     adapter = f" --adapter {session.settings.peft_adapter}" if session.settings.peft_adapter else ""
     again = f"tamer {session.database} --model {session.settings.model}{adapter}"
     if way := session.engine.goes_on:
-        engine = way[-1] if way[-1].startswith("unix:") and way[0] == sys.executable else shlex.quote(shlex.join(way))
+        engine = socket_of(way) or shlex.quote(shlex.join(way))
         again = f"tamer attach {engine} {session.database}   (the engine learns on)"
     return "\n".join([
         f"{session.judged} judgement{'s' if session.judged != 1 else ''} in {session.database}; acting: {version}",

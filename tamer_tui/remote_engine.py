@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +27,10 @@ from tamer_tui.engine_client import SHUTDOWN_SECONDS, EngineLog
 
 FIRST_SECONDS = 60.0
 """Until an engine elsewhere has said welcome, the first time."""
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 0.5
 """Between the beginnings of two attempts to come back."""
-MOST_ATTEMPTS = 12
-"""At the same time, so that each has as many seconds; an ssh over 200 ms takes two and a half."""
+MOST_ATTEMPTS = 24
+"""At the same time, so that each has twelve seconds; an ssh over 200 ms takes two and a half."""
 GIVE_UP_SECONDS = 3600.0
 """After so long without a link the engine counts as lost: R starts another."""
 LIFE_SECONDS = 60.0
@@ -170,7 +171,11 @@ class RemoteEngine:
         """Raises Refused with the reason why there is no link, OSError."""
         with self.log.open() as log:
             process = await asyncio.create_subprocess_exec(
-                *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log
+                *self.command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # ctrl+c is the terminal's; and ssh asks nothing on a screen that is painted
             )
         assert process.stdin is not None and process.stdout is not None
         hello = Hello(
@@ -179,7 +184,7 @@ class RemoteEngine:
             terminal=self._terminal,
             role=self.role,
             base_hash=self.base_hash,
-            compression=COMPRESSION,
+            compression=() if socket_of(self.command) else COMPRESSION,
         )
         try:
             with contextlib.suppress(ConnectionError):
@@ -290,6 +295,11 @@ class RemoteEngine:
     def _say_received(self) -> None:
         if self.link is not None:
             self.link.write(protocol.encode(Received(n=self._received)))
+
+
+def socket_of(command: Sequence[str]) -> str:
+    """unix:PATH, where the command leads no further than to a socket of this machine; else ''."""
+    return command[-1] if command[0] == sys.executable and command[-1].startswith("unix:") else ""
 
 
 class Turned(Refused):

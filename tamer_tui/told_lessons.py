@@ -53,17 +53,18 @@ class ToldLessons:
         found = sorted(self._lessons(sample), key=lambda taught: place[taught.logged.seq])
         yield from self._lines(found, sample=True, of=len(teaching))
 
-    def go_on(self, known: Sequence[int]) -> Iterator[Command]:
-        """For an engine that knows these judgements: what it lacks, and what is not live any more."""
+    def go_on(self, runs: Iterable[tuple[int, int]]) -> Iterator[Command]:
+        """For an engine that knows these judgements (first and last of each run): what it lacks, and what is not live any more."""
+        known = {seq for first, last in runs for seq in range(first, last + 1)}
         self._changed.clear()
         self._left = []
         live = {each.seq for each in self._record.teaching()}
         self._sent = {}
-        for seq, set_uid in self._record.sets_of(sorted(live.intersection(known))).items():
+        for seq, set_uid in self._record.sets_of(sorted(live & known)).items():
             self._sent.setdefault(set_uid, set()).add(seq)
-        for seq in sorted(set(known) - live):
+        for seq in sorted(known - live):
             yield protocol.Retract(seq=seq)
-        yield from self._lines(self._lessons(sorted(live.difference(known))))
+        yield from self._lines(self._lessons(sorted(live - known)))
 
     def rest(self) -> Iterator[Command]:
         """What `begin` left out, and the end of it; nothing where it left nothing out. Each line is right at the moment at which it is taken."""

@@ -24,6 +24,7 @@ class SlowLink:
         self.down = False
         self.bytes = {"there": 0, "back": 0}
         self._free = {"there": 0.0, "back": 0.0}  # when the narrowest part has sent all that waits
+        self._held: set[asyncio.Task[None] | None] = set()
         self._epoch = 0  # connections from before a cut stay dead, as behind a router that has forgotten them
 
     def cut(self) -> None:
@@ -50,6 +51,7 @@ class SlowLink:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         epoch = self._epoch
+        self._held.add(asyncio.current_task())  # nobody else holds it once the other side has gone
         with contextlib.suppress(OSError, asyncio.CancelledError):
             if self.down:
                 await asyncio.sleep(3600)  # the other side waits for an answer that never comes

@@ -19,6 +19,7 @@ TORCH = {"torch", "transformers", "peft", "bitsandbytes"}
 FROM_LEARNERS = {
     "learners",
     "learners.protocol",
+    "learners.link",
     "learners.versions",
     "learners.versions.blobs",
     "learners.feedback",

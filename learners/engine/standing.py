@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from learners import protocol
+from learners.link import runs_of
 from learners.protocol import Command, Event, Load
 
 LIVE_SETTINGS = ("nats", "bias", "train_prompts", "gate_prompts")
@@ -84,7 +85,7 @@ class Standing:
             return
         acting = self._said.get("Acting")
         version = acting.version if isinstance(acting, protocol.Acting) else self.ready.version
-        taught = tuple(sorted(self._taught)) if self.database else None
+        taught = runs_of(self._taught) if self.database else None
         yield msgspec.structs.replace(self.ready, version=version, database=self.database, place=self.place, taught=taught)
         yield from self._said.values()
 

@@ -214,7 +214,7 @@ class Hub:
         with self.changed:
             if terminal.link is not link:
                 return
-            terminal.link, self.left = None, time.monotonic()
+            terminal.link, terminal.sending, self.left = None, False, time.monotonic()
             if terminal in self._watchers:
                 self._watchers.remove(terminal)
             self.changed.notify_all()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import random
 import zlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from learners import protocol
-from learners.link import BulkWindow, Framing, LinkError, Unacknowledged
+from learners.link import BulkWindow, Framing, LinkError, Unacknowledged, runs_of
 
 LINES = st.lists(st.binary(max_size=200).map(lambda line: line.replace(b"\n", b" ") + b"\n"), max_size=10)
 
@@ -71,6 +72,13 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(compression: s
 def test_what_is_not_compressed_as_agreed_is_refused(damaged: bytes) -> None:
     with pytest.raises(LinkError, match="damaged"):
         Framing("zlib").unpack(damaged)
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_runs_hold_the_same_numbers(numbers: set[int]) -> None:
+    runs = runs_of(numbers)
+    assert {n for first, last in runs for n in range(first, last + 1)} == numbers
+    assert all(last + 1 < first for (_, last), (first, _) in pairwise(runs)), "none touches the next"
 
 
 class Line:

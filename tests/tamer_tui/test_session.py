@@ -182,7 +182,7 @@ class EngineElsewhere(FakeEngine):
     """Behind a link that breaks."""
 
     remote = True
-    knows: tuple[str, str, tuple[int, ...]] | None = None  # a database, where it lies, and its judgements
+    knows: tuple[str, str, tuple[tuple[int, int], ...]] | None = None  # a database, where it lies, and its judgements
 
     def emit(self, event: protocol.Event) -> None:
         if isinstance(event, protocol.Ready) and self.knows is not None:
@@ -222,7 +222,7 @@ async def test_an_engine_that_went_on_by_itself_is_told_only_what_it_lacks(tmp_p
         identity = session.record.identity()
     knows = EngineElsewhere()
     undone = next(seq for seq in range(1, 9) if seq not in live)
-    knows.knows = (identity, "", (undone,))
+    knows.knows = (identity, "", ((undone, undone),))
     async with sitting(path, knows) as session:
         told = [said for said in knows.received if isinstance(said, protocol.Retract | protocol.Replay)]
         assert told[0] == protocol.Retract(seq=undone)

@@ -231,7 +231,7 @@ def test_a_version_waits_for_a_terminal_until_one_says_that_it_is_on_disk(desk: 
             terminal.leave()
             desk.gone()
     terminal.send(protocol.PublishAck(sha256=blobs[0].sha256, version="v1"))
-    desk.taken(2)
+    assert isinstance(desk.taken(4)[3], protocol.PublishAck)  # after `load`, and a stop for each terminal that was left
     assert desk.hub.delivered() and not desk.hub._standing.proposal
 
 
@@ -240,7 +240,7 @@ def test_judgements_of_another_database_are_not_taken(desk: Desk) -> None:
     desk.gone()
     other = desk.terminal("t2")
     other.send(LOAD)
-    assert other.until(protocol.Ready).taught == (7,)
+    assert other.until(protocol.Ready).taught == ((7, 7),)
     other.send(protocol.Teaches(database="d2"))
     error = other.until(Error)
     assert error.fatal and error.what == "this engine teaches another database: /a.db"
