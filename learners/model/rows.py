@@ -41,9 +41,8 @@ KeysValues = list[tuple[Tensor, Tensor]]
 """Of each layer keys and values (rows, heads, n, width)."""
 
 
-PLAUSIBLE = 0.01
-"""Of the likeliest token's probability. Li et al. 2023 (contrastive decoding) have a tenth and never draw the others; here these keep their share,
-and with a tenth too much is left unsteered at temperature 1 (docs/decisions.md)."""
+PLAUSIBLE = 0.1
+"""Of the likeliest token's probability (Li et al. 2023, contrastive decoding)."""
 
 
 class Context(NamedTuple):

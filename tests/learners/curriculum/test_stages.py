@@ -144,7 +144,7 @@ def test_what_was_said_in_words_is_absorbed_by_the_adapter_and_the_record_says_s
                     forward(tree, tensor([[*ids, *trace.ids]]), keep=len(trace.ids) + 1).logits[0, :-1]
                     for tree, ids in ((parts.trees.base, plain), (parts.trees.base, beside), (parts.trees.policy, plain))
                 )
-            plausible = (base.softmax(1) >= 0.01 * base.softmax(1).amax(1, True)) | (context.softmax(1) >= 0.01 * context.softmax(1).amax(1, True))
+            plausible = (base.softmax(1) >= 0.1 * base.softmax(1).amax(1, True)) | (context.softmax(1) >= 0.1 * context.softmax(1).amax(1, True))
             factor = (gamma * (context - base)).exp()
             kept = (base.softmax(1) * factor * plausible).sum(1, True) / (base.softmax(1) * plausible).sum(1, True)
             wanted = (base + torch.where(plausible, factor, kept).log()).log_softmax(1)

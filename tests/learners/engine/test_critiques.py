@@ -91,7 +91,7 @@ class Table:
 def bias(base: Tensor, sad: Tensor, fun: Tensor) -> Tensor:
     """0.4 of what sadness makes likelier and twice what fun makes less likely; tokens that none of the three finds plausible keep their share."""
     p = base.softmax(0)
-    plausible = torch.stack([each.softmax(0) >= 0.01 * each.softmax(0).max() for each in (base, sad, fun)]).any(0)
+    plausible = torch.stack([each.softmax(0) >= 0.1 * each.softmax(0).max() for each in (base, sad, fun)]).any(0)
     factor = ((sad - base) - 2 * (fun - base)).mul(0.4).exp()
     factor[~plausible] = (p * factor)[plausible].sum() / p[plausible].sum()
     return factor.log()
