@@ -21,7 +21,6 @@ class LearnerInputs:
     """Read once at the beginning of a step. `head` is the fit of `feedback`: they are told together."""
 
     head: RewardHead
-    similarity: Tensor | None = None  # (V, e), of Ĥ's prior over tokens
     feedback: Feedback = field(default_factory=lambda: Feedback((), {}))
     head_scores: PrequentialScores = field(default_factory=PrequentialScores)  # of Ĥ
     live: VersionState = BASE  # what acts
@@ -32,6 +31,7 @@ class LearnerInputs:
     gate_prompts: Sequence[TokenIds] = ()
     conversations: Mapping[TokenIds, Conversation] = field(default_factory=dict)  # that the prompts to train on came from
     replayed: bool = False  # whether the log has been read: nothing is trained before
+    similarity: Tensor | None = None  # (V, e), of Ĥ's prior over tokens
 
 
 CurrentInputs = Callable[[], LearnerInputs]
