@@ -206,6 +206,8 @@ class Soak:
     def _weigh(self) -> None:
         with suppress(OSError):
             self.memory.append((len(self.sets), resident_mb(self.engine), resident_mb(self.terminal.child.pid)))
+            if len(self.sets) % 50 == 0:
+                print(f"{time.strftime('%T')} %d sets, engine %.0f MB, terminal %.0f MB" % self.memory[-1], file=sys.stderr, flush=True)
 
     # --- what is left ------------------------------------------------------------------------------------------------------
 

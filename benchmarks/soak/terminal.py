@@ -37,7 +37,7 @@ BREAKS = 0.06
 """Share of sets after which the operator rests …"""
 BREAK = (4.0, 8.0)
 """… for so many seconds."""
-TOKENS = 24
+TOKENS = 16
 
 
 class Diary:
@@ -136,7 +136,7 @@ class Operator:
         elif dice < 0.12:
             await self.commit(view, str(self.random.randint(1, 7)), "enter")
         else:
-            if dice < 0.16:
+            if dice < 0.13:
                 answer = self.random.choice(view.candidates)
                 await self.app.attempt(lambda: session.judging.correct(answer.uid, answer.said + " Thank you."))
             await self.commit(view, *self.order(view), "enter")
@@ -180,7 +180,7 @@ class Operator:
         session, dice = self.session, self.random.random()
         if self.random.random() < BREAKS:  # the learner's time
             await asyncio.sleep(self.random.uniform(*BREAK))
-        if dice < 0.02 and session.engine_state is EngineState.READY:
+        if dice < 0.01 and session.engine_state is EngineState.READY:
             self.app.arena.said = ""
             await self.press("u")
             await self.until(lambda: session.current is view or self.app.arena.said != "", "an undo")
