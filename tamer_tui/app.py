@@ -27,7 +27,7 @@ from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
 from tamer_tui.settings import Setting, started_with
-from tamer_tui.terminal import TerminalDriver
+from tamer_tui.terminal import POSIX, TerminalDriver
 from tamer_tui.themes import HIGH_CONTRAST, PLAIN_LINES, names
 from tamer_tui.views import EngineState, SessionSettings
 
@@ -37,10 +37,11 @@ INTERRUPT_SECONDS = 2.0
 """Within which a second ctrl+c leaves."""
 
 ENDINGS = {
-    signal.SIGTERM: "another program ended it (SIGTERM)",
-    signal.SIGHUP: "its terminal was closed (SIGHUP)",
-    signal.SIGINT: "another program interrupted it (SIGINT)",
+    "SIGTERM": "another program ended it (SIGTERM)",
+    "SIGHUP": "its terminal was closed (SIGHUP)",
+    "SIGINT": "another program interrupted it (SIGINT)",
 }
+"""By the signal's name: not every system has all of them."""
 
 
 class Saying(Protocol):
@@ -61,7 +62,7 @@ class TamerApp(App[None]):
 
     def __init__(self, session: Session, theme: str = "", settings: Sequence[Setting] = ()) -> None:
         """`theme` '' is Textual's own choice; `settings` are what the sitting was started with, to be looked at."""
-        super().__init__(driver_class=None if SERVED else TerminalDriver)
+        super().__init__(driver_class=TerminalDriver if POSIX and not SERVED else None)
         self.session, self.settings = session, list(settings)
         self._own_theme = theme
         self.register_theme(HIGH_CONTRAST)
@@ -205,9 +206,9 @@ def run(settings: SessionSettings, database: Path | None, command: tuple[str, ..
 async def _run(session: Session, headless: bool = False, theme: str = "", settings: Sequence[Setting] = ()) -> int:
     app = TamerApp(session, theme, settings)
     loop = asyncio.get_running_loop()
-    for number, why in ENDINGS.items():
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, app.end, why)
+    for name, why in ENDINGS.items():
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            loop.add_signal_handler(getattr(signal, name), app.end, why)
     try:
         await session.start()
     except SessionError as error:

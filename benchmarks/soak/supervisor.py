@@ -52,6 +52,7 @@ class Soak:
         self.refusals: Counter[str] = Counter()
         self.memory: list[tuple[int, float, float]] = []  # sets, MB of the engine, MB of the terminal
         self.engine = 0
+        self.stopped = False  # ctrl+c: what there is, is judged
         self.starts = 0
         self._read = 0  # bytes of the diary
         self._beat = self._last_set = time.monotonic()
@@ -64,7 +65,8 @@ class Soak:
     def run(self) -> None:
         """All sets and all faults."""
         self.start()
-        while len(self.sets) < self.wanted:
+        signal.signal(signal.SIGINT, lambda *_: setattr(self, "stopped", True))
+        while len(self.sets) < self.wanted and not self.stopped:
             self.rest(0.1)
             self._watch()
             if self.plan and len(self.sets) >= self.plan[0][0] and not self._loading:
