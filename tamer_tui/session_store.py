@@ -32,7 +32,6 @@ from storage.records import (
 )
 from tamer_tui.told_lessons import ToldLessons
 
-
 KEEPING_SECONDS = 60.0
 """A version that cannot be written down, as on a full disk, is tried again for so long: the engine waits for it."""
 RETRY_SECONDS = 2.0

@@ -10,8 +10,11 @@ from tests.test_imports import ROOT, modules_of
 
 HIDDEN = ("fcntl", "termios", "tty", "pty", "resource", "pwd", "grp", "curses", "readline", "syslog", "textual.drivers.linux_driver")
 """Modules that Windows does not have, and one that needs them."""
-LACKING = {"signal": ("SIGHUP", "SIGKILL", "SIGTSTP", "SIGCONT", "SIGUSR1"), "os": ("nice", "getuid", "geteuid", "fork", "uname", "statvfs", "O_CLOEXEC"),
-           "select": ("poll", "epoll")}  # fmt: skip
+LACKING = {
+    "signal": ("SIGHUP", "SIGKILL", "SIGTSTP", "SIGCONT", "SIGUSR1"),
+    "os": ("nice", "getuid", "geteuid", "fork", "uname", "statvfs", "O_CLOEXEC"),
+    "select": ("poll", "epoll"),
+}
 """Names of modules that are there and hold less."""
 
 SCRIPT = """

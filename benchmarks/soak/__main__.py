@@ -4,7 +4,8 @@
 
 Meanwhile processes are killed and stand still, the disk is full, writing is forbidden, the clock stops, the pipe breaks, losses are no numbers and
 memory runs out, at random. Nothing that was acknowledged may be lost, the log has to verify, nothing may take more than 10 s, memory may not
-grow, and every published version has to be what it was. Prints one JSON line; exits 1 where anything failed. Needs Linux.
+grow, and every published version has to be what it was. Prints one JSON line; exits 1 where anything failed. ctrl+c ends it early with its
+verdict. Needs Linux; run by root it has a disk of its own, by others a limit on the size of files.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +39,8 @@ def main() -> int:
             os.environ[variable] = str(work / "home")
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         soak = Soak(work, chosen.model, chosen.sets, chosen.faults, chosen.seed)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: setattr(soak, "stopped", True))
         try:
             soak.run()
             outcome = soak.verdict()

@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOM = 8192
@@ -40,10 +40,8 @@ class Disk:
             try:
                 yield
             finally:
-                try:
+                with suppress(ProcessLookupError):  # it was ended meanwhile: the next one has no limit
                     resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
-                except ProcessLookupError:  # it was ended meanwhile: the next one has no limit
-                    pass
 
     def close(self) -> None:
         """Nothing is left of it."""

@@ -28,6 +28,8 @@ def reproduced(database: Path, work: Path, model: str) -> dict[str, object]:
     with Record(database) as record:
         versions = {version.id: version.sha256 for version in record.versions() if version.published}
         recorded = adapters_answers(record, set(versions))
+    if not versions:
+        return {"versions": 0, "alike": 0, "unlike": [], "recorded": 0, "same": 0}
     first, second = (asyncio.run(draw(database, work / f"again{n}.db", model, versions, recorded)) for n in range(2))
     alike = [version for version in versions if first[version] == second[version]]
     found = [(answer, tokens) for v in versions for (_, answer), tokens in zip(recorded[v], first[v][2 * ANSWERS :], strict=True)]

@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.soak import faults
 from benchmarks.soak.disk import Disk
 from benchmarks.soak.terminal import HANG_SECONDS, LOADING_SECONDS
+from benchmarks.soak.waiting import Waiting
 from storage.queries import Record
 from storage.verification import problems
 from tamer_tui.upkeep import verify
@@ -49,15 +50,15 @@ class Soak:
         self.faults: Counter[str] = Counter()
         self.failures: list[str] = []
         self.longest: dict[str, float] = {}  # what was waited for -> seconds
+        self.starved = 0.0  # seconds of waits in which there was no core
         self.refusals: Counter[str] = Counter()
         self.memory: list[tuple[int, float, float]] = []  # sets, MB of the engine, MB of the terminal
         self.engine = 0
-        self.stopped = False  # ctrl+c: what there is, is judged
+        self.stopped = False  # what there is, is judged
         self.starts = 0
         self._read = 0  # bytes of the diary
-        self._beat = self._last_set = time.monotonic()
+        self._last_set = time.monotonic()
         self._loading = True
-        self._slept = False
         self._expected = False  # that the terminal ends
 
     # --- running -------------------------------------------------------------------------------------------------------
@@ -65,7 +66,6 @@ class Soak:
     def run(self) -> None:
         """All sets and all faults."""
         self.start()
-        signal.signal(signal.SIGINT, lambda *_: setattr(self, "stopped", True))
         while len(self.sets) < self.wanted and not self.stopped:
             self.rest(0.1)
             self._watch()
@@ -89,17 +89,16 @@ class Soak:
         module = [sys.executable, "-m", "benchmarks.soak.terminal"]
         command = [*unprivileged(), *module, str(self.database), str(self.folder), f"{self.seed}/{self.starts}", "--model", self.model]
         self.terminal = PseudoTerminal(command, 100, 30)
-        self._beat, self._loading, self._expected = time.monotonic(), True, False
+        self._beat, self._loading, self._expected = Waiting(self.terminal.child.pid), True, False
 
     def end_terminal(self, end: Callable[[], object], code: int) -> None:
         """End it, and look at what it left."""
         self._expected = True
-        started = time.monotonic()
+        waiting = Waiting(self.terminal.child.pid)
         end()
-        while self.terminal.child.poll() is None and time.monotonic() - started < HANG_SECONDS:
+        while self.terminal.child.poll() is None and waiting.seconds < HANG_SECONDS:
             self.rest(0.05)
-        took = time.monotonic() - started
-        self.longest["leaving"] = max(self.longest.get("leaving", 0.0), took)
+        self.longest["leaving"] = max(self.longest.get("leaving", 0.0), waiting.seconds)
         if self.terminal.child.poll() is None:
             self.fail(f"the terminal did not leave within {HANG_SECONDS:g} s")
         elif self.terminal.child.returncode != code:
@@ -140,9 +139,8 @@ class Soak:
     @contextmanager
     def standing_still(self) -> Iterator[None]:
         """No beat is expected."""
-        self._slept = True
         yield
-        self._slept, self._beat = False, time.monotonic()
+        self._beat = Waiting(self.terminal.child.pid)
 
     def _follow(self) -> None:
         """The diary, as far as it has whole lines."""
@@ -160,7 +158,7 @@ class Soak:
     def _take(self, line: dict[str, Any]) -> None:
         match line:
             case {"kind": "beat"}:
-                self._beat = time.monotonic()
+                self._beat = Waiting(self.terminal.child.pid)
             case {"kind": "ack", "seq": seq, "judgement": kind, "set": uid}:
                 if seq in self.acks:
                     self.fail(f"{seq} was acknowledged twice")
@@ -173,8 +171,9 @@ class Soak:
                 self.engine, self._loading = pid, False
             case {"kind": "dead"}:
                 self._loading = True
-            case {"kind": "waited", "what": what, "seconds": seconds}:
+            case {"kind": "waited", "what": what, "seconds": seconds, "wall": wall}:
                 self.longest[what] = max(self.longest.get(what, 0.0), seconds)
+                self.starved += wall - seconds
             case {"kind": "hang", "what": what, "seconds": seconds}:
                 self.fail(f"{what} took more than {seconds:g} s: {line}")
             case {"kind": "refused", "said": said}:
@@ -182,18 +181,17 @@ class Soak:
 
     def _watch(self) -> None:
         """That the terminal lives, answers and gets on."""
-        now = time.monotonic()
         if self.terminal.child.poll() is not None and not self._expected:
             self.fail(f"the terminal ended by itself ({self.terminal.child.returncode}): {self._painted()}")
             self.terminal.close()
             self.start()
-        elif now - self._beat > (LOADING_SECONDS if self._loading else HANG_SECONDS):
-            self.fail(f"the terminal did nothing for {now - self._beat:.0f} s")
+        elif self._beat.seconds > (LOADING_SECONDS if self._loading else HANG_SECONDS):
+            self.fail(f"the terminal did nothing for {self._beat.seconds:.0f} s")
             self.end_terminal(self.terminal.child.kill, -signal.SIGKILL)
             self.start()
-        elif now - self._last_set > STALL_SECONDS:
+        elif time.monotonic() - self._last_set > STALL_SECONDS:
             self.fail(f"no set was judged for {STALL_SECONDS:g} s: {self._painted()}")
-            self._last_set = now
+            self._last_set = time.monotonic()
             self.end_terminal(self.terminal.child.kill, -signal.SIGKILL)
             self.start()
 
@@ -242,7 +240,7 @@ class Soak:
             "events": found.events, "versions": found.versions, "starts": self.starts,
             "memory_mb": {"early": early, "late": late, "growth": growth, "most": self._most()},
             "longest_seconds": {what: round(seconds, 2) for what, seconds in sorted(self.longest.items())},
-            "refusals": dict(self.refusals),
+            "starved_seconds": round(self.starved), "refusals": dict(self.refusals),
         }  # fmt: skip
 
     @property
@@ -265,10 +263,11 @@ class Soak:
 
 
 def plan(sets: int, n: int, choice: random.Random) -> list[tuple[int, Callable[[Soak], None]]]:
-    """When what happens: all kinds as often. In a long soak what ends a process leaves the first and the last sets alone."""
+    """When what happens: each kind as often as any other of its sort, and what ends a process half as often, since a start takes long. In a long soak
+    that leaves the first and the last sets alone."""
     quiet = QUIET_SETS + AROUND if sets >= 3 * QUIET_SETS else 0
-    kinds = [fault for _ in range(n) for fault in (*faults.GENTLE, *faults.DEADLY)][:n] if n >= 16 else []
-    kinds = kinds or choice.sample([*faults.GENTLE, *faults.DEADLY], n)
+    cycle = [*faults.GENTLE, *faults.DEADLY, *faults.GENTLE]
+    kinds = [cycle[i % len(cycle)] for i in range(n)] if n >= len(cycle) else choice.sample(cycle, n)
     found = []
     for fault in kinds:
         first, last = (quiet, sets - quiet) if fault in faults.DEADLY else (min(quiet, sets // 10), sets)

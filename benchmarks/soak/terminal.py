@@ -21,6 +21,7 @@ from typing import Any
 from textual.events import Key
 
 from benchmarks.soak.requests import take
+from benchmarks.soak.waiting import Waiting
 from storage import database as stored
 from storage.records import Judgement, Sampling
 from tamer_tui import app as program
@@ -31,6 +32,8 @@ from tamer_tui.session.judging import Judging
 BEAT_SECONDS = 0.5
 HANG_SECONDS = 10.0
 LOADING_SECONDS = 90.0
+MOST_STARVED = 6
+"""Times what something may take, after which it is a hang also on a machine that had no core for it."""
 READING = (0.3, 0.5)
 """Seconds with a set; a new one ignores enter for 0.25."""
 BREAKS = 0.06
@@ -102,18 +105,19 @@ class Operator:
                 await self.set(session.current)
 
     def _engine(self) -> int:
-        connection: Any = self.session.engine._connection
-        return int(connection._process.pid)
+        """Its process; 0 where there is none."""
+        process: Any = getattr(self.session.engine._connection, "_process", None)
+        return process.pid if process is not None else 0
 
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = HANG_SECONDS) -> bool:
         """Wait for it; what takes longer than it may is written down."""
-        started = time.monotonic()
+        waiting = Waiting(os.getpid(), *[pid for pid in [self._engine()] if pid])
         while not condition():
-            if time.monotonic() - started > seconds:
-                self.diary.write("hang", what=what, seconds=seconds, said=self.app.arena.said, notice=self.session.notice)
+            if waiting.wall > seconds and (waiting.seconds > seconds or waiting.wall > MOST_STARVED * seconds):
+                self.diary.write("hang", what=what, seconds=waiting.seconds, wall=waiting.wall, said=self.app.arena.said, notice=self.session.notice)
                 return False
             await asyncio.sleep(0.02)
-        self.diary.write("waited", what=what, seconds=time.monotonic() - started)
+        self.diary.write("waited", what=what, seconds=waiting.seconds, wall=waiting.wall)
         return True
 
     async def press(self, *keys: str) -> None:

@@ -1,0 +1,22 @@
+"""The wheel works without the repository: installed beside the libraries of this environment, run from elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+from tests.install.wheels import build_wheel, run, sees_only, use
+
+
+def test_the_program_runs_from_site_packages_alone(tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    own = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).strip())
+    (own / "libraries.pth").write_text(sysconfig.get_path("purelib"))  # as a plain line of sys.path: of editable installs it shows nothing
+    wheel = build_wheel(tmp_path)
+    run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel], tmp_path)
+    assert own in sees_only(python, tmp_path).parents
+    use(environment / "bin" / "tamer", tmp_path)
