@@ -57,12 +57,15 @@ lock: $(RELEASE)
 		-c constraints.txt $(RUNS) pyproject.toml -o requirements.lock
 
 audit: $(RELEASE)
-	@$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict --progress-spinner off || \
+	@$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off || \
 		{ echo "the audit did not pass: either it names what is vulnerable above, or it could not ask about a package"; exit 1; }
 
 sbom: $(RELEASE)
 	@mkdir -p dist
-	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/tamer-tui.cdx.json requirements.lock
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/tamer-tui.cdx.json requirements.lock
+	@# Our own version is not in pyproject.toml.
+	@$(BIN)/python -c 'import json, pathlib, tamer_tui; p = pathlib.Path("dist/tamer-tui.cdx.json"); d = json.loads(p.read_text()); \
+		d["metadata"]["component"]["version"] = tamer_tui.__version__; p.write_text(json.dumps(d, indent=1) + "\n")'
 
 dist: $(RELEASE)
 	@rm -f dist/*.whl dist/*.tar.gz
