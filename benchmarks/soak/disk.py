@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-ROOM = 8192
+ROOM = 4096
 """Bytes that are left on a full disk."""
 MOST = "4g"
 

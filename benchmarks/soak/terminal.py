@@ -144,7 +144,7 @@ class Operator:
                 answer = self.random.choice(view.candidates)
                 await self.app.attempt(lambda: session.judging.correct(answer.uid, answer.said + " Thank you."))
             await self.commit(view, *self.order(view), "enter")
-        if view.committed or session.current is not view:
+        if view.committed or session.current is not view or self.app.arena.said.startswith("✓"):
             self.diary.write("set", uid=view.uid)
             await self.afterwards(view)
 
@@ -163,7 +163,7 @@ class Operator:
             answered = lambda: view.committed or self.session.current is not view or self.app.arena.said != ""  # noqa: E731
             if not await self.until(answered, "a commit"):
                 return
-            done = view.committed or self.session.current is not view
+            done = view.committed or self.session.current is not view or self.app.arena.said.startswith("✓")  # where no set can follow
             if not done:
                 self.diary.write("refused", said=self.app.arena.said)
                 await asyncio.sleep(0.4)

@@ -20,16 +20,13 @@ class Waiting:
 
     @property
     def starved(self) -> float:
-        """Seconds for which the thread that was worst off waited for a core, of each process, added up: at most the wall's."""
-        total = 0.0
-        for pid, before in self._before.items():
-            now = delays(pid)
-            total += max((now[thread] - before.get(thread, 0.0) for thread in now), default=0.0)
-        return min(total, self.wall)
+        """Seconds for which the thread that was worst off waited for a core."""
+        return max((now - before.get(thread, 0.0) for pid, before in self._before.items() for thread, now in delays(pid).items()), default=0.0)
 
     @property
     def seconds(self) -> float:
-        return self.wall - self.starved
+        """Of the wall, less those."""
+        return max(0.0, self.wall - self.starved)
 
 
 def delays(pid: int) -> dict[str, float]:
