@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 import venv
 from pathlib import Path
 
@@ -15,7 +14,8 @@ def test_the_program_runs_from_site_packages_alone(tmp_path: Path) -> None:
     venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"
     own = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).strip())
-    (own / "libraries.pth").write_text(sysconfig.get_path("purelib"))  # as a plain line of sys.path: of editable installs it shows nothing
+    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (own / "libraries.pth").write_text("\n".join(libraries))  # plain lines of sys.path: of editable installs there they show nothing
     wheel = build_wheel(tmp_path)
     run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel], tmp_path)
     assert own in sees_only(python, tmp_path).parents
