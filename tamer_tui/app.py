@@ -34,7 +34,7 @@ from tamer_tui.views import EngineState, SessionSettings
 SERVED = bool(os.environ.get("TEXTUAL_DRIVER"))
 """Whether the screens are in a browser, to which stdout leads."""
 INTERRUPT_SECONDS = 2.0
-"""Within which a second ctrl+c leaves."""
+"""Within which a second ctrl+c leaves, and a second R restarts an engine that runs."""
 
 ENDINGS = {
     "SIGTERM": "another program ended it (SIGTERM)",
@@ -66,7 +66,7 @@ class TamerApp(App[None]):
         self.session, self.settings = session, list(settings)
         self._own_theme = theme
         self.register_theme(HIGH_CONTRAST)
-        self._interrupted = float("-inf")  # monotonic seconds of the last ctrl+c
+        self._interrupted = self._restarted = float("-inf")  # monotonic seconds of the last ctrl+c, and of the last R
         self.ended_because = ""  # what ended it, if it was not the operator
         self.arena: ArenaScreen
         for name in MODES:
@@ -153,9 +153,13 @@ class TamerApp(App[None]):
         await self.action_mode("versions")
 
     async def action_restart(self) -> None:
-        if self.session.engine_state is EngineState.DEAD:
+        """At once where it died; of one that runs, as far as is known, at the second time: it may not answer any more."""
+        again, self._restarted = time.monotonic() - self._restarted < INTERRUPT_SECONDS, time.monotonic()
+        if again or self.session.engine_state is EngineState.DEAD:
             self.say("restarting the engine")
             await self.attempt(self.session.engine.restart)
+        else:
+            self.say("the engine is running: R again restarts it, if it does not answer any more")
 
     def action_settings(self) -> None:
         from tamer_tui.screens.settings import SettingsScreen

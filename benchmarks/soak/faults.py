@@ -29,6 +29,11 @@ def engine_stands_still(soak: Soak) -> None:
     soak.signal(soak.engine, signal.SIGCONT)
 
 
+def engine_hangs(soak: Soak) -> None:
+    """For good: somebody has to see it."""
+    soak.signal(soak.engine, signal.SIGSTOP)
+
+
 def pipe_dropped(soak: Soak) -> None:
     """The engine cannot be heard any more, and lives on."""
     ask(soak.folder, "drop")
@@ -115,7 +120,7 @@ GENTLE: tuple[Callable[[Soak], None], ...] = (
 )  # fmt: skip
 """After which the same two processes go on."""
 DEADLY: tuple[Callable[[Soak], None], ...] = (
-    engine_killed, pipe_dropped, pipe_broken_in_a_line, terminal_killed, terminal_ended, window_closed, disk_full_at_the_start,
+    engine_killed, engine_hangs, pipe_dropped, pipe_broken_in_a_line, terminal_killed, terminal_ended, window_closed, disk_full_at_the_start,
     writing_forbidden_at_the_start,
 )  # fmt: skip
 

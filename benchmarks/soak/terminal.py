@@ -34,6 +34,8 @@ HANG_SECONDS = 10.0
 LOADING_SECONDS = 90.0
 MOST_STARVED = 6
 """Times what something may take, after which it is a hang also on a machine that had no core for it."""
+PATIENCE = 5.0
+"""Seconds without a word of an answer, after which the operator restarts the engine."""
 READING = (0.3, 0.5)
 """Seconds with a set; a new one ignores enter for 0.25."""
 BREAKS = 0.06
@@ -109,12 +111,12 @@ class Operator:
         process: Any = getattr(self.session.engine._connection, "_process", None)
         return process.pid if process is not None else 0
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = HANG_SECONDS) -> bool:
-        """Wait for it; what takes longer than it may is written down."""
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = HANG_SECONDS, hang: bool = True) -> bool:
+        """Wait for it; what takes longer than it may is written down, and where that is no hang by itself something else has to be done."""
         waiting = Waiting(os.getpid(), *[pid for pid in [self._engine()] if pid])
         while not condition():
             if waiting.wall > seconds and (waiting.seconds > seconds or waiting.wall > MOST_STARVED * seconds):
-                self.diary.write("hang", what=what, seconds=waiting.seconds, wall=waiting.wall, said=self.app.arena.said, notice=self.session.notice)
+                self.diary.write("hang" if hang else "impatient", what=what, seconds=waiting.seconds, wall=waiting.wall, said=self.app.arena.said, notice=self.session.notice)
                 return False
             await asyncio.sleep(0.02)
         self.diary.write("waited", what=what, seconds=waiting.seconds, wall=waiting.wall)
@@ -133,7 +135,9 @@ class Operator:
     async def set(self, view: SetView) -> None:
         """One set, from its first token to the next set."""
         session, dice = self.session, self.random.random()
-        await self.until(lambda: view.ended or session.current is not view, "answers")
+        if not await self.until(lambda: view.ended or session.current is not view, "answers", PATIENCE, hang=False):
+            await self.press("R", "R")
+            await self.until(lambda: view.ended, "a restart of an engine that does not answer")
         await asyncio.sleep(self.random.uniform(*READING))
         if dice < 0.03:
             await self.commit(view, "s")

@@ -131,6 +131,19 @@ async def test_an_engine_that_dies_while_answers_stream_leaves_them_to_be_judged
         assert len(t.live()) == 2
 
 
+async def test_an_engine_that_does_not_answer_any_more_is_restarted_by_a_second_R(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(finish=False)) as t:
+        loads = sum(isinstance(command, protocol.Load) for command in t.engine.received)
+        await t.press("R")
+        assert "R again restarts it" in t.line("said") and t.session.engine_state is EngineState.READY
+        t.engine.finish = True
+        await t.press("R")
+        await t.until(lambda: sum(isinstance(command, protocol.Load) for command in t.engine.received) == loads + 1)
+        await t.until(lambda: t.session.engine_state is EngineState.READY)
+        await t.press("c", "enter")
+        assert len(t.live()) == 1
+
+
 async def restrict(t: Table, statement: str) -> None:
     """A pragma of the connection that writes."""
     assert t.session.store is not None
