@@ -116,7 +116,8 @@ class Operator:
         waiting = Waiting(os.getpid(), *[pid for pid in [self._engine()] if pid])
         while not condition():
             if waiting.wall > seconds and (waiting.seconds > seconds or waiting.wall > MOST_STARVED * seconds):
-                self.diary.write("hang" if hang else "impatient", what=what, seconds=waiting.seconds, wall=waiting.wall, said=self.app.arena.said, notice=self.session.notice)
+                said = {"said": self.app.arena.said, "notice": self.session.notice}
+                self.diary.write("hang" if hang else "impatient", what=what, seconds=waiting.seconds, wall=waiting.wall, **said)
                 return False
             await asyncio.sleep(0.02)
         self.diary.write("waited", what=what, seconds=waiting.seconds, wall=waiting.wall)
