@@ -6,9 +6,12 @@ import sys
 import venv
 from pathlib import Path
 
+import pytest
+
 from tests.install.wheels import build_wheel, run, sees_only, use
 
 
+@pytest.mark.timeout(900)  # five processes, one of them an engine: long on a machine that is busy
 def test_the_program_runs_from_site_packages_alone(tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False)
