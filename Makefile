@@ -1,6 +1,7 @@
 # make run   opens the program        make test   runs the tests        make lint   checks style, types and borders
 # make test-gpu   runs one sitting, and the learners' tests, on a CUDA device
 # make test-exports   runs TRL and datasets over our exports
+# make soak  runs a sitting for minutes or hours, with faults        make lock, audit, sbom, dist, test-install   for releases: docs/releasing.md
 # make bench runs the benchmarks      MODEL=… DB=… ARGS=… for `make run`; TORCH=keep uses the torch that is installed already
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ ARGS ?=
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 4)))
 STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: run test test-gpu test-exports pocket lint bench clean setup
+.PHONY: run test test-gpu test-exports test-install pocket lint bench soak lock audit sbom dist clean setup
 
 run: $(STAMP)
 	@$(BIN)/tamer run $(DB) --model $(MODEL) $(ARGS)
@@ -40,6 +41,43 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@for script in first_paint memory latency; do $(BIN)/python benchmarks/$$script.py || exit 1; done; $(BIN)/python benchmarks/teaching.py bias-25 --seeds 1
+
+# Nothing is lost on a bad day: ARGS="--sets 2000 --faults 100" takes an hour.
+soak: $(STAMP)
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+# --- releases: docs/releasing.md --------------------------------------------------------------------------------------------
+
+RELEASE := $(VENV)/.installed-release
+RUNS := --extra gguf --extra parquet --extra serve --extra web
+
+# Every version that a program runs with, for every system, with the hashes of its files.
+lock: $(RELEASE)
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --default-index https://pypi.org/simple \
+		-c constraints.txt $(RUNS) pyproject.toml -o requirements.lock
+
+audit: $(RELEASE)
+	@$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off || \
+		{ echo "the audit did not pass: either it names what is vulnerable above, or it could not ask about a package"; exit 1; }
+
+sbom: $(RELEASE)
+	@mkdir -p dist
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/tamer-tui.cdx.json requirements.lock
+	@# Our own version is not in pyproject.toml.
+	@$(BIN)/python -c 'import json, pathlib, tamer_tui; p = pathlib.Path("dist/tamer-tui.cdx.json"); d = json.loads(p.read_text()); \
+		d["metadata"]["component"]["version"] = tamer_tui.__version__; p.write_text(json.dumps(d, indent=1) + "\n")'
+
+dist: $(RELEASE)
+	@rm -f dist/*.whl dist/*.tar.gz
+	@$(BIN)/python -m build --outdir dist
+
+# The wheel installed with all it needs where there is nothing but Python: by pip, pipx and uv, each anew (1 GB of downloads, more with CUDA).
+test-install: dist
+	@TAMER_TEST_INSTALL=1 $(BIN)/python -m pytest tests/install $(ARGS)
+
+$(RELEASE): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	@touch $@
 
 setup: $(STAMP)
 

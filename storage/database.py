@@ -5,14 +5,19 @@ Every failure becomes a JournalError: one line that says what is wrong, and a hi
 
 from __future__ import annotations
 
-import fcntl
 import os
+import shutil
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
 from storage import schema
 from storage.migration import migrate
+
+try:
+    import fcntl
+except ImportError:  # as on Windows
+    fcntl = None  # type: ignore[assignment]
 
 OPEN_TIMEOUT = 0.25
 """Seconds to wait at opening for another program's write lock: long enough for one commit."""
@@ -75,10 +80,9 @@ def _explain_sqlite(error: sqlite3.Error, path: Path) -> JournalError:
 
 def _disk_is_full(path: Path) -> bool:
     try:
-        disk = os.statvfs(path.parent)
+        return shutil.disk_usage(path.parent).free < ROOM_TO_OPEN
     except OSError:
         return False
-    return disk.f_bavail * disk.f_frsize < ROOM_TO_OPEN
 
 
 class Lock:
@@ -93,6 +97,8 @@ class Lock:
     @staticmethod
     def acquire(database: Path) -> Lock:
         """Raises JournalError naming the process that holds it, and OSError where the file cannot be made."""
+        if fcntl is None:
+            raise JournalError("this system cannot lock a database", "use Linux, macOS or WSL; reading works here")
         path = database.with_name(database.name + ".lock")
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -29,7 +29,7 @@ from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
 from tamer_tui.settings import Setting, started_with
-from tamer_tui.terminal import TerminalDriver
+from tamer_tui.terminal import POSIX, TerminalDriver
 from tamer_tui.text import visible
 from tamer_tui.themes import HIGH_CONTRAST, PLAIN_LINES, names
 from tamer_tui.views import EngineState, SessionSettings
@@ -37,13 +37,14 @@ from tamer_tui.views import EngineState, SessionSettings
 SERVED = bool(os.environ.get("TEXTUAL_DRIVER"))
 """Whether the screens are in a browser, to which stdout leads."""
 INTERRUPT_SECONDS = 2.0
-"""Within which a second ctrl+c leaves."""
+"""Within which a second ctrl+c leaves, and a second R restarts an engine that runs."""
 
 ENDINGS = {
-    signal.SIGTERM: "another program ended it (SIGTERM)",
-    signal.SIGHUP: "its terminal was closed (SIGHUP)",
-    signal.SIGINT: "another program interrupted it (SIGINT)",
+    "SIGTERM": "another program ended it (SIGTERM)",
+    "SIGHUP": "its terminal was closed (SIGHUP)",
+    "SIGINT": "another program interrupted it (SIGINT)",
 }
+"""By the signal's name: not every system has all of them."""
 
 
 class Saying(Protocol):
@@ -64,11 +65,11 @@ class TamerApp(App[None]):
 
     def __init__(self, session: Session, theme: str = "", settings: Sequence[Setting] = ()) -> None:
         """`theme` '' is Textual's own choice; `settings` are what the sitting was started with, to be looked at."""
-        super().__init__(driver_class=None if SERVED else TerminalDriver)
+        super().__init__(driver_class=TerminalDriver if POSIX and not SERVED else None)
         self.session, self.settings = session, list(settings)
         self._own_theme = theme
         self.register_theme(HIGH_CONTRAST)
-        self._interrupted = float("-inf")  # monotonic seconds of the last ctrl+c
+        self._interrupted = self._restarted = float("-inf")  # monotonic seconds of the last ctrl+c, and of the last R
         self.ended_because = ""  # what ended it, if it was not the operator
         self.arena: ArenaScreen
         for name in MODES:
@@ -156,9 +157,13 @@ class TamerApp(App[None]):
         await self.action_mode("versions")
 
     async def action_restart(self) -> None:
-        if self.session.engine_state is EngineState.DEAD:
+        """At once where it died; of one that runs, as far as is known, at the second time: it may not answer any more."""
+        again, self._restarted = time.monotonic() - self._restarted < INTERRUPT_SECONDS, time.monotonic()
+        if again or self.session.engine_state is EngineState.DEAD:
             self.say("restarting the engine")
             await self.attempt(self.session.engine.restart)
+        else:
+            self.say("the engine is running: R again restarts it, if it does not answer any more")
 
     def action_settings(self) -> None:
         from tamer_tui.screens.settings import SettingsScreen
@@ -214,9 +219,9 @@ def run(settings: SessionSettings, database: Path | None, command: tuple[str, ..
 async def _run(session: Session, headless: bool = False, theme: str = "", settings: Sequence[Setting] = ()) -> int:
     app = TamerApp(session, theme, settings)
     loop = asyncio.get_running_loop()
-    for number, why in ENDINGS.items():
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, app.end, why)
+    for name, why in ENDINGS.items():
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            loop.add_signal_handler(getattr(signal, name), app.end, why)
     try:
         await session.start()
     except SessionError as error:

@@ -100,14 +100,18 @@ class EngineClient:
         self.send(Shutdown())
         if process.stdin is not None:
             process.stdin.close()
+        await self._make_end(process)
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def _make_end(self, process: asyncio.subprocess.Process) -> None:
+        """Wait for it to end, and see to it that it does."""
         for end in (lambda: None, process.terminate, process.kill):
             with contextlib.suppress(ProcessLookupError):
                 end()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), self.shutdown_seconds)
                 break
-        if self._reader is not None:
-            self._reader.cancel()
 
     async def _read(self, on_event: Callable[[Event], None], on_exit: Callable[[str], None]) -> None:
         assert self._process is not None
@@ -116,6 +120,7 @@ class EngineClient:
         except Exception as error:  # a listener's fault: without this line the screen would wait for ever
             why = f"the engine's line could not be taken ({_line(error)})"
         else:
+            await self._make_end(self._process)  # one that cannot be heard any more, as where a link dropped, may live on
             why = self.log.why(await self._process.wait())
         if not self._closing:
             on_exit(why)

@@ -40,9 +40,9 @@ async def within(session: Session, work: Callable[[Session], Coroutine[Any, Any,
     """Start, wait for the model, work, close; SIGTERM and SIGHUP end it as ctrl+c does. Raises KeyboardInterrupt then."""
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        with contextlib.suppress(NotImplementedError, RuntimeError):
-            loop.add_signal_handler(number, task.cancel if task else loop.stop)
+    for name in ("SIGTERM", "SIGHUP"):
+        with contextlib.suppress(NotImplementedError, RuntimeError, AttributeError):  # what this system does not have
+            loop.add_signal_handler(getattr(signal, name), task.cancel if task else loop.stop)
     try:
         await session.start()
         await session.wait_ready()

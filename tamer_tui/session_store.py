@@ -6,7 +6,8 @@ The terminal process alone writes; what the engine lacks after a restart is read
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,10 @@ from storage.records import (
     Version,
 )
 from tamer_tui.told_lessons import ToldLessons
+
+KEEPING_SECONDS = 60.0
+"""A version that cannot be written down, as on a full disk, is tried again for so long: the engine waits for it."""
+RETRY_SECONDS = 2.0
 
 
 class SessionError(Exception):
@@ -55,7 +60,7 @@ class SessionStore:
         self._numbering = asyncio.Lock()  # a version's id is free until its row is written
         self._root = self.root_of(path)
         self._assembler = Assembler()
-        self._owed: list[SampleSet | Response] = []  # what could not be written yet, in its order
+        self._owed: list[SampleSet | Response | Run] = []  # what could not be written yet, in its order
         self.told = ToldLessons(self.record)
 
     @staticmethod
@@ -107,7 +112,7 @@ class SessionStore:
             error = future.exception()
             if error is not None:
                 problem = SessionError(error.message, error.hint) if isinstance(error, JournalError) else error
-                if not isinstance(record, Run | Prequential | Selection):
+                if not isinstance(record, Prequential | Selection):
                     self._owed.append(record)
                 loop.call_soon_threadsafe(complain, str(problem))
 
@@ -122,7 +127,7 @@ class SessionStore:
         """From here on this version acts."""
         await self._write(Activation(version, why))
 
-    async def _write(self, record: SampleSet | Response | Shown | Version | Activation) -> None:
+    async def _write(self, record: SampleSet | Response | Run | Shown | Activation) -> None:
         try:
             await asyncio.wrap_future(self._journal.write(record))
         except JournalError as error:
@@ -137,28 +142,46 @@ class SessionStore:
         except BlobError as error:
             raise SessionError(str(error)) from error
 
-    async def keep_version(self, judged: Gated) -> str:
-        """Write a verdict down: a published version's files first, then its row. Returns its id; ids follow the order of the verdicts."""
+    async def keep_version(self, judged: Gated, complain: Callable[[str], None] = lambda line: None) -> str:
+        """Write a verdict down: a published version's files first, then its row. Returns its id; ids follow the order of the verdicts.
+
+        What cannot be written is told, and tried again for a while. Raises SessionError after that, or where the files are not whole.
+        """
         async with self._numbering:
-            if judged.published:
-                await self._keep_files(judged.sha256)
-            version = await asyncio.to_thread(self._journal.new_version_id)
-            await self._write(Version(
-                version, judged.sha256, judged.parent, judged.stage, judged.published, judged.reason, judged.reason_code, judged.runs,
-                judged.seed, judged.kl, judged.win_rate, judged.h_epoch, canary=judged.canary,
-            ))  # fmt: skip
-            if judged.published:
-                await self.activate(version, "published")
+            files = self._files_of(judged.sha256) if judged.published else None
+            end = time.monotonic() + KEEPING_SECONDS
+            while True:
+                try:
+                    return await self._keep_version(judged, files)
+                except (BlobError, JournalError, OSError) as error:
+                    problem = SessionError(f"the new version could not be kept: {error}", getattr(error, "hint", ""))
+                    if time.monotonic() > end:
+                        raise problem from error
+                complain(str(problem))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _keep_version(self, judged: Gated, files: Mapping[str, bytes] | None) -> str:
+        if files is not None:
+            await asyncio.to_thread(write_directory, files, self._root)
+        version = await asyncio.to_thread(self._journal.new_version_id)
+        row = Version(
+            version, judged.sha256, judged.parent, judged.stage, judged.published, judged.reason, judged.reason_code, judged.runs,
+            judged.seed, judged.kl, judged.win_rate, judged.h_epoch, canary=judged.canary,
+        )  # fmt: skip
+        owed = [run for run in self._owed if run.uid in judged.runs]
+        acts = [Activation(version, "published")] if judged.published else []
+        await asyncio.wrap_future(self._journal.together([*owed, row, *acts]))
+        self._owed = [record for record in self._owed if record not in owed]
         return version
 
-    async def _keep_files(self, sha256: str) -> None:
+    def _files_of(self, sha256: str) -> Mapping[str, bytes]:
         try:
             files = self._assembler.take(sha256)
-            if files is None:
-                raise SessionError("a version came without its files")
-            await asyncio.to_thread(write_directory, files, self._root)
-        except (BlobError, OSError) as error:
+        except BlobError as error:
             raise SessionError(f"the new version could not be kept: {error}") from error
+        if files is None:
+            raise SessionError("a version came without its files")
+        return files
 
     def blobs_of(self, sha256: str) -> list[Blob]:
         """A version's files for the engine."""

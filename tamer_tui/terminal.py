@@ -13,9 +13,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS  # private; the version of textual is pinned, and a test presses the key
-from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Key
 from textual.message import Message
+
+try:
+    from textual.drivers.linux_driver import LinuxDriver
+except ImportError:  # a system without termios, as Windows: Textual's own driver serves there
+    LinuxDriver = object  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -30,6 +34,7 @@ class _Chord(StrEnum):
 ANSI_SEQUENCES_KEYS["\x1b\r"] = (_Chord.ALT_ENTER,)  # type: ignore[index]
 
 
+POSIX = LinuxDriver is not object
 LOOK_SECONDS = 1.0
 """A screen on which nothing changes writes nothing, and would not learn that its terminal is gone."""
 

@@ -155,7 +155,7 @@ def _own_output() -> BinaryIO:
     out = os.fdopen(os.dup(1), "wb")  # libraries print: from here on stdout is stderr
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # Windows has none
         os.nice(max(0, NICENESS - os.nice(0)))
     sys.setswitchinterval(SWITCH_SECONDS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c is the terminal's: the engine ends when its stdin does

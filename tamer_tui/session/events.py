@@ -62,9 +62,12 @@ def _receive(session: Session, blob: protocol.Blob) -> None:
 
 async def _publish(session: Session, judged: protocol.Gated) -> None:
     """A verdict of the gate: on disk first, then the engine may act with it."""
+    proposed_by = session.ready
     known = next((v.id for v in session.record.versions() if judged.published and v.published and v.sha256 == judged.sha256), None)
-    version = known or await session.opened.keep_version(judged)  # known: the engine did not hear that it is on disk
+    version = known or await session.opened.keep_version(judged, session.say)  # known: the engine did not hear that it is on disk
     session.status.refused = "" if judged.published else f"{version} refused: {judged.reason}"
     if judged.published:
+        for blob in session.opened.blobs_of(judged.sha256) if session.ready is not proposed_by else ():  # another engine by now, which lacks it
+            session.engine.send(blob)
         session.engine.send(protocol.PublishAck(sha256=judged.sha256, version=version))
     session.tell(Change.VERSION)

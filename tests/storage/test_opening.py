@@ -105,6 +105,13 @@ def test_a_database_of_a_newer_version_is_left_alone(database: Path) -> None:
         Record(database)
 
 
+def test_where_no_file_can_be_locked_a_database_is_read_and_not_written(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.database.fcntl", None)  # as on Windows
+    assert refusal(database).message == "this system cannot lock a database"
+    with Record(database) as record:
+        assert record.last_seq() == 0
+
+
 def test_a_second_journal_is_told_which_process_has_the_database(desk: Desk) -> None:
     assert refusal(desk.path).message == f"{desk.path} is in use by PID {os.getpid()}"
     link = desk.path.with_name("link.db")

@@ -70,6 +70,9 @@ class PseudoTerminal:
 
     def read(self, seconds: float) -> bool:
         """Take what has been painted; whether anything came."""
+        if self.ours < 0:  # it has vanished
+            time.sleep(max(0.0, seconds))
+            return False
         if not select.select([self.ours], [], [], max(0.0, seconds))[0]:
             return False
         try:
@@ -97,6 +100,7 @@ class PseudoTerminal:
         for descriptor in (self.ours, self._theirs):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+        self.ours = self._theirs = -1  # another file may get these numbers
 
     def close(self) -> None:
         """Nothing is left of it."""

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from learners import protocol
 from storage.queries import Record
 from storage.records import Ranking
+from storage.verification import problems
+from tamer_tui import session_store
 from tamer_tui.session import EngineState, Session, SessionSettings
 from tamer_tui.text import wrap
 from tests.tamer_tui.fake_engine import FakeEngine
@@ -128,6 +131,19 @@ async def test_an_engine_that_dies_while_answers_stream_leaves_them_to_be_judged
         assert len(t.live()) == 2
 
 
+async def test_an_engine_that_does_not_answer_any_more_is_restarted_by_a_second_R(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(finish=False)) as t:
+        loads = sum(isinstance(command, protocol.Load) for command in t.engine.received)
+        await t.press("R")
+        assert "R again restarts it" in t.line("said") and t.session.engine_state is EngineState.READY
+        t.engine.finish = True
+        await t.press("R")
+        await t.until(lambda: sum(isinstance(command, protocol.Load) for command in t.engine.received) == loads + 1)
+        await t.until(lambda: t.session.engine_state is EngineState.READY)
+        await t.press("c", "enter")
+        assert len(t.live()) == 1
+
+
 async def restrict(t: Table, statement: str) -> None:
     """A pragma of the connection that writes."""
     assert t.session.store is not None
@@ -156,3 +172,54 @@ async def test_a_locked_database_keeps_what_was_typed_until_it_is_free(tmp_path:
             other.execute("ROLLBACK")
         await t.press("enter")
         await t.until(lambda: len(t.live()) == 1)
+
+
+async def test_a_version_that_cannot_be_written_down_is_told_and_kept_as_soon_as_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_store, "RETRY_SECONDS", 0.02)
+    async with table(tmp_path) as t:
+        await t.press("b", "enter")
+        in_the_way = tmp_path / "a.db.versions"
+        in_the_way.write_text("")
+        t.engine.publish()
+        await t.until(lambda: "the new version could not be kept" in t.session.notice)
+        await restrict(t, "PRAGMA busy_timeout = 1")
+        with closing(sqlite3.connect(t.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            in_the_way.unlink()
+            await t.until(lambda: "locked by another program" in t.session.notice)
+            assert t.session.status.acting[0] == "base" and t.session.machine.versions() == []
+            other.execute("ROLLBACK")
+        await t.until(lambda: t.session.status.acting[0] == "v1")
+        (version,) = t.session.machine.versions()
+        assert version.published and version.acting and not list(problems(t.path))
+
+
+async def test_a_run_of_a_full_disk_is_written_with_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_store, "RETRY_SECONDS", 0.02)
+    async with table(tmp_path) as t:
+        await t.press("b", "enter")
+        await restrict(t, "PRAGMA busy_timeout = 1")
+        with closing(sqlite3.connect(t.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            t.engine.publish()
+            await t.until(lambda: "the new version could not be kept" in t.session.notice)
+            other.execute("ROLLBACK")
+        await t.until(lambda: t.session.status.acting[0] == "v1")
+        with closing(sqlite3.connect(t.path)) as other:
+            assert other.execute("SELECT count(*) FROM version_runs v JOIN runs r ON r.id = v.run_id").fetchone() == (1,)
+
+
+async def test_an_engine_that_came_while_a_version_was_written_down_gets_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_store, "RETRY_SECONDS", 0.02)
+    async with table(tmp_path) as t:
+        await t.press("b", "enter")
+        in_the_way = tmp_path / "a.db.versions"
+        in_the_way.write_text("")
+        t.engine.publish()
+        await t.until(lambda: "the new version could not be kept" in t.session.notice)
+        await t.session.engine.restart()
+        await t.session.wait_ready()
+        assert not any(isinstance(command, protocol.Blob) for command in t.engine.received)
+        in_the_way.unlink()
+        await t.until(lambda: any(isinstance(command, protocol.PublishAck) for command in t.engine.received))
+        assert {c.name for c in t.engine.received if isinstance(c, protocol.Blob)} >= {"adapter_config.json", "manifest.json"}

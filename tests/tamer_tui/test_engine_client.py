@@ -62,6 +62,13 @@ async def test_death_is_told_with_the_signal_and_the_last_line_of_this_engine_s_
     assert await ear.ended() == f"the engine stopped (exit code 3): its log is {log}", "not the last words of the one before"
 
 
+async def test_an_engine_that_cannot_be_heard_any_more_and_lives_on_is_ended_and_told() -> None:
+    client = EngineClient((sys.executable, "-c", "import os, sys\nos.close(1)\n" + READS))
+    client.shutdown_seconds, ear = 0.2, Ear()
+    await client.start(ear.event, ear.why.set_result)
+    assert await ear.ended() == "the engine stopped (signal 15)"
+
+
 async def test_an_old_log_does_not_grow_for_ever(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     log.write_bytes(b"x" * (LONGEST_LOG + 1))
