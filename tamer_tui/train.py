@@ -41,6 +41,7 @@ class Wanted:
     """What to do, beside what to train with."""
 
     iterations: int
+    threads: int = 1
     dry_run: bool = False
     prepare: bool = False
     launch: str = ""
@@ -54,7 +55,7 @@ def run(database: Path, out: Path | None, chosen: dict[str, Any], wanted: Wanted
     settings = settings_of(found, chosen)
     with contextlib.ExitStack() as stack:
         folder = out if out is not None and not wanted.dry_run else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamer-train-")))
-        left_out = prepare(database, folder, settings, wanted.iterations, found.base.base_hash if found.base else "")
+        left_out = prepare(database, folder, settings, wanted, found.base.base_hash if found.base else "")
         if wanted.prepare:
             return f"{folder} is ready: accelerate launch -m learners.train {shlex.quote(str(folder))}"
         worker = Worker(folder, wanted.launch, tell)
@@ -88,7 +89,7 @@ def settings_of(found: Published, chosen: dict[str, Any]) -> SessionSettings:
 # --- the run's folder ------------------------------------------------------------------------------------------------------
 
 
-def prepare(database: Path, folder: Path, settings: SessionSettings, iterations: int, base_hash: str) -> dict[str, int]:
+def prepare(database: Path, folder: Path, settings: SessionSettings, wanted: Wanted, base_hash: str) -> dict[str, int]:
     """Write what is asked for, unless it stands there already; what of the log teaches nothing, and why. Raises SessionError."""
     try:
         with Record(database) as record:
@@ -101,7 +102,9 @@ def prepare(database: Path, folder: Path, settings: SessionSettings, iterations:
                     line = encode(command)
                     digest.update(line)
                     file.write(line)
-        request = TrainRequest(load=_load(settings), iterations=iterations, base_hash=base_hash, lessons_sha256=digest.hexdigest())
+        request = TrainRequest(
+            load=_load(settings), iterations=wanted.iterations, base_hash=base_hash, lessons_sha256=digest.hexdigest(), threads=wanted.threads
+        )
         if (folder / REQUEST).exists() and read_request(folder).sha256 != request.sha256:
             part.unlink()
             raise SessionError(f"{folder} holds another run: other judgements, settings or options", "give another --out")

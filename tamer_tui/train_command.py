@@ -20,6 +20,7 @@ from tamer_tui.options import DATABASE, SAMPLING_OPTIONS, STAGES, FiniteRange, o
 @option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--stages", default=",".join(STAGES), show_default=True)
 @click.option("--iterations", type=click.IntRange(0), default=18, show_default=True, help="Of PPO, at most: each draws 32 answers.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of each process on a CPU: more for large models.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be used, and about what it would take.")
 @click.option("--prepare", is_flag=True, help="Only write the run's folder: for `accelerate launch -m learners.train OUT` elsewhere.")
 @click.option("--launch", metavar="CMD", default="", help="What starts the processes, such as 'accelerate launch --config_file 1x8.yaml'.")
@@ -32,6 +33,6 @@ def train(database: Path, out: Path | None, as_json: bool, **chosen: Any) -> Non
 
     with one_line_errors():
         wanted = training.Wanted(
-            chosen.pop("iterations"), chosen.pop("dry_run"), chosen.pop("prepare"), chosen.pop("launch"), chosen.pop("record"), as_json
+            chosen.pop("iterations"), chosen.pop("threads"), chosen.pop("dry_run"), chosen.pop("prepare"), chosen.pop("launch"), chosen.pop("record"), as_json
         )
         click.echo(training.run(database, out, chosen, wanted, lambda line: click.echo(line, err=True)))

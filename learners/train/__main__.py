@@ -30,7 +30,6 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--events", action="store_true", help="tell events as JSON lines")
     parser.add_argument("--plan", action="store_true", help="only tell what it would take")
-    parser.add_argument("--threads", type=int, help="of this process [default: its share of the cores]")
     options = parser.parse_args()
     first = int(os.environ.get("RANK", "0")) == 0
     tell = (_as_lines() if options.events else _in_words) if first else _not_at_all
@@ -59,7 +58,7 @@ def _work(options: argparse.Namespace, tell: Callable[[Event | Planned | Rebuilt
     if "RANK" not in os.environ:  # alone: a launcher ends its ranks itself
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: asked.append(number))
-    rebuild = Rebuild(options.folder, request, tell, options.threads)
+    rebuild = Rebuild(options.folder, request, tell)
     tell(planned(rebuild, request))
     if options.plan:
         return 0

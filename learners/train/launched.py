@@ -36,9 +36,3 @@ def placed(load: Load) -> Load:
     if local is None or load.device not in ("auto", "cuda") or not torch.cuda.is_available():
         return load
     return replace(load, device="cpu" if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1") else f"cuda:{local}")
-
-
-def threads() -> int:
-    """Cores for each of this machine's processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -52,7 +52,7 @@ class Stopped(Exception):
 class Rebuild:
     """One run in its folder. Every rank makes one; the first writes. Raises ModelError."""
 
-    def __init__(self, folder: Path, request: TrainRequest, emit: Callable[[Event], None], threads: int | None = None) -> None:
+    def __init__(self, folder: Path, request: TrainRequest, emit: Callable[[Event], None]) -> None:
         self._folder, self._request, self._emit = folder, request, emit
         lessons = self._lessons()
         self.parts: Parts = assemble(launched.placed(request.load), emit)
@@ -60,7 +60,6 @@ class Rebuild:
         saved = checkpoint.read(folder / CHECKPOINT, backbone.device)
         if saved is not None and saved["request"] != request.sha256:
             raise ModelError(f"{folder} has the checkpoint of another run", "give another folder, or remove checkpoint.pt")
-        self._threads = saved["threads"] if saved is not None else threads or launched.threads()
         for told in (self.parts.ready, *self.parts.complaints):
             emit(told)
         self.same_base = request.base_hash in ("", backbone.base_hash)
@@ -68,8 +67,8 @@ class Rebuild:
         self.lessons = lessons if self.same_base else carried(lessons)
         if not self.same_base:
             emit(Notice(what=another_base(lessons, self.lessons)))
+        torch.set_num_threads(request.threads)
         self._inputs = self._learned()
-        torch.set_num_threads(self._threads)  # from here on nothing else computes
         load = request.load
         self._told: list[bytes] = []  # runs and verdicts so far, as lines
         self._practice = Practice(backbone, self.parts.trees.base, self.parts.sampling, load.seed, self.inputs)
@@ -213,7 +212,7 @@ class Rebuild:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "request": self._request.sha256, "threads": self._threads, "told": self._told, "live": (self._live_sha256, self._inputs.live_beta),
+            "request": self._request.sha256, "told": self._told, "live": (self._live_sha256, self._inputs.live_beta),
             "seconds": self._seconds + time.monotonic() - self._began, "curriculum": self.curriculum.checkpoint(),
         }  # fmt: skip
 

@@ -29,6 +29,7 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
     iterations: int = ITERATIONS  # of PPO, at most
     base_hash: str = ""  # of the base that was taught; on another one tokens and taps mean nothing
     lessons_sha256: str = ""  # of `lessons.jsonl`
+    threads: int = 1  # of each process on a CPU: sums are rounded by it
 
     @property
     def sha256(self) -> str:
