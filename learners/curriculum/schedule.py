@@ -75,7 +75,7 @@ class Curriculum:
         self.stages = tuple(stages)
         self.gate_seconds = 0.0
         self._propose = propose
-        gauge = CanaryGauge(practice.backbone, practice.base, practice.base_answers, practice.sampling, pause=practice.pause)
+        self._gauge = gauge = CanaryGauge(practice.backbone, practice.base, practice.base_answers, practice.sampling, pause=practice.pause)
         self._gate = Gate(practice.backbone, weights.policy, practice.sampling, gauge=gauge, pause=practice.pause)
         self._sft = SFTStage(weights, practice, inputs, runs)
         self._distill = DistillStage(weights, practice, inputs, runs)
@@ -122,7 +122,8 @@ class Curriculum:
         """All that comes next depends on, beside the inputs: between two steps of `work`, for `restore`."""
         parts = {name: getattr(self, f"_{name}").checkpoint() for name in ("weights", "practice", "sft", "distill", "ppo")}
         own = {name: getattr(self, name) for name in _OWN}
-        return {**parts, "reward": self.reward.checkpoint(), "own": own, "round": vars(self._round), "gate_seconds": self.gate_seconds}
+        more = {"round": vars(self._round), "gate_seconds": self.gate_seconds, "neutral_loss": self._gauge.neutral_loss}
+        return {**parts, "reward": self.reward.checkpoint(), "own": own, **more}
 
     def restore(self, saved: Saved) -> None:
         """Into a curriculum that is as new, with the same inputs; then `work(resumed=True)` goes on as if nothing had happened."""
@@ -133,6 +134,7 @@ class Curriculum:
         self.reward.restore(saved["reward"])
         for name, value in saved["own"].items():
             setattr(self, name, value)
+        self._gauge.neutral_loss = saved["neutral_loss"]
         self._round, self.gate_seconds = _Round(**saved["round"]), saved["gate_seconds"]
         self._practice.restore(saved["practice"])  # once more: what a stage looks up to go on may have drawn
 

@@ -1,0 +1,214 @@
+"""A policy is a function of its judgements: the same bytes each time, also after kills; and what a run says when something is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace as replaced
+from torch import distributed
+
+from learners.curriculum.gate import GateSettings
+from learners.curriculum.ppo_stage import PPOPlan
+from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
+from learners.model.checkpoint import ModelError
+from learners.model.loading import load_backbone
+from learners.protocol import Answer, Event, Gated, Lesson, Load, Notice, Replay, encode
+from learners.rlhf.rollouts import draw_answers
+from learners.train import __main__ as command
+from learners.train.plan import planned
+from learners.train.rebuild import Rebuild, Stopped
+from learners.train.request import CHECKPOINT, LESSONS, REQUEST, RESULT, VERSIONS, Rebuilt, TrainRequest, read_request
+from storage.records import Correction, Message, Ranking, Sampling, Tap
+from tests.learners.models import STORIES, cpu_only, needs_stories
+
+pytestmark = [needs_stories, cpu_only]
+SAMPLING = Sampling(1.0, 12)
+PROMPTS = tuple((Message("user", f"Once upon a time, there was a {noun}"),) for noun in ("dog", "cat", "girl", "king"))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps of each stage."""
+    stages = "learners.curriculum.stages"
+    monkeypatch.setattr(f"{stages}.SFTPlan", lambda: SFTPlan(steps=3))
+    monkeypatch.setattr(f"{stages}.RewardPlan", lambda: RewardPlan(steps=2, steps_per_item=0))
+    monkeypatch.setattr(f"{stages}.DistillPlan", lambda: DistillPlan(steps=6, batch=4, redraw=3, pool=8))
+    monkeypatch.setattr("learners.curriculum.ppo_stage.PPOPlan", lambda: PPOPlan(prompts=2, answers=2, iterations=2))
+    monkeypatch.setattr("learners.curriculum.gate.GateSettings", lambda: GateSettings(prompts=3, answers=2))
+    monkeypatch.setattr("learners.curriculum.practice.PROBE_ANSWERS", 6)
+    monkeypatch.setattr("learners.curriculum.canary.NEUTRAL_PROMPTS", ("What is it?",))
+
+
+@pytest.fixture(scope="module")
+def lessons() -> tuple[Lesson, ...]:
+    """Rankings by the letter e, a correction and a tap."""
+    backbone = load_backbone(str(STORIES), "none", "cpu")
+    made: list[Lesson] = []
+    for seq, messages in enumerate(PROMPTS, 1):
+        ids = tuple(backbone.encode(messages))
+        traces = draw_answers(backbone, backbone.model, [ids] * 4, SAMPLING, seq * 100, adapter=False)
+        answers = [
+            Answer(uid=f"{seq}/{i}", messages=messages, text=backbone.decode(t.ids), prompt_ids=ids, token_ids=tuple(t.ids), stop="length")
+            for i, t in enumerate(traces)
+        ]
+        order = sorted(answers, key=lambda answer: -answer.text.count("e"))
+        made.append(Lesson(seq=seq, judgement=Ranking("s", {a.uid: i + 1 for i, a in enumerate(order)}), answers=tuple(answers)))
+    answer = made[0].answers[0]
+    made.append(Lesson(seq=9, judgement=Correction("s", answer.uid, answer.text + " They were happy."), answers=(answer,)))
+    seconds = tuple(float(i) for i in range(len(answer.token_ids)))
+    made.append(Lesson(seq=10, judgement=Tap("s", answer.uid, 1.0, "+", 3.2, ""), answers=(answer,), shown=seconds))
+    return tuple(made)
+
+
+def prepared(folder: Path, lessons: tuple[Lesson, ...], base_hash: str = "", iterations: int = 3) -> TrainRequest:
+    folder.mkdir(exist_ok=True)
+    content = encode(Replay(lessons=lessons, last=True))
+    (folder / LESSONS).write_bytes(content)
+    load = Load(model=str(STORIES), quantize="none", device="cpu", nats=12.0, metered=True, sampling=SAMPLING, train_prompts=PROMPTS, bias=False)
+    request = TrainRequest(load=load, iterations=iterations, base_hash=base_hash, lessons_sha256=hashlib.sha256(content).hexdigest())
+    (folder / REQUEST).write_bytes(msgspec.json.encode(request))
+    return request
+
+
+def ignore(event: object) -> None:
+    pass
+
+
+def trained(folder: Path) -> Rebuilt:
+    return Rebuild(folder, read_request(folder), ignore).run()
+
+
+def in_a_process(work: Callable[[], Any]) -> Any:
+    """A child that has loaded what this process has."""
+
+    def run() -> None:
+        work()
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
+def result(folder: Path) -> Rebuilt:
+    return msgspec.json.decode((folder / RESULT).read_bytes(), type=Rebuilt)
+
+
+def test_two_kills_at_random_moments_leave_no_trace_in_the_result(lessons: tuple[Lesson, ...], tmp_path: Path) -> None:
+    events: list[Event] = []
+    request = prepared(tmp_path / "whole", lessons)
+    whole = Rebuild(tmp_path / "whole", request, events.append).run()
+    assert whole.sha256, "a version passed the gate"
+    assert {run.stage for run in whole.runs} == {"sft", "distill", "reward", "ppo"}
+    assert sum(run.steps for run in whole.runs if run.stage == "ppo") == request.iterations
+    assert {*whole.runs[1].seqs} == {1, 2, 3, 4, 9, 10}
+    stages = [event.stage for event in events if isinstance(event, Gated)]
+    assert stages[:2] == ["sft", "distill"]
+
+    killed = tmp_path / "killed"
+    prepared(killed, lessons)
+    choice, kills = random.Random(), 0
+    checkpoint = killed / CHECKPOINT
+    while not (killed / RESULT).exists():
+        process = in_a_process(lambda: trained(killed))
+        seen: set[int] = set()
+        most = choice.randint(2, 8)  # checkpoints that it may write
+        while process.is_alive() and (kills == 2 or len(seen) < most):
+            if checkpoint.exists():
+                seen.add(checkpoint.stat().st_mtime_ns)
+            time.sleep(0.002)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+    assert kills == 2
+    assert result(killed).sha256 == whole.sha256
+    assert result(killed).adapter_sha256 == whole.adapter_sha256
+    assert [(run.stage, run.steps, run.seqs) for run in result(killed).runs] == [(run.stage, run.steps, run.seqs) for run in whole.runs]
+    assert result(killed).gated == tuple(replaced(g, runs=k.runs) for g, k in zip(whole.gated, result(killed).gated, strict=True))
+
+
+def test_a_run_that_is_asked_to_stop_goes_on_from_any_step_to_the_same_bytes(lessons: tuple[Lesson, ...], tmp_path: Path) -> None:
+    """One step a process: whatever a step depends on is in the checkpoint."""
+    prepared(tmp_path / "whole", lessons, iterations=1)
+    whole, steps = trained(tmp_path / "whole"), 0
+    prepared(tmp_path / "steps", lessons, iterations=1)
+    while True:
+        rebuild = Rebuild(tmp_path / "steps", read_request(tmp_path / "steps"), ignore)
+        taken = iter((False, True)) if steps % 2 else iter((True,))  # one step, or two
+        try:
+            last = rebuild.run(lambda: next(taken, True))  # noqa: B023
+            break
+        except Stopped:
+            steps += 1
+    assert steps > 8
+    assert last.sha256 == whole.sha256
+
+
+def test_a_checkpoint_of_another_run_and_a_damaged_one_are_refused_in_a_line(lessons: tuple[Lesson, ...], tmp_path: Path) -> None:
+    prepared(tmp_path / "run", lessons)
+    with pytest.raises(Stopped):
+        Rebuild(tmp_path / "run", read_request(tmp_path / "run"), ignore).run(lambda: True)
+    other = prepared(tmp_path / "run", lessons, iterations=7)
+    with pytest.raises(ModelError, match="another run"):
+        Rebuild(tmp_path / "run", other, ignore)
+    (tmp_path / "run" / CHECKPOINT).write_bytes(b"PK nothing")
+    with pytest.raises(ModelError, match="cannot be read"):
+        Rebuild(tmp_path / "run", other, ignore)
+    (tmp_path / "run" / LESSONS).write_bytes(b"")
+    with pytest.raises(ModelError, match="not what the request speaks of"):
+        Rebuild(tmp_path / "run", other, ignore)
+
+
+def test_on_another_base_texts_carry_over_and_taps_and_tokens_do_not(lessons: tuple[Lesson, ...], tmp_path: Path) -> None:
+    events: list[Any] = []
+    request = prepared(tmp_path / "other", lessons, base_hash="f" * 64)
+    rebuild = Rebuild(tmp_path / "other", request, events.append)
+    assert rebuild.inputs().feedback.seqs == (1, 2, 3, 4, 9)
+    assert all(answer.token_ids == () for lesson in rebuild.lessons for answer in lesson.answers)
+    assert any("another base" in event.what and "1 tap" in event.what for event in events if isinstance(event, Notice))
+    plan = planned(rebuild, request)
+    assert (plan.judgements, plan.carried) == (5, 5)
+    assert plan.left_out == {"taps mean nothing to another base": 1}
+    assert [(cost.stage, cost.steps) for cost in plan.stages] == [("sft", 3), ("distill", 6), ("reward", 2), ("ppo", 3)]
+    assert all(cost.tokens > 0 and cost.seconds > 0 for cost in plan.stages)
+
+
+def test_a_rank_that_dies_ends_the_run_with_a_line_and_what_was_trained_stays(
+    lessons: tuple[Lesson, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    prepared(folder, lessons)
+    said: list[Path] = [tmp_path / "0", tmp_path / "1"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def train(rank: int) -> None:
+        os.environ["RANK"] = str(rank)
+        distributed.init_process_group("gloo", f"file://{tmp_path}/group", timedelta(seconds=60), 2, rank)
+        try:
+            trained(folder)
+        except Exception as error:
+            said[rank].write_text(command._failure(error, folder).what)
+
+    processes = [in_a_process(lambda rank=rank: train(rank)) for rank in range(2)]
+    while not (folder / CHECKPOINT).exists():
+        time.sleep(0.01)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    began = time.monotonic()
+    for process in processes:
+        process.join()
+    assert time.monotonic() - began < 30, "it does not wait for who is gone"
+    assert said[0].read_text() == "rank 0: another rank is gone"
+    assert trained(folder).sha256, "one process goes on from there"
+    assert (folder / VERSIONS).is_dir()
