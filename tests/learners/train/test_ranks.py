@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from torch import Tensor, distributed
 
 from learners.curriculum.scorers import HumanRewardScorer
 from learners.feedback.samples import Comparison, Scored, Target
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
+from learners.model.checkpoint import ModelError
 from learners.model.lora import lora_state
 from learners.rlhf import ranks
 from learners.rlhf.distillation import Distill, DistillBatch
@@ -24,6 +26,7 @@ from learners.rlhf.ppo import PPO, PPOSettings
 from learners.rlhf.reward_model import RewardModel
 from learners.rlhf.rollouts import draw_answers, nats_on
 from learners.rlhf.sft import SFT
+from learners.train import launched
 from storage.records import Sampling
 from tests.learners.models import cpu_only, needs_stories, prompt, stirred, stories
 
@@ -168,3 +171,16 @@ def test_shares_are_neighbours_and_make_up_all_rows(monkeypatch: pytest.MonkeyPa
                 shares.append([*ranks.own(range(n))])
             assert [row for share in shares for row in share] == [*range(n)]
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_the_configurations_are_what_accelerate_reads_and_sharding_the_base_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = Path(__file__).resolve().parents[3] / "examples" / "accelerate"
+    found = {file.stem: load_config_from_file(str(file)) for file in sorted(examples.glob("*.yaml"))}
+    assert {name: (config.num_machines, config.num_processes) for name, config in found.items()} == {"1x8": (1, 8), "2x8": (2, 16), "cpu-2": (1, 2)}
+    assert not any(config.fsdp_config or config.deepspeed_config for config in found.values())
+    launched.join()  # alone: nothing happens
+    assert ranks.world() == 1
+    for variable, name in launched.SHARDING.items():
+        with monkeypatch.context() as patch, pytest.raises(ModelError, match=f"{name} would shard the base"):
+            patch.setenv(variable, "true")
+            launched.join()
