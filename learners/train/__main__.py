@@ -55,9 +55,11 @@ def _work(options: argparse.Namespace, tell: Callable[[Event | Planned | Rebuilt
 
     launched.join()
     asked: list[int] = []
-    if "RANK" not in os.environ:  # alone: a launcher ends its ranks itself
+    if "RANK" not in os.environ:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: asked.append(number))
+    elif os.environ["RANK"] == "0":  # ranks cannot agree on a step to stop after: the launcher ends them all when one is gone
+        signal.signal(signal.SIGTERM, lambda *_: _ended(tell, options.folder))
     rebuild = Rebuild(options.folder, request, tell)
     tell(planned(rebuild, request))
     if options.plan:
@@ -69,13 +71,23 @@ def _work(options: argparse.Namespace, tell: Callable[[Event | Planned | Rebuilt
     return 0
 
 
+def _ended(tell: Callable[[Event | Planned | Rebuilt], None], folder: Path) -> None:
+    tell(Error(what="the launcher ended the run: another rank is gone, or it was stopped", hint=_again(folder), fatal=True))
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def _again(folder: Path) -> str:
+    return f"launch it again: {folder} has all but the last steps"
+
+
 def _failure(error: Exception, folder: Path) -> Error:
     if isinstance(error, ModelError):
         return Error(what=error.what, hint=error.hint, fatal=True)
     words = next(iter(str(error).splitlines()), type(error).__name__)
     if "WORLD_SIZE" in os.environ and isinstance(error, RuntimeError) and any(sign in str(error) for sign in GONE):
         what = f"rank {os.environ.get('RANK')}: another rank is gone"
-        return Error(what=what, hint=f"launch it again: {folder} has all but the last steps", fatal=True)
+        return Error(what=what, hint=_again(folder), fatal=True)
     return Error(what=f"{type(error).__name__}: {words[:300]}", hint=f"the same command goes on from the last checkpoint in {folder}", fatal=True)
 
 
@@ -114,7 +126,8 @@ def in_words(event: Event | Planned | Rebuilt) -> str:
         case Error(what=what, hint=hint):
             return f"{what}: {hint}" if hint else what
         case Planned():
-            return " · ".join([f"{event.judgements} judgements", *(f"{each.stage} about {each.seconds:.0f} s" for each in event.stages)])
+            processes = [f"{event.processes} processes"] if event.processes > 1 else []
+            return " · ".join([f"{event.judgements} judgements", *processes, *(f"{each.stage} about {each.seconds:.0f} s" for each in event.stages)])
         case Rebuilt():
             return f"done: {event.sha256 or 'no version passed the gate'}"
     return ""

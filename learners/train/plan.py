@@ -86,6 +86,7 @@ def planned(rebuild: Rebuild, request: TrainRequest) -> Planned:
         shortfall["taps mean nothing to another base"] = lost
     return Planned(
         judgements=used,
+        processes=ranks.world(),
         carried=0 if rebuild.same_base else used,
         left_out=shortfall,
         stages=_costs(rebuild, request, feedback) if feedback.samples else (),

@@ -50,6 +50,7 @@ class Planned(Struct, frozen=True, kw_only=True, tag="planned", tag_field="type"
     """What a run would do."""
 
     judgements: int  # that are used
+    processes: int = 1  # that share the work
     carried: int = 0  # of those, without the tokens that another base had drawn
     left_out: dict[str, int] = {}  # why -> how many
     stages: tuple[StageCost, ...] = ()
