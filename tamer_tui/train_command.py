@@ -32,7 +32,6 @@ def train(database: Path, out: Path | None, as_json: bool, **chosen: Any) -> Non
     from tamer_tui import train as training
 
     with one_line_errors():
-        wanted = training.Wanted(
-            chosen.pop("iterations"), chosen.pop("threads"), chosen.pop("dry_run"), chosen.pop("prepare"), chosen.pop("launch"), chosen.pop("record"), as_json
-        )
+        how = {name: chosen.pop(name) for name in ("iterations", "threads", "dry_run", "prepare", "launch", "record")}
+        wanted = training.Wanted(**how, as_json=as_json)
         click.echo(training.run(database, out, chosen, wanted, lambda line: click.echo(line, err=True)))
