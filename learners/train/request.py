@@ -33,8 +33,9 @@ class TrainRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def sha256(self) -> str:
-        """Of everything that the result depends on, beside the machine."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+        """Of everything that the result depends on, beside the machine; the same before and after it was written."""
+        written = msgspec.json.decode(msgspec.json.encode(self), type=TrainRequest)  # msgspec omits what *is* the default
+        return hashlib.sha256(msgspec.json.encode(written)).hexdigest()
 
 
 class StageCost(Struct, frozen=True):

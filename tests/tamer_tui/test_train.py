@@ -34,7 +34,7 @@ def tamer(*words: object) -> Result:
 @pytest.fixture
 def taught(tmp_path: Path) -> Path:
     """Five rankings, one of them undone, and a peek."""
-    settings = {"model": "pocket", "nats": 9.0, "bias": False, "sampling": {"temperature": 0.5, "max_new_tokens": 9}, "unset": ["top_p"]}
+    settings = {"model": "pocket", "nats": 9.0, "thinking": "auto", "bias": False, "sampling": {"temperature": 0.5, "max_new_tokens": 9}, "unset": ["top_p"]}
     path = tmp_path / "me.db"
     with Journal.open(path) as journal:
         journal.bind(BASE, Sitting("s", BASE.base_hash, "0", json.dumps(settings)))
