@@ -61,6 +61,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     folder.chmod(0o700)
     with ssh_server(folder) as server:
         yield server
+    for left in folder.glob("tamer/*.sock"):  # of a test that failed: it would wait for its terminal
+        tamer("engine", "--stop", f"unix:{left}")
 
 
 @pytest.fixture
