@@ -64,7 +64,7 @@ class Curriculum:
         self._gate = Gate(practice.backbone, weights.policy, practice.sampling, gauge=gauge, pause=practice.pause)
         self._sft = SFTStage(weights, practice, inputs, runs)
         self._distill = DistillStage(weights, practice, inputs, runs)
-        self.reward = RewardStage(reward_tree, practice, inputs, runs)
+        self.reward = RewardStage(reward_tree, practice, inputs, runs, others_due=self._others_due)
         self._ppo = PPOStage(weights, practice, inputs, runs, self.reward if "reward" in stages else None, settings=ppo_settings)
         self._gates_without_gain = 0
         self._unproposed = False  # whether PPO went on from a candidate that was no better than what acts
@@ -79,6 +79,10 @@ class Curriculum:
                 if name in self.stages and stage.due():
                     worked = True
                     yield from self._train(stage)
+            if self._inputs().partial:  # what else there is to learn, only the whole log tells
+                if not worked:
+                    yield False
+                continue
             if not worked and self._weights.lineage.to_gate is not None:  # a gate that was broken off
                 worked = True
                 self._pass_gate()
@@ -111,7 +115,12 @@ class Curriculum:
             self._pass_gate(last=True)
 
     def _stages(self) -> tuple[tuple[Stage, TrainingStage], ...]:
-        return ("sft", self._sft), ("distill", self._distill), ("reward", self.reward)
+        """In their order; of a long log of which a sample has been read, the reward model alone."""
+        before = ("sft", self._sft), ("distill", self._distill)
+        return (*(() if self._inputs().partial else before), ("reward", self.reward))
+
+    def _others_due(self) -> bool:
+        return any(name in self.stages and stage.due() for name, stage in self._stages() if stage is not self.reward)
 
     def _train(self, stage: TrainingStage) -> Iterator[bool]:
         with closing(stage.work()) as steps:  # type: ignore[type-var]
@@ -125,15 +134,19 @@ class Curriculum:
 
     def _undone(self) -> bool:
         """Whether anything that was learned is not live any more."""
-        live = self._inputs().feedback.seqs
-        return not (self._weights.learned_only_from(live) and self.reward.seqs <= frozenset(live))
+        inputs = self._inputs()
+        live = inputs.feedback.seqs
+        stands = inputs.partial or self._weights.learned_only_from(live)  # a part of the log does not tell
+        return not (stands and self.reward.seqs <= frozenset(live))
 
     def _drop_undone(self) -> None:
-        live = self._inputs().feedback.seqs
-        if not self._weights.learned_only_from(live):
+        inputs = self._inputs()
+        live = inputs.feedback.seqs
+        if not inputs.partial and not self._weights.learned_only_from(live):
             self._weights.drop_undone(live)
             self._unproposed = False
-        self.reward.drop_undone(live)
+        if not self.reward.waits:
+            self.reward.drop_undone(live)
 
     def _ppo_due(self) -> bool:
         seqs = self._inputs().feedback.seqs

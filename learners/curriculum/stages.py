@@ -6,7 +6,7 @@ The trainers themselves (rlhf/) know nothing of budgets, prompts or judgements; 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -100,23 +100,39 @@ class RewardPlan:
     steps_per_item: int = 2  # … and for each comparison or score
     batch: int = 6  # comparisons or scores
     fewest_items: int = 3
+    tested: int = 64  # of many new rankings at once, the newest, on which it is tested first
+    uninterrupted: int = 200  # steps, after which a run gives way to other stages that are due
 
     def enough(self, items: int) -> int:
         """Optimizer steps for so many comparisons and scores."""
         return self.steps + self.steps_per_item * items
 
 
+WHOLE_LOG = "learns from the whole log"
+
+
 class RewardStage:
     """Keeps the reward model up with the live rankings and ratings; scores it on each before it learns from it."""
 
-    def __init__(self, tree: nn.Module, practice: Practice, inputs: CurrentInputs, runs: RunRecorder, plan: RewardPlan | None = None) -> None:
-        self._practice, self._inputs, self._runs, self._plan = practice, inputs, runs, plan or RewardPlan()
+    def __init__(
+        self,
+        tree: nn.Module,
+        practice: Practice,
+        inputs: CurrentInputs,
+        runs: RunRecorder,
+        plan: RewardPlan | None = None,
+        others_due: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """others_due: whether something is to be learned that goes before the rest of a long run."""
+        self._practice, self._inputs, self._runs, self._plan, self._others_due = practice, inputs, runs, plan or RewardPlan(), others_due
         self.model = RewardModel(tree, practice.backbone.width, seed=practice.seed, pause=practice.pause, memory=practice.backbone.memory_budget)
         self.scores = PrequentialScores()
         self.seconds = 0.0
         self.runs: tuple[str, ...] = ()  # since the last version
         self.seqs: frozenset[int] = NO_SEQS  # judgements that influenced it
         self._learned: frozenset[int] = NO_SEQS  # those that it has learned as long as it should
+        self._of_version = False  # whether it goes on from a version's
+        self._sampled = False  # whether it began with a sample of the log
         self._fresh = self.model.state()
         self._steps: int | None = 0  # None where an old version does not say: as many as its judgements needed
 
@@ -130,7 +146,14 @@ class RewardStage:
         """Optimizer steps so far; None where an old version does not say."""
         return self._steps
 
+    @property
+    def waits(self) -> bool:
+        """Whether only the whole log can tell if what it learned from is live."""
+        return self._of_version and self._inputs().partial
+
     def due(self) -> bool:
+        if self.waits:
+            return False
         feedback = self._inputs().feedback
         items = _items(self._inputs())
         enough = len(items) >= self._plan.fewest_items
@@ -147,12 +170,17 @@ class RewardStage:
         began = self._steps_on(items)
         self.seqs |= seqs
         of = plan.enough(len(items)) - began
+        self._sampled |= inputs.partial
+        note = f"learns from {len(items):,} of {inputs.sampled:,} judgements" if inputs.partial else WHOLE_LOG if self._sampled else ""
         with self._runs.run("reward", sorted(seqs), plan, self._ended) as steps:
             for step in range(of):
                 stats = self.model.step(self._batch(items, new))
                 self._steps, steps[0] = began + step + 1, step + 1
-                self._runs.progress("reward", step + 1, of, started, loss=stats.loss, accuracy=self.scores.accuracy, grad_norm=stats.grad_norm)
+                figures = {"loss": stats.loss, "accuracy": self.scores.accuracy, "grad_norm": stats.grad_norm, "note": note}
+                self._runs.progress("reward", step + 1, of, started, **figures)
                 yield
+                if (inputs.partial and not self._inputs().partial) or (step + 1 >= plan.uninterrupted and self._others_due()):
+                    break
         probe = self._practice.base_answers()
         self.model.normalise(*spoken(self._practice.backbone, probe))
         self._learned = seqs
@@ -179,6 +207,7 @@ class RewardStage:
     def _start(self, state: Mapping[str, Tensor] | None, seqs: frozenset[int], steps: int | None) -> None:
         self.model.load_state(state if state is not None else self._fresh)
         self.seqs = self._learned = seqs
+        self._of_version = state is not None
         self._steps, self.runs = steps, ()
 
     def _ended(self, run: str) -> None:
@@ -201,12 +230,11 @@ class RewardStage:
         """Score the model on rankings that it has not learned from."""
         if not self._learned:
             return  # nothing learned yet: it would be scored on a random head
-        for item in new:
-            if isinstance(item, Comparison):
-                scores = self.model.score(item.prompts, item.answers)
-                self.scores, foreseen = self.scores.add(item.seq, margins_of(item, scores.tolist()))
-                if foreseen:
-                    self._runs.emit(Foreseen(seq=item.seq, judge="reward", **foreseen._asdict()))
+        for item in [each for each in new if isinstance(each, Comparison)][-self._plan.tested :]:
+            scores = self.model.score(item.prompts, item.answers)
+            self.scores, foreseen = self.scores.add(item.seq, margins_of(item, scores.tolist()))
+            if foreseen:
+                self._runs.emit(Foreseen(seq=item.seq, judge="reward", **foreseen._asdict()))
 
 
 def _items(inputs: LearnerInputs) -> list[Comparison | Scored]:
