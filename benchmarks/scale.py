@@ -1,10 +1,10 @@
-"""What teaching costs at scale, on paper: tokens, memory and network for 1 to 64 GPUs, beside what was measured; and a database of ten million judgements.
+"""What teaching costs at scale, on paper: tokens, memory and network of 1 to 64 GPUs, beside what was measured; a database of ten million judgements.
 
     python -m benchmarks.scale                    the model of GPUs: a roofline, no GPU is needed
     python -m benchmarks.scale --database 100000  makes databases of a fifth of so many rows and of all of them, and extrapolates what they took
 
-Prints the tables of docs/scale.md. Times of the model are lower bounds times the shares below, which are those that published runs reach; where a
-figure was measured on a GPU, it stands beside what the model says of the same piece of work.
+Prints the tables of docs/scale.md. Times of the model are lower bounds at the shares of peaks below, which are those that published runs reach; where
+a figure was measured on a GPU, it stands beside what the model says of the same piece of work.
 """
 
 from __future__ import annotations
@@ -192,8 +192,12 @@ def gpu_tables() -> Iterator[str]:
 def _row(gpus: int, cost: Cost | None) -> list[str]:
     if cost is None:
         return [str(gpus), "does not fit", *[""] * 6]
-    figures = [f"{cost.memory / GB:.0f}", f"{cost.draw:.1f}", f"{cost.score:.1f}", f"{cost.train:.1f}", f"{cost.tokens:,.0f}", f"{cost.sent / GB:.2f}"]
-    return [str(gpus), *figures, ", ".join(cost.bound.values())]
+    seconds = [f"{each:.1f}" for each in (cost.draw, cost.score, cost.train)]
+    return [str(gpus), f"{cost.memory / GB:.0f}", *seconds, f"{cost.tokens:,.0f}", f"{cost.sent / GB:.2f}", ", ".join(cost.bound.values())]
+
+
+def _short(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.2g}"
 
 
 def measured_table() -> str:
@@ -204,13 +208,13 @@ def measured_table() -> str:
     rankings = 6 * SMALL.parameters * 32 * (43 + 64) / (H200.flops * MFU)
     peak = bytes_of_weights(SEVEN, "NF4 LoRA") + 16 * SEVEN.lora
     rows = [
-        ("a step of 4 answers, 1.5B NF4, ms", 1e3 * step, 6.1, "launches: 28 layers of small products, weights unpacked for each step"),
+        ("a step of 4 answers, 1.5B NF4, ms", 1e3 * step, 6.1, "launches of 28 layers; weights unpacked at each step"),
         ("the same with an adapter, ms", 1e3 * adapter, 10.0, "launches"),
         ("PPO's update of 32 answers of 64 tokens, 1.5B NF4, ms", 1e3 * update, 1750.0, "launches; two passes in the model too"),
         ("reward model, 8 rankings of 4, 1.5B NF4, ms", 1e3 * rankings, 1e3 * 48 / 82.5, "launches, LoRA products in float32"),
-        ("7.6B NF4, SFT, prompts 512, answers 256, peak GB", peak / GB, 7.0, "the optimizer's state of one adapter is in both; states of a batch in the second"),
+        ("7.6B NF4, SFT, prompts 512, answers 256, peak GB", peak / GB, 7.0, "weights and one adapter with its moments in both; a batch in the second"),
     ]  # fmt: skip
-    told = [[what, f"{model:.3g}", f"{measured:.3g}", f"{measured / model:.1f}", why] for what, model, measured, why in rows]
+    told = [[what, _short(model), _short(measured), f"{measured / model:.1f}", why] for what, model, measured, why in rows]
     return table("work on one H200|model|measured|times the model|what the difference is", told)
 
 
@@ -258,8 +262,8 @@ def _measured(rows: int) -> dict[str, tuple[float, str]]:
         with Record(path) as record:
             timed("what the Arena asks first", lambda: (record.counts(), record.base(), record.last_undoable()))
             listed = timed("what teaches, for the sample", record.teaching)
-            timed("512 lessons", lambda: record.lessons_of([each.seq for each in listed[:512]]))
-        found["to replay all of it"] = (found["512 lessons"][0] * rows / 512, "s")
+            chunks = [[each.seq for each in listed[start : start + 512]] for start in range(0, len(listed), 512)]
+            timed("to read all of it, as an engine is told", lambda: [len(record.lessons_of(chunk)) for chunk in chunks])
     return found
 
 
