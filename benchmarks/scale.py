@@ -212,7 +212,7 @@ def measured_table() -> str:
         ("the same with an adapter, ms", 1e3 * adapter, 10.0, "launches"),
         ("PPO's update of 32 answers of 64 tokens, 1.5B NF4, ms", 1e3 * update, 1750.0, "launches; two passes in the model too"),
         ("reward model, 8 rankings of 4, 1.5B NF4, ms", 1e3 * rankings, 1e3 * 48 / 82.5, "launches, LoRA products in float32"),
-        ("7.6B NF4, SFT, prompts 512, answers 256, peak GB", peak / GB, 7.0, "weights and one adapter with its moments in both; a batch in the second"),
+        ("7.6B NF4, SFT, prompts 512, answers 256, peak GB", peak / GB, 7.0, "weights, adapter and moments in both; a batch in the second"),
     ]  # fmt: skip
     told = [[what, _short(model), _short(measured), f"{measured / model:.1f}", why] for what, model, measured, why in rows]
     return table("work on one H200|model|measured|times the model|what the difference is", told)
