@@ -13,21 +13,27 @@ from learners.export.request import ExportRequest
 from learners.model.checkpoint import ModelError, Progress, read_config, stored_quantization
 from learners.model.conversion import copy_tokenizer, save_plain
 from learners.model.foreign_adapter import adapted, plain
-from learners.model.sources import find_source
+from learners.model.sources import Source, find_source
+
+
+def base_of(request: ExportRequest) -> Source:
+    """The base that the version adapts. Raises ModelError."""
+    source = find_source(request.model, Progress(lambda event: None), request.peft_adapter)
+    if source.hashes.base != request.base_hash:
+        raise ModelError(f"this version adapts another model than {request.model}", "pass the base that it was taught on with --model")
+    return source
 
 
 def merge(request: ExportRequest, out: Path) -> tuple[str, ...]:
     """Write the directory; what a person should know of it. Raises ModelError."""
-    source = find_source(request.model, Progress(lambda event: None), request.peft_adapter)
-    if source.hashes.base != request.base_hash:
-        raise ModelError(f"this version adapts another model than {request.model}", "pass the base that it was taught on with --model")
-    if request.format != "merged":
+    source = base_of(request)
+    if request.format in ("gguf", "ollama"):
         check_family(read_config(source.directory), request.outtype)
     import torch
 
     stored = stored_quantization(source.directory)
     with torch.no_grad():
-        model = _merged(adapted(plain(source.directory), Path(request.adapter)))
+        model = merged(adapted(plain(source.directory), Path(request.adapter)))
         if stored != "none" or source.notes:
             save_plain(model, None, out)
         else:
@@ -45,7 +51,7 @@ def _about_quantization(stored: str, taught: str) -> tuple[str, ...]:
     return ()
 
 
-def _merged(tree: Any) -> Any:
+def merged(tree: Any) -> Any:
     """The model with every LoRA added to the weights that it adapts, in bfloat16."""
     import torch
 
