@@ -1,6 +1,6 @@
 """What does a second rank bring? Samples a second of the reward model's steps, one process against two over gloo, on this machine's cores.
 
-    python benchmarks/ranks.py [--model DIR] [--rounds 3] [--comparisons 6] [--answers 2] [--tokens 40] [--threads 1]
+    python benchmarks/ranks.py [--model DIR] [--rounds 3] [--comparisons 6] [--answers 4] [--tokens 32] [--threads 1]
 
 Both processes exist throughout. In turns the first makes a step alone, while the other waits, and both make the same step together: what else runs on
 the machine meets both alike. Prints one JSON line: medians of samples (answers) a second, their ratio, the losses of the same step, and the load;
@@ -79,7 +79,7 @@ def work(rank: int, backbone: Backbone, options: argparse.Namespace, group: str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=MODEL)
-    for name, value in (("rounds", 3), ("comparisons", 6), ("answers", 2), ("tokens", 40), ("threads", 1)):
+    for name, value in (("rounds", 3), ("comparisons", 6), ("answers", 4), ("tokens", 32), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
