@@ -23,6 +23,8 @@ from storage.records import Comment, Correction, Critique, Demonstration, Judgem
 
 BATCH = 1000
 """Sets that are held in memory."""
+INDEXED_AT_ONCE = 32_000
+"""Sets whose words go into the full-text index together: each time writes a piece of it, and many small pieces are merged again and again."""
 _encode = msgspec.json.Encoder().encode
 _COLUMNS = {
     "nodes": "id, hash, parent_id, role, content, origin",
@@ -77,6 +79,7 @@ def write(connection: sqlite3.Connection, import_id: int, sets: Iterable[JudgedS
             writer, waiting = _Writer(connection, import_id), iter(sets)
             while batch := list(islice(waiting, BATCH)):
                 writer.write(batch)
+            writer.index()
         return Written(writer.sets, writer.judgements)
     finally:
         if collecting:
@@ -92,6 +95,8 @@ class _Writer:
         }
         last = connection.execute("SELECT sha256 FROM chain ORDER BY seq DESC LIMIT 1").fetchone()
         self._link = last[0] if last else START
+        self._indexed = self._last["nodes"]
+        self._not_indexed = 0  # sets
         self.sets = self.judgements = 0
 
     def _highest(self, table: str, key: str) -> int:
@@ -111,7 +116,7 @@ class _Writer:
         self._rows: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self._utc = now()
         self.sets += len(new)
-        before = self._last["nodes"]
+        self._not_indexed += len(new)
         paths = [list(_path(each)) for each in new]
         self._nodes = self._ids("nodes", "hash", "id", [address for path in paths for address, *_ in path])
         uids = [each.prompt.uid for each in new]
@@ -121,14 +126,22 @@ class _Writer:
         for each, path, uid in zip(new, paths, uids, strict=True):
             self._set(each, path, uid)
             for judgement in each.judgements:
-                tallies[_kind(judgement)] += 1
-                prompts[uid] += _kind(judgement) in _JUDGES
+                kind = _kind(judgement)
+                tallies[kind] += 1
+                prompts[uid] += kind in _JUDGES
         for table, columns in _COLUMNS.items():
-            marks = ", ".join("?" * (columns.count(",") + 1))
-            self._connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", self._rows[table])
-        self._connection.execute("INSERT INTO search(rowid, content) SELECT id, content FROM nodes WHERE id > ?", (before,))
+            if rows := self._rows.get(table):
+                marks = ", ".join("?" * (columns.count(",") + 1))
+                self._connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+        if self._not_indexed >= INDEXED_AT_ONCE:
+            self.index()
         self._keep_count("tallies", [(f"live {kind}", n) for kind, n in tallies.items()])
         self._keep_count("judged_prompts", [(uid, n) for uid, n in prompts.items() if n])
+
+    def index(self) -> None:
+        """What was written since the last time can be searched."""
+        self._connection.execute("INSERT INTO search(rowid, content) SELECT id, content FROM nodes WHERE id > ?", (self._indexed,))
+        self._indexed, self._not_indexed = self._last["nodes"], 0
 
     def _ids(self, table: str, key: str, value: str, wanted: list[str]) -> dict[str, int]:
         sql = f"SELECT {key}, {value} FROM {table} WHERE {key} IN (SELECT value FROM json_each(?))"
@@ -221,4 +234,4 @@ def _said(each: JudgedSet) -> Iterator[tuple[str, str]]:
 
 
 def _kind(judgement: Judgement) -> str:
-    return str(type(judgement).__struct_config__.tag)
+    return judgement.__struct_config__.tag  # type: ignore[return-value]

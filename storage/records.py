@@ -6,7 +6,7 @@ Identifiers are strings that the terminal assigns; a judgement's number in the l
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -25,7 +25,7 @@ DRAWN = "drawn"
 
 def new_uid() -> str:
     """A sortable unique name: 12 hex digits of milliseconds, then 16 random ones."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
 
 
 class Message(Struct, frozen=True):
@@ -44,13 +44,8 @@ class Prompt(Struct, frozen=True):
     @property
     def uid(self) -> str:
         """Content address: the same conversation has the same name wherever it came from."""
-        digest = hashlib.sha256()
-        for message in self.messages:
-            for part in (message.role, message.content):
-                encoded = part.encode("utf-8", "surrogatepass")
-                digest.update(len(encoded).to_bytes(8, "little"))
-                digest.update(encoded)
-        return digest.hexdigest()[:32]
+        parts = [part.encode("utf-8", "surrogatepass") for message in self.messages for part in (message.role, message.content)]
+        return hashlib.sha256(b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)])).hexdigest()[:32]
 
     @property
     def fraction(self) -> float:

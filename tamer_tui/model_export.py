@@ -27,6 +27,8 @@ from storage.records import BaseModel
 from tamer_tui.model_card import card
 from tamer_tui.options import ANSWER_TOKENS, MODELS_OWN
 from tamer_tui.published import Published, find
+from tamer_tui.recipes import RECIPES, write_recipe
+from tamer_tui.recipes import about as about_recipe
 from tamer_tui.session_store import SessionError, SessionStore
 from tamer_tui.text import one_line
 
@@ -35,6 +37,7 @@ FORMATS = {
     "peft": "the adapter alone, a folder: PEFT, vLLM's --lora-modules",
     "gguf": "the merged model as one GGUF file: llama.cpp, LM Studio",
     "ollama": "a folder for `ollama create`: that file and a Modelfile",
+    **RECIPES,
 }
 LOOK_SECONDS = 0.2
 """Between two looks at whether to go on, while the other side says nothing."""
@@ -71,10 +74,13 @@ def export_model(database: Path, out: Path, wanted: Wanted, force: bool, stage: 
             made = Path(scratch) / "made"
             made.mkdir()
             notes = _write(made, found, folder, out, wanted, stage)
+            if wanted.format in RECIPES:
+                notes = (*notes, *write_recipe(wanted.format, made, database, found.drawing_options()))
             if wanted.format != "gguf":
                 with Record(database) as record:
                     about = card(found, hub_id(found.base.name), record.kinds_of(manifest["seqs"]), record.duel_count(), FORMATS[wanted.format])
-                (made / "README.md").write_text(about, encoding="utf-8")
+                more = about_recipe(wanted.format) if wanted.format in RECIPES else ""
+                (made / "README.md").write_text(about + more, encoding="utf-8")
             if out.exists():
                 out.rename(Path(scratch) / "old")
             (made / f"{_name(out)}.gguf" if wanted.format == "gguf" else made).replace(out)
@@ -95,7 +101,7 @@ def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted
         return _write_adapter(made, found, folder)
     drawing = found.drawing_options()
     request = ExportRequest(
-        format=wanted.format,  # type: ignore[arg-type]
+        format="recipe" if wanted.format in RECIPES else wanted.format,  # type: ignore[arg-type]
         model=wanted.model or found.base.name,
         adapter=str(folder),
         out=str(made),

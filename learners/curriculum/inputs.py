@@ -30,8 +30,14 @@ class LearnerInputs:
     train_prompts: Sequence[TokenIds] = ()
     gate_prompts: Sequence[TokenIds] = ()
     conversations: Mapping[TokenIds, Conversation] = field(default_factory=dict)  # that the prompts to train on came from
-    replayed: bool = False  # whether the log has been read: nothing is trained before
+    replayed: bool = False  # whether the log has been read: before, nothing but the reward model is trained …
+    sampled: int = 0  # … and that from when a sample of a long log has been read: judgements that the whole log has
     similarity: Tensor | None = None  # (V, e), of Ĥ's prior over tokens
+
+    @property
+    def partial(self) -> bool:
+        """Whether no more than a part of the log is known."""
+        return self.sampled > 0 and not self.replayed
 
 
 CurrentInputs = Callable[[], LearnerInputs]

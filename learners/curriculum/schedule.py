@@ -79,7 +79,7 @@ class Curriculum:
         self._gate = Gate(practice.backbone, weights.policy, practice.sampling, gauge=gauge, pause=practice.pause)
         self._sft = SFTStage(weights, practice, inputs, runs)
         self._distill = DistillStage(weights, practice, inputs, runs)
-        self.reward = RewardStage(reward_tree, practice, inputs, runs)
+        self.reward = RewardStage(reward_tree, practice, inputs, runs, others_due=self._others_due)
         self._ppo = PPOStage(
             weights, practice, inputs, runs, self.reward if "reward" in stages else None, settings=ppo_settings, most_iterations=ppo_iterations,
         )  # fmt: skip
@@ -99,13 +99,15 @@ class Curriculum:
             elif own.turn < len(IN_TURN):
                 name, own.turn = IN_TURN[own.turn], own.turn + 1
                 self._drop_undone()
-                if name in self.stages and self._stage(name).due():
+                if self._may(name) and self._stage(name).due():
                     own.under_way, own.worked = name, True
             else:
                 self._round = _Round()
                 if own.worked:
                     continue
-                if self._weights.lineage.to_gate is not None:  # a gate that was broken off
+                if self._inputs().partial:  # what else there is to learn, only the whole log tells
+                    yield False
+                elif self._weights.lineage.to_gate is not None:  # a gate that was broken off
                     self._pass_gate()
                     yield True
                 elif self._ppo_due():
@@ -162,6 +164,13 @@ class Curriculum:
     def _stage(self, name: Stage) -> TrainingStage:
         return {"sft": self._sft, "distill": self._distill, "reward": self.reward, "ppo": self._ppo}[name]  # type: ignore[return-value]
 
+    def _may(self, name: Stage) -> bool:
+        """Of a long log of which a sample has been read, the reward model alone is trained."""
+        return name in self.stages and (name == "reward" or not self._inputs().partial)
+
+    def _others_due(self) -> bool:
+        return any(self._may(name) and self._stage(name).due() for name in IN_TURN if name != "reward")
+
     def _train(self, name: Stage) -> Iterator[bool]:
         try:
             with closing(self._stage(name).work()) as steps:  # type: ignore[type-var]
@@ -177,15 +186,19 @@ class Curriculum:
 
     def _undone(self) -> bool:
         """Whether anything that was learned is not live any more."""
-        live = self._inputs().feedback.seqs
-        return not (self._weights.learned_only_from(live) and self.reward.seqs <= frozenset(live))
+        inputs = self._inputs()
+        live = inputs.feedback.seqs
+        stands = inputs.partial or self._weights.learned_only_from(live)  # a part of the log does not tell
+        return not (stands and self.reward.seqs <= frozenset(live))
 
     def _drop_undone(self) -> None:
-        live = self._inputs().feedback.seqs
-        if not self._weights.learned_only_from(live):
+        inputs = self._inputs()
+        live = inputs.feedback.seqs
+        if not inputs.partial and not self._weights.learned_only_from(live):
             self._weights.drop_undone(live)
             self._unproposed = False
-        self.reward.drop_undone(live)
+        if not self.reward.waits:
+            self.reward.drop_undone(live)
 
     def _ppo_due(self) -> bool:
         seqs = self._inputs().feedback.seqs

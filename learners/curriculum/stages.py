@@ -6,7 +6,7 @@ The trainers themselves (rlhf/) know nothing of budgets, prompts or judgements; 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -133,23 +133,43 @@ class RewardPlan:
     steps_per_item: int = 2  # … and for each comparison or score
     batch: int = 6  # comparisons or scores
     fewest_items: int = 3
+    tested: int = 64  # of many new rankings at once, the newest, on which it is tested first
+    uninterrupted: int = 200  # steps, after which a run gives way to other stages that are due
 
     def enough(self, items: int) -> int:
         """Optimizer steps for so many comparisons and scores."""
         return self.steps + self.steps_per_item * items
 
 
+WHOLE_LOG = "learns from the whole log"
+
+
+_REWARD_PLAIN = ("seconds", "runs", "_steps", "_under_way", "_of_version", "_sampled")
+"""Of a reward stage, plain values that a checkpoint holds."""
+
+
 class RewardStage:
     """Keeps the reward model up with the live rankings and ratings; scores it on each before it learns from it."""
 
-    def __init__(self, tree: nn.Module, practice: Practice, inputs: CurrentInputs, runs: RunRecorder, plan: RewardPlan | None = None) -> None:
-        self._practice, self._inputs, self._runs, self._plan = practice, inputs, runs, plan or RewardPlan()
+    def __init__(
+        self,
+        tree: nn.Module,
+        practice: Practice,
+        inputs: CurrentInputs,
+        runs: RunRecorder,
+        plan: RewardPlan | None = None,
+        others_due: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """others_due: whether something is to be learned that goes before the rest of a long run."""
+        self._practice, self._inputs, self._runs, self._plan, self._others_due = practice, inputs, runs, plan or RewardPlan(), others_due
         self.model = RewardModel(tree, practice.backbone.width, seed=practice.seed, pause=practice.pause, memory=practice.backbone.memory_budget)
         self.scores = PrequentialScores()
         self.seconds = 0.0
         self.runs: tuple[str, ...] = ()  # since the last version
         self.seqs: frozenset[int] = NO_SEQS  # judgements that influenced it
         self._learned: frozenset[int] = NO_SEQS  # those that it has learned as long as it should
+        self._of_version = False  # whether it goes on from a version's
+        self._sampled = False  # whether it began with a sample of the log
         self._fresh = self.model.state()
         self._under_way: tuple[int, int] | None = None  # steps before this round, and in it
         self._steps: int | None = 0  # None where an old version does not say: as many as its judgements needed
@@ -164,7 +184,14 @@ class RewardStage:
         """Optimizer steps so far; None where an old version does not say."""
         return self._steps
 
+    @property
+    def waits(self) -> bool:
+        """Whether only the whole log can tell if what it learned from is live."""
+        return self._of_version and self._inputs().partial
+
     def due(self) -> bool:
+        if self.waits:
+            return False
         feedback = self._inputs().feedback
         items = _items(self._inputs())
         enough = len(items) >= self._plan.fewest_items
@@ -183,13 +210,24 @@ class RewardStage:
             self.seqs |= seqs
         began, first = self._under_way
         of = plan.enough(len(items)) - began
+        self._sampled |= inputs.partial
+        note = f"learns from {len(items):,} of {inputs.sampled:,} judgements" if inputs.partial else WHOLE_LOG if self._sampled else ""
+        asked: LearnerInputs | None = None
         try:
             with self._runs.run("reward", sorted(seqs), plan, self._ended, first) as steps:
                 for step in range(first, of):
+                    now = self._inputs()
+                    if inputs.partial and not now.partial:
+                        break
+                    if step >= plan.uninterrupted and now is not asked:  # whether others are due takes a look at every judgement
+                        asked = now
+                        if self._others_due():
+                            break
                     stats = self.model.step(self._batch(items, new))
                     self._steps, steps[0] = began + step + 1, step + 1
                     self._under_way = began, step + 1
-                    self._runs.progress("reward", step + 1, of, started, loss=stats.loss, accuracy=self.scores.accuracy, grad_norm=stats.grad_norm)
+                    figures = {"loss": stats.loss, "accuracy": self.scores.accuracy, "grad_norm": stats.grad_norm, "note": note}
+                    self._runs.progress("reward", step + 1, of, started, **figures)
                     yield
         finally:
             self._under_way = None
@@ -200,14 +238,14 @@ class RewardStage:
 
     def checkpoint(self) -> Saved:
         """The model and how far it has come."""
-        plain = {name: getattr(self, name) for name in ("seconds", "runs", "_steps", "_under_way")}
+        plain = {name: getattr(self, name) for name in _REWARD_PLAIN}
         seqs = {name: sorted(getattr(self, name)) for name in ("seqs", "_learned")}
         return {**plain, **seqs, "model": self.model.checkpoint(), "scores": _scores_saved(self.scores)}
 
     def restore(self, saved: Saved) -> None:
         """Go on from there."""
         self.model.restore(saved["model"])
-        for name in ("seconds", "runs", "_steps", "_under_way"):
+        for name in _REWARD_PLAIN:
             setattr(self, name, saved[name])
         self.seqs, self._learned = frozenset(saved["seqs"]), frozenset(saved["_learned"])
         self.scores = PrequentialScores(**saved["scores"] | {"seen": frozenset(saved["scores"]["seen"])})
@@ -233,6 +271,7 @@ class RewardStage:
     def _start(self, state: Mapping[str, Tensor] | None, seqs: frozenset[int], steps: int | None) -> None:
         self.model.load_state(state if state is not None else self._fresh)
         self.seqs = self._learned = seqs
+        self._of_version = state is not None
         self._steps, self.runs = steps, ()
 
     def _ended(self, run: str) -> None:
@@ -255,12 +294,11 @@ class RewardStage:
         """Score the model on rankings that it has not learned from."""
         if not self._learned:
             return  # nothing learned yet: it would be scored on a random head
-        for item in new:
-            if isinstance(item, Comparison) and not item.derived:
-                scores = self.model.score(item.prompts, item.answers)
-                self.scores, foreseen = self.scores.add(item.seq, margins_of(item, scores.tolist()))
-                if foreseen:
-                    self._runs.emit(Foreseen(seq=item.seq, judge="reward", **foreseen._asdict()))
+        for item in [each for each in new if isinstance(each, Comparison) and not each.derived][-self._plan.tested :]:
+            scores = self.model.score(item.prompts, item.answers)
+            self.scores, foreseen = self.scores.add(item.seq, margins_of(item, scores.tolist()))
+            if foreseen:
+                self._runs.emit(Foreseen(seq=item.seq, judge="reward", **foreseen._asdict()))
 
 
 def _scores_saved(scores: PrequentialScores) -> Saved:

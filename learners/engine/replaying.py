@@ -19,7 +19,7 @@ class LogReplay:
 
     def __init__(self, reward: OnlineHumanReward, emit: Callable[[Event], None]) -> None:
         self._reward, self._emit = reward, emit
-        self._total = self._received = 0
+        self.total = self._received = 0  # judgements
         self.begun = False  # answers may be drawn with what was learned: the log, or a sample of it, has been read
         self.ended = False  # the log has been read to its end
         self._began = self._told = self._fitted = 0.0  # monotonic seconds
@@ -29,10 +29,10 @@ class LogReplay:
         """Read these; they wait. `of`: how many there will be in all. `first`: they are learned from before others, in this order."""
         if self.ended:  # another log: the engine is asked to learn more than at its start
             self.ended = self.begun = False
-            self._total = self._received = 0
+            self.total = self._received = 0
         self._reward.replay(lessons, first)
         self._received += len(lessons)
-        self._total = max(self._received, of)
+        self.total = max(self._received, of)
 
     def end(self, sample: bool = False) -> None:
         """Nothing more comes, or no more of the sample."""
@@ -44,7 +44,7 @@ class LogReplay:
     @property
     def empty(self) -> bool:
         """Whether the log held nothing."""
-        return self._total == 0
+        return self.total == 0
 
     @property
     def due(self) -> bool:
@@ -59,15 +59,15 @@ class LogReplay:
 
     def advance(self) -> None:
         """Look at one judgement: at most one forward."""
-        self._total = max(self._total, self._reward.waiting)
+        self.total = max(self.total, self._reward.waiting)
         self._received = max(self._received, self._reward.waiting)
         self._reward.advance()
         now = time.monotonic()
         if now - self._told >= TOLD_SECONDS or not self.due:
             self._told = now
             done = self._received - self._reward.waiting
-            left = (now - self._began) / done * (self._total - done) if done else None
-            self._emit(Metrics(stage="human_reward", step=done, of=self._total, seconds_left=left))
+            left = (now - self._began) / done * (self.total - done) if done else None
+            self._emit(Metrics(stage="human_reward", step=done, of=self.total, seconds_left=left))
 
     def refusals(self) -> str:
         """What of the log cannot be used with this model, in words; '' where it is known already."""

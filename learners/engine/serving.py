@@ -260,6 +260,7 @@ class GeneratorWorker:
             self._replay.advance()
         if self._replay.due:
             self._learned(0, lambda: Fitted(self._reward.fit()))
+            self._learn_from_sample()
         elif not self._replay.empty:
             self._end_replay(interrupted=late)
         else:
@@ -279,10 +280,15 @@ class GeneratorWorker:
         self._learn_on()
 
     def _learn_on(self) -> None:
-        """Nothing of the log waits any more: training may begin, unless there is more of it to come."""
+        """Nothing of the log waits any more: training may begin, of a sample with the reward model."""
         if self._replay.ended:
             self._replayed = True
             self._learner.tell(replayed=True)
+        self._learn_from_sample()
+
+    def _learn_from_sample(self) -> None:
+        if not self._replay.ended:
+            self._learner.tell(sampled=self._replay.total)
 
     def _calibrate_beta(self, interrupted: Callable[[], bool]) -> None:
         """Meet the budget before the first answer. What is given up because somebody waits is due when nobody does."""

@@ -268,7 +268,7 @@ class Learner:
     def _allowed(self) -> bool:
         if self._restored is not None:
             return True
-        if self._wanted.is_set() or self._paused or not self._inputs.replayed:
+        if self._wanted.is_set() or self._paused or not (self._inputs.replayed or (self._inputs.sampled and not self._meter.metered)):
             return False
         if self._meter.metered:
             return self._asked and (not self._exhausted or not self._meter.open)

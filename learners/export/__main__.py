@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +20,12 @@ def exported(request: ExportRequest, tell: Tell = unheard) -> tuple[str, ...]:
     out = Path(request.out)
     if request.format == "merged":
         return merge(request, out, tell)
+    if request.format == "recipe":
+        from learners.export.classifier import write_classifier
+
+        write_classifier(request, out / "reward", tell)
+        shutil.copyfile(Path(__file__).with_name("reward_service.py"), out / "reward.py")
+        return merge(request, out / "policy", tell)
     from learners.export.gguf_file import write_gguf
 
     merged = out / "merged"

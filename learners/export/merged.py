@@ -13,23 +13,29 @@ from learners.export.request import Exporting, ExportRequest, Tell
 from learners.model.checkpoint import ModelError, Progress, read_config, stored_quantization
 from learners.model.conversion import copy_tokenizer, save_plain
 from learners.model.foreign_adapter import adapted, plain
-from learners.model.sources import find_source
+from learners.model.sources import Source, find_source
 
 
-def merge(request: ExportRequest, out: Path, tell: Tell) -> tuple[str, ...]:
-    """Write the directory; what a person should know of it. Raises ModelError."""
+def base_of(request: ExportRequest, tell: Tell) -> Source:
+    """The base that the version adapts. Raises ModelError."""
     report = Progress(lambda event: tell(Exporting(event.what, int(event.done), int(event.total))))
     source = find_source(request.model, report, request.peft_adapter)
     if source.hashes.base != request.base_hash:
         raise ModelError(f"this version adapts another model than {request.model}", "pass the base that it was taught on with --model")
-    if request.format != "merged":
+    return source
+
+
+def merge(request: ExportRequest, out: Path, tell: Tell) -> tuple[str, ...]:
+    """Write the directory; what a person should know of it. Raises ModelError."""
+    source = base_of(request, tell)
+    if request.format in ("gguf", "ollama"):
         check_family(read_config(source.directory), request.outtype)
     import torch
 
     stored = stored_quantization(source.directory)
     tell(Exporting("loading the base"))
     with torch.no_grad():
-        model = _merged(adapted(plain(source.directory), Path(request.adapter)), tell)
+        model = merged(adapted(plain(source.directory), Path(request.adapter)), tell)
         tell(Exporting("writing the merged model"))
         if stored != "none" or source.notes:
             save_plain(model, None, out)
@@ -48,7 +54,7 @@ def _about_quantization(stored: str, taught: str) -> tuple[str, ...]:
     return ()
 
 
-def _merged(tree: Any, tell: Tell) -> Any:
+def merged(tree: Any, tell: Tell) -> Any:
     """The model with every LoRA added to the weights that it adapts, in bfloat16."""
     import torch
 

@@ -13,7 +13,7 @@ Outtype = Literal["f16", "q8_0"]
 class ExportRequest(Struct, frozen=True):
     """One version of one base. Nothing is left in `out` unless all went well."""
 
-    format: Literal["merged", "gguf", "ollama"]
+    format: Literal["merged", "gguf", "ollama", "recipe"]
     model: str  # the base: directory, GGUF file, hub id or 'pocket'
     adapter: str  # the version's directory
     out: str  # an empty directory

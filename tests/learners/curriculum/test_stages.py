@@ -22,7 +22,7 @@ from learners.model.forward import forward
 from learners.model.lora import load_lora, lora_state
 from learners.protocol import Answer, Event, Lesson, Load, Trained
 from learners.rlhf.rollouts import draw_answers
-from learners.versions.snapshot import Distilled
+from learners.versions.snapshot import BASE, Distilled
 from storage.records import Critique, Demonstration, Message, Ranking, Sampling
 from tests.learners.models import tensor
 
@@ -256,6 +256,38 @@ def test_the_curriculum_proposes_what_it_trained_with_the_exact_judgements(parts
     assert next(work) is False, "nothing more to learn"
     learning.teach(ranking(parts, 4))
     assert next(work) is True
+
+
+def test_of_a_part_of_the_log_only_the_reward_model_learns_and_a_versions_waits_for_all_of_it(
+    parts: Parts, learning: Learning, events: list[Event]
+) -> None:
+    learning.teach(*(ranking(parts, seq) for seq in (1, 2, 3)))
+    learning.tell(sampled=9)
+    curriculum = Curriculum(*learning.of_policy, parts.trees.reward, ("distill", "reward"), lambda proposal: None)
+    work = curriculum.work()
+    while next(work):
+        pass
+    assert [event.run.stage for event in events if isinstance(event, Trained)] == ["reward"]
+    seqs = tuple(range(1, 10))  # of which six have not been read yet
+    curriculum.restart(replace(BASE, reward_state=curriculum.reward.model.state(), reward_seqs=seqs, reward_steps=28))
+    work = curriculum.work()
+    assert next(work) is False and curriculum.reward.seqs == frozenset(seqs), "it is neither trained nor dropped"
+    learning.tell(replayed=True)
+    assert next(work) is True and curriculum.reward.seqs == frozenset(), "six of its judgements are not live"
+
+
+def test_a_long_run_of_the_reward_model_gives_way_to_what_is_more_urgent(parts: Parts, learning: Learning, events: list[Event]) -> None:
+    learning.teach(*(ranking(parts, seq) for seq in (1, 2, 3)))
+    urgent: list[bool] = []
+    course = RewardStage(*learning.of_reward, RewardPlan(steps=8, steps_per_item=0, uninterrupted=3), others_due=lambda: bool(urgent))
+    steps = course.work()
+    next(steps)
+    urgent.append(True)
+    run(steps)
+    assert course.steps == 3 and course.due()
+    urgent.clear()
+    run(course.work())
+    assert course.steps == 8 and not course.due()
 
 
 def test_the_teacher_follows_the_reference(parts: Parts, learning: Learning) -> None:

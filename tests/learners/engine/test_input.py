@@ -203,3 +203,21 @@ def test_of_a_long_log_a_sample_teaches_before_the_first_answer_and_the_rest_is_
         steps.append(engine.until(Metrics, lambda e: e.stage == "human_reward"))
     assert {e.of for e in steps} == {40}
     assert engine.until(Learned, lambda e: e.rankings == 40) and any(told)
+
+
+def test_the_reward_model_begins_with_the_sample_of_a_long_log_and_goes_on_with_all_of_it() -> None:
+    engine = Engine(Load(model=str(STORIES), stages=("reward",), sampling=Sampling(1.0, 8), train_prompts=PROMPTS))
+    lessons = [ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 41)]
+    sample, rest = tuple(lessons[::5]), tuple(lesson for lesson in lessons if lesson.seq % 5 != 1)
+    engine.send(Replay(lessons=sample, last=True, sample=True, of=40))
+    assert engine.until(Metrics, lambda e: e.stage == "reward").note == "learns from 8 of 40 judgements"
+    engine.send(Replay(lessons=rest, last=True, of=40))
+    first = engine.until(protocol.Trained, lambda e: e.run.stage == "reward").run
+    assert first.seqs == tuple(lesson.seq for lesson in sample) and first.steps <= 10 + 2 * 8
+    whole = engine.until(protocol.Trained, lambda e: e.run.stage == "reward").run
+    assert whole.seqs == tuple(range(1, 41)) and first.steps + whole.steps == 10 + 2 * 40
+    assert {e.note for e in engine.seen if isinstance(e, Metrics) and e.stage == "reward"} == {
+        "learns from 8 of 40 judgements",
+        "learns from the whole log",
+    }
+    engine.send(protocol.Set(paused=True))
