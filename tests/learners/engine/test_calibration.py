@@ -82,7 +82,7 @@ def test_a_damaged_file_is_made_anew(drawn: tuple[BaseCalibration, Path], monkey
     found, cache = drawn
     file = file_in(cache)
     whole = file.read_bytes()
-    monkeypatch.setattr(calibration, "_drawn", lambda backbone: found)
+    monkeypatch.setattr(calibration, "_drawn", lambda backbone, report: found)
     for data in damaged(whole):
         file.write_bytes(data)
         assert same(BaseCalibration.of(stories(), cache), found)
@@ -111,7 +111,7 @@ def test_quantization_and_dtype_and_device_have_files_of_their_own() -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(drawn: tuple[BaseCalibration, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "_drawn", lambda backbone: drawn[0])
+    monkeypatch.setattr(calibration, "_drawn", lambda backbone, report: drawn[0])
     blocked = tmp_path / "file"
     blocked.write_text("where the folder should be")
     assert BaseCalibration.of(stories(), blocked) is drawn[0]
@@ -121,7 +121,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(drawn: tuple[BaseCalibration
 def test_the_cache_keeps_the_newest_files_and_forgets_the_oldest(
     drawn: tuple[BaseCalibration, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "_drawn", lambda backbone: drawn[0])
+    monkeypatch.setattr(calibration, "_drawn", lambda backbone, report: drawn[0])
     folder = tmp_path / "calibration"
     folder.mkdir()
     for i in range(12):
