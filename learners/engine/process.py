@@ -134,7 +134,7 @@ def main() -> None:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     with contextlib.suppress(OSError):
-        os.nice(NICENESS - os.nice(0))
+        os.nice(max(0, NICENESS - os.nice(0)))
     sys.setswitchinterval(SWITCH_SECONDS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c is the terminal's: the engine ends when its stdin does
     outbox = Outbox(out)

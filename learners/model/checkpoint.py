@@ -20,7 +20,7 @@ TOKENIZER_FILES = (
 DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json", "*.py", *TOKENIZER_FILES)
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WITHOUT_ATTENTION = {"mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}
-OTHER_CACHES = {"openai-gpt", "recurrent_gemma", "reformer", "xlm", "xlnet"}
+OTHER_CACHES = {"minimax", "openai-gpt", "recurrent_gemma", "reformer", "xlm", "xlnet"}
 """Model types whose tokens do not go on from keys and values."""
 BITS_AND_BYTES = {"nf4": "nf4", "fp4": "fp4"}
 """Its kinds of 4 bit."""
@@ -100,6 +100,16 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError(f"{directory / 'config.json'} is damaged", "fetch the model again")
     return config
+
+
+def model_class(config: dict[str, Any]) -> Any:
+    """What of transformers makes a model of this configuration: the whole of one that sees images too, though its text part alone is used."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def check_architecture(config: dict[str, Any]) -> None:

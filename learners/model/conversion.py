@@ -13,13 +13,15 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
-from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files
+from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files, model_class, read_config
 from learners.model.gguf_header import read_gguf_header
 from learners.model.stored import check_gguf
 
 GET_GGUF = "pip install 'tamer-tui[gguf]'"
 CONVERTED_METHODS = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
 """Ways to store weights that transformers unpacks on any device, and its settings for that."""
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+"""Of models that see images: other programs ask for them."""
 
 
 def converted_gguf(file: Path, report: Progress) -> tuple[Path, str]:
@@ -82,7 +84,7 @@ def dequantized(directory: Path, method: str, identity: str, report: Progress) -
         report("convert")
         settings = getattr(transformers, CONVERTED_METHODS[method])(dequantize=True)
         try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            model = model_class(read_config(directory)).from_pretrained(
                 directory, quantization_config=settings, dtype=torch.bfloat16, device_map="cpu", use_safetensors=True, local_files_only=True
             )
         except (OSError, MemoryError):
@@ -107,8 +109,8 @@ def save_plain(model: Any, tokenizer: Any, directory: Path) -> None:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """And how the model ends its answers, where that was not written yet."""
-    for name in (*TOKENIZER_FILES, "generation_config.json"):
+    """And how the model ends its answers, and what it makes of images, where that was not written yet."""
+    for name in (*TOKENIZER_FILES, "generation_config.json", *PROCESSOR_FILES):
         if (source / name).is_file() and not (target / name).exists():
             shutil.copyfile(source / name, target / name)
 

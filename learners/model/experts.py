@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 BLOCK = 64
 """Weights that share a scale, as in QLoRA (Dettmers et al. 2023)."""
+MULTIPLIED_AT_ONCE = {"Llama4TextExperts"}
+"""Experts that all work on every token, as one product: unpacking them one by one would save nothing."""
 SCALES = "_expert_scales"
 """Where a module keeps the scales and shapes of weights that are being loaded."""
 
@@ -121,6 +123,8 @@ def _expert_weight(model: nn.Module, name: str) -> bool:
     path, _, last = name.rpartition(".")
     module = model.get_submodule(path)
     weight = module._parameters.get(last)
+    if type(module).__name__ in MULTIPLIED_AT_ONCE:
+        return False
     return is_experts(module) and weight is not None and (weight.dim() == 3 or last in module.__dict__.get(SCALES, {}))
 
 

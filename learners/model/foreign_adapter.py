@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_header, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, model_class, read_config, read_header, stored_quantization
 from learners.model.conversion import converted, copy_tokenizer, save_plain
 from learners.model.stored import CONFIG, WEIGHTS, adapter_settings
 
@@ -34,9 +34,7 @@ def _check_depth(adapter: Path, layers: int) -> None:
 
 def plain(base: Path) -> Any:
     """The model of a directory in the form in which it is stored, and in floats. Raises OSError, MemoryError."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
+    model = model_class(read_config(base)).from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
     return model.dequantize() if stored_quantization(base) != "none" else model
 
 

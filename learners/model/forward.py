@@ -7,12 +7,14 @@ trains or scores runs the body alone, and the LM head on as many positions at a 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from learners.model.memory import positions_at_once
+from learners.model.memory import COLUMNS_AT_ONCE, positions_at_once
 from learners.model.replicas import ENTERING, FIRST_POSITION
 
 
@@ -37,10 +39,12 @@ def forward(
     DynamicCache, which grows in place; None keeps no cache. keep: logits and states for that many last positions only.
     """
     model = causal_model(tree)
-    output = _run(model, input_ids, attention_mask, past_key_values, keep or 0)
-    hidden = model.get_output_embeddings().__dict__.pop(ENTERING)
-    n = keep or input_ids.shape[1]
-    return Output(output.logits[:, -n:].float(), hidden[:, -n:].float(), past_key_values)
+    head, n, found = model.get_output_embeddings(), keep or input_ids.shape[1], []
+    for output in _run(model, input_ids, attention_mask, past_key_values, keep or 0):
+        found = [] if keep else found
+        found.append((output.logits[:, -n:].float(), head.__dict__.pop(ENTERING)[:, -n:].float()))
+    logits, hidden = (torch.cat(parts, 1) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
+    return Output(logits, hidden, past_key_values)
 
 
 def forward_at(tree: nn.Module, input_ids: Tensor, seen: Tensor, positions: Tensor, past_key_values: Any) -> Output:
@@ -70,25 +74,47 @@ def states(tree: nn.Module, input_ids: Tensor, attention_mask: Tensor | None = N
     head = model.get_output_embeddings()
     head.__dict__[FIRST_POSITION] = True
     try:
-        _run(model, input_ids, attention_mask, past_key_values, 0)
-        return head.__dict__[ENTERING].float()
+        found = [head.__dict__[ENTERING].float() for _ in _run(model, input_ids, attention_mask, past_key_values, 0)]
+        return torch.cat(found, 1) if len(found) > 1 else found[0]
     finally:
         head.__dict__.pop(FIRST_POSITION)
         head.__dict__.pop(ENTERING, None)
 
 
-def _run(model: Any, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, keep: int) -> Any:
-    positions = None
-    if attention_mask is not None:
-        positions = (attention_mask.cumsum(-1)[:, -input_ids.shape[1] :] - 1).clamp_min(0)
-    return model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=positions,
-        past_key_values=past_key_values,
-        use_cache=past_key_values is not None,
-        logits_to_keep=keep,
-    )
+def _run(model: Any, input_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, keep: int) -> Iterator[Any]:
+    """The model's outputs, of one part of the columns after another where they are many and no gradients are kept: what all positions of a long
+    text are at once in one layer alone may not fit beside a model."""
+    columns, size = input_ids.shape[1], max(keep, COLUMNS_AT_ONCE)
+    starts = [0]
+    if columns > size and not torch.is_grad_enabled() and keeps_keys_and_values(model):
+        starts += range(columns % size or size, columns, size)
+        past_key_values = new_cache(model) if past_key_values is None else past_key_values
+    begun = attention_mask.shape[1] - columns if attention_mask is not None else 0
+    for start, stop in pairwise([*starts, columns]):
+        ids, mask = input_ids[:, start:stop], None if attention_mask is None else attention_mask[:, : begun + stop]
+        yield model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=None if mask is None else (mask.cumsum(-1)[:, -ids.shape[1] :] - 1).clamp_min(0),
+            past_key_values=past_key_values,
+            use_cache=past_key_values is not None,
+            logits_to_keep=keep,
+        )
+
+
+def new_cache(model: Any) -> Any:
+    """Transformers' own for this model, empty."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=model.config)
+
+
+def keeps_keys_and_values(model: Any) -> bool:
+    """Whether nothing but keys and values goes from token to token: then a text can be read in parts."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    own = getattr(model, "_is_stateful", False)
+    return not own and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in new_cache(model).layers)
 
 
 class LMHead:

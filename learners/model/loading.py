@@ -16,7 +16,7 @@ from torch import nn
 from learners.model import replicas as trees
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
-from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, first_line, model_class, parameter_count, read_config, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.model.drawing_settings import drawing_settings
@@ -111,14 +111,12 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def _load_model(directory: Path, quantize: str, device: torch.device, trust_remote_code: bool, report: Progress) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
     report("weights" if quantize == "none" else "quantize")
     compute = compute_dtype(device)
     _check_code(directory, trust_remote_code)
     try:
         with experts_in_four_bits():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = model_class(read_config(directory)).from_pretrained(
                 directory,
                 output_loading_info=True,
                 dtype=compute,

@@ -65,7 +65,7 @@ def adapted_layers(model: nn.Module) -> list[str]:
     own = {id(module) for module in decoder.modules()} - {id(model.get_output_embeddings())}  # type: ignore[operator]
     modules = dict(model.named_modules())
     linear = {name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D) and id(module) in own}
-    wanted = {name for name in linear if "experts" not in name.split(".")}
+    wanted = {name for name in linear if "experts" not in name.split(".") and _last(name) != "router"}
     taken = _meant_as_experts(model, {_last(name) for name in wanted}) | USED_BY_KERNELS.get(model.config.model_type, set())  # type: ignore[union-attr, operator]
     wanted = {name for name in wanted if _last(name) not in taken}
     ambiguous = {_last(name) for name in modules.keys() - wanted}

@@ -66,19 +66,21 @@ def distinct_bytes(*modules: nn.Module) -> int:
 
 
 def _tensors(tree: nn.Module) -> Iterator[Tensor]:
-    yield from tree.parameters()
-    yield from tree.buffers()
     for module in tree.modules():
+        yield from module.parameters(recurse=False)
+        yield from module.buffers(recurse=False)
         for state in _quantization_states(module):
             yield from _tensors_of_state(state)
 
 
 def _quantization_states(module: nn.Module) -> Iterator[Any]:
     """What bitsandbytes keeps beside a weight: a QuantState (4 bit), or scale and weight tensors (8 bit)."""
-    weight = getattr(module, "weight", None)
+    weight = vars(module).get("_parameters", {}).get("weight")  # not by getattr, which is slow where there is none: in most modules
+    if weight is None:
+        return
     for owner in (module, weight, getattr(module, "state", None)):
         for name in ("quant_state", "CB", "SCB"):
-            state = getattr(owner, name, None) if owner is not None else None
+            state = vars(owner).get(name) if owner is not None else None
             if state is not None:
                 yield state
 

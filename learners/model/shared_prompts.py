@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.model.batches import TokenIds, pad, pad_answers, pad_prompts
-from learners.model.forward import causal_model, device_of, states
+from learners.model.forward import causal_model, device_of, keeps_keys_and_values, new_cache, states
 from learners.model.memory import MemoryBudget, shares
 from learners.model.recompute import recomputing_layers
 
@@ -71,11 +71,9 @@ def states_in_one_row(tree: nn.Module, prompts: Sequence[TokenIds], answers: Seq
 
 def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device) -> tuple[Tensor, Tensor, Any, Tensor]:
     """Last states (n, d) of the n distinct prompts; which of them each answer follows (B,); their cache and mask, a row for each answer."""
-    from transformers import DynamicCache
-
     distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_prompts(list(distinct), device)
-    past = DynamicCache(config=causal_model(tree).config)
+    past = new_cache(causal_model(tree))
     at_end = states(tree, ids, None if bool(mask.all()) else mask.long(), past)[:, -1]
     index = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
     past.reorder_cache(index)  # by index_select, whose gradient is a sum over the answers to a prompt
@@ -83,13 +81,4 @@ def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device)
 
 
 def _pays(tree: nn.Module, prompts: Sequence[TokenIds]) -> bool:
-    return shares(prompts, device_of(tree)) and _keeps_keys_and_values(causal_model(tree))
-
-
-def _keeps_keys_and_values(model: Any) -> bool:
-    """Whether nothing but keys and values goes from token to token."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-    layers = DynamicCache(config=model.config).layers
-    return not getattr(model, "_is_stateful", False) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return shares(prompts, device_of(tree)) and keeps_keys_and_values(causal_model(tree))

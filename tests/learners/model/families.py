@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from learners.model.checkpoint import model_class
 from learners.model.lora import LoraSettings, adapter_tree, lora_parameters
 from learners.model.replicas import freeze, watch_head
 from tests.learners.models import DEVICE
@@ -35,6 +36,9 @@ MAMBA: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_expand": 
          "layer_types": ["mamba", "attention"]}  # fmt: skip
 OLD = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": EOS, "eos_token_id": EOS}
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+QWEN_VISION = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32, "fullatt_block_indexes": [0],
+               "deepstack_visual_indexes": [0]}  # fmt: skip
+ROTATED = {"rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]}}
 ALTERNATING = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}  # a window shorter than an answer
 
 
@@ -47,7 +51,7 @@ class Family:
     template: bool = True  # a chat template, whose turns end with a token of their own
     bos: bool = True  # a text opens with a token
     pad: bool = True
-    text: bool = True  # False: the sizes are of the text part of a multimodal model
+    vision: dict[str, Any] | None = None  # of a multimodal model, whose text part has the sizes above
 
 
 FAMILIES: dict[str, Family] = {
@@ -62,7 +66,13 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5_moe": Family("qwen3_5_moe_text", COMMON | EXPERTS | LINEAR | {"shared_expert_intermediate_size": 16}),
     "gemma2": Family("gemma2", COMMON | {"head_dim": 8, "final_logit_softcapping": 2.0, "sliding_window": 8}),
     "gemma3": Family("gemma3_text", COMMON | ALTERNATING | {"head_dim": 8}),
-    "gemma3_multimodal": Family("gemma3", COMMON | ALTERNATING | {"head_dim": 8}, text=False),
+    "gemma3_multimodal": Family("gemma3", COMMON | ALTERNATING | {"head_dim": 8}, vision=VISION),
+    "gemma4": Family("gemma4_text", COMMON | ALTERNATING | {"head_dim": 8, "global_head_dim": 8, "vocab_size_per_layer_input": VOCABULARY,
+                                                            "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0}),  # a vector a layer
+    "llama4": Family("llama4_text", COMMON | LOCAL_EXPERTS | {"head_dim": 8, "intermediate_size_mlp": 48}),
+    "qwen2_5_vl": Family("qwen2_5_vl", COMMON | ROTATED, vision=QWEN_VISION),  # positions in three dimensions
+    "qwen3_vl": Family("qwen3_vl", COMMON | ROTATED | {"head_dim": 8}, vision=QWEN_VISION | {"num_position_embeddings": 16}),
+    "mistral3": Family("mistral3", COMMON | {"model_type": "mistral", "head_dim": 8}, vision=VISION | {"model_type": "pixtral"}),
     "phi": Family("phi", COMMON, template=False),
     "phi3": Family("phi3", COMMON | {"sliding_window": 8}),  # one projection for queries, keys and values
     "gpt2": Family("gpt2", {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "bos_token_id": EOS,
@@ -121,13 +131,13 @@ def saved_family(family: str) -> Path:
 
 
 def _random(family: Family) -> nn.Module:
-    from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = CONFIG_MAPPING[family.type](**(family.sizes if family.text else {"text_config": family.sizes, "vision_config": VISION}))
+    sizes = family.sizes if family.vision is None else {"text_config": family.sizes, "vision_config": family.vision}
+    config = CONFIG_MAPPING[family.type](**sizes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
+        model = model_class({"model_type": family.type}).from_config(config)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.mul_(4)  # far from uniform, so that tokens differ

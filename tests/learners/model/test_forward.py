@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learners.model.forward import LMHead, causal_model, forward, states
+from learners.model.forward import LMHead, causal_model, forward, new_cache, states
 from tests.learners.model.families import MECHANICS, VOCABULARY, random_model, random_tree
 from tests.learners.models import DEVICE
 
@@ -70,3 +70,27 @@ def test_the_body_of_a_model_that_does_not_name_it_is_what_holds_its_layers() ->
     wanted = LMHead(model)(states(model, IDS)[0])
     model.base_model_prefix = "something_else"  # type: ignore[assignment]
     assert torch.equal(LMHead(model)(states(model, IDS)[0]), wanted)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3", "gpt2", "bloom", "gemma4", "qwen3_vl", "lfm2"])
+@pytest.mark.parametrize("padded", [False, True])
+@torch.no_grad()
+def test_a_long_text_is_read_in_parts(family: str, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that slide, positions of every kind, rows of padding alone; what keeps more than keys and values is read whole."""
+    tree, ids = random_tree(family), torch.cat([IDS, IDS.flip(1)], 1)
+    mask = torch.ones_like(ids)
+    mask[0, : 7 * padded] = 0
+    caches = [new_cache(causal_model(tree)) for _ in range(2)]
+    whole = [states(tree, ids, mask), *forward(tree, ids, mask, keep=2)[:2], forward(tree, ids[:, :15], mask[:, :15], caches[0], keep=1).hidden]
+    read = []
+    hook = causal_model(tree).get_output_embeddings().register_forward_pre_hook(lambda head, args: read.append(args[0].shape[1]))
+    monkeypatch.setattr("learners.model.forward.COLUMNS_AT_ONCE", 4)
+    parts = [states(tree, ids, mask), *forward(tree, ids, mask, keep=2)[:2], forward(tree, ids[:, :15], mask[:, :15], caches[1], keep=1).hidden]
+    hook.remove()
+    assert len(read) == (3 if family == "lfm2" else 6 + 6 + 4)
+    seen = mask.bool()
+    torch.testing.assert_close(parts[0][seen], whole[0][seen], atol=1e-4, rtol=1e-4)
+    for part, all_at_once in zip(parts[1:], whole[1:], strict=True):
+        torch.testing.assert_close(part, all_at_once, atol=1e-4, rtol=1e-4)
+    further = [forward(tree, ids[:, 15:16], mask[:, :16], cache, keep=1).hidden for cache in caches]
+    torch.testing.assert_close(*further, atol=1e-4, rtol=1e-4)

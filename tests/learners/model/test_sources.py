@@ -21,6 +21,7 @@ from learners.model.conversion import converted
 from learners.model.device import choose_device
 from learners.model.inspection import inspect_machine
 from learners.model.loading import load_backbone
+from learners.model.replicas import freeze
 from learners.model.stored import check_source
 from learners.protocol import Loading
 from storage.records import Message
@@ -296,6 +297,7 @@ def test_weights_that_bitsandbytes_stored_load_as_they_are(base: Path, tmp_path:
     tokenizer_of(FAMILIES["llama"]).save_pretrained(tmp_path)
     found = load_backbone(str(tmp_path), device="cpu")
     assert found.quantize == kind and len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    freeze(packed)  # on some processors it would be packed once more, which works for no layer as narrow as this
     wanted = load_backbone(str(base), device="cpu").model if kind == "int8" else packed  # whose own forward rounds activations to 8 bit too
     cosine = torch.nn.functional.cosine_similarity(logits(found.model).flatten(), logits(wanted).flatten(), 0)
     assert cosine > (0.99 if kind == "int8" else 0.999)
