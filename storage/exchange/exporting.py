@@ -6,7 +6,6 @@ beside the target and moved into place at the end.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import tempfile
 from collections import Counter
@@ -19,7 +18,7 @@ from msgspec import Struct
 
 from storage.backup import back_up
 from storage.database import JournalError, explain, open_reader
-from storage.exchange import lossless
+from storage.exchange import lossless, places
 from storage.exchange.choosing import Chooser, Lengths, Measure
 from storage.exchange.formats import FORMATS, WHOLE, File, Format, is_plain
 from storage.exchange.items import NOTHING, Item, Row, Steps
@@ -83,21 +82,19 @@ def prompts(database: Path, options: Options) -> list[Prompt]:
 
 def export(database: Path, out: Path, options: Options, steps: Iterable[Steps] = (), force: bool = False, said: Said | None = None) -> ExportManifest:
     """Write `out` and `out`.manifest.json; `steps` are the items of a stepwise format. Raises JournalError, and then leaves everything as it was."""
-    out = out.expanduser().absolute()
+    out = places.resolved(out)
     check(options)
-    taken = [path for path in (*_targets(out, options), _manifest_of(out)) if path.exists()]
-    if taken and not force:
-        raise JournalError(f"{taken[0]} is there already", "give another --out, or --force to replace it")
-    if out == database.expanduser().absolute():
-        raise JournalError("the database itself is no place for its export", "give another --out")
+    targets = _targets(out, options)
     try:
+        places.check(database, (*targets, places.manifest_of(out)), force)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             made = Path(folder) / "made"
             made.mkdir()
             manifest = _whole(database, made, out, options) if options.format in WHOLE else _rows(database, made, out, options, steps, said or {})
             write_json(Path(folder) / "manifest", manifest)
-            _put_in_place(made, out, options)
-            (Path(folder) / "manifest").replace(_manifest_of(out))
+            for target in targets:
+                places.put(made if _is_folder(options) else made / target.name, target)
+            places.put(Path(folder) / "manifest", places.manifest_of(out))
     except OSError as error:
         raise JournalError(f"cannot write {out}: {error.strerror or error}", "choose a folder that you may write to") from error
     except sqlite3.Error as error:
@@ -125,10 +122,6 @@ def check(options: Options) -> None:
         raise JournalError(f"{options.format} is the whole database", "leave out --since, --split-by-prompt and --redact, or choose another format")
 
 
-def _manifest_of(out: Path) -> Path:
-    return out.with_name(out.name + ".manifest.json")
-
-
 def _splits(options: Options) -> tuple[str, ...]:
     return ("train", "test") if options.test_share else ("",)
 
@@ -141,26 +134,16 @@ def _name(file: File, out: Path, options: Options, split: str) -> str:
     return f"{name.stem}.{split}{name.suffix}" if split else name.name
 
 
+def _is_folder(options: Options) -> bool:
+    chosen = FORMATS.get(options.format)
+    return chosen is not None and chosen.folder
+
+
 def _targets(out: Path, options: Options) -> list[Path]:
     """What the export is going to be called."""
-    chosen = FORMATS.get(options.format)
-    if chosen is None or chosen.folder:
+    if options.format in WHOLE or _is_folder(options):
         return [out]
-    return [out.with_name(_name(chosen.files[0], out, options, split)) for split in _splits(options)]
-
-
-def _put_in_place(made: Path, out: Path, options: Options) -> None:
-    chosen = FORMATS.get(options.format)
-    if chosen is None or not chosen.folder:
-        for target in _targets(out, options):
-            if target.is_dir():
-                shutil.rmtree(target)
-            (made / target.name).replace(target)
-        return
-    old = made.parent / "old"
-    if out.exists():
-        out.rename(old)
-    made.rename(out)
+    return [out.with_name(_name(FORMATS[options.format].files[0], out, options, split)) for split in _splits(options)]
 
 
 # --- the whole database ----------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from storage.database import JournalError
 from storage.exchange.exporting import ExportManifest, Options, export
@@ -17,7 +20,7 @@ from storage.journal import Journal
 from storage.records import Message, Prompt, Ranking, Rating, SampleSet
 from storage.thoughts import with_thought
 from storage.verification import problems
-from tests.storage.conftest import SITTING, Desk, answer
+from tests.storage.conftest import BASE, SITTING, Desk, answer
 
 from .conftest import TALK, ask
 
@@ -224,12 +227,70 @@ def test_what_is_there_is_not_replaced_without_force(judged: Desk, tmp_path: Pat
         export(judged.path, tmp_path / "out.jsonl", Options("trl-kto"))
 
 
-def test_a_folder_is_replaced_as_a_whole(judged: Desk, tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole_where_an_export_made_all_of_it(judged: Desk, tmp_path: Path) -> None:
     out = tmp_path / "folder"
-    out.mkdir()
-    (out / "old.jsonl").write_text("old")
+    out.mkdir()  # nothing is lost with an empty one
+    export(judged.path, out, Options("llamafactory", test_share=0.5), force=True)
     export(judged.path, out, Options("axolotl"), force=True)
     assert sorted(path.name for path in out.iterdir()) == ["dpo.jsonl", "kto.jsonl", "ranked.jsonl", "sft.jsonl"]
+    (out / "runs").mkdir()
+    (out / "runs" / "thesis.txt").write_text("mine")
+    for format in ("axolotl", "trl-preference", "sqlite"):
+        with pytest.raises(JournalError, match=r"folder is not replaced: runs/thesis.txt in it is of no export"):
+            export(judged.path, out, Options(format), force=True)
+    assert (out / "runs" / "thesis.txt").read_text() == "mine" and (out / "dpo.jsonl").is_file()
+
+
+PLACES = ("my.db", "sub/../my.db", "link.db", "../link/my.db", ".", "..", "../link", "my.db-wal", "my.db.versions", "my.db.versions/x", "my.db/x")
+
+
+def test_no_export_goes_over_its_database_what_belongs_to_it_or_the_folder_it_is_in(
+    judged: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the database and the place of the export are named."""
+    project = tmp_path / "proj"
+    (project / "sub").mkdir(parents=True)
+    (project / "my.db.versions").mkdir()
+    shutil.copy(judged.path, project / "my.db")
+    (project / "thesis.txt").write_text("mine")
+    (project / "link.db").symlink_to("my.db")
+    (tmp_path / "link").symlink_to("proj")
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    monkeypatch.chdir(project)
+    databases = (project / "my.db", Path("my.db"), Path("link.db"), Path("../link/my.db"))
+    for database, format, where in product(databases, ("axolotl", "trl-preference", "tamer", "sqlite"), PLACES):
+        with pytest.raises(JournalError, match="it is no place for its export"):
+            export(database, Path(where), Options(format), force=True)
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+
+
+def test_a_database_is_replaced_by_a_newer_copy_of_it_alone(judged: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    export(judged.path, copy, Options("sqlite"))
+    export(judged.path, copy, Options("sqlite"), force=True)
+    copy.with_name("copy.db-wal").write_bytes(b"somebody writes")
+    with pytest.raises(JournalError, match="is a database with copy"):
+        export(judged.path, copy, Options("sqlite"), force=True)
+    copy.with_name("copy.db-wal").unlink()
+    with Journal.open(copy) as journal:
+        journal.bind(BASE, replace(SITTING, uid="another"))
+    for format in ("sqlite", "trl-sft", "axolotl"):
+        with pytest.raises(JournalError, match="is a database that is no export, or was written to since"):
+            export(judged.path, copy, Options(format), force=True)
+
+
+def test_what_stood_there_stays_where_the_move_fails(judged: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "folder"
+    export(judged.path, out, Options("axolotl"))
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(Path, "replace", _fails)
+    with pytest.raises(JournalError, match="cannot write"):
+        export(judged.path, out, Options("axolotl"), force=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def _fails(path: Path, target: Path) -> None:
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(
