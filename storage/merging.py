@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from storage import judgements, provenance, rows
+from storage import judgements, kept, provenance, rows
 from storage.database import JournalError, open_reader
 from storage.journal import Journal
 from storage.records import (
@@ -189,7 +189,7 @@ class _Merging:
             provenance.write(self._to, None, replace(answer, **names, origin=origin, version=version))
         sql = "SELECT k.content, k.teaches FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ?"
         for content, teaches in self._from.execute(sql, (found.uid,)):
-            provenance.write(self._to, None, KeptRow(self._names[found.uid], content, bool(teaches)))
+            provenance.write(self._to, None, KeptRow(self._names[found.uid], kept.sound(content), bool(teaches)))
 
     def _write_shown(self, shown: Shown) -> None:
         """What was shown may have gone on since it was merged last."""

@@ -14,7 +14,7 @@ from storage.exchange.importing import Imported, import_file, is_whole, take
 from storage.exchange.items import Judged
 from storage.exchange.shapes import SHAPES
 from storage.exchange.shapes.mapping import TARGETS
-from storage.exchange.shapes.pieces import CONVERSATION, PICTURES, TOOLS
+from storage.exchange.shapes.pieces import CONVERSATION, NO_JSON, PICTURES, TOOLS
 from storage.exchange.sources import Source
 from storage.exchange.survey import SHOWN, Reading, Survey
 from storage.journal import Journal, JournalError
@@ -131,8 +131,7 @@ def preview(survey: Survey) -> Iterator[str]:
             low, high = survey.scale(criterion)
             yield f"scores from {low:g} to {high:g} ({criterion}) become ratings from 1 to 7"
     for what_, n in survey.not_used.items():
-        kept = "shown and kept, not learned from" if what_ in (TOOLS, PICTURES, CONVERSATION) else "kept; the rest is learned from"
-        yield f"{n:,} {'has' if n == 1 else 'have'} {what_}: {kept}"
+        yield f"{n:,} {'has' if n == 1 else 'have'} {what_}: {_WHAT_BECOMES.get(what_, 'kept; the rest is learned from')}"
     if survey.columns:
         yield f"kept beside them: {', '.join(one_line(name)[:40] for name in list(survey.columns)[:8])}" + (
             " and others" if len(survey.columns) > 8 else ""
@@ -140,6 +139,12 @@ def preview(survey: Survey) -> Iterator[str]:
     if survey.bad:
         rows = f"{survey.bad:,} row{'s' if survey.bad != 1 else ''} left out"
         yield f"{rows}: {one_line('; '.join(survey.complaints))}" + ("; …" if survey.bad > SHOWN else "")
+
+
+_WHAT_BECOMES = {
+    **dict.fromkeys((TOOLS, PICTURES, CONVERSATION), "shown and kept, not learned from"),
+    NO_JSON: "what comes closest is kept; the rest is learned from",
+}
 
 
 def _counted(survey: Survey) -> str:

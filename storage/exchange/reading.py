@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations, groupby
 from typing import NamedTuple
 
+from storage import kept
 from storage.exchange.items import NOTHING, Beside, Criticised, Labelled, Messages, PreferencePair, Ranked, Written
 from storage.records import Message
 from storage.repeats import NOT_SAID_AGAIN
@@ -56,8 +56,9 @@ class Reader:
 
     def scored(self) -> bool:
         """Whether some comparison has scores."""
-        found = self._connection.execute("SELECT EXISTS (SELECT 1 FROM kept_rows WHERE json_array_length(content, '$.scores') > 1)")
-        return bool(found.fetchone()[0])
+        one = "SELECT EXISTS (SELECT 1 FROM kept_rows WHERE iif(json_valid(content), json_array_length(content, '$.scores'), 0) > 1)"
+        others = self._connection.execute("SELECT content FROM kept_rows WHERE NOT json_valid(content)")
+        return bool(self._connection.execute(one).fetchone()[0]) or any(len(kept.read(content)["scores"]) > 1 for (content,) in others)
 
     def comparisons(self) -> Iterator[PreferencePair]:
         """From rankings, then from ratings, then from corrections."""
@@ -110,8 +111,8 @@ class Reader:
             JOIN sample_sets s ON s.id = c.set_id JOIN prompts p ON p.id = s.prompt_id
             LEFT JOIN responses r ON r.id = c.response_id LEFT JOIN nodes n ON n.id = r.node_id
             WHERE e.kind = 'critique' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
-        for node_id, answer, slot, text, scope, strength, kept in rows:
-            beside = _beside(kept)[0].of(*([] if slot is None else [slot]))
+        for node_id, answer, slot, text, scope, strength, content in rows:
+            beside = _beside(content)[0].of(*([] if slot is None else [slot]))
             yield Criticised(self.messages(node_id), answer, text, scope, strength, beside)
 
     # --- queries ---------------------------------------------------------------------------------------------------------
@@ -124,8 +125,8 @@ class Reader:
             LEFT JOIN ranking_items i ON i.seq = e.seq AND i.response_id = r.id
             WHERE e.kind = 'ranking' AND {NOT_SAID_AGAIN} AND e.seq >= ? AND {where} ORDER BY e.seq, r.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
-            _, nodes, texts, ranks, strengths, kept = zip(*answers, strict=True)
-            beside, margin = _beside(kept[0])
+            _, nodes, texts, ranks, strengths, contents = zip(*answers, strict=True)
+            beside, margin = _beside(contents[0])
             yield JudgedAnswers(self.messages(nodes[0]), texts, ranks, beside, strengths[0], margin)
 
     def _ratings(self, ranked: bool) -> Iterator[JudgedAnswers]:
@@ -139,8 +140,8 @@ class Reader:
             SELECT d.set_id, p.node_id, n.content, d.value, d.slot, {_KEPT} FROM rated d JOIN sample_sets s ON s.id = d.set_id
             JOIN prompts p ON p.id = s.prompt_id JOIN nodes n ON n.id = d.node_id ORDER BY d.first, d.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
-            _, nodes, texts, values, slots, kept = zip(*answers, strict=True)
-            yield JudgedAnswers(self.messages(nodes[0]), texts, values, _beside(kept[0])[0].of(*slots))
+            _, nodes, texts, values, slots, contents = zip(*answers, strict=True)
+            yield JudgedAnswers(self.messages(nodes[0]), texts, values, _beside(contents[0])[0].of(*slots))
 
     def _corrections(self) -> Iterator[tuple[Messages, str, str, Beside]]:
         """Prompt, original, text."""
@@ -148,8 +149,8 @@ class Reader:
             SELECT p.node_id, o.content, w.content, {_KEPT} FROM v_live e JOIN corrections c ON c.seq = e.seq JOIN nodes w ON w.id = c.node_id
             JOIN responses r ON r.id = c.response_id JOIN nodes o ON o.id = r.node_id JOIN sample_sets s ON s.id = r.set_id
             JOIN prompts p ON p.id = s.prompt_id WHERE e.kind = 'correction' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
-        for node_id, original, text, kept in rows:
-            yield self.messages(node_id), original, text, _beside(kept)[0].of()
+        for node_id, original, text, content in rows:
+            yield self.messages(node_id), original, text, _beside(content)[0].of()
 
     def _demonstrations(self) -> Iterator[tuple[Messages, str, Beside]]:
         rows = self._connection.execute(f"""
@@ -157,19 +158,19 @@ class Reader:
             FROM v_live e JOIN demonstrations d ON d.seq = e.seq JOIN nodes w ON w.id = d.node_id
             JOIN sample_sets s ON s.id = d.set_id JOIN prompts p ON p.id = s.prompt_id
             WHERE e.kind = 'demonstration' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
-        for node_id, text, kept, answered in rows:
-            beside = _beside(kept)[0]
+        for node_id, text, content, answered in rows:
+            beside = _beside(content)[0]
             yield self.messages(node_id), text, beside.of(*(() if answered else (0,)))
 
 
 _KEPT = "(SELECT k.content FROM kept_rows k WHERE k.set_id = s.id)"
 
 
-def _beside(kept: str | None) -> tuple[Beside, float | None]:
+def _beside(content: str | None) -> tuple[Beside, float | None]:
     """What an imported set has beside its texts, and the margin that its file had."""
-    if kept is None:
+    if content is None:
         return NOTHING, None
-    told = json.loads(kept)
+    told = kept.read(content)
     beside = Beside(tuple(told["prompt"]), tuple(told["answers"]), tuple(told["scores"]), told["columns"], not told["why"])
     return beside, told["margin"]
 

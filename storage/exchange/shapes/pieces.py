@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from storage import kept
 from storage.exchange.items import Judged, Kept, Messages, Row
 from storage.records import Message, Role
 
@@ -21,6 +22,8 @@ LONGEST_TEXT = 1_000_000
 MOST_ANSWERS = 9
 TOOLS, PICTURES, CONVERSATION = "tool calls", "images or other parts that are not text", "answers of several turns"
 REASONING, NAMES, FIELDS = "reasoning", "names", "other fields of messages"
+NO_JSON = "bytes or values that JSON does not have"
+"""Beside the texts."""
 _ROLES: dict[str, tuple[Role, str]] = {  # ours, OpenAI's
     "system": ("system", "system"),
     "developer": ("system", "developer"),
@@ -138,7 +141,7 @@ def _call_in_words(call: object) -> str:
     if not isinstance(called, dict):
         return f"[{str(called)[:200]}]"
     arguments = called.get("arguments", "")
-    return f"[{called.get('name') or 'call'}({arguments if isinstance(arguments, str) else json_of(arguments)})]"
+    return f"[{called.get('name') or 'call'}({arguments if isinstance(arguments, str) else kept.told(arguments).json})]"
 
 
 def _text_of_parts(content: object, what: str) -> tuple[str, bool]:
@@ -299,13 +302,6 @@ def rest(row: Row, *used: str) -> Row:
     return {key: value for key, value in row.items() if key not in used and not empty(value)}
 
 
-def json_of(value: object) -> str:
-    try:
-        return msgspec.json.encode(value).decode()
-    except (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError):
-        return str(value)
-
-
 def prompt_of(turns: Sequence[Turn], what: str = "the prompt") -> Messages:
     if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
         raise BadRow(f"{what} does not end with something that the user says")
@@ -323,7 +319,7 @@ def judged(
     told = tuple(turn.raw for turn in turns)
     raws = tuple(reply.raw for reply in of)
     why = _distinct([turn.why for turn in turns], *(reply.why for reply in of))
-    kept = Kept(
+    beside = Kept(
         told if any(told) else (),
         raws if any(raws) else (),
         tuple(scores) if any(score is not None for score in scores) else (),
@@ -333,7 +329,7 @@ def judged(
         _distinct([turn.besides for turn in turns], *(reply.besides for reply in of)),
     )
     text = written.text if written is not None else None
-    return Judged(messages, tuple(reply.text for reply in answers), written=text, kept=kept if any(kept) or margin == 0 else None, **said)
+    return Judged(messages, tuple(reply.text for reply in answers), written=text, kept=beside if any(beside) or margin == 0 else None, **said)
 
 
 def _distinct(*groups: Iterable[str]) -> tuple[str, ...]:
