@@ -119,7 +119,7 @@ class _Merging:
                 continue
             sitting, operator = self._sitting(logged.sitting_uid)
             judgement = self._here(logged.judgement, operator)
-            if self._is_there(judgement):
+            if self._is_known(logged, judgement, operator):
                 known += 1
                 continue
             self._make_room(judgement, operator)
@@ -211,6 +211,22 @@ class _Merging:
         sql = "SELECT 1 FROM events e JOIN sample_sets s ON s.id = e.set_id WHERE s.uid = ? AND e.kind = ? AND e.payload = ?"
         values = (judgement.set_uid, type(judgement).__struct_config__.tag, _encode(judgement).decode())  # type: ignore[union-attr]
         return self._to.execute(sql, values).fetchone() is not None
+
+    def _is_known(self, there: Logged, judgement: Judgement, operator: str) -> bool:
+        """Whether the other's live judgement, `judgement` in the names of here, was taken over. What can be said anew may be said as it was before:
+        then it is there more often than here, and is not the last word here."""
+        subject = judgements.subject_of(judgement)
+        if subject is None:
+            return self._is_there(judgement)
+        said = """SELECT e.payload FROM events e JOIN sittings i ON i.id = e.sitting_id
+            WHERE e.kind = ? AND e.subject = ? AND i.operator = ? ORDER BY e.seq"""
+        kind, payload = type(judgement).__struct_config__.tag, _encode(judgement).decode()  # type: ignore[union-attr]
+        here = [each for (each,) in self._to.execute(said, (kind, subject, operator))]
+        if here[-1:] == [payload]:
+            return True
+        again = """SELECT count(*) FROM events o JOIN events e USING (kind, subject, payload) JOIN sittings i ON i.id = e.sitting_id
+            WHERE o.seq = ? AND i.operator = (SELECT s.operator FROM sittings s WHERE s.id = o.sitting_id)"""
+        return int(self._from.execute(again, (there.seq,)).fetchone()[0]) <= here.count(payload)
 
     def _standing(self, judgement: Judgement) -> list[tuple[int, str, str]]:
         """Standing judgements of its kind in its place: number, payload, operator."""
