@@ -6,7 +6,7 @@
 - **Ratings** compare the answers of sets that were rated and not ranked; the margin is the difference as a share of 6. As labels 5 to 7 are good,
   1 to 3 bad, and a 4 is neither.
 - A **correction** beats its original with margin 1, is good while the original is bad, and is an answer as the operator wants it.
-- The first place of a ranking is good and the last one bad where the set has no ratings: a label is a weak summary of a ranking, better than none.
+- The first place of a ranking is good and the last one bad where the set has no overall ratings: a label is a weak summary of a ranking, better than none.
 - Answers without any words are left out.
 """
 
@@ -78,12 +78,13 @@ class Reader:
                 yield pair
 
     def labelled(self) -> Iterator[Labelled]:
-        """From ratings, rankings without ratings, corrections and demonstrations."""
+        """From overall ratings, rankings of sets without them, corrections and demonstrations."""
         for found in self._ratings(ranked=True):
             for place, (answer, value) in enumerate(zip(found.answers, found.values, strict=True)):
                 if answer.strip() and value is not None and not BAD < value < GOOD:
                     yield Labelled(found.messages, answer, value >= GOOD, found.beside.of(place))
-        for found in self._rankings("NOT EXISTS (SELECT 1 FROM v_live q WHERE q.set_id = e.set_id AND q.kind = 'rating')"):
+        overall = "SELECT 1 FROM v_live q JOIN ratings o ON o.seq = q.seq WHERE q.set_id = e.set_id AND o.criterion = 'overall'"
+        for found in self._rankings(f"NOT EXISTS ({overall})"):
             yield from _ends(found)
         for messages, original, text, beside in self._corrections():
             yield Labelled(messages, text, True, beside)

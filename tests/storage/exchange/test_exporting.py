@@ -92,6 +92,16 @@ def test_labels_and_writings(judged: Desk, tmp_path: Path) -> None:
     assert rows(out) == [{"prompt": p, "completion": said(text)} for p, text in WRITTEN]
 
 
+@pytest.mark.parametrize("criterion", ["truthful", "harmless", "useful", "overall"])
+def test_a_ranking_gives_labels_unless_its_answers_were_rated_as_a_whole(desk: Desk, tmp_path: Path, criterion: str) -> None:
+    ask(desk, "s1", "best", "middling", "worst")
+    desk.say(Ranking("s1", {"s1a": 1, "s1b": 2, "s1c": 3}))
+    desk.say(Rating("s1", "s1b", 7, criterion))
+    out, _ = exported(desk, tmp_path, "trl-kto")
+    found = {row["completion"][0]["content"]: row["label"] for row in rows(out)}
+    assert found == ({"middling": True} if criterion == "overall" else {"best": True, "worst": False})
+
+
 def test_openai(judged: Desk, tmp_path: Path) -> None:
     out, _ = exported(judged, tmp_path, "openai-dpo")
     expected = [
