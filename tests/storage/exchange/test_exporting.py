@@ -16,6 +16,7 @@ from storage.database import JournalError
 from storage.exchange.exporting import ExportManifest, Options, export
 from storage.exchange.formats import FORMATS
 from storage.exchange.items import Steps
+from storage.exchange.redaction import Redactor
 from storage.journal import Journal
 from storage.records import Message, Prompt, Ranking, Rating, SampleSet
 from storage.thoughts import with_thought
@@ -220,6 +221,32 @@ def test_redaction_replaces_what_identifies_and_counts_it(desk: Desk, tmp_path: 
     assert row["rejected"][0]["content"] == "In 1999 there were 12 apples and 3.14159 pies; 2 + 2 = 4."
     assert row["prompt"][0]["content"] == "from [home]\\x"
     assert manifest.redacted == {"e-mail": 1, "home": 2, "key": 2, "phone": 1}
+
+
+# fmt: off
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----"
+STEPS = [  # sentences, which are fine, and how they are told
+    (("Mail jo.", "do@mail.", "example.", "org now. ", "Go."), (True, True, False, True, True), ("Mail [e-mail] now. ", "Go."), [False, True]),
+    (("Look:\n", *KEY.splitlines(keepends=True), "\n", "Done."), (True,) * 7, ("Look:\n", "[key]", "\n", "Done."), [True] * 4),
+    (("Call +49 170 123", "4567. ", "In 12. ", "34."), (True, True, False, True), ("Call [phone]. ", "In 12. ", "34."), [True, False, True]),
+    (("See /home/j", "o/notes.", "End"), (False, True, True), ("See [home]/notes.", "End"), [False, True]),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("sentences", "good", "told", "fine"), STEPS, ids=range(4))
+def test_nothing_that_identifies_is_told_in_pieces(
+    judged: Desk, tmp_path: Path, sentences: tuple[str, ...], good: tuple[bool, ...], told: tuple[str, ...], fine: list[bool]
+) -> None:
+    export(judged.path, tmp_path / "out.jsonl", Options("trl-stepwise", redact=True), [Steps(TALK[1:2], sentences, good)])
+    (row,) = rows(tmp_path / "out.jsonl")
+    assert (row["completions"], row["labels"]) == (list(told), fine)
+
+
+@pytest.mark.parametrize("part", ["a.", "a-", "-eyJ", "eyJaaaaaaaaaa.", "a@", "a@a.", "x", "12-", "1 ", "/home/", "-----BEGIN ", "+", "."])
+def test_a_long_text_is_redacted_in_the_time_that_it_takes_to_read_it(part: str) -> None:
+    """In the square of it these would take a quarter of an hour each."""
+    Redactor().text(part * (200_000 // len(part)))
 
 
 # --- what may go wrong ------------------------------------------------------------------------------------------------------
