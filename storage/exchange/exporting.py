@@ -20,8 +20,8 @@ from storage.backup import back_up
 from storage.database import JournalError, explain, open_reader
 from storage.exchange import lossless, places
 from storage.exchange.choosing import Chooser, Lengths, Measure
-from storage.exchange.formats import FORMATS, WHOLE, File, Format, is_plain
-from storage.exchange.items import NOTHING, Item, Row, Steps
+from storage.exchange.formats import FORMATS, WHOLE, File, Format, as_texts, is_plain
+from storage.exchange.items import Item, Row, Steps
 from storage.exchange.reading import Reader
 from storage.exchange.redaction import Redactor
 from storage.exchange.sinks import Lines, Parquet, Sink, sha256_of, write_json
@@ -192,7 +192,7 @@ def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterab
         reader = Reader(connection, _first(connection, options.since))
         for file in chosen.files:
             items: Iterable[Item] = steps if file.source == "steps" else choose(getattr(reader, file.source))
-            counts, measures = _write(file, items, made, out, options, redactor, reader.scored(), said)
+            counts, measures = _write(file, items, made, out, options, redactor, reader, said)
             left_out += counts.pop("", 0)
             rows |= counts
             lengths |= {name: found for name, measure in measures.items() if (found := measure.lengths()) is not None}
@@ -208,7 +208,7 @@ def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterab
 
 
 def _write(
-    file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor, scored: bool, said: Said
+    file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor, reader: Reader, said: Said
 ) -> tuple[Counter[str], dict[str, Measure]]:
     """Rows of each file, under '' what was left out, and lengths."""
     names = {split: _name(file, out, options, split) for split in _splits(options)}
@@ -217,7 +217,8 @@ def _write(
     measures = {name: Measure() for name in names.values()}
     try:
         for split, name in names.items():
-            sinks[split] = Parquet(made / name, file.name, scored) if options.format == "parquet" else Lines(made / name)
+            parquet = options.format == "parquet"
+            sinks[split] = Parquet(made / name, file.name, reader.scored(), reader.thoughtful()) if parquet else Lines(made / name)
         for item in items:
             prompt = Prompt(item.messages)
             split = "" if not options.test_share else "test" if prompt.fraction < options.test_share else "train"
@@ -239,7 +240,7 @@ def _row(file: File, item: Item, options: Options) -> Row | None:
     if isinstance(item, Steps):
         return file.row(item)
     if options.format == "parquet":  # one schema for all rows: texts
-        return file.row(item._replace(beside=NOTHING._replace(scores=item.beside.scores))) if is_plain(item) else None
+        return file.row(as_texts(item)) if is_plain(item) else None
     row = file.row(item)
     if row is None or not options.columns:
         return row

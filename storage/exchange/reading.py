@@ -6,7 +6,8 @@
 - **Ratings** compare the answers of sets that were rated and not ranked; the margin is the difference as a share of 6. As labels 5 to 7 are good,
   1 to 3 bad, and a 4 is neither.
 - A **correction** beats its original with margin 1, is good while the original is bad, and is an answer as the operator wants it.
-- The first place of a ranking is good and the last one bad where the set has no overall ratings: a label is a weak summary of a ranking, better than none.
+- The first place of a ranking is good and the last one bad where the set has no overall ratings: a label is a weak summary of a ranking, better
+  than none.
 - Answers without any words are left out.
 """
 
@@ -22,6 +23,7 @@ from storage import kept
 from storage.exchange.items import NOTHING, Beside, Criticised, Labelled, Messages, PreferencePair, Ranked, Written
 from storage.records import Message
 from storage.repeats import NOT_SAID_AGAIN
+from storage.thoughts import FIELDS, NAMES
 
 GOOD, BAD = 5, 3
 """Ratings from here up, and to here down."""
@@ -59,6 +61,13 @@ class Reader:
         one = "SELECT EXISTS (SELECT 1 FROM kept_rows WHERE iif(json_valid(content), json_array_length(content, '$.scores'), 0) > 1)"
         others = self._connection.execute("SELECT content FROM kept_rows WHERE NOT json_valid(content)")
         return bool(self._connection.execute(one).fetchone()[0]) or any(len(kept.read(content)["scores"]) > 1 for (content,) in others)
+
+    def thoughtful(self) -> bool:
+        """Whether something may have been thought before what was said."""
+        texts = " OR ".join(f"content LIKE '%<{name}>%'" for name in NAMES.split("|"))
+        beside = " OR ".join(f"content LIKE '%\"{name}\"%'" for name in FIELDS)
+        sql = f"SELECT EXISTS (SELECT 1 FROM nodes WHERE {texts}) OR EXISTS (SELECT 1 FROM kept_rows WHERE {beside})"
+        return bool(self._connection.execute(sql).fetchone()[0])
 
     def comparisons(self) -> Iterator[PreferencePair]:
         """From rankings, then from ratings, then from corrections."""

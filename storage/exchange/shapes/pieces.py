@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from storage import kept
+from storage import kept, thoughts
 from storage.exchange.items import Judged, Kept, Messages, Row
 from storage.records import Message, Role
 
@@ -32,7 +32,6 @@ _ROLES: dict[str, tuple[Role, str]] = {  # ours, OpenAI's
     **dict.fromkeys(("tool", "function", "observation", "tool_response", "ipython"), ("user", "tool")),
     **dict.fromkeys(("function_call", "tool_call"), ("assistant", "function_call")),
 }
-_REASONING = ("reasoning_content", "reasoning", "thinking")
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
 
 
@@ -119,7 +118,7 @@ def _full_turn(value: Row, role: Role, told: str, content: object, what: str) ->
     if calls:
         text = "\n".join(filter(None, (text, *map(_call_in_words, more.get("tool_calls") or ()))))
     why = TOOLS if calls else PICTURES if pictures else ""
-    besides = REASONING if any(key in more for key in _REASONING) else NAMES if "name" in more else FIELDS if more else ""
+    besides = REASONING if any(key in more for key in thoughts.FIELDS) else NAMES if "name" in more else FIELDS if more else ""
     if told == role and not more and isinstance(content, str):
         return Turn(role, text)
     return Turn(role, text_of(text, what), {"role": told, "content": content, **more}, why, besides if not calls else "")

@@ -9,12 +9,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from msgspec.structs import replace
 
 from storage.database import JournalError
 from storage.exchange.exporting import ExportManifest, Options, export
 from storage.exchange.formats import FORMATS
+from storage.exchange.importing import import_file
 from storage.exchange.items import Steps
 from storage.exchange.redaction import Redactor
 from storage.journal import Journal
@@ -434,3 +436,35 @@ def test_a_thought_goes_out_beside_the_answer(desk: Desk, tmp_path: Path) -> Non
     path, _ = exported(desk, tmp_path, "axolotl")
     (ranked,) = rows(path / "ranked.jsonl")
     assert [each["answer"] for each in ranked["answers"]] == ["Because.", "So."]
+    path, _ = exported(desk, tmp_path, "llamafactory")
+    (row,) = rows(path / "preference.jsonl")
+    assert row["chosen"] == {"from": "gpt", "value": with_thought("hm", "Because.")}
+    assert row["conversations"][1]["value"] == with_thought("a", "Hello.")
+    assert row["rejected"]["value"] == "So."
+
+
+THOUGHTFUL = {"role": "assistant", "content": "Because.", "reasoning_content": "hm"}
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking", None])
+def test_parquet_and_llamafactory_tell_thoughts_wherever_they_were(fresh: Journal, tmp_path: Path, key: str | None) -> None:
+    """In a field of the imported messages, or in the text."""
+    content = with_thought("hm", "Because.") if key is None else "Because."
+    message = {"role": "assistant", "content": content} | ({key: "hm"} if key else {})
+    asked = [{"role": "user", "content": "Why?"}, message, {"role": "user", "content": "And?"}]
+    lines = [{"prompt": asked, "chosen": [message], "rejected": said("So.")}, {"prompt": asked[:1], "completion": [message], "label": True}]
+    lines += [{"prompt": asked[:1], "completion": [message]}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    import_file(fresh, tmp_path / "in.jsonl")
+    export(fresh.path, tmp_path / "p", Options("parquet"))
+    export(fresh.path, tmp_path / "f", Options("llamafactory"))
+    tables = {name: pyarrow.parquet.read_table(tmp_path / "p" / "data" / name).to_pylist() for name in ("preference", "kto", "sft")}
+    assert tables["preference"][0]["chosen"] == [THOUGHTFUL] == tables["kto"][0]["completion"] == tables["sft"][0]["completion"]
+    assert tables["preference"][0]["prompt"][1] == THOUGHTFUL and tables["preference"][0]["rejected"][0]["reasoning_content"] is None
+    told = [json.dumps(rows(tmp_path / "f" / name)[0]).count("<think>\\nhm\\n</think>") for name in ("preference.jsonl", "kto.jsonl", "sft.jsonl")]
+    assert told == [2, 1, 1]
+
+
+def test_without_thoughts_parquet_has_no_field_for_them(judged: Desk, tmp_path: Path) -> None:
+    out, _ = exported(judged, tmp_path, "parquet")
+    assert "reasoning_content" not in str(pyarrow.parquet.read_schema(out / "data" / "preference" / "train-00000-of-00001.parquet"))
