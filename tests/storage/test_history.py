@@ -87,7 +87,7 @@ def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         next(history(tmp_path / "none.db", Wanted()))
 
 
-@pytest.mark.parametrize("search", ["\0", "a\0b", '"', "*", "NEAR(", "-x", "(", ":", "\ufeff", "{", "cats\0"])
+@pytest.mark.parametrize("search", ["\0", "a\0b", '"', "*", "NEAR(", "-x", "(", "::", "\ufeff", "{", "cats\0"])
 def test_no_search_is_another_query(spoken: Desk, search: str) -> None:
     assert found(spoken, search=search) == {"\0": [1, 2, 3, 4], "cats\0": [1]}.get(search, [])
 
