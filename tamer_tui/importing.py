@@ -165,7 +165,9 @@ def _counted(survey: Survey) -> str:
 
 
 def _judged_in_words(judged: Judged, survey: Survey) -> Iterator[str]:
-    yield f"{judged.messages[-1].role}: {_short(judged.messages[-1].content)}" + (f"  (after {n} turns)" if (n := len(judged.messages) - 1) else "")
+    before = len(judged.messages) - 1
+    after = f"  (after {before} turn{'s' if before > 1 else ''})" if before else ""
+    yield f"{judged.messages[-1].role}: {_short(judged.messages[-1].content)}{after}"
     strength = f", by {judged.strength} of 3" if judged.strength is not None else ""
     for slot, text in enumerate(judged.answers):
         marks = []

@@ -178,14 +178,15 @@ COMMAND
 _ABOUT = """
 ## To train on
 
-This is {what}. `./run.sh` starts it on 8 GPUs of one machine; `NODES`, `GPUS` and `TP` (GPUs for one vLLM engine) say otherwise, and what stands behind
-`run.sh` goes to the trainer. On several machines the folder is in the same place on each.
+This is {what}. `./run.sh` starts it on 8 GPUs of one machine; `NODES`, `GPUS` and `TP` (GPUs for one vLLM engine) say otherwise, and what
+stands behind `run.sh` goes to the trainer. On several machines the folder is in the same place on each.
 
 - `policy/`: where training begins, and what the KL penalty holds it to
-- `reward/`: the reward model that learned from the operator, a sequence-classification model with one label. **An answer's score is the mean, over its
-  tokens, of the value after each**, plus `reward_offset` of its config; the value after the last token alone, which trainers take by themselves, is not it.
-- `reward.py`: gives that score. `run.sh` starts it as a service on GPU `REWARD_GPU` (0). Where a GPU has no room for it, or there are several machines, start
-  `python3 reward.py --host 0.0.0.0` elsewhere in a private network, and set `REWARD_URL`.
+- `reward/`: the reward model that learned from the operator, a sequence-classification model with one label. **An answer's score is the mean,
+  over its tokens, of the value after each**, plus `reward_offset` of its config; the value after the last token alone, which trainers take by
+  themselves, is not it.
+- `reward.py`: gives that score. `run.sh` starts it as a service on GPU `REWARD_GPU` (0). Where a GPU has no room for it, or there are several
+  machines, start `python3 reward.py --host 0.0.0.0` elsewhere in a private network, and set `REWARD_URL`.
 - `data/prompts.jsonl`: the prompts that were judged; `preference.jsonl`: the comparisons, for a reward model of another base
 
 Rates and the KL coefficient are usual ones and were not tuned for this model.

@@ -172,6 +172,7 @@ class RewardStage:
         of = plan.enough(len(items)) - began
         self._sampled |= inputs.partial
         note = f"learns from {len(items):,} of {inputs.sampled:,} judgements" if inputs.partial else WHOLE_LOG if self._sampled else ""
+        asked: LearnerInputs | None = None
         with self._runs.run("reward", sorted(seqs), plan, self._ended) as steps:
             for step in range(of):
                 stats = self.model.step(self._batch(items, new))
@@ -179,8 +180,13 @@ class RewardStage:
                 figures = {"loss": stats.loss, "accuracy": self.scores.accuracy, "grad_norm": stats.grad_norm, "note": note}
                 self._runs.progress("reward", step + 1, of, started, **figures)
                 yield
-                if (inputs.partial and not self._inputs().partial) or (step + 1 >= plan.uninterrupted and self._others_due()):
+                now = self._inputs()
+                if inputs.partial and not now.partial:
                     break
+                if step + 1 >= plan.uninterrupted and now is not asked:  # whether others are due takes a look at every judgement
+                    asked = now
+                    if self._others_due():
+                        break
         probe = self._practice.base_answers()
         self.model.normalise(*spoken(self._practice.backbone, probe))
         self._learned = seqs

@@ -1,7 +1,7 @@
 """A version's reward model as a sequence-classification model of transformers, one label, in bfloat16, with its LoRA merged into the base.
 
-The value after each token is `score(state)`, normalisation included but for a constant, which is `reward_offset` in the config: such a head has no bias.
-The score that was learned is the mean of these values over an answer's tokens (see reward_service.py), not the value after the last token.
+The value after each token is `score(state)`, normalisation included but for a constant, which is `reward_offset` in the config: such a head has no
+bias. The score that was learned is the mean of these values over an answer's tokens (see reward_service.py), not the value after the last token.
 """
 
 from __future__ import annotations

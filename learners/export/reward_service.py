@@ -4,8 +4,8 @@ An answer's score is the mean, over its tokens, of the value after each of them,
 sequence-classification model gives the value after the last token alone, which is not what was learned: so trainers ask this service.
 
 It takes a POST of {"query": [prompt and answer as one text], "prompts": [prompt as a text]}, or of {"answer_ids": [tokens], "prompts": …}, and says
-{"rewards": [score], "scores": [score], "extra_logs": {}}: OpenRLHF's --reward.remote_url speaks the first. `score` is the reward function for TRL and `compute_score` the one for verl; they ask the
-service at REWARD_URL (http://127.0.0.1:5001). This file needs torch and transformers and nothing else.
+{"rewards": [score], "scores": [score], "extra_logs": {}}: OpenRLHF's --reward.remote_url speaks the first. `score` is the reward function for TRL and
+`compute_score` the one for verl; they ask the service at REWARD_URL (http://127.0.0.1:5001). This file needs torch and transformers and nothing else.
 """
 
 from __future__ import annotations
@@ -126,11 +126,12 @@ class _Handler(BaseHTTPRequestHandler):
     rewards: Rewards
 
     def do_POST(self) -> None:
+        status, said = 200, dict[str, Any]()
         try:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             rewards, prompts = self.rewards, asked["prompts"]
             scores = rewards.of_ids(asked["answer_ids"], prompts) if "answer_ids" in asked else rewards.of_texts(asked["query"], prompts)
-            status, said = 200, {"rewards": scores, "scores": scores, "extra_logs": {}}
+            said = {"rewards": scores, "scores": scores, "extra_logs": {}}
         except (KeyError, TypeError, ValueError) as error:
             status, said = 400, {"error": f"not a query: {error!r}"}
         body = json.dumps(said).encode()

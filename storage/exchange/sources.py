@@ -331,12 +331,26 @@ def _arrow(file: Path) -> Iterator[tuple[int, Row]]:
 # --- the hub ---------------------------------------------------------------------------------------------------------------
 
 
+def _check_hub(name: str) -> None:
+    """Say at once that nothing answers: the libraries try for a minute, and print what they try."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+    except Exception as error:  # of whatever client the library uses
+        raise JournalError(
+            f"{name} is no file here, and the hub cannot be reached: {str(error).splitlines()[0][:100] if str(error) else type(error).__name__}",
+            "go online, or download it elsewhere and give its folder",
+        ) from error
+
+
 def _of_hub(name: str) -> Iterator[Row]:
     """ORG/NAME, ORG/NAME:CONFIG, ORG/NAME@SPLIT: streamed through `datasets`."""
     try:
         import datasets
     except ImportError:
         raise JournalError(f"there is no file {name}; as a data set of the hub it needs datasets", "pip install 'tamer-tui[exports]'") from None
+    _check_hub(name)
     path, _, split = name.partition("@")
     path, _, config = path.partition(":")
     try:

@@ -98,6 +98,8 @@ def _turn(value: object, what: str) -> Turn:
     if not isinstance(value, dict):
         raise BadRow(f"{what} holds something that is no message")
     name, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
+    if name is None:
+        raise BadRow(f"{what} has a message without a role")
     if type(name) is not str or (known := _ROLES.get(name) or _ROLES.get(name.lower())) is None:
         raise BadRow(f"{what} has an unknown role {str(name)[:40]!r}")
     role, told = known

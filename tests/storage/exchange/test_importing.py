@@ -226,6 +226,20 @@ def test_a_malformed_line_is_told_and_nothing_is_imported(fresh: Journal, tmp_pa
     assert import_file(fresh, file, "trl-preference", "0", skip_bad=True).added == 1
 
 
+def test_a_column_of_mixed_types_costs_its_own_rows_and_roles_may_come_in_any_order(fresh: Journal, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a text", "chosen": "x", "rejected": "y"}, {"prompt": 7, "chosen": "x", "rejected": "y"},
+        {"prompt": ["a list"], "chosen": "x", "rejected": "y"}, {"prompt": "b", "chosen": {"text": "x"}, "rejected": "y"},
+        {"prompt": [U, U], "chosen": "x", "rejected": "y"}, {"prompt": [A, U], "chosen": "x", "rejected": "y"},
+    ]  # fmt: skip
+    done = import_file(fresh, written(tmp_path, *rows), "trl-preference", "0", skip_bad=True)
+    assert (done.added, done.skipped) == (3, 3)
+    assert done.complaints[2] == "line 4: chosen has a message without a role"
+    with Record(fresh.path) as record:
+        roles = [tuple(m.role for m in taught.sample_set.prompt.messages) for taught in record.lessons()]
+    assert roles == [("user",), ("user", "user"), ("assistant", "user")]
+
+
 def test_the_first_three_are_named_and_the_rest_counted(fresh: Journal, tmp_path: Path) -> None:
     file = written(tmp_path, "x", GOOD_ROW, "y", "z", "w", "v")
     with pytest.raises(JournalError, match=r"^file.jsonl: line 1: no JSON; line 3: no JSON; line 4: no JSON; 2 more"):

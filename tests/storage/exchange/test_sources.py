@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow
@@ -166,9 +167,21 @@ def test_the_hub_is_read_through_its_library_and_its_errors_are_one_line(monkeyp
             return ROWS
 
     monkeypatch.setitem(__import__("sys").modules, "datasets", Datasets)
+    monkeypatch.setattr(sources, "_check_hub", lambda name: None)
     assert read("org/name:config@test") == (ROWS, []) and asked == [(("org/name", "config"), {"split": "test", "streaming": True})]
     with pytest.raises(JournalError, match="org/offline cannot be read from the hub: could not connect"):
         read("org/offline")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*words: Any, **more: Any) -> None:
+        raise AssertionError("it would try for a minute")
+
+    monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=never))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(JournalError, match="org/name is no file here, and the hub cannot be reached: ") as error:
+        read("org/name")
+    assert "\n" not in str(error.value) and error.value.hint.startswith("go online")
 
 
 # --- shapes that nobody knows ----------------------------------------------------------------------------------------------
