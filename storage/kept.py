@@ -33,7 +33,7 @@ def told(value: object) -> Told:
     except (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError):
         pass
     else:
-        if text.count("[") + text.count("{") <= DEEPEST or not _is_deep(value):
+        if not _is_deep(value, text):
             return Told(text, False)
     return Told(_encode(_plain(value)).decode(), True)
 
@@ -51,7 +51,7 @@ def read(content: str) -> dict[str, Any]:
             return NOTHING
     if not isinstance(found, dict) or not NOTHING.keys() - {"besides"} <= found.keys():
         return NOTHING
-    return _plain(found) if _is_deep(found) else found  # type: ignore[no-any-return]
+    return _plain(found) if _is_deep(found, content) else found  # type: ignore[no-any-return]
 
 
 def sound(content: str) -> str:
@@ -68,7 +68,10 @@ def unicode(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _is_deep(value: object) -> bool:
+def _is_deep(value: object, text: str) -> bool:
+    """Of a value and its JSON; most have few brackets in all."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
     level = [value]
     for _ in range(DEEPEST):
         inner = (one for each in level for one in (each.values() if isinstance(each, dict) else each))  # type: ignore[attr-defined]

@@ -167,7 +167,7 @@ class _Merging:
     def _bring(self, uid: str, operator: str, another: bool = False) -> None:
         (found,) = rows.sample_sets(self._from, "s.uid = ?", (uid,))
         first = self._first_judgement(uid)
-        apart = another or (first is not None and not self._is_there(first) and self._judged_by_another(first, operator))
+        apart = another or (first is not None and not self._is_there(first, operator) and self._judged_by_another(first, operator))
         answers = rows.responses(self._from, "s.uid = ?", (uid,))
         shown = rows.shown(self._from, "s.uid = ?", (uid,)).values()
         self._names[uid] = _apart(uid, operator) if apart else uid
@@ -206,10 +206,11 @@ class _Merging:
         found: list[Logged] = rows.logged(self._from, "v_live", where, (uid,))
         return next((logged.judgement for logged in found if isinstance(logged.judgement, CARRIED)), None)
 
-    def _is_there(self, judgement: Judgement) -> bool:
-        """Also where it was undone here since."""
-        sql = "SELECT 1 FROM events e JOIN sample_sets s ON s.id = e.set_id WHERE s.uid = ? AND e.kind = ? AND e.payload = ?"
-        values = (judgement.set_uid, type(judgement).__struct_config__.tag, _encode(judgement).decode())  # type: ignore[union-attr]
+    def _is_there(self, judgement: Judgement, operator: str) -> bool:
+        """Said by them, also where it was undone here since."""
+        sql = """SELECT 1 FROM events e JOIN sample_sets s ON s.id = e.set_id JOIN sittings i ON i.id = e.sitting_id
+            WHERE s.uid = ? AND e.kind = ? AND e.payload = ? AND i.operator = ?"""
+        values = (judgement.set_uid, type(judgement).__struct_config__.tag, _encode(judgement).decode(), operator)  # type: ignore[union-attr]
         return self._to.execute(sql, values).fetchone() is not None
 
     def _is_known(self, there: Logged, judgement: Judgement, operator: str) -> bool:
@@ -217,7 +218,7 @@ class _Merging:
         then it is there more often than here, and is not the last word here."""
         subject = judgements.subject_of(judgement)
         if subject is None:
-            return self._is_there(judgement)
+            return self._is_there(judgement, operator)
         said = """SELECT e.payload FROM events e JOIN sittings i ON i.id = e.sitting_id
             WHERE e.kind = ? AND e.subject = ? AND i.operator = ? ORDER BY e.seq"""
         kind, payload = type(judgement).__struct_config__.tag, _encode(judgement).decode()  # type: ignore[union-attr]

@@ -10,11 +10,26 @@ from pathlib import Path
 
 import pytest
 
+from storage.backup import back_up
 from storage.database import JournalError
 from storage.journal import Journal
 from storage.merging import merge
 from storage.queries import Record
-from storage.records import BaseModel, Correction, Critique, Demonstration, Judgement, Prompt, Ranking, Rating, SampleSet, Sitting, Skip, Undo
+from storage.records import (
+    BaseModel,
+    Comment,
+    Correction,
+    Critique,
+    Demonstration,
+    Judgement,
+    Prompt,
+    Ranking,
+    Rating,
+    SampleSet,
+    Sitting,
+    Skip,
+    Undo,
+)
 from storage.verification import problems
 from tests.storage.conftest import BASE, Desk, answer
 
@@ -169,6 +184,22 @@ def test_answers_that_two_people_judged_are_judged_twice(desk: Desk, tmp_path: P
     orders = [[taught.logged.judgement.ranks[answer.uid] for answer in taught.responses] for taught in rankings]
     assert orders == [[1, 2], [2, 1]] and [[a.text for a in t.responses] for t in rankings] == [["one", "two"]] * 2
     assert list(problems(desk.path)) == []
+
+
+@pytest.mark.parametrize("kind", [*SAID_IN_TURN, "comment"])
+def test_two_people_who_say_the_same_have_both_said_it(desk: Desk, tmp_path: Path, kind: str) -> None:
+    said = Comment("t1", None, "note") if kind == "comment" else SAID_IN_TURN[kind](1)
+    ask(desk, "t1", "one", "two")
+    back_up(desk.path, tmp_path / "before.db")  # from before either of them judged
+    theirs = Desk(tmp_path / "theirs.db", tmp_path / "before.db")
+    theirs.journal.bind(BASE, Sitting("kim", BASE.base_hash, "0", "{}", operator="kim"))
+    theirs.say(said)
+    desk.say(said)
+    assert merge(desk.journal, theirs.path, "0").added == 1
+    assert merge(desk.journal, theirs.path, "0").added == 0
+    assert operators(desk.path) == {"operator": 1, "kim": 1}
+    assert list(problems(desk.path)) == []
+    theirs.close()
 
 
 def test_a_database_over_another_base_is_refused_and_changes_nothing(desk: Desk, tmp_path: Path, empty_database: Path) -> None:

@@ -313,7 +313,9 @@ def judged(
     turns: Sequence[Turn], answers: Sequence[Reply] = (), *, columns: Row | None = None, written: Reply | None = None,
     margin: float | None = None, scores: Sequence[float | None] = (), **said: Any,
 ) -> Judged:  # fmt: skip
-    """A set with all that is kept beside it. Raises BadRow where the prompt is none."""
+    """A set with all that is kept beside it. Raises BadRow where the prompt is none, or there are more answers than a set has letters."""
+    if len(answers) > MOST_ANSWERS:
+        raise BadRow(f"{len(answers)} answers: a set has {MOST_ANSWERS} at most")
     messages, of = prompt_of(turns), (*answers, *(() if written is None else (written,)))
     if not columns and margin is None and not scores and not any(turn.raw for turn in turns) and not any(reply.raw or reply.why for reply in of):
         return Judged(messages, tuple([reply.text for reply in answers]), written=None if written is None else written.text, **said)

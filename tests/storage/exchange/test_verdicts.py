@@ -158,3 +158,10 @@ def test_of_questions_that_are_one_of_ours_the_first_counts_and_the_others_are_k
         kept = record.kept(first.sample_set.uid)
     assert kept is not None and kept["columns"]["responses"] == left
     assert list(problems(fresh.path)) == []
+
+
+def test_no_set_has_more_answers_than_letters() -> None:
+    names = [f"r{i}" for i in range(10)]
+    said = [{"question_name": f"quality {name}", "value": 3, "status": "submitted"} for name in names]
+    with pytest.raises(BadRow, match="10 answers: a set has 9 at most"):
+        read({"fields": {"prompt": "Hi"} | {name: f"answer {name}" for name in names}, "responses": said})
