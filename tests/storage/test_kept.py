@@ -75,16 +75,32 @@ SOURCES = {
     "half.json": f'[{{"prompt": "half", {PAIR}, "note": "\\ud800"}}]'.encode(),
     "name.json": f'[{{"prompt": "name", {PAIR}, "n\\ud800te": 1}}]'.encode(),
     "deep.jsonl": f'{{"prompt": "deep", {PAIR}, "note": {"[" * 400}{"]" * 400}}}\n'.encode(),
-    "who.json": json.dumps([{
-        "snapshot": {"history": {"messages": {
-            "1": {"role": "user", "content": "Hi"}, "2": {"role": "assistant", "content": "Yo", "parentId": "1"},
-        }}},
-        "data": {"rating": 1}, "meta": {"message_id": "2"}, "user_id": "\ud800",
-    }]).encode(),
-    "call.json": json.dumps([{
-        "prompt": "Look", "rejected": "No",
-        "chosen": [{"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": {"b": "\ud800"}}}]}],
-    }]).encode(),
+    "who.json": json.dumps(
+        [
+            {
+                "snapshot": {
+                    "history": {
+                        "messages": {
+                            "1": {"role": "user", "content": "Hi"},
+                            "2": {"role": "assistant", "content": "Yo", "parentId": "1"},
+                        }
+                    }
+                },
+                "data": {"rating": 1},
+                "meta": {"message_id": "2"},
+                "user_id": "\ud800",
+            }
+        ]
+    ).encode(),
+    "call.json": json.dumps(
+        [
+            {
+                "prompt": "Look",
+                "rejected": "No",
+                "chosen": [{"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": {"b": "\ud800"}}}]}],
+            }
+        ]
+    ).encode(),
 }
 
 
