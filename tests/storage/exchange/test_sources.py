@@ -117,9 +117,7 @@ def test_an_archive_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("dictionary", [False, True])
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_a_value_that_is_repeated_without_end_is_not_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, dictionary: bool
-) -> None:
+def test_a_value_that_is_repeated_without_end_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, dictionary: bool) -> None:
     monkeypatch.setattr(sources, "MOST_UNPACKED", 2**20)
     column = pyarrow.array(["x" * 2**14] * 2000)
     table, path = pyarrow.table({"prompt": column.dictionary_encode() if dictionary else column}), tmp_path / f"bomb.{form}"
