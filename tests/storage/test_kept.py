@@ -59,7 +59,7 @@ def test_what_json_does_not_have_becomes_what_comes_closest(what: str) -> None:
 
 
 PLAIN = st.none() | st.integers() | st.text() | st.binary()
-JSON = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+JSON = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8)
 
 
 @given(JSON)
