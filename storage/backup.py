@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from storage.database import JournalError, explain, open_reader
+from storage.database import JournalError, explain, open_reader, unfinished
 from storage.progress import CancelledError, Step, unwatched
 
 STEP_INSTRUCTIONS = 100_000
@@ -20,8 +20,8 @@ def back_up(database: Path, copy: Path, step: Step = unwatched) -> int:
     `step` is told the bytes that are there of those that it will be, about.
     """
     copy = copy.expanduser().absolute()
-    if copy.exists():
-        raise JournalError(f"{copy} is there already", "give another name, or remove it")
+    if there := copy if copy.exists() else unfinished(copy):
+        raise JournalError(f"{there} is there already", "give another name, or remove it")
     made = copy.with_name(f".{copy.name}.{os.getpid()}")
     try:
         made.unlink(missing_ok=True)

@@ -45,6 +45,8 @@ _COLUMNS = {
     "import_items": "sha256, import_id, set_id",
 }
 """In the order in which they refer to each other."""
+_REPLACE = ("rating", "correction", "demonstration", "critique")
+"""Of which the last on the same subject is live."""
 _JUDGES = ("ranking", "rating", "correction", "demonstration", "critique")
 
 
@@ -125,10 +127,12 @@ class _Writer:
         prompts: Counter[str] = Counter()
         for each, path, uid in zip(new, paths, uids, strict=True):
             self._set(each, path, uid)
-            for judgement in each.judgements:
+            live = set[tuple[str, str | int]]()
+            for place, judgement in enumerate(each.judgements):
                 kind = _kind(judgement)
-                tallies[kind] += 1
+                live.add((kind, subject_of(judgement) or place if kind in _REPLACE else place))
                 prompts[uid] += kind in _JUDGES
+            tallies.update(kind for kind, _ in live)
         for table, columns in _COLUMNS.items():
             if rows := self._rows.get(table):
                 marks = ", ".join("?" * (columns.count(",") + 1))

@@ -195,6 +195,12 @@ def remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def unfinished(path: Path) -> Path | None:
+    """What says that somebody has the database open, or was cut short in it. SQLite would read such a log into another file of that name."""
+    beside = (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal", ".lock"))
+    return next((each for each in beside if each.exists() and each.stat().st_size), None)
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     # The threads that share a connection take turns: the opening one hands it over once. SQLite itself is in serialized mode.
     return sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False)

@@ -52,7 +52,7 @@ _SEARCH = f"""
 def history(path: Path, wanted: Wanted) -> Iterator[Entry]:
     """Events in the order of the log, on one snapshot. Raises JournalError."""
     conditions = ["e.seq >= :since_seq", "e.utc >= :since_utc", "(:kind = '' OR e.kind = :kind)"]
-    if wanted.search.strip():
+    if words := _quoted(wanted.search):
         conditions.append(_SEARCH)
     sql = f"""
         SELECT e.seq, e.utc, e.kind, i.operator, e.payload, tip.content,
@@ -61,15 +61,15 @@ def history(path: Path, wanted: Wanted) -> Iterator[Entry]:
         FROM events e JOIN sittings i ON i.id = e.sitting_id
         LEFT JOIN sample_sets s ON s.id = e.set_id LEFT JOIN prompts p ON p.id = s.prompt_id LEFT JOIN nodes tip ON tip.id = p.node_id
         WHERE {" AND ".join(conditions)} ORDER BY e.seq"""
-    values = msgspec.structs.asdict(wanted) | {"words": _quoted(wanted.search)}
+    values = msgspec.structs.asdict(wanted) | {"words": words}
     with closing(open_reader(path)) as connection:
         try:
             for seq, utc, kind, operator, payload, prompt, slots, undone_by in connection.execute(sql, values):
                 yield Entry(seq, utc, kind, operator, _decode(payload), prompt or "", json.loads(slots), undone_by)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeEncodeError) as error:
             raise explain(error, path) from error
 
 
 def _quoted(search: str) -> str:
     """A query that no punctuation can turn into another one."""
-    return " ".join('"' + word.replace('"', '""') + '"*' for word in search.split())
+    return " ".join('"' + word.replace('"', '""') + '"*' for word in search.replace("\0", " ").split())

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from storage import judgements, provenance, rows
+from storage import judgements, kept, provenance, rows
 from storage.database import JournalError, open_reader
 from storage.journal import Journal
 from storage.records import (
@@ -119,7 +119,7 @@ class _Merging:
                 continue
             sitting, operator = self._sitting(logged.sitting_uid)
             judgement = self._here(logged.judgement, operator)
-            if self._is_there(judgement):
+            if self._is_known(logged, judgement, operator):
                 known += 1
                 continue
             self._make_room(judgement, operator)
@@ -167,7 +167,7 @@ class _Merging:
     def _bring(self, uid: str, operator: str, another: bool = False) -> None:
         (found,) = rows.sample_sets(self._from, "s.uid = ?", (uid,))
         first = self._first_judgement(uid)
-        apart = another or (first is not None and not self._is_there(first) and self._judged_by_another(first, operator))
+        apart = another or (first is not None and not self._is_there(first, operator) and self._judged_by_another(first, operator))
         answers = rows.responses(self._from, "s.uid = ?", (uid,))
         shown = rows.shown(self._from, "s.uid = ?", (uid,)).values()
         self._names[uid] = _apart(uid, operator) if apart else uid
@@ -189,7 +189,7 @@ class _Merging:
             provenance.write(self._to, None, replace(answer, **names, origin=origin, version=version))
         sql = "SELECT k.content, k.teaches FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ?"
         for content, teaches in self._from.execute(sql, (found.uid,)):
-            provenance.write(self._to, None, KeptRow(self._names[found.uid], content, bool(teaches)))
+            provenance.write(self._to, None, KeptRow(self._names[found.uid], kept.sound(content), bool(teaches)))
 
     def _write_shown(self, shown: Shown) -> None:
         """What was shown may have gone on since it was merged last."""
@@ -206,11 +206,28 @@ class _Merging:
         found: list[Logged] = rows.logged(self._from, "v_live", where, (uid,))
         return next((logged.judgement for logged in found if isinstance(logged.judgement, CARRIED)), None)
 
-    def _is_there(self, judgement: Judgement) -> bool:
-        """Also where it was undone here since."""
-        sql = "SELECT 1 FROM events e JOIN sample_sets s ON s.id = e.set_id WHERE s.uid = ? AND e.kind = ? AND e.payload = ?"
-        values = (judgement.set_uid, type(judgement).__struct_config__.tag, _encode(judgement).decode())  # type: ignore[union-attr]
+    def _is_there(self, judgement: Judgement, operator: str) -> bool:
+        """Said by them, also where it was undone here since."""
+        sql = """SELECT 1 FROM events e JOIN sample_sets s ON s.id = e.set_id JOIN sittings i ON i.id = e.sitting_id
+            WHERE s.uid = ? AND e.kind = ? AND e.payload = ? AND i.operator = ?"""
+        values = (judgement.set_uid, type(judgement).__struct_config__.tag, _encode(judgement).decode(), operator)  # type: ignore[union-attr]
         return self._to.execute(sql, values).fetchone() is not None
+
+    def _is_known(self, there: Logged, judgement: Judgement, operator: str) -> bool:
+        """Whether the other's live judgement, `judgement` in the names of here, was taken over. What can be said anew may be said as it was before:
+        then it is there more often than here, and is not the last word here."""
+        subject = judgements.subject_of(judgement)
+        if subject is None:
+            return self._is_there(judgement, operator)
+        said = """SELECT e.payload FROM events e JOIN sittings i ON i.id = e.sitting_id
+            WHERE e.kind = ? AND e.subject = ? AND i.operator = ? ORDER BY e.seq"""
+        kind, payload = type(judgement).__struct_config__.tag, _encode(judgement).decode()  # type: ignore[union-attr]
+        here = [each for (each,) in self._to.execute(said, (kind, subject, operator))]
+        if here[-1:] == [payload]:
+            return True
+        again = """SELECT count(*) FROM events o JOIN events e USING (kind, subject, payload) JOIN sittings i ON i.id = e.sitting_id
+            WHERE o.seq = ? AND i.operator = (SELECT s.operator FROM sittings s WHERE s.id = o.sitting_id)"""
+        return int(self._from.execute(again, (there.seq,)).fetchone()[0]) <= here.count(payload)
 
     def _standing(self, judgement: Judgement) -> list[tuple[int, str, str]]:
         """Standing judgements of its kind in its place: number, payload, operator."""

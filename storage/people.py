@@ -14,6 +14,7 @@ from itertools import combinations
 from msgspec import Struct
 
 from storage.statistics import rounded
+from storage.thoughts import count_what_is_said
 
 MOST_COMPARED = 20
 """People who are compared with each other: those with the most judgements."""
@@ -71,7 +72,7 @@ def people(connection: sqlite3.Connection) -> People:
 
 
 _PAIRS = """
-    SELECT i.operator, c.node_id AS better, r.node_id AS worse, c.slot AS better_slot, r.slot AS worse_slot, a.rank = b.rank AS tied, s.k AS k
+    SELECT e.seq, i.operator, c.node_id AS better, r.node_id AS worse, c.slot AS better_slot, r.slot AS worse_slot, a.rank = b.rank AS tied, s.k AS k
     FROM v_live e JOIN sittings i ON i.id = e.sitting_id JOIN sample_sets s ON s.id = e.set_id
     JOIN ranking_items a ON a.seq = e.seq JOIN responses c ON c.id = a.response_id
     JOIN responses r ON r.set_id = e.set_id AND r.id <> c.id LEFT JOIN ranking_items b ON b.seq = e.seq AND b.response_id = r.id
@@ -80,10 +81,12 @@ _PAIRS = """
 
 
 def _habits(connection: sqlite3.Connection) -> dict[str, tuple[float | None, float | None, float | None]]:
+    count_what_is_said(connection)
     compared = connection.execute(f"""
-        SELECT p.operator, avg(CASE WHEN p.k = 2 THEN p.better_slot < p.worse_slot END),
-               avg(CASE WHEN length(a.content) <> length(b.content) THEN length(a.content) > length(b.content) END)
-        FROM ({_PAIRS}) p JOIN nodes a ON a.id = p.better JOIN nodes b ON b.id = p.worse WHERE NOT coalesce(p.tied, 0) GROUP BY 1""")
+        SELECT operator, avg(first), avg(CASE WHEN difference <> 0 THEN difference > 0 END)
+        FROM (SELECT p.operator, CASE WHEN p.k = 2 THEN p.better_slot < p.worse_slot END AS first,
+                     said_length(a.content) - said_length(b.content) AS difference
+              FROM ({_PAIRS}) p JOIN nodes a ON a.id = p.better JOIN nodes b ON b.id = p.worse WHERE NOT coalesce(p.tied, 0)) GROUP BY 1""")
     found = {name: (rounded(first), rounded(longer)) for name, first, longer in compared}
     rated = connection.execute("""
         SELECT i.operator, avg(t.value > 4) FROM ratings t JOIN v_live e ON e.seq = t.seq JOIN sittings i ON i.id = e.sitting_id
@@ -95,8 +98,9 @@ def _habits(connection: sqlite3.Connection) -> dict[str, tuple[float | None, flo
 def _between(connection: sqlite3.Connection, names: list[str]) -> tuple[Between, ...]:
     """Of those who have something in common."""
     compared = _said(connection, f"""
-        SELECT operator, min(better, worse) || '/' || max(better, worse), CASE WHEN tied THEN 'tie' WHEN better < worse THEN '<' ELSE '>' END
-        FROM ({_PAIRS})""")  # fmt: skip
+        SELECT p.operator, min(p.better, p.worse) || '/' || max(p.better, p.worse),
+               CASE WHEN p.tied THEN 'tie' WHEN a.hash < b.hash THEN '<' ELSE '>' END  -- not by id: files name the better one first
+        FROM ({_PAIRS}) p JOIN nodes a ON a.id = p.better JOIN nodes b ON b.id = p.worse ORDER BY p.seq""")  # fmt: skip
     labelled = _said(connection, """
         SELECT i.operator, r.node_id, CASE WHEN t.value > 4 THEN 'good' WHEN t.value < 4 THEN 'bad' ELSE 'middle' END
         FROM ratings t JOIN v_live e ON e.seq = t.seq JOIN sittings i ON i.id = e.sitting_id JOIN responses r ON r.id = t.response_id

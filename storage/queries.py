@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from msgspec import Struct
 
-from storage import blind, derived, lessons, provenance, repeats, rows, statistics
+from storage import blind, derived, kept, lessons, provenance, repeats, rows, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
 from storage.lessons import Taught, Teaching
@@ -240,7 +240,7 @@ class Record:
     def kept(self, set_uid: str) -> dict[str, Any] | None:
         """What an imported set has beside its texts: see exchange.items.Kept. None for any other."""
         found = self._values("SELECT k.content FROM kept_rows k JOIN sample_sets s ON s.id = k.set_id WHERE s.uid = ?", set_uid)
-        return json.loads(found[0]) if found else None
+        return kept.read(found[0]) if found else None
 
     def teaches(self, set_uid: str) -> bool:
         """Whether anything is learned from judgements of this set."""
@@ -386,8 +386,8 @@ def _counts(connection: sqlite3.Connection) -> Counts:
     def count(of: str) -> int:
         return int(connection.execute(f"SELECT count(*) FROM {of}").fetchone()[0])
 
-    kept = dict(iter(connection.execute("SELECT name, n FROM tallies")))
-    live = {name.removeprefix("live "): n for name, n in kept.items()}
+    tallies = dict(iter(connection.execute("SELECT name, n FROM tallies")))
+    live = {name.removeprefix("live "): n for name, n in tallies.items()}
     refused = connection.execute("SELECT reason_code, count(*) FROM versions WHERE NOT published GROUP BY 1 ORDER BY 1")
     return Counts(
         rankings=live.get("ranking", 0),
@@ -398,11 +398,11 @@ def _counts(connection: sqlite3.Connection) -> Counts:
         critiques=live.get("critique", 0),
         skips=live.get("skip", 0),
         peeks=live.get("peek", 0),
-        undone=kept.get("undone", 0),
+        undone=tallies.get("undone", 0),
         sittings=count("sittings"),
         sets=count("sample_sets WHERE purpose = 'judge'"),
         responses=count("responses"),
-        tokens=kept.get("tokens", 0),
+        tokens=tallies.get("tokens", 0),
         runs=count("runs"),
         published=count("versions WHERE published"),
         refused=tuple(Refusals(*row) for row in refused),

@@ -48,7 +48,7 @@ class Length(Struct, frozen=True):
 
 
 class Agreement(Struct, frozen=True):
-    """The same two answers compared more than once: how often two such judgements agree, with the 95 % interval. Ties are left out."""
+    """The same two answers compared more than once by one person: how often two such judgements agree, with the 95 % interval. Ties are left out."""
 
     comparisons: int
     agree: float | None
@@ -106,7 +106,7 @@ def places(connection: sqlite3.Connection) -> tuple[Place, ...]:
 
 
 _COMPARED = """
-    SELECT e.seq, c.node_id AS chosen, r.node_id AS rejected
+    SELECT e.seq, e.sitting_id, c.node_id AS chosen, r.node_id AS rejected
     FROM v_live e JOIN ranking_items i ON i.seq = e.seq JOIN responses c ON c.id = i.response_id
     JOIN responses r ON r.set_id = e.set_id AND r.id <> c.id LEFT JOIN ranking_items j ON j.seq = e.seq AND j.response_id = r.id
     WHERE e.kind = 'ranking' AND (j.rank IS NULL OR i.rank < j.rank)"""
@@ -127,9 +127,10 @@ def agreement(connection: sqlite3.Connection) -> Agreement:
     compared, agreeing = connection.execute(f"""
         SELECT coalesce(sum(n * (n - 1) / 2), 0), coalesce(sum(p * (p - 1) / 2 + (n - p) * (n - p - 1) / 2), 0)
         FROM (SELECT count(*) AS n, sum(way) AS p
-              FROM (SELECT min(chosen, rejected) AS one, max(chosen, rejected) AS other, max(chosen < rejected) AS way
-                    FROM ({_COMPARED}) WHERE chosen <> rejected GROUP BY seq, one, other HAVING way = min(chosen < rejected))
-              GROUP BY one, other HAVING n > 1)""").fetchone()
+              FROM (SELECT i.operator, min(chosen, rejected) AS one, max(chosen, rejected) AS other, max(chosen < rejected) AS way
+                    FROM ({_COMPARED}) c JOIN sittings i ON i.id = c.sitting_id
+                    WHERE chosen <> rejected GROUP BY seq, one, other HAVING way = min(chosen < rejected))
+              GROUP BY operator, one, other HAVING n > 1)""").fetchone()
     if not compared:
         return Agreement(0, None)
     low, high = wilson(agreeing, compared)

@@ -12,6 +12,8 @@ OPENS, CLOSES = "<think>", "</think>"
 """What the text of every drawn answer has."""
 NAMES = "think|thinking|reasoning|thought"
 """Of tags that other programs write."""
+FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""Of messages in which programs have it."""
 _THOUGHT = re.compile(rf"\A\s*<({NAMES})>(.*?)(?:</\1>\s*|\Z)", re.DOTALL | re.IGNORECASE)
 
 

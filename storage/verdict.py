@@ -20,7 +20,8 @@ from storage.records import BASE_VERSION
 from storage.thoughts import count_what_is_said
 
 SURE = 20.0
-"""Odds at which a word is said: by Ville's inequality a sitting at chance ever reaches them with probability 1/20 or less."""
+"""Odds at which a word is said: by Ville's inequality a sitting at chance is ever told "better" with probability 1/20 or less, and "worse" likewise;
+one of the two, then, with 1/10 or less (exactly: 0.034 each and 0.068 within 400 votes)."""
 PRIOR_SPREAD = 2.5
 """Standard deviation of the coefficients before any data, in log-odds (Gelman et al. 2008 take the same scale): keeps the fit finite where every
 answer won."""

@@ -17,7 +17,7 @@ from storage.queries import Record, Taught
 from storage.records import Prompt, Span, Tap
 from tamer_tui.session_store import SessionError
 
-_SENTENCE = re.compile(r"""[^.!?\n]*[.!?\n]+["')\]]*\s*|[^.!?\n]+$""")
+_SENTENCE = re.compile(r"""(?:[^\n]*?(?:(?<![.!?])[.!?]++["')\]]*+(?=\s|\Z)|\n)|[^\n]+\Z)\s*""")
 
 
 Answering = Callable[[Sequence[Prompt]], Mapping[str, str]]
@@ -52,7 +52,7 @@ def in_words(manifest: ExportManifest, out: Path) -> str:
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    """They make up the text."""
+    """They make up the text. Each ends before white space: a number or an address is no end."""
     return tuple(_SENTENCE.findall(text)) or (text,)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 from msgspec import Struct
 
 from storage.database import remove
-from storage.exchange.importing import Imported, import_file, is_whole, take
+from storage.exchange.importing import Imported, import_file, is_whole, restore, take
 from storage.exchange.items import Judged
+from storage.exchange.lossless import NAME as TAMER
 from storage.exchange.shapes import SHAPES
 from storage.exchange.shapes.mapping import TARGETS
-from storage.exchange.shapes.pieces import CONVERSATION, PICTURES, TOOLS
+from storage.exchange.shapes.pieces import CONVERSATION, NO_JSON, PICTURES, TOOLS
 from storage.exchange.sources import Source
 from storage.exchange.survey import SHOWN, Reading, Survey
 from storage.journal import Journal, JournalError
@@ -61,7 +63,7 @@ def run(wanted: Wanted, say: Callable[[str], None], agree: Callable[[], bool]) -
         if source.is_database():
             _merge(wanted, source, say)
         elif wanted.format or is_whole(source):
-            _without_asking(wanted, say)
+            _without_asking(wanted, source, say)
         else:
             _after_asking(wanted, source, say, agree)
     except JournalError as error:
@@ -82,25 +84,36 @@ def _after_asking(wanted: Wanted, source: Source, say: Callable[[str], None], ag
     say(in_words(done, told=True))
 
 
-def _without_asking(wanted: Wanted, say: Callable[[str], None]) -> None:
-    if wanted.dry_run and wanted.format:
-        for line in preview(Survey(Reading(Source(wanted.source), wanted.format))):
+def _without_asking(wanted: Wanted, source: Source, say: Callable[[str], None]) -> None:
+    if wanted.dry_run and wanted.format not in ("", TAMER):
+        survey = Survey(Reading(source, wanted.format))
+        if not survey.items:
+            raise survey.unknown()
+        for line in preview(survey):
             say(line)
+        say("nothing was imported")
         return
-    with _opened(wanted.database) as journal, Progress("writing") as step:
-        done = import_file(journal, Path(wanted.source), wanted.format, __version__, wanted.skip_bad, wanted.operator, step=step)
-    say(in_words(done))
+    with _opened(wanted.database, wanted.dry_run) as journal, Progress("writing") as step:
+        if wanted.format in ("", TAMER):
+            done = restore(journal, source, wanted.dry_run)
+        else:
+            done = import_file(journal, Path(wanted.source), wanted.format, __version__, wanted.skip_bad, wanted.operator, step=step)
+    say(in_words(done, dry_run=wanted.dry_run))
 
 
 def _merge(wanted: Wanted, source: Source, say: Callable[[str], None]) -> None:
-    with _opened(wanted.database) as journal:
+    with _opened(wanted.database, wanted.dry_run) as journal:
         say(merged_in_words(merge(journal, source.path, __version__, wanted.operator, wanted.dry_run), wanted.dry_run))
 
 
 @contextmanager
-def _opened(database: Path) -> Iterator[Journal]:
-    """For writing. A database that was made for nothing is not left behind."""
+def _opened(database: Path, dry_run: bool = False) -> Iterator[Journal]:
+    """For writing. A database that was made for nothing is not left behind; a dry run that needs a new one has it elsewhere."""
     new = not database.expanduser().exists()
+    if new and dry_run:
+        with tempfile.TemporaryDirectory(prefix="tamer-import-") as folder, Journal.open(Path(folder) / database.name) as journal:
+            yield journal
+        return
     with Journal.open(database) as journal:
         path = journal.path
         try:
@@ -131,8 +144,7 @@ def preview(survey: Survey) -> Iterator[str]:
             low, high = survey.scale(criterion)
             yield f"scores from {low:g} to {high:g} ({criterion}) become ratings from 1 to 7"
     for what_, n in survey.not_used.items():
-        kept = "shown and kept, not learned from" if what_ in (TOOLS, PICTURES, CONVERSATION) else "kept; the rest is learned from"
-        yield f"{n:,} {'has' if n == 1 else 'have'} {what_}: {kept}"
+        yield f"{n:,} {'has' if n == 1 else 'have'} {what_}: {_WHAT_BECOMES.get(what_, 'kept; the rest is learned from')}"
     if survey.columns:
         yield f"kept beside them: {', '.join(one_line(name)[:40] for name in list(survey.columns)[:8])}" + (
             " and others" if len(survey.columns) > 8 else ""
@@ -140,6 +152,12 @@ def preview(survey: Survey) -> Iterator[str]:
     if survey.bad:
         rows = f"{survey.bad:,} row{'s' if survey.bad != 1 else ''} left out"
         yield f"{rows}: {one_line('; '.join(survey.complaints))}" + ("; …" if survey.bad > SHOWN else "")
+
+
+_WHAT_BECOMES = {
+    **dict.fromkeys((TOOLS, PICTURES, CONVERSATION), "shown and kept, not learned from"),
+    NO_JSON: "what comes closest is kept; the rest is learned from",
+}
 
 
 def _counted(survey: Survey) -> str:
@@ -172,9 +190,10 @@ def _short(text: str) -> str:
     return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
 
 
-def in_words(done: Imported, told: bool = False) -> str:
+def in_words(done: Imported, told: bool = False, dry_run: bool = False) -> str:
     """`told`: what was left out was said before."""
-    lines = [f"{done.added:,} judgement{'s' if done.added != 1 else ''} added" + (f", {done.known:,} were there before" if done.known else "")]
+    added = "would be added" if dry_run else "added"
+    lines = [f"{done.added:,} judgement{'s' if done.added != 1 else ''} {added}" + (f", {done.known:,} were there before" if done.known else "")]
     if done.skipped and not told:
         lines.append(f"{done.skipped:,} lines left out: {'; '.join(done.complaints)}" + ("; …" if done.skipped > len(done.complaints) else ""))
     return "\n".join(lines)

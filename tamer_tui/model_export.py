@@ -20,6 +20,8 @@ from msgspec import Struct
 from learners.export.request import Exported, Exporting, ExportRequest, Outtype
 from learners.model.checkpoint import is_path
 from learners.versions.blobs import BlobError, read_directory
+from storage.exchange import places
+from storage.exchange.sinks import sha256_of, write_json
 from storage.journal import JournalError
 from storage.progress import CancelledError
 from storage.queries import Record
@@ -59,16 +61,23 @@ class Wanted(Struct, frozen=True):
     outtype: Outtype = "f16"
 
 
+class ModelManifest(Struct, frozen=True):
+    """What lies beside the export of a model."""
+
+    format: str
+    version: str
+    sha256: dict[str, str]  # by file
+
+
 def export_model(database: Path, out: Path, wanted: Wanted, force: bool, stage: Stage = unstaged) -> str:
     """What was written, in words. Raises SessionError, and then leaves everything as it was."""
     found = find(database, wanted.version)
     if found.version is None or found.base is None:
         raise SessionError(f"no version acts in {database}: what answers there is the base as it was", "name one with --version: see tamer versions")
-    out = out.expanduser().absolute()
-    if out.exists() and not force:
-        raise SessionError(f"{out} is there already", "give another --out, or --force to replace it")
     folder = SessionStore.root_of(database) / found.version.sha256
     try:
+        out = places.resolved(out)
+        places.check(database, (out, places.manifest_of(out)), force)
         manifest = json.loads(read_directory(folder)["manifest.json"])
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
             made = Path(scratch) / "made"
@@ -81,9 +90,9 @@ def export_model(database: Path, out: Path, wanted: Wanted, force: bool, stage: 
                     about = card(found, hub_id(found.base.name), record.kinds_of(manifest["seqs"]), record.duel_count(), FORMATS[wanted.format])
                 more = about_recipe(wanted.format) if wanted.format in RECIPES else ""
                 (made / "README.md").write_text(about + more, encoding="utf-8")
-            if out.exists():
-                out.rename(Path(scratch) / "old")
-            (made / f"{_name(out)}.gguf" if wanted.format == "gguf" else made).replace(out)
+            write_json(Path(scratch) / "manifest", ModelManifest(wanted.format, found.id, _hashes(made, out, wanted)))
+            places.put(made / f"{_name(out)}.gguf" if wanted.format == "gguf" else made, out)
+            places.put(Path(scratch) / "manifest", places.manifest_of(out))
     except (BlobError, OSError) as error:
         raise SessionError(
             f"{found.id} cannot be written to {out}: {error}", "restore its folder, or choose a folder that you may write to"
@@ -93,6 +102,12 @@ def export_model(database: Path, out: Path, wanted: Wanted, force: bool, stage: 
     except CancelledError:
         raise SessionError("cancelled", "nothing was written") from None
     return "\n".join([f"{out}: {found.id} of {database}, {FORMATS[wanted.format]}", *notes])
+
+
+def _hashes(made: Path, out: Path, wanted: Wanted) -> dict[str, str]:
+    if wanted.format == "gguf":
+        return {out.name: sha256_of(made / f"{_name(out)}.gguf")}
+    return {str(path.relative_to(made)): sha256_of(path) for path in sorted(made.rglob("*")) if path.is_file()}
 
 
 def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted, stage: Stage) -> tuple[str, ...]:

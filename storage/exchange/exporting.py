@@ -6,7 +6,6 @@ beside the target and moved into place at the end.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import tempfile
 from collections import Counter
@@ -19,10 +18,10 @@ from msgspec import Struct
 
 from storage.backup import back_up
 from storage.database import JournalError, explain, open_reader
-from storage.exchange import lossless
+from storage.exchange import lossless, places
 from storage.exchange.choosing import Chooser, Lengths, Measure
-from storage.exchange.formats import FORMATS, WHOLE, File, Format, is_plain
-from storage.exchange.items import NOTHING, Item, Row, Steps
+from storage.exchange.formats import FORMATS, WHOLE, File, Format, as_texts, is_plain
+from storage.exchange.items import Item, Row, Steps
 from storage.exchange.reading import Reader
 from storage.exchange.redaction import Redactor
 from storage.exchange.sinks import Lines, Parquet, Sink, sha256_of, write_json
@@ -89,14 +88,11 @@ def export(
 
     `step` is told judgements that were read, of about how many; of the whole database its rows or bytes.
     """
-    out = out.expanduser().absolute()
+    out = places.resolved(out)
     check(options)
-    taken = [path for path in (*_targets(out, options), _manifest_of(out)) if path.exists()]
-    if taken and not force:
-        raise JournalError(f"{taken[0]} is there already", "give another --out, or --force to replace it")
-    if out == database.expanduser().absolute():
-        raise JournalError("the database itself is no place for its export", "give another --out")
+    targets = _targets(out, options)
     try:
+        places.check(database, (*targets, places.manifest_of(out)), force)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             made = Path(folder) / "made"
             made.mkdir()
@@ -105,8 +101,9 @@ def export(
             else:
                 manifest = _rows(database, made, out, options, steps, said or {}, step)
             write_json(Path(folder) / "manifest", manifest)
-            _put_in_place(made, out, options)
-            (Path(folder) / "manifest").replace(_manifest_of(out))
+            for target in targets:
+                places.put(made if _is_folder(options) else made / target.name, target)
+            places.put(Path(folder) / "manifest", places.manifest_of(out))
     except CancelledError as error:
         raise JournalError("cancelled", "nothing was written") from error
     except OSError as error:
@@ -136,10 +133,6 @@ def check(options: Options) -> None:
         raise JournalError(f"{options.format} is the whole database", "leave out --since, --split-by-prompt and --redact, or choose another format")
 
 
-def _manifest_of(out: Path) -> Path:
-    return out.with_name(out.name + ".manifest.json")
-
-
 def _splits(options: Options) -> tuple[str, ...]:
     return ("train", "test") if options.test_share else ("",)
 
@@ -152,26 +145,16 @@ def _name(file: File, out: Path, options: Options, split: str) -> str:
     return f"{name.stem}.{split}{name.suffix}" if split else name.name
 
 
+def _is_folder(options: Options) -> bool:
+    chosen = FORMATS.get(options.format)
+    return chosen is not None and chosen.folder
+
+
 def _targets(out: Path, options: Options) -> list[Path]:
     """What the export is going to be called."""
-    chosen = FORMATS.get(options.format)
-    if chosen is None or chosen.folder:
+    if options.format in WHOLE or _is_folder(options):
         return [out]
-    return [out.with_name(_name(chosen.files[0], out, options, split)) for split in _splits(options)]
-
-
-def _put_in_place(made: Path, out: Path, options: Options) -> None:
-    chosen = FORMATS.get(options.format)
-    if chosen is None or not chosen.folder:
-        for target in _targets(out, options):
-            if target.is_dir():
-                shutil.rmtree(target)
-            (made / target.name).replace(target)
-        return
-    old = made.parent / "old"
-    if out.exists():
-        out.rename(old)
-    made.rename(out)
+    return [out.with_name(_name(FORMATS[options.format].files[0], out, options, split)) for split in _splits(options)]
 
 
 # --- the whole database ----------------------------------------------------------------------------------------------------
@@ -225,7 +208,7 @@ def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterab
                 reader.expect(file.source)
         for file in chosen.files:
             items: Iterable[Item] = steps if file.source == "steps" else choose(getattr(reader, file.source))
-            counts, measures = _write(file, items, made, out, options, redactor, reader.scored(), said)
+            counts, measures = _write(file, items, made, out, options, redactor, reader, said)
             left_out += counts.pop("", 0)
             rows |= counts
             lengths |= {name: found for name, measure in measures.items() if (found := measure.lengths()) is not None}
@@ -241,7 +224,7 @@ def _rows(database: Path, made: Path, out: Path, options: Options, steps: Iterab
 
 
 def _write(
-    file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor, scored: bool, said: Said
+    file: File, items: Iterable[Item], made: Path, out: Path, options: Options, redactor: Redactor, reader: Reader, said: Said
 ) -> tuple[Counter[str], dict[str, Measure]]:
     """Rows of each file, under '' what was left out, and lengths."""
     names = {split: _name(file, out, options, split) for split in _splits(options)}
@@ -250,7 +233,8 @@ def _write(
     measures = {name: Measure() for name in names.values()}
     try:
         for split, name in names.items():
-            sinks[split] = Parquet(made / name, file.name, scored) if options.format == "parquet" else Lines(made / name)
+            parquet = options.format == "parquet"
+            sinks[split] = Parquet(made / name, file.name, reader.scored(), reader.thoughtful()) if parquet else Lines(made / name)
         for item in items:
             prompt = Prompt(item.messages)
             split = "" if not options.test_share else "test" if prompt.fraction < options.test_share else "train"
@@ -272,7 +256,7 @@ def _row(file: File, item: Item, options: Options) -> Row | None:
     if isinstance(item, Steps):
         return file.row(item)
     if options.format == "parquet":  # one schema for all rows: texts
-        return file.row(item._replace(beside=NOTHING._replace(scores=item.beside.scores))) if is_plain(item) else None
+        return file.row(as_texts(item)) if is_plain(item) else None
     row = file.row(item)
     if row is None or not options.columns:
         return row

@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from storage.exchange.items import Criticised, DerivedPair, Item, Labelled, Messages, PreferencePair, Ranked, Row, Steps, Written
-from storage.thoughts import Parts, split_thought
+from storage.exchange.items import NOTHING, Criticised, DerivedPair, Item, Labelled, Messages, PreferencePair, Ranked, Row, Steps, Written
+from storage.records import Message
+from storage.thoughts import FIELDS, Parts, split_thought, with_thought
 
 Source = Literal["comparisons", "derived", "labelled", "written", "ranked", "steps", "criticised", "hindsight"]
 
@@ -49,6 +50,30 @@ def turn(role: str, text: str) -> Row:
     """A message; what was thought before an answer is apart from it, by the name that templates have for it."""
     thought, said = split_thought(text) if role == "assistant" else Parts("", text)
     return {"role": role, "content": said} | ({"reasoning_content": thought} if thought else {})
+
+
+def thought_of(message: Row) -> str:
+    return next((message[name] for name in FIELDS if isinstance(message.get(name), str)), "")
+
+
+def as_texts(item: Chatted) -> Chatted:
+    """The same without what was beside its texts, but for thoughts, which are in the texts then, and scores."""
+    beside = item.beside
+    messages = tuple(
+        Message(message.role, _thoughtful(message.content, [raw] if (raw := beside.turn(place)) else None))
+        for place, message in enumerate(item.messages)
+    )
+    texts = {name: _thoughtful(text, beside.answer(place)) for place, (name, text) in enumerate(_answers(item).items()) if text is not None}
+    return item._replace(messages=messages, beside=NOTHING._replace(scores=beside.scores), **texts)  # type: ignore[arg-type]
+
+
+def _answers(item: Chatted) -> Row:
+    return {name: getattr(item, name) for name in ("chosen", "rejected", "answer", "text") if name in item._fields}
+
+
+def _thoughtful(text: str, raw: list[Row] | None) -> str:
+    thought = thought_of(raw[0]) if raw and len(raw) == 1 else ""
+    return with_thought(thought, text) if thought and not split_thought(text).thought else text
 
 
 def tools(item: Chatted) -> Row:
@@ -133,13 +158,13 @@ def _sharegpt(item: Chatted, *answers: list[Row]) -> tuple[str, list[Row]] | Non
 
 
 def _sharegpt_turn(message: Row) -> Row | None:
-    calls = message.get("tool_calls")
-    if isinstance(calls, list) and len(calls) == 1 and not message.get("content"):
+    calls, thought = message.get("tool_calls"), thought_of(message)
+    if isinstance(calls, list) and len(calls) == 1 and not message.get("content") and not thought:
         called = calls[0].get("function") if isinstance(calls[0], dict) else None
         return {"from": "function_call", "value": msgspec.json.encode(called).decode()} if called else None
     if calls or not isinstance(message.get("content"), str) or message["role"] not in _FROM:
         return None
-    return {"from": _FROM[message["role"]], "value": message["content"]}
+    return {"from": _FROM[message["role"]], "value": with_thought(thought, message["content"])}
 
 
 def factory_preference(item: PreferencePair) -> Row | None:

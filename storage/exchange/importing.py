@@ -92,7 +92,7 @@ def take(journal: Journal, survey: Survey, app_version: str, operator: str = "",
 
 
 class _NothingNewError(Exception):
-    """Takes the sitting and the heading back that were written first."""
+    """Takes back what was written."""
 
 
 class _People:
@@ -129,14 +129,26 @@ def is_whole(source: Source) -> bool:
     return first.get("format") == lossless.NAME and "schema" in first
 
 
-def restore(journal: Journal, source: Source) -> Imported:
+def restore(journal: Journal, source: Source, dry_run: bool = False) -> Imported:
+    """Add what the database lacks, and what a dry run added is taken back. Raises JournalError, and then nothing was written."""
     rows = source.rows(_refuse)
     try:
         lossless.check_heading(next(rows, (0, {}))[1])
     except ValueError as error:
         raise JournalError(f"{source.name}: {error}") from error
-    added = journal.run(lambda connection: lossless.restore(connection, (row for _, row in rows))).result()
-    return Imported(lossless.NAME, added, 0, 0)
+    added: list[int] = []
+
+    def write(connection: sqlite3.Connection) -> None:
+        added.append(lossless.restore(connection, (row for _, row in rows)))
+        if dry_run:
+            raise _NothingNewError
+
+    try:
+        journal.run(write).result()
+    except JournalError as error:
+        if not isinstance(error.__cause__, _NothingNewError):
+            raise
+    return Imported(lossless.NAME, added[0], 0, 0)
 
 
 def _refuse(line: int, why: str) -> None:

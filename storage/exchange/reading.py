@@ -6,25 +6,27 @@
 - **Ratings** compare the answers of sets that were rated and not ranked; the margin is the difference as a share of 6. As labels 5 to 7 are good,
   1 to 3 bad, and a 4 is neither.
 - A **correction** beats its original with margin 1, is good while the original is bad, and is an answer as the operator wants it.
-- The first place of a ranking is good and the last one bad where the set has no ratings: a label is a weak summary of a ranking, better than none.
+- The first place of a ranking is good and the last one bad where the set has no overall ratings: a label is a weak summary of a ranking, better
+  than none.
 - What follows from a judgement and was not said (storage/derived.py) is a file of its own, with the reason.
 - Answers without any words are left out.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations, groupby
 from typing import NamedTuple
 
+from storage import kept
 from storage.derived import followed, surpassed
 from storage.exchange.items import NOTHING, Beside, Criticised, DerivedPair, Labelled, Messages, PreferencePair, Ranked, Written
 from storage.progress import Step, unwatched
 from storage.records import Message, criticised
 from storage.repeats import NOT_SAID_AGAIN
+from storage.thoughts import FIELDS, NAMES
 
 GOOD, BAD = 5, 3
 """Ratings from here up, and to here down."""
@@ -86,8 +88,16 @@ class Reader:
 
     def scored(self) -> bool:
         """Whether some comparison has scores."""
-        found = self._connection.execute("SELECT EXISTS (SELECT 1 FROM kept_rows WHERE json_array_length(content, '$.scores') > 1)")
-        return bool(found.fetchone()[0])
+        one = "SELECT EXISTS (SELECT 1 FROM kept_rows WHERE iif(json_valid(content), json_array_length(content, '$.scores'), 0) > 1)"
+        others = self._connection.execute("SELECT content FROM kept_rows WHERE NOT json_valid(content)")
+        return bool(self._connection.execute(one).fetchone()[0]) or any(len(kept.read(content)["scores"]) > 1 for (content,) in others)
+
+    def thoughtful(self) -> bool:
+        """Whether something may have been thought before what was said."""
+        texts = " OR ".join(f"content LIKE '%<{name}>%'" for name in NAMES.split("|"))
+        beside = " OR ".join(f"content LIKE '%\"{name}\"%'" for name in FIELDS)
+        sql = f"SELECT EXISTS (SELECT 1 FROM nodes WHERE {texts}) OR EXISTS (SELECT 1 FROM kept_rows WHERE {beside})"
+        return bool(self._connection.execute(sql).fetchone()[0])
 
     def comparisons(self) -> Iterator[PreferencePair]:
         """From rankings, then from ratings, then from corrections."""
@@ -129,12 +139,13 @@ class Reader:
                 yield Written(criticised(self.messages(node_id), [text]), answer)
 
     def labelled(self) -> Iterator[Labelled]:
-        """From ratings, rankings without ratings, corrections and demonstrations."""
+        """From overall ratings, rankings of sets without them, corrections and demonstrations."""
         for found in self._ratings(ranked=True):
             for place, (answer, value) in enumerate(zip(found.answers, found.values, strict=True)):
                 if answer.strip() and value is not None and not BAD < value < GOOD:
                     yield Labelled(found.messages, answer, value >= GOOD, found.beside.of(place))
-        for found in self._rankings("NOT EXISTS (SELECT 1 FROM v_live q WHERE q.set_id = e.set_id AND q.kind = 'rating')"):
+        overall = "SELECT 1 FROM v_live q JOIN ratings o ON o.seq = q.seq WHERE q.set_id = e.set_id AND o.criterion = 'overall'"
+        for found in self._rankings(f"NOT EXISTS ({overall})"):
             yield from _ends(found)
         for messages, original, text, beside in self._corrections():
             yield Labelled(messages, text, True, beside)
@@ -162,9 +173,9 @@ class Reader:
             JOIN sample_sets s ON s.id = c.set_id JOIN prompts p ON p.id = s.prompt_id
             LEFT JOIN responses r ON r.id = c.response_id LEFT JOIN nodes n ON n.id = r.node_id
             WHERE e.kind = 'critique' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
-        for node_id, answer, slot, text, scope, strength, kept in rows:
+        for node_id, answer, slot, text, scope, strength, content in rows:
             self._count()
-            beside = _beside(kept)[0].of(*([] if slot is None else [slot]))
+            beside = _beside(content)[0].of(*([] if slot is None else [slot]))
             yield Criticised(self.messages(node_id), answer, text, scope, strength, beside)
 
     # --- queries ---------------------------------------------------------------------------------------------------------
@@ -177,9 +188,9 @@ class Reader:
             LEFT JOIN ranking_items i ON i.seq = e.seq AND i.response_id = r.id
             WHERE e.kind = 'ranking' AND {NOT_SAID_AGAIN} AND e.seq >= ? AND {where} ORDER BY e.seq, r.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
-            _, nodes, texts, ranks, strengths, kept = zip(*answers, strict=True)
+            _, nodes, texts, ranks, strengths, contents = zip(*answers, strict=True)
             self._count()
-            beside, margin = _beside(kept[0])
+            beside, margin = _beside(contents[0])
             yield JudgedAnswers(self.messages(nodes[0]), texts, ranks, beside, strengths[0], margin)
 
     def _ratings(self, ranked: bool) -> Iterator[JudgedAnswers]:
@@ -193,9 +204,9 @@ class Reader:
             SELECT d.set_id, p.node_id, n.content, d.value, d.slot, {_KEPT} FROM rated d JOIN sample_sets s ON s.id = d.set_id
             JOIN prompts p ON p.id = s.prompt_id JOIN nodes n ON n.id = d.node_id ORDER BY d.first, d.slot""", (self._since,))  # fmt: skip
         for _, answers in groupby(rows, key=lambda row: row[0]):
-            _, nodes, texts, values, slots, kept = zip(*answers, strict=True)
+            _, nodes, texts, values, slots, contents = zip(*answers, strict=True)
             self._count(len(values))
-            yield JudgedAnswers(self.messages(nodes[0]), texts, values, _beside(kept[0])[0].of(*slots))
+            yield JudgedAnswers(self.messages(nodes[0]), texts, values, _beside(contents[0])[0].of(*slots))
 
     def _corrections(self) -> Iterator[tuple[Messages, str, str, Beside]]:
         """Prompt, original, text."""
@@ -203,9 +214,9 @@ class Reader:
             SELECT p.node_id, o.content, w.content, {_KEPT} FROM v_live e JOIN corrections c ON c.seq = e.seq JOIN nodes w ON w.id = c.node_id
             JOIN responses r ON r.id = c.response_id JOIN nodes o ON o.id = r.node_id JOIN sample_sets s ON s.id = r.set_id
             JOIN prompts p ON p.id = s.prompt_id WHERE e.kind = 'correction' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
-        for node_id, original, text, kept in rows:
+        for node_id, original, text, content in rows:
             self._count()
-            yield self.messages(node_id), original, text, _beside(kept)[0].of()
+            yield self.messages(node_id), original, text, _beside(content)[0].of()
 
     def _demonstrations(self) -> Iterator[tuple[Messages, str, Beside]]:
         rows = self._connection.execute(f"""
@@ -213,20 +224,20 @@ class Reader:
             FROM v_live e JOIN demonstrations d ON d.seq = e.seq JOIN nodes w ON w.id = d.node_id
             JOIN sample_sets s ON s.id = d.set_id JOIN prompts p ON p.id = s.prompt_id
             WHERE e.kind = 'demonstration' AND e.seq >= ? ORDER BY e.seq""", (self._since,))  # fmt: skip
-        for node_id, text, kept, answered in rows:
+        for node_id, text, content, answered in rows:
             self._count()
-            beside = _beside(kept)[0]
+            beside = _beside(content)[0]
             yield self.messages(node_id), text, beside.of(*(() if answered else (0,)))
 
 
 _KEPT = "(SELECT k.content FROM kept_rows k WHERE k.set_id = s.id)"
 
 
-def _beside(kept: str | None) -> tuple[Beside, float | None]:
+def _beside(content: str | None) -> tuple[Beside, float | None]:
     """What an imported set has beside its texts, and the margin that its file had."""
-    if kept is None:
+    if content is None:
         return NOTHING, None
-    told = json.loads(kept)
+    told = kept.read(content)
     beside = Beside(tuple(told["prompt"]), tuple(told["answers"]), tuple(told["scores"]), told["columns"], not told["why"])
     return beside, told["margin"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import accumulate
 from typing import Any
 
 from msgspec.structs import replace
@@ -13,15 +14,21 @@ from storage.exchange.items import Beside, Criticised, DerivedPair, Item, Labell
 PATTERNS = {
     "key": re.compile(
         r"\b(?:sk|pk|rk|ghp|gho|ghs|github_pat|glpat|hf|xox[abprs]|AKIA|ASIA|AIza|ya29)[-_A-Za-z0-9.]{12,}"
-        r"|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+        r"|\beyJ[\w-]{10,2048}+\.[\w-]{10,}\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
         re.DOTALL,
     ),
-    "e-mail": re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
+    "e-mail": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
     "home": re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[^\s/\\:\"']+"),
     "phone": re.compile(r"(?<![\w.])\+?\(?\d{1,4}\)?(?:[ .-]?\(?\d{2,4}\)?){2,5}(?![\w.]*\d)"),
 }
+"""Each looks at a text once: an address is tried where one may begin, and not at each of its letters, or a text without any takes the square of its
+length."""
 FEWEST_DIGITS = 8
 """Of what counts as a telephone number."""
+
+
+def _identifies(kind: str, found: str) -> bool:
+    return kind != "phone" or sum(map(str.isdigit, found)) >= FEWEST_DIGITS
 
 
 class Redactor:
@@ -36,16 +43,36 @@ class Redactor:
         return text
 
     def _instead(self, kind: str, found: str) -> str:
-        if kind == "phone" and sum(map(str.isdigit, found)) < FEWEST_DIGITS:
+        if not _identifies(kind, found):
             return found
         self.counts[kind] += 1
         return f"[{kind}]"
+
+    def steps(self, steps: Steps) -> Steps:
+        """What identifies may go on over the ends of sentences, as a key does over lines: these are one step, which is fine if all of it was."""
+        text, ends = "".join(steps.sentences), set(accumulate(map(len, steps.sentences)))
+        for kind, pattern in PATTERNS.items():
+            for found in pattern.finditer(text):
+                if _identifies(kind, found[0]):
+                    ends -= set(range(found.start() + 1, found.end()))
+        told: list[str] = []
+        good: list[bool] = []
+        start, fine = 0, True
+        for end, each in zip(accumulate(map(len, steps.sentences)), steps.good, strict=True):
+            fine = fine and each
+            if end in ends:
+                told.append(self.text(text[start:end]))
+                good.append(fine)
+                start, fine = end, True
+        return Steps(self.messages(steps.messages), tuple(told), tuple(good))
 
     def messages(self, messages: Messages) -> Messages:
         return tuple(replace(message, content=self.text(message.content)) for message in messages)
 
     def item(self, item: Item) -> Item:
         """The same with every text redacted."""
+        if isinstance(item, Steps):
+            return self.steps(item)
         messages = self.messages(item.messages)
         match item:
             case PreferencePair(_, chosen, rejected, margin, beside):
@@ -56,8 +83,6 @@ class Redactor:
                 return Labelled(messages, self.text(answer), good, self.beside(beside))
             case Written(_, text, beside):
                 return Written(messages, self.text(text), self.beside(beside))
-            case Steps(_, sentences, good):
-                return Steps(messages, tuple(map(self.text, sentences)), good)
             case Criticised(_, answer, critique, scope, strength, beside):
                 return Criticised(messages, None if answer is None else self.text(answer), self.text(critique), scope, strength, self.beside(beside))
             case Ranked(_, answers, ranks, beside):

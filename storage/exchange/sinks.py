@@ -49,16 +49,18 @@ class Lines:
 
 
 class Parquet:
-    """One file with a fixed schema, by its config, `scores` for two columns more. Raises JournalError where pyarrow is not installed."""
+    """One file with a fixed schema, by its config; `scores` are two columns more, `thoughts` a field more of messages. Raises JournalError where
+    pyarrow is not installed."""
 
-    def __init__(self, path: Path, config: str, scores: bool = False) -> None:
+    def __init__(self, path: Path, config: str, scores: bool = False, thoughts: bool = False) -> None:
         try:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
             raise JournalError("parquet needs pyarrow", "pip install 'tamer-tui[parquet]'") from None
         path.parent.mkdir(parents=True, exist_ok=True)
-        turns = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
+        fields = ("role", "content", *(("reasoning_content",) if thoughts else ()))
+        turns = pyarrow.list_(pyarrow.struct([(name, pyarrow.string()) for name in fields]))
         schemas = {
             "preference": [("prompt", turns), ("chosen", turns), ("rejected", turns), ("margin", pyarrow.float64())],
             "kto": [("prompt", turns), ("completion", turns), ("label", pyarrow.bool_())],

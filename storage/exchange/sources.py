@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -127,7 +127,15 @@ def _unpacked(stream: BinaryIO, start: bytes, file: Path, stack: ExitStack) -> B
 
 
 def _guarded(stream: Any, file: Path) -> BinaryIO:
-    return io.BufferedReader(_Guard(stream, MOST_UNPACKED + MOST_PACKING * file.stat().st_size, file.name), CHUNK)  # type: ignore[return-value, type-var]
+    return io.BufferedReader(_Guard(stream, _most(file), file.name), CHUNK)  # type: ignore[return-value, type-var]
+
+
+def _most(file: Path) -> int:
+    return MOST_UNPACKED + MOST_PACKING * file.stat().st_size
+
+
+def _too_much(name: str) -> JournalError:
+    return JournalError(f"{name} unpacks to far more than text would", "if it is what it should be, unpack it first")
 
 
 class _Guard(io.RawIOBase):
@@ -143,7 +151,7 @@ class _Guard(io.RawIOBase):
         block = self._stream.read(len(buffer))
         self._left -= len(block)
         if self._left < 0:
-            raise JournalError(f"{self._name} unpacks to far more than text would", "if it is what it should be, unpack it first")
+            raise _too_much(self._name)
         buffer[: len(block)] = block
         return len(block)
 
@@ -285,12 +293,22 @@ def _parquet(file: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(500):
+            for batch in _weighed(table.iter_batches(500), file):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, ValueError) as error:
         raise JournalError(f"{file.name} is no whole Parquet file: {str(error).splitlines()[0][:100]}") from error
+
+
+def _weighed(batches: Iterable[Any], file: Path) -> Iterator[Any]:
+    """The same, as long as they are no more than a packed file may hold: a value that is written once may be repeated without end."""
+    left = _most(file)
+    for batch in batches:
+        left -= sum(getattr(column, "dictionary_decode", lambda column=column: column)().nbytes for column in batch.columns)
+        if left < 0:
+            raise _too_much(file.name)
+        yield batch
 
 
 def _arrow(file: Path) -> Iterator[tuple[int, Row]]:
@@ -302,7 +320,7 @@ def _arrow(file: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with pyarrow.memory_map(str(file)) as mapped:
-            for batch in pyarrow.ipc.open_stream(mapped):
+            for batch in _weighed(pyarrow.ipc.open_stream(mapped), file):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage.exchange.items import Judged
-from storage.exchange.shapes.pieces import json_of
+from storage import kept
+from storage.exchange.items import Judged, Kept
+from storage.exchange.shapes.pieces import NO_JSON
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -31,14 +32,20 @@ class Spool:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="tamer-import-")  # gone with its last reader  # noqa: SIM115
 
-    def add(self, shape: str, judged: Judged) -> None:
-        kept = judged.kept
-        told = Spooled(
-            shape, judged._replace(kept=None), None if kept is None else json_of(kept._asdict()), kept is None or not kept.why, content_of(judged)
-        )
+    def add(self, shape: str, judged: Judged) -> Judged:
+        """The same as it is kept: beside its texts nothing is in it that JSON does not have."""
+        if judged.by is not None:
+            judged = judged._replace(by=kept.unicode(judged.by))
+        beside = told = None
+        if judged.kept is not None:
+            beside, changed = kept.told(judged.kept._asdict())
+            if changed:
+                judged = judged._replace(kept=Kept(**msgspec.json.decode(beside))._replace(besides=(*judged.kept.besides, NO_JSON)))
+        told = Spooled(shape, judged._replace(kept=None), beside, judged.kept is None or not judged.kept.why, content_of(judged))
         record = _encode(told)
         self._file.write(len(record).to_bytes(4, "little"))
         self._file.write(record)
+        return judged
 
     def __iter__(self) -> Iterator[Spooled]:
         decode = msgspec.msgpack.Decoder(Spooled).decode
@@ -68,7 +75,7 @@ def content_of(judged: Judged) -> str:
     else:
         what = ["Judged", judged._replace(by=None, kept=None)]
     if judged.kept is not None and (judged.kept.prompt or judged.kept.answers):
-        what.append(json_of([judged.kept.prompt, judged.kept.answers]))
+        what.append(kept.told([judged.kept.prompt, judged.kept.answers]).json)
     return by(hashlib.sha256(msgspec.json.encode(what)).hexdigest(), judged.by)
 
 

@@ -99,8 +99,7 @@ class Survey:
         try:
             for each in reading(self._complain, self._see):
                 for judged in each.judged:
-                    self._count(each.shape.name, judged)
-                    self.spool.add(each.shape.name, judged)
+                    self._count(each.shape.name, self.spool.add(each.shape.name, judged))
         except OSError as error:
             raise JournalError(f"no room beside the import: {error.strerror or error}", "free some space, or set TMPDIR") from error
         self.sha256 = reading.source.sha256()

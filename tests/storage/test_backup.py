@@ -39,11 +39,12 @@ def test_searching_works_in_a_backup(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_what_is_there_already_is_not_replaced(desk: Desk, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.db"
-    copy.write_text("precious")
-    with pytest.raises(JournalError, match="is there already"):
-        back_up(desk.path, copy)
-    assert copy.read_text() == "precious"
+    for name in ("copy.db", "other.db-wal"):  # the log of a database that is gone would be read into the copy
+        (tmp_path / name).write_text("precious")
+        with pytest.raises(JournalError, match=f"{name} is there already"):
+            back_up(desk.path, tmp_path / name.removesuffix("-wal"))
+        assert (tmp_path / name).read_text() == "precious"
+    assert not (tmp_path / "other.db").exists()
 
 
 @pytest.mark.parametrize("target", ["no/such/folder/copy.db", "tamer.db/copy.db"])

@@ -17,6 +17,7 @@ from storage.journal import Journal
 from storage.records import (
     Comment,
     Correction,
+    Critique,
     Demonstration,
     Import,
     ImportedItem,
@@ -42,7 +43,11 @@ SAID: list[tuple[Prompt, tuple[str, ...], tuple[Judgement, ...]]] = [
     (TALK, ("two",), (Correction("s2", "s20", "one"), Span("s2", "s20", 0, 2, "step", -1.0))),
     (SHORT, (), (Demonstration("s3", "Yes?"),)),
     (Prompt.of("new", source="hh"), ("two", "two", "three"), (Ranking("s4", {"s41": 1}),)),
-]
+    (TALK, ("again",), (Rating("s5", "s50", 2), Rating("s5", "s50", 6), Rating("s5", "s50", 6, "useful"), Correction("s5", "s50", "1"),
+                        Correction("s5", "s50", "2"), Demonstration("s5", "3"), Demonstration("s5", "4"), Critique("s5", "s50", "shorter"),
+                        Critique("s5", "s50", "shorter", strength=2), Critique("s5", None, "shorter"),
+                        Comment("s5", None, "a"), Comment("s5", None, "a"))),
+]  # fmt: skip
 MADE_ANEW = {"uid", "utc", "sha256"}
 """Of events and their chain, and times: never the same twice."""
 
@@ -107,7 +112,7 @@ def test_the_rows_are_those_of_one_by_one(begun: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(bulk, "BATCH", batch)
     slow, fast = (Path(shutil.copy(begun, tmp_path / name)) for name in ("slow.db", "fast.db"))
     one_by_one(slow)
-    assert at_once(fast) == (5, sum(len(judgements) for *_, judgements in SAID))
+    assert at_once(fast) == (len(SAID), sum(len(judgements) for *_, judgements in SAID))
     one, other = tables(slow), tables(fast)
     for table in one:
         assert other[table] == one[table], table

@@ -85,3 +85,14 @@ def test_every_message_is_in_the_index(spoken: Desk) -> None:
 def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no database"):
         next(history(tmp_path / "none.db", Wanted()))
+
+
+@pytest.mark.parametrize("search", ["\0", "a\0b", '"', "*", "NEAR(", "-x", "(", "::", "\ufeff", "{", "cats\0"])
+def test_no_search_is_another_query(spoken: Desk, search: str) -> None:
+    assert found(spoken, search=search) == {"\0": [1, 2, 3, 4], "cats\0": [1]}.get(search, [])
+
+
+@pytest.mark.parametrize("field", ["search", "kind", "since_utc"])
+def test_what_is_no_text_is_one_line(spoken: Desk, field: str) -> None:
+    with pytest.raises(JournalError, match="the text has characters that are not Unicode"):
+        found(spoken, **{field: "caf\udce9"})

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from storage.backup import back_up
 from storage.database import JournalError
 from storage.journal import Journal
 from storage.merging import merge
 from storage.queries import Record
-from storage.records import BaseModel, Correction, Demonstration, Prompt, Ranking, Rating, SampleSet, Sitting, Skip, Undo
+from storage.records import (
+    BaseModel,
+    Comment,
+    Correction,
+    Critique,
+    Demonstration,
+    Judgement,
+    Prompt,
+    Ranking,
+    Rating,
+    SampleSet,
+    Sitting,
+    Skip,
+    Undo,
+)
 from storage.verification import problems
 from tests.storage.conftest import BASE, Desk, answer
 
@@ -122,6 +137,36 @@ def test_what_was_said_anew_there_is_taken_over_and_what_was_undone_here_stays_u
     assert Ranking("t1", {"t1a": 2, "t1b": 1}) in live.values() and Rating("t2", "t2a", 7) in live.values()
 
 
+SAID_IN_TURN: dict[str, Callable[[int], Judgement]] = {
+    "rating": lambda n: Rating("t1", "t1a", 2 + n), "ranking": lambda n: Ranking("t1", {"t1a": 1 + n, "t1b": 2 - n}),
+    "correction": lambda n: Correction("t1", "t1a", f"text {n}"), "demonstration": lambda n: Demonstration("t1", f"text {n}"),
+    "wish": lambda n: Critique("t1", None, "be brief", "all", n),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SAID_IN_TURN)
+@pytest.mark.parametrize("merged", [range(5), (0, 3, 4)], ids=str)
+def test_what_was_changed_back_is_taken_over(desk: Desk, tmp_path: Path, empty_database: Path, kind: str, merged: Sequence[int]) -> None:
+    """After some of the changes it is merged, twice; then what is live there is live here, and merging it back adds nothing."""
+    theirs, say = Desk(tmp_path / "theirs.db", empty_database), SAID_IN_TURN[kind]
+    theirs.journal.bind(BASE, Sitting("kim", BASE.base_hash, "0", "{}", operator="kim"))
+    ask(theirs, "t1", "one", "two")
+    last: int | None = None
+    for place, n in enumerate((1, 0, 1, 0, 1)):
+        if last is not None and kind == "ranking":
+            theirs.say(Undo(last))
+        last = theirs.say(say(n))
+        if place in merged:
+            merge(desk.journal, theirs.path, "0")
+            assert merge(desk.journal, theirs.path, "0").added == 0
+            assert [logged.judgement for logged in desk.record.live()] == [say(n)]
+    assert merge(theirs.journal, desk.path, "0").added == 0
+    theirs.close()
+    desk.say(Undo(desk.record.last_seq()))
+    assert merge(desk.journal, theirs.path, "0").added == 0, "what was undone here stays undone"
+    assert list(problems(desk.path)) == []
+
+
 def test_answers_that_two_people_judged_are_judged_twice(desk: Desk, tmp_path: Path) -> None:
     ask(desk, "s1", "one", "two")
     desk.journal.flush()
@@ -139,6 +184,22 @@ def test_answers_that_two_people_judged_are_judged_twice(desk: Desk, tmp_path: P
     orders = [[taught.logged.judgement.ranks[answer.uid] for answer in taught.responses] for taught in rankings]
     assert orders == [[1, 2], [2, 1]] and [[a.text for a in t.responses] for t in rankings] == [["one", "two"]] * 2
     assert list(problems(desk.path)) == []
+
+
+@pytest.mark.parametrize("kind", [*SAID_IN_TURN, "comment"])
+def test_two_people_who_say_the_same_have_both_said_it(desk: Desk, tmp_path: Path, kind: str) -> None:
+    said = Comment("t1", None, "note") if kind == "comment" else SAID_IN_TURN[kind](1)
+    ask(desk, "t1", "one", "two")
+    back_up(desk.path, tmp_path / "before.db")  # from before either of them judged
+    theirs = Desk(tmp_path / "theirs.db", tmp_path / "before.db")
+    theirs.journal.bind(BASE, Sitting("kim", BASE.base_hash, "0", "{}", operator="kim"))
+    theirs.say(said)
+    desk.say(said)
+    assert merge(desk.journal, theirs.path, "0").added == 1
+    assert merge(desk.journal, theirs.path, "0").added == 0
+    assert operators(desk.path) == {"operator": 1, "kim": 1}
+    assert list(problems(desk.path)) == []
+    theirs.close()
 
 
 def test_a_database_over_another_base_is_refused_and_changes_nothing(desk: Desk, tmp_path: Path, empty_database: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from storage.people import agreement
 from storage.records import Message, Ranking, Rating, Sitting
+from storage.thoughts import with_thought
 from tests.storage.conftest import BASE, Desk
 
 from .exchange.conftest import ask
@@ -69,3 +70,30 @@ def test_one_person_has_nobody_to_agree_with(desk: Desk) -> None:
     desk.say(Ranking("s1", {"s1a": 1, "s1b": 2}))
     found = desk.record.people()
     assert [each.name for each in found.operators] == ["operator"] and found.between == ()
+
+
+def test_kappa_does_not_depend_on_which_answer_a_file_names_first(desk: Desk) -> None:
+    """Two people who agree in nine of ten; the better answer by the first of them was always written down first."""
+    for who in ("kim", "lee"):
+        desk.journal.bind(BASE, Sitting(f"i-{who}", BASE.base_hash, "0", "{}", operator=who))
+        for i in range(20):
+            uid = f"{who}{i}"
+            ask(desk, uid, f"better {i}", f"worse {i}", messages=ASKED)
+            desk.say(Ranking(uid, {f"{uid}a": 1 + (who == "lee" and i % 10 == 0), f"{uid}b": 2 - (who == "lee" and i % 10 == 0)}))
+    (between,) = desk.record.people().between
+    assert (between.comparisons, between.compared_alike) == (20, 0.9)
+    assert between.comparisons_kappa == pytest.approx(0.8, abs=0.15)  # 0.9 beyond the half that coins have
+
+
+def test_of_several_judgements_of_one_thing_the_last_counts_and_thoughts_are_no_length(desk: Desk) -> None:
+    for who, orders in (("kim", ("ba", "ba", "ab")), ("lee", ("ab",))):
+        desk.journal.bind(BASE, Sitting(f"i-{who}", BASE.base_hash, "0", "{}", operator=who))
+        for i, order in enumerate(orders):
+            uid = f"{who}{i}"
+            ask(desk, uid, with_thought("at length " * 9, "short"), "a longer answer", messages=ASKED)
+            desk.say(Ranking(uid, {f"{uid}{letter}": n for n, letter in enumerate(order, 1)}))
+            desk.say(Rating(uid, f"{uid}a", 2 if order == "ba" else 6))
+    found = desk.record.people()
+    (between,) = found.between
+    assert (between.compared_alike, between.labelled_alike) == (1.0, 1.0)
+    assert {each.name: each.longer_won for each in found.operators} == {"kim": pytest.approx(2 / 3, abs=1e-4), "lee": 0.0}

@@ -7,10 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from storage.records import Prequential, Prompt, Ranking, SampleSet, Undo
+from storage.records import Prequential, Prompt, Ranking, SampleSet, Sitting, Undo
 from storage.statistics import PAUSE_SECONDS, Foresight, Habits
 
-from .conftest import SITTING, Desk, answer
+from .conftest import BASE, SITTING, Desk, answer
 
 
 def ask(desk: Desk, uid: str, *texts: str, prompt: str = "the same question") -> None:
@@ -66,6 +66,15 @@ def test_agreement_is_between_judgements_of_the_same_two_texts(desk: Desk) -> No
     assert found.low < 1 / 3 < found.high
     desk.say(Undo(3))
     assert (habits(desk).agreement.comparisons, habits(desk).agreement.agree) == (1, 1.0)
+
+
+def test_what_two_people_say_is_no_agreement_of_one_with_themselves(desk: Desk) -> None:
+    for who, uid, order in (("ann", "s1", "ab"), ("bob", "s2", "ba"), ("ann", "s3", "ab"), ("bob", "s4", "ba"), ("bob", "s5", "ab")):
+        desk.journal.bind(BASE, Sitting(f"sitting {uid}", BASE.base_hash, "0", "{}", operator=who))
+        ask(desk, uid, "yes", "no")
+        desk.say(Ranking(uid, {f"{uid}{letter}": n for n, letter in enumerate(order, 1)}))
+        expected = {"s1": (0, None), "s2": (0, None), "s3": (1, 1.0), "s4": (2, 1.0), "s5": (4, 0.5)}[uid]
+        assert (habits(desk).agreement.comparisons, habits(desk).agreement.agree) == expected
 
 
 def test_the_same_text_twice_in_one_set_is_no_repetition(desk: Desk) -> None:

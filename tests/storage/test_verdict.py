@@ -9,7 +9,7 @@ import pytest
 
 from storage.records import Ranking
 from storage.thoughts import with_thought
-from storage.verdict import PRIOR_SPREAD, SURE, Vote, _logistic, flips_needed, odds_of_better, rate_at_equal_length, strengths, verdict, votes
+from storage.verdict import PRIOR_SPREAD, SURE, Vote, _logistic, flips_needed, odds_of_better, proven, rate_at_equal_length, strengths, verdict, votes
 
 from .conftest import Desk
 
@@ -22,17 +22,21 @@ def test_the_odds_are_an_average_likelihood_over_a_half(wins: int, losses: int) 
     assert odds_of_better(wins, losses) == pytest.approx(average / 0.5 ** (wins + losses), rel=1e-6)
 
 
-def test_who_looks_after_every_vote_is_told_better_by_chance_in_less_than_one_sitting_of_twenty() -> None:
-    """The exact probability, over all ways that 400 votes of a coin can go."""
+@pytest.mark.parametrize(("words", "least", "most"), [(("better",), 0.01, 1 / SURE), (("better", "worse"), 1 / SURE, 2 / SURE)])
+def test_who_looks_after_every_vote_is_told_a_word_by_chance_in_one_sitting_of_twenty_at_most(
+    words: tuple[str, ...], least: float, most: float
+) -> None:
+    """The exact probability, over all ways that 400 votes of a coin can go. Of one of the two words it is up to twice as much."""
     alive, told = {0: 1.0}, 0.0
     for n in range(1, 401):
         after: dict[int, float] = {}
         for wins, probability in alive.items():
             for more in (0, 1):
                 after[wins + more] = after.get(wins + more, 0.0) + probability / 2
-        told += sum(p for wins, p in after.items() if odds_of_better(wins, n - wins) >= SURE)
-        alive = {wins: p for wins, p in after.items() if odds_of_better(wins, n - wins) < SURE}
-    assert 0.01 < told < 0.05
+        said = {wins for wins in after if proven(wins, n - wins)[0] in words}
+        told += sum(after[wins] for wins in said)
+        alive = {wins: p for wins, p in after.items() if wins not in said}
+    assert least < told < most
 
 
 def test_it_is_told_soon_where_it_is_true() -> None:

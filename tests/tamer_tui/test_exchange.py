@@ -86,7 +86,8 @@ def test_what_a_version_says_now_is_a_column(tmp_path: Path, pairs: Path, monkey
     [
         ("One. Two! Three", ("One. ", "Two! ", "Three")), ("", ("",)), ("No end", ("No end",)),
         ('He said "hi." Then left.', ('He said "hi." ', "Then left.")),
-        ("a\n\nb", ("a\n\n", "b")), ("...", ("...",)), ("Really?! Yes.", ("Really?! ", "Yes.")),
+        ("a\n\nb", ("a\n\n", "b")), ("...", ("...",)), ("3.14 by jo@a.b.c! Yes.", ("3.14 by jo@a.b.c! ", "Yes.")), ("\n\nx.", ("\n\n", "x.")),
+        ("." * 100_000 + "a", ("." * 100_000 + "a",)), ("Really?! Yes.", ("Really?! ", "Yes.")),
     ],
 )  # fmt: skip
 def test_sentences_make_up_the_text(text: str, parts: tuple[str, ...]) -> None:

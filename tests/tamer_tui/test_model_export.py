@@ -93,6 +93,26 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     assert found.exit_code == 1 and "damaged" in found.output and not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("where", ["me.db", ".", "me.db.versions", "sub/../me.db"])
+def test_a_model_never_goes_over_its_database_nor_over_what_somebody_put_there(tmp_path: Path, where: str) -> None:
+    project = tmp_path / "proj"
+    (project / "sub").mkdir(parents=True)
+    database = taught(project / "me.db", BaseModel("b" * 64, "org/model", "none"), ADAPTER)
+    assert tamer("stats", database).exit_code == 0
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file() and not path.name.endswith("-shm")}
+    found = tamer("export", database, "--format", "peft", "--force", "--out", project / where)
+    assert found.exit_code == 1 and "it is no place for its export: give another --out\n" in found.output
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file() and not path.name.endswith("-shm")} == before
+    out = tmp_path / "model"
+    for _ in range(2):
+        assert tamer("export", database, "--format", "peft", "--force", "--out", out).exit_code == 0
+    (out / "trained").mkdir()
+    (out / "trained" / "weights").write_text("a night of training")
+    found = tamer("export", database, "--format", "peft", "--force", "--out", out)
+    assert found.exit_code == 1 and "is not replaced: trained/weights in it is of no export" in found.output
+    assert (out / "trained" / "weights").exists()
+
+
 def test_a_database_in_which_no_version_acts_has_no_model(tmp_path: Path) -> None:
     with Journal.open(tmp_path / "new.db") as journal:
         journal.bind(BaseModel("b" * 64, "org/model", "none"), Sitting("s", "b" * 64, "0", "{}"))

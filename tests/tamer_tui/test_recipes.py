@@ -69,6 +69,7 @@ def test_without_a_chat_template_prompts_are_texts_and_verl_is_refused(database:
     assert tamer("export", database, "--format", "trl-recipe", "--out", tmp_path / "plain").exit_code == 0
     assert "Question 3?" in [json.loads(line)["prompt"] for line in (tmp_path / "plain" / "data" / "prompts.jsonl").read_text().splitlines()]
     (tmp_path / "plain").rename(tmp_path / "other")
+    (tmp_path / "plain.manifest.json").unlink()
     found = tamer("export", database, "--format", "verl-recipe", "--out", tmp_path / "plain")
     assert found.exit_code == 1 and "verl takes models with a chat template alone" in found.output and not (tmp_path / "plain").exists()
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from storage import kept, thoughts
 from storage.exchange.items import Judged, Kept, Messages, Row
 from storage.records import Message, Role
 
@@ -21,6 +22,8 @@ LONGEST_TEXT = 1_000_000
 MOST_ANSWERS = 9
 TOOLS, PICTURES, CONVERSATION = "tool calls", "images or other parts that are not text", "answers of several turns"
 REASONING, NAMES, FIELDS = "reasoning", "names", "other fields of messages"
+NO_JSON = "bytes or values that JSON does not have"
+"""Beside the texts."""
 _ROLES: dict[str, tuple[Role, str]] = {  # ours, OpenAI's
     "system": ("system", "system"),
     "developer": ("system", "developer"),
@@ -29,7 +32,6 @@ _ROLES: dict[str, tuple[Role, str]] = {  # ours, OpenAI's
     **dict.fromkeys(("tool", "function", "observation", "tool_response", "ipython"), ("user", "tool")),
     **dict.fromkeys(("function_call", "tool_call"), ("assistant", "function_call")),
 }
-_REASONING = ("reasoning_content", "reasoning", "thinking")
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
 
 
@@ -118,7 +120,7 @@ def _full_turn(value: Row, role: Role, told: str, content: object, what: str) ->
     if calls:
         text = "\n".join(filter(None, (text, *map(_call_in_words, more.get("tool_calls") or ()))))
     why = TOOLS if calls else PICTURES if pictures else ""
-    besides = REASONING if any(key in more for key in _REASONING) else NAMES if "name" in more else FIELDS if more else ""
+    besides = REASONING if any(key in more for key in thoughts.FIELDS) else NAMES if "name" in more else FIELDS if more else ""
     if told == role and not more and isinstance(content, str):
         return Turn(role, text)
     return Turn(role, text_of(text, what), {"role": told, "content": content, **more}, why, besides if not calls else "")
@@ -140,7 +142,7 @@ def _call_in_words(call: object) -> str:
     if not isinstance(called, dict):
         return f"[{str(called)[:200]}]"
     arguments = called.get("arguments", "")
-    return f"[{called.get('name') or 'call'}({arguments if isinstance(arguments, str) else json_of(arguments)})]"
+    return f"[{called.get('name') or 'call'}({arguments if isinstance(arguments, str) else kept.told(arguments).json})]"
 
 
 def _text_of_parts(content: object, what: str) -> tuple[str, bool]:
@@ -301,13 +303,6 @@ def rest(row: Row, *used: str) -> Row:
     return {key: value for key, value in row.items() if key not in used and not empty(value)}
 
 
-def json_of(value: object) -> str:
-    try:
-        return msgspec.json.encode(value).decode()
-    except (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError):
-        return str(value)
-
-
 def prompt_of(turns: Sequence[Turn], what: str = "the prompt") -> Messages:
     if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
         raise BadRow(f"{what} does not end with something that the user says")
@@ -318,14 +313,16 @@ def judged(
     turns: Sequence[Turn], answers: Sequence[Reply] = (), *, columns: Row | None = None, written: Reply | None = None,
     margin: float | None = None, scores: Sequence[float | None] = (), **said: Any,
 ) -> Judged:  # fmt: skip
-    """A set with all that is kept beside it. Raises BadRow where the prompt is none."""
+    """A set with all that is kept beside it. Raises BadRow where the prompt is none, or there are more answers than a set has letters."""
+    if len(answers) > MOST_ANSWERS:
+        raise BadRow(f"{len(answers)} answers: a set has {MOST_ANSWERS} at most")
     messages, of = prompt_of(turns), (*answers, *(() if written is None else (written,)))
     if not columns and margin is None and not scores and not any(turn.raw for turn in turns) and not any(reply.raw or reply.why for reply in of):
         return Judged(messages, tuple([reply.text for reply in answers]), written=None if written is None else written.text, **said)
     told = tuple(turn.raw for turn in turns)
     raws = tuple(reply.raw for reply in of)
     why = _distinct([turn.why for turn in turns], *(reply.why for reply in of))
-    kept = Kept(
+    beside = Kept(
         told if any(told) else (),
         raws if any(raws) else (),
         tuple(scores) if any(score is not None for score in scores) else (),
@@ -335,7 +332,7 @@ def judged(
         _distinct([turn.besides for turn in turns], *(reply.besides for reply in of)),
     )
     text = written.text if written is not None else None
-    return Judged(messages, tuple(reply.text for reply in answers), written=text, kept=kept if any(kept) or margin == 0 else None, **said)
+    return Judged(messages, tuple(reply.text for reply in answers), written=text, kept=beside if any(beside) or margin == 0 else None, **said)
 
 
 def _distinct(*groups: Iterable[str]) -> tuple[str, ...]:

@@ -40,26 +40,35 @@ def read(fields: Row, answers: Sequence[Said], columns: Row) -> Iterator[Judged]
 
 def _of_one(turns: tuple[Turn, ...], shown: Row, answers: list[Said], columns: Row, by: str | None) -> Iterator[Judged]:
     order: dict[str, int] = {}
-    ratings, scored, corrections, comments, left = list[Any](), list[Any](), list[Any](), list[Any](), dict[str, Any]()
+    rated = set[tuple[str, str]]()  # answers and criteria: of two questions that are one of ours the first counts
+    rewritten = set[str | None]()
+    ratings, scored, corrections, comments, left = list[Any](), list[Any](), list[Any](), list[Any](), dict[str, list[Any]]()
     written: Reply | None = None
     for each in answers:
         ranks = _ranks(each.value, shown)
         about = _field_of(each.question, shown)
+        about_what = (about or "", _criterion(each.question))
+        is_text = isinstance(each.value, str) and bool(each.value.strip())
         if ranks and not order:
             order = ranks
-        elif about is not None and isinstance(each.value, str | bool) and is_label(each.value):
-            ratings.append((about, _criterion(each.question), GOOD if label_of(each.value, each.question) else BAD))
-        elif about is not None and (score := score_of(each.value)) is not None:
-            scored.append((about, _criterion(each.question), score))
-        elif isinstance(each.value, str) and each.value.strip() and _REWRITTEN.search(each.question):
+        elif ranks:
+            left.setdefault(each.question, []).append(each.value)
+        elif about is not None and about_what not in rated and isinstance(each.value, str | bool) and is_label(each.value):
+            rated.add(about_what)
+            ratings.append((*about_what, GOOD if label_of(each.value, each.question) else BAD))
+        elif about is not None and about_what not in rated and (score := score_of(each.value)) is not None:
+            rated.add(about_what)
+            scored.append((*about_what, score))
+        elif is_text and _REWRITTEN.search(each.question) and about not in rewritten:
+            rewritten.add(about)
             if about is None:
                 written = Reply(said(each.value, each.question))
             else:
                 corrections.append((about, said(each.value, each.question)))
-        elif isinstance(each.value, str) and each.value.strip() and not is_label(each.value):
+        elif is_text and not (is_label(each.value) or score_of(each.value) is not None or _REWRITTEN.search(each.question)):
             comments.append((about, said(each.value, each.question)))
         else:
-            left[each.question] = each.value
+            left.setdefault(each.question, []).append(each.value)
     names = list(order) or list(dict.fromkeys(name for name, *_ in (*ratings, *scored, *corrections, *comments) if name is not None))
     if not names and written is None:
         return
@@ -71,11 +80,15 @@ def _of_one(turns: tuple[Turn, ...], shown: Row, answers: list[Said], columns: R
         "corrections": tuple((slots[name], text) for name, text in corrections if name in slots),
         "comments": tuple((slots.get(name) if name is not None else None, text) for name, text in comments),
     }
-    beside = columns | rest(shown, *names) | ({"responses": left} if left else {})
+    beside = columns | rest(shown, *names) | ({"responses": _single(left)} if left else {})
     if order:
         yield ranked(turns, texts, list(order.values()), written=written, columns=beside, by=by, **told)
     else:
         yield judged(turns, texts, written=written, columns=beside, by=by, **told)
+
+
+def _single(left: dict[str, list[Any]]) -> Row:
+    return {question: values[0] if len(values) == 1 else values for question, values in left.items()}
 
 
 def _ranks(value: object, shown: Row) -> dict[str, int]:
@@ -239,20 +252,11 @@ def _result(result: object, fields: Row, by: str) -> Iterator[Said]:
     value, about = result["value"], str(result.get("to_name", ""))
     question = f"{result.get('from_name', '')} {about}"
     if "selected" in value:
-        sides = _sides(about, fields)
-        if sides and value["selected"] in ("left", "right"):
+        if value["selected"] in ("left", "right"):
             ranks = (1, 2) if value["selected"] == "left" else (2, 1)
-            yield Said(question, [{"value": name, "rank": rank} for name, rank in zip(sides, ranks, strict=True)], by)
+            yield Said(question, [{"value": name, "rank": rank} for name, rank in zip(_sides(about, fields), ranks, strict=True)], by)
     elif "ranker" in value:
-        ranker = value["ranker"]
-        order = (
-            ranker
-            if isinstance(ranker, list)
-            else next((one for one in ranker.values() if isinstance(one, list) and one), [])
-            if isinstance(ranker, dict)
-            else []
-        )
-        yield Said(question, [str(one) for one in order], by)
+        yield Said(question, _ranker(value["ranker"]), by)
     elif "rating" in value:
         yield Said(question, value["rating"], by)
     elif "choices" in value and isinstance(value["choices"], list):
@@ -263,14 +267,43 @@ def _result(result: object, fields: Row, by: str) -> Iterator[Said]:
         yield from (Said(question, text, by) for text in texts)
 
 
-def _sides(about: str, fields: Row) -> list[str] | None:
-    """The two fields that were compared: named by the labelling form, or the two that are no prompt."""
+def _ranker(ranker: object) -> object:
+    """An order, best first; or items in buckets whose names say which are good: those of one bucket tie."""
+    if isinstance(ranker, list):
+        return [str(one) for one in ranker]
+    if not isinstance(ranker, dict):
+        return []
+    buckets = {str(name): items for name, items in ranker.items() if name != "_" and isinstance(items, list)}  # '_': not sorted yet
+    if len(buckets) == 1:
+        return [str(one) for items in buckets.values() for one in items]
+    full = {name: items for name, items in buckets.items() if items}
+    if unclear := [name for name in full if not is_label(name)]:
+        raise BadRow(f"buckets such as {unclear[0][:40]!r} do not say whether what is in them is good or bad")
+    good = {name: label_of(name, name) for name in full}
+    best = any(good.values())
+    return [{"value": str(one), "rank": 1 if good[name] or not best else 2} for name, items in full.items() for one in items]
+
+
+_END = re.compile(r"(?:\d+|(?<=[_\-. ])[A-Za-z]+|[A-Z])$")
+
+
+def _sides(about: str, fields: Row) -> list[str]:
+    """The two fields that were compared, left and right: named by the labelling form, or alike at the end. The order in the data is no side."""
     named = [name.strip() for name in about.split(",")]
     if len(named) == 2 and all(name in fields for name in named):
         return named
     asked = next((name for name in ASKED if name in fields), None)
     others = [name for name, value in fields.items() if name != asked and isinstance(value, str)]
-    return others if len(others) == 2 else None
+    for sides in (named, ["left", "right"]):
+        found = [[name for name in others if _end(name) == _end(side)] for side in sides]
+        if [len(names) for names in found] == [1, 1] and found[0] != found[1]:
+            return [found[0][0], found[1][0]]
+    raise BadRow(f"{about[:40]!r} does not say which fields were compared: call them as the form does")
+
+
+def _end(name: str) -> str:
+    found = _END.search(name)
+    return (found[0] if found else name).lower()
 
 
 # --- Prodigy ---------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from storage.exchange.shapes.pieces import (
     reply_of,
     reply_of_turns,
     rest,
+    score_of,
 )
 from storage.exchange.shapes.trainers import BAD, GOOD, asked
 
@@ -97,10 +98,19 @@ _WORDS = {
 
 
 def in_words(value: object) -> Verdict:
+    if empty(value):  # nobody decided, which is not that neither was good
+        raise BadRow("it has no verdict")
     found = _WORDS.get(str(value).strip().lower().replace(" ", "_"))
     if found is None:
         raise BadRow(f"a verdict of {str(value)[:40]!r} names neither answer nor a tie")
     return found
+
+
+def in_letters(value: object) -> Verdict:
+    """The same where a number would not say which: 1 may be the first answer, or the second, counted from 0."""
+    if score_of(value) is not None:
+        raise BadRow(f"a verdict of {str(value)[:40]} may mean either answer: write a or b")
+    return in_words(value)
 
 
 def _safety(row: Row) -> dict[str, Any]:
@@ -129,7 +139,8 @@ KNOWN = (
 PAIRS = (
     *KNOWN,
     *(
-        Pair("two-answers", "two answers and which is better", (first.format(*names), second.format(*names)), verdict, in_words)
+        Pair("two-answers", "two answers and which is better", (first.format(*names), second.format(*names)), verdict,
+             in_words if "1" in first and verdict != "label" else in_letters)
         for names in (("response",), ("answer",), ("completion",), ("output",))
         for first, second in (("{}_a", "{}_b"), ("{}_1", "{}_2"), ("{}1", "{}2"), ("{}A", "{}B"))
         for verdict in ("winner", "preference", "preferred", "chosen", "choice", "verdict", "label", "vote", "better")
@@ -218,8 +229,20 @@ def arena(row: Row) -> Iterator[Judged]:
     if not common or common == len(ours) or common == len(theirs):
         raise BadRow("the conversations begin with different questions, or have no answer")
     answers = (_from(ours[common:], "conversation_a"), _from(theirs[common:], "conversation_b"))
-    columns = rest(row, "conversation_a", "conversation_b", "winner", "full_conversation")
-    yield vote(ours[:common], answers, in_words(row.get("winner")), columns=columns)
+    verdict, used = (_ones_and_zeros(row), ONES) if empty(row.get("winner")) and ONES[0] in row else (in_words(row.get("winner")), ("winner",))
+    columns = rest(row, "conversation_a", "conversation_b", "full_conversation", *used)
+    yield vote(ours[:common], answers, verdict, columns=columns)
+
+
+ONES = ("winner_model_a", "winner_model_b", "winner_tie")
+
+
+def _ones_and_zeros(row: Row) -> Verdict:
+    """Of three columns, the last of which may be missing."""
+    first, second, tie = (number_of(row.get(name, 0), name) for name in ONES)
+    if first == second and not tie and (ONES[2] in row or ONES[1] not in row):
+        raise BadRow("it has no verdict")
+    return FIRST if first > second else SECOND if second > first else TIE
 
 
 def _from(turns: tuple[Turn, ...], what: str) -> Reply:
@@ -237,10 +260,9 @@ def is_arena_table(row: Row) -> bool:
 
 def arena_table(row: Row) -> Iterator[Judged]:
     """The same as columns: turns as lists, the winner as ones and zeros."""
-    won = [number_of(row.get(name, 0), name) for name in ("winner_model_a", "winner_model_b")]
-    verdict = FIRST if won[0] > won[1] else SECOND if won[1] > won[0] else TIE
+    verdict = _ones_and_zeros(row)
     asked_, *said_ = (value if isinstance(value := row.get(name), list) else [value] for name in ("prompt", "response_a", "response_b"))
-    columns = rest(row, "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie")
+    columns = rest(row, "prompt", "response_a", "response_b", *ONES)
     if not asked_ or any(len(texts) != len(asked_) for texts in said_):
         raise BadRow("as many answers as questions are not there")
     answers = tuple(_from(_woven(asked_[1:], texts), "a response") for texts in said_)

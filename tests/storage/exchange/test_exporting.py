@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
+from msgspec.structs import replace
 
 from storage.database import JournalError
 from storage.exchange.exporting import ExportManifest, Options, export
 from storage.exchange.formats import FORMATS
+from storage.exchange.importing import import_file
 from storage.exchange.items import Steps
+from storage.exchange.redaction import Redactor
 from storage.journal import Journal
 from storage.records import Message, Prompt, Ranking, Rating, SampleSet
 from storage.thoughts import with_thought
 from storage.verification import problems
-from tests.storage.conftest import SITTING, Desk, answer
+from tests.storage.conftest import BASE, SITTING, Desk, answer
 
 from .conftest import TALK, ask
 
@@ -87,6 +93,16 @@ def test_labels_and_writings(judged: Desk, tmp_path: Path) -> None:
     assert by_text(rows(out)) == by_text([{"prompt": p, "completion": said(a), "label": good} for p, a, good in LABELLED])
     out, _ = exported(judged, tmp_path, "trl-sft")
     assert rows(out) == [{"prompt": p, "completion": said(text)} for p, text in WRITTEN]
+
+
+@pytest.mark.parametrize("criterion", ["truthful", "harmless", "useful", "overall"])
+def test_a_ranking_gives_labels_unless_its_answers_were_rated_as_a_whole(desk: Desk, tmp_path: Path, criterion: str) -> None:
+    ask(desk, "s1", "best", "middling", "worst")
+    desk.say(Ranking("s1", {"s1a": 1, "s1b": 2, "s1c": 3}))
+    desk.say(Rating("s1", "s1b", 7, criterion))
+    out, _ = exported(desk, tmp_path, "trl-kto")
+    found = {row["completion"][0]["content"]: row["label"] for row in rows(out)}
+    assert found == ({"middling": True} if criterion == "overall" else {"best": True, "worst": False})
 
 
 def test_openai(judged: Desk, tmp_path: Path) -> None:
@@ -209,6 +225,32 @@ def test_redaction_replaces_what_identifies_and_counts_it(desk: Desk, tmp_path: 
     assert manifest.redacted == {"e-mail": 1, "home": 2, "key": 2, "phone": 1}
 
 
+# fmt: off
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----"
+STEPS = [  # sentences, which are fine, and how they are told
+    (("Mail jo.", "do@mail.", "example.", "org now. ", "Go."), (True, True, False, True, True), ("Mail [e-mail] now. ", "Go."), [False, True]),
+    (("Look:\n", *KEY.splitlines(keepends=True), "\n", "Done."), (True,) * 7, ("Look:\n", "[key]", "\n", "Done."), [True] * 4),
+    (("Call +49 170 123", "4567. ", "In 12. ", "34."), (True, True, False, True), ("Call [phone]. ", "In 12. ", "34."), [True, False, True]),
+    (("See /home/j", "o/notes.", "End"), (False, True, True), ("See [home]/notes.", "End"), [False, True]),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("sentences", "good", "told", "fine"), STEPS, ids=range(4))
+def test_nothing_that_identifies_is_told_in_pieces(
+    judged: Desk, tmp_path: Path, sentences: tuple[str, ...], good: tuple[bool, ...], told: tuple[str, ...], fine: list[bool]
+) -> None:
+    export(judged.path, tmp_path / "out.jsonl", Options("trl-stepwise", redact=True), [Steps(TALK[1:2], sentences, good)])
+    (row,) = rows(tmp_path / "out.jsonl")
+    assert (row["completions"], row["labels"]) == (list(told), fine)
+
+
+@pytest.mark.parametrize("part", ["a.", "a-", "-eyJ", "eyJaaaaaaaaaa.", "a@", "a@a.", "x", "12-", "1 ", "/home/", "-----BEGIN ", "+", "."])
+def test_a_long_text_is_redacted_in_the_time_that_it_takes_to_read_it(part: str) -> None:
+    """In the square of it these would take a quarter of an hour each."""
+    Redactor().text(part * (200_000 // len(part)))
+
+
 # --- what may go wrong ------------------------------------------------------------------------------------------------------
 
 
@@ -224,12 +266,70 @@ def test_what_is_there_is_not_replaced_without_force(judged: Desk, tmp_path: Pat
         export(judged.path, tmp_path / "out.jsonl", Options("trl-kto"))
 
 
-def test_a_folder_is_replaced_as_a_whole(judged: Desk, tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole_where_an_export_made_all_of_it(judged: Desk, tmp_path: Path) -> None:
     out = tmp_path / "folder"
-    out.mkdir()
-    (out / "old.jsonl").write_text("old")
+    out.mkdir()  # nothing is lost with an empty one
+    export(judged.path, out, Options("llamafactory", test_share=0.5), force=True)
     export(judged.path, out, Options("axolotl"), force=True)
     assert sorted(path.name for path in out.iterdir()) == ["dpo.jsonl", "kto.jsonl", "ranked.jsonl", "sft.jsonl"]
+    (out / "runs").mkdir()
+    (out / "runs" / "thesis.txt").write_text("mine")
+    for format in ("axolotl", "trl-preference", "sqlite"):
+        with pytest.raises(JournalError, match=r"folder is not replaced: runs/thesis.txt in it is of no export"):
+            export(judged.path, out, Options(format), force=True)
+    assert (out / "runs" / "thesis.txt").read_text() == "mine" and (out / "dpo.jsonl").is_file()
+
+
+PLACES = ("my.db", "sub/../my.db", "link.db", "../link/my.db", ".", "..", "../link", "my.db-wal", "my.db.versions", "my.db.versions/x", "my.db/x")
+
+
+def test_no_export_goes_over_its_database_what_belongs_to_it_or_the_folder_it_is_in(
+    judged: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the database and the place of the export are named."""
+    project = tmp_path / "proj"
+    (project / "sub").mkdir(parents=True)
+    (project / "my.db.versions").mkdir()
+    shutil.copy(judged.path, project / "my.db")
+    (project / "thesis.txt").write_text("mine")
+    (project / "link.db").symlink_to("my.db")
+    (tmp_path / "link").symlink_to("proj")
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    monkeypatch.chdir(project)
+    databases = (project / "my.db", Path("my.db"), Path("link.db"), Path("../link/my.db"))
+    for database, format, where in product(databases, ("axolotl", "trl-preference", "tamer", "sqlite"), PLACES):
+        with pytest.raises(JournalError, match="it is no place for its export"):
+            export(database, Path(where), Options(format), force=True)
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+
+
+def test_a_database_is_replaced_by_a_newer_copy_of_it_alone(judged: Desk, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    export(judged.path, copy, Options("sqlite"))
+    export(judged.path, copy, Options("sqlite"), force=True)
+    copy.with_name("copy.db-wal").write_bytes(b"somebody writes")
+    with pytest.raises(JournalError, match="is a database with copy"):
+        export(judged.path, copy, Options("sqlite"), force=True)
+    copy.with_name("copy.db-wal").unlink()
+    with Journal.open(copy) as journal:
+        journal.bind(BASE, replace(SITTING, uid="another"))
+    for format in ("sqlite", "trl-sft", "axolotl"):
+        with pytest.raises(JournalError, match="is a database that is no export, or was written to since"):
+            export(judged.path, copy, Options(format), force=True)
+
+
+def test_what_stood_there_stays_where_the_move_fails(judged: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "folder"
+    export(judged.path, out, Options("axolotl"))
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(Path, "replace", _fails)
+    with pytest.raises(JournalError, match="cannot write"):
+        export(judged.path, out, Options("axolotl"), force=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def _fails(path: Path, target: Path) -> None:
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(
@@ -336,3 +436,35 @@ def test_a_thought_goes_out_beside_the_answer(desk: Desk, tmp_path: Path) -> Non
     path, _ = exported(desk, tmp_path, "axolotl")
     (ranked,) = rows(path / "ranked.jsonl")
     assert [each["answer"] for each in ranked["answers"]] == ["Because.", "So."]
+    path, _ = exported(desk, tmp_path, "llamafactory")
+    (row,) = rows(path / "preference.jsonl")
+    assert row["chosen"] == {"from": "gpt", "value": with_thought("hm", "Because.")}
+    assert row["conversations"][1]["value"] == with_thought("a", "Hello.")
+    assert row["rejected"]["value"] == "So."
+
+
+THOUGHTFUL = {"role": "assistant", "content": "Because.", "reasoning_content": "hm"}
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking", None])
+def test_parquet_and_llamafactory_tell_thoughts_wherever_they_were(fresh: Journal, tmp_path: Path, key: str | None) -> None:
+    """In a field of the imported messages, or in the text."""
+    content = with_thought("hm", "Because.") if key is None else "Because."
+    message = {"role": "assistant", "content": content} | ({key: "hm"} if key else {})
+    asked = [{"role": "user", "content": "Why?"}, message, {"role": "user", "content": "And?"}]
+    lines = [{"prompt": asked, "chosen": [message], "rejected": said("So.")}, {"prompt": asked[:1], "completion": [message], "label": True}]
+    lines += [{"prompt": asked[:1], "completion": [message]}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    import_file(fresh, tmp_path / "in.jsonl")
+    export(fresh.path, tmp_path / "p", Options("parquet"))
+    export(fresh.path, tmp_path / "f", Options("llamafactory"))
+    tables = {name: pyarrow.parquet.read_table(tmp_path / "p" / "data" / name).to_pylist() for name in ("preference", "kto", "sft")}
+    assert tables["preference"][0]["chosen"] == [THOUGHTFUL] == tables["kto"][0]["completion"] == tables["sft"][0]["completion"]
+    assert tables["preference"][0]["prompt"][1] == THOUGHTFUL and tables["preference"][0]["rejected"][0]["reasoning_content"] is None
+    told = [json.dumps(rows(tmp_path / "f" / name)[0]).count("<think>\\nhm\\n</think>") for name in ("preference.jsonl", "kto.jsonl", "sft.jsonl")]
+    assert told == [2, 1, 1]
+
+
+def test_without_thoughts_parquet_has_no_field_for_them(judged: Desk, tmp_path: Path) -> None:
+    out, _ = exported(judged, tmp_path, "parquet")
+    assert "reasoning_content" not in str(pyarrow.parquet.read_schema(out / "data" / "preference" / "train-00000-of-00001.parquet"))

@@ -115,6 +115,23 @@ def test_an_archive_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
         read(tmp_path / "zeros.gz")
 
 
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_value_that_is_repeated_without_end_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, dictionary: bool) -> None:
+    monkeypatch.setattr(sources, "MOST_UNPACKED", 2**20)
+    column = pyarrow.array(["x" * 2**14] * 2000)
+    table, path = pyarrow.table({"prompt": column.dictionary_encode() if dictionary else column}), tmp_path / f"bomb.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        packed = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema, options=packed) as stream:
+            stream.write_table(table, max_chunksize=100)
+    assert path.stat().st_size < 2**17
+    with pytest.raises(JournalError, match="unpacks to far more than text would"):
+        read(path)
+
+
 def test_a_long_list_is_read_in_pieces_and_ends_where_it_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "CHUNK", 64)
     rows = [{"prompt": "x" * n, "completion": "ü" * n} for n in range(1, 60)]
