@@ -232,7 +232,7 @@ class Soak:
         for line in found.problems:
             self.fail(line)
         early, late = self._memory_at(QUIET_SETS), self._memory_at(len(self.sets))
-        growth = [round(b / a, 3) for a, b in zip(early, late, strict=True)] if self.long and early and late else None
+        growth = [round(b / a, 3) for a, b in zip(early, late, strict=True)] if self.long and not self.stopped and early and late else None
         if growth and max(growth) > 1.10:
             self.fail(f"memory grew: {early} MB of engine and terminal after {QUIET_SETS} sets, {late} MB in the end")
         return {
