@@ -66,7 +66,7 @@ class Soak:
     def run(self) -> None:
         """All sets and all faults."""
         self.start()
-        while len(self.sets) < self.wanted and not self.stopped:
+        while self._loading or (len(self.sets) < self.wanted and not self.stopped):  # one that has hardly begun has no way to leave yet
             self.rest(0.1)
             self._watch()
             if self.plan and len(self.sets) >= self.plan[0][0] and not self._loading:
