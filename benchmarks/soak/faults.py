@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -88,11 +89,14 @@ def clock_stops(soak: Soak) -> None:
 
 
 def disk_full(soak: Soak) -> None:
-    """SQLite's log is folded in before: as long as it has old pages to write over, it needs no room."""
+    """Until something was refused. SQLite's log is folded in before: as long as it has old pages to write over, it needs no room."""
+    before, end = soak.refusals.total(), time.monotonic() + 10 * SECONDS
     with closing(sqlite3.connect(soak.database)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with soak.disk.full():
         soak.rest(SECONDS)
+        while soak.refusals.total() == before and time.monotonic() < end:
+            soak.rest(0.2)
 
 
 def disk_full_at_the_start(soak: Soak) -> None:

@@ -66,7 +66,7 @@ class Soak:
     def run(self) -> None:
         """All sets and all faults."""
         self.start()
-        while len(self.sets) < self.wanted and not self.stopped:
+        while self._loading or (len(self.sets) < self.wanted and not self.stopped):  # one that has hardly begun has no way to leave yet
             self.rest(0.1)
             self._watch()
             if self.plan and len(self.sets) >= self.plan[0][0] and not self._loading:
@@ -232,7 +232,7 @@ class Soak:
         for line in found.problems:
             self.fail(line)
         early, late = self._memory_at(QUIET_SETS), self._memory_at(len(self.sets))
-        growth = [round(b / a, 3) for a, b in zip(early, late, strict=True)] if self.long and early and late else None
+        growth = [round(b / a, 3) for a, b in zip(early, late, strict=True)] if self.long and not self.stopped and early and late else None
         if growth and max(growth) > 1.10:
             self.fail(f"memory grew: {early} MB of engine and terminal after {QUIET_SETS} sets, {late} MB in the end")
         return {
