@@ -46,6 +46,21 @@ def teaching(connection: sqlite3.Connection) -> list[Teaching]:
     return [Teaching(seq, kind, bool(imported)) for seq, kind, imported in found]
 
 
+def teaches_nothing(connection: sqlite3.Connection) -> dict[str, int]:
+    """Judgements that no lesson is made of: why, and how many."""
+    live = "e.seq IN (SELECT seq FROM v_live)"
+    kinds = "e.kind IN (SELECT kind FROM event_kinds WHERE teaches)"
+    kept = "e.set_id IN (SELECT set_id FROM kept_rows WHERE NOT teaches)"
+    reasons = {
+        "undone, or said anew": f"{kinds} AND NOT {live}",
+        "judged before, and again to see how often the operator slips": f"{kinds} AND {live} AND NOT {kept} AND NOT {NOT_SAID_AGAIN}",
+        "of rows that are only kept: their texts alone would teach something else": f"{kinds} AND {live} AND {kept}",
+        "skips, peeks and the like": f"NOT {kinds} AND e.kind NOT IN ('undo', 'redo')",
+    }
+    counted = {why: connection.execute(f"SELECT count(*) FROM events e WHERE {where}").fetchone()[0] for why, where in reasons.items()}
+    return {why: int(n) for why, n in counted.items() if n}
+
+
 def taught(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[Taught]:
     """Those that the condition is true of, in seq order."""
     teaching = f"e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {LEARNABLE} AND {where}"

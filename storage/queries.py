@@ -166,6 +166,11 @@ class Record:
         with self._snapshot() as connection:
             return lessons.teaching(connection)
 
+    def teaches_nothing(self) -> dict[str, int]:
+        """Events that `teaching` leaves out: why, and how many."""
+        with self._snapshot() as connection:
+            return lessons.teaches_nothing(connection)
+
     def lessons_of(self, seqs: Sequence[int]) -> list[Taught]:
         """Those lessons, in seq order: for a log that is too long to be read at once, or in another order."""
         return self._lessons("e.seq IN (SELECT value FROM json_each(?))", json.dumps(list(seqs)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tamer_tui import __version__, exchange_commands, serve_command
+from tamer_tui import __version__, exchange_commands, serve_command, train_command
 from tamer_tui.options import (
     DATABASE,
     MODEL_OPTIONS,
@@ -80,6 +80,7 @@ def main() -> None:
 main.add_command(exchange_commands.export)
 main.add_command(exchange_commands.import_)
 main.add_command(serve_command.serve)
+main.add_command(train_command.train)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------------

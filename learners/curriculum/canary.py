@@ -76,19 +76,19 @@ class CanaryGauge:
         self._limits, self._pause = limits or CanaryLimits(), pause
         self._sampling = sampling
         self._neutral_sampling = replace(sampling, max_new_tokens=min(NEUTRAL_TOKENS, sampling.max_new_tokens))
-        self._neutral_loss: float | None = None  # of the base itself
+        self.neutral_loss: float | None = None  # of the base itself, from the first gate on
 
     def of(self, tree: nn.Module, steering: LogitBias | None, answers: Sequence[Trace], seed: int) -> Canary:
         """Of the policy in `tree`, steered as given, whose `answers` to the gate's prompts are there."""
         ours, theirs = self._figures(answers), self._base_figures
         neutral = self._draw(tree, seed, True, steering)
-        if self._neutral_loss is None:
-            self._neutral_loss = self._loss(self._draw(self._base, seed, False, None))
+        if self.neutral_loss is None:
+            self.neutral_loss = self._loss(self._draw(self._base, seed, False, None))
         perplexity, repetition, refusals, length = zip(ours, theirs, strict=True)
         return Canary(
             perplexity, repetition, refusals, length,
             neutral_kl=round(pooled_nats([t.kl for t in neutral], [len(t.ids) for t in neutral]), 4) if neutral else 0.0,
-            neutral_loss=(round(self._loss(neutral), 4), round(self._neutral_loss, 4)),
+            neutral_loss=(round(self._loss(neutral), 4), round(self.neutral_loss, 4)),
         )  # fmt: skip
 
     def objection(self, canary: Canary, nats: float) -> str:

@@ -13,14 +13,14 @@ from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import ALL_THOUGHT, RunRecorder
 from learners.curriculum.scorers import HumanRewardScorer, Scorer, reward_model_leads
-from learners.curriculum.stages import RewardStage, SFTPlan
+from learners.curriculum.stages import RewardStage, Saved, SFTPlan
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import PolicyWeights
 from learners.feedback.critiques import Critiques
 from learners.feedback.tap_advantages import tapped_of
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import lora_state
-from learners.rlhf.ppo import PPO, PPOSettings
+from learners.rlhf.ppo import PPO, PPOSettings, Rollouts
 from learners.rlhf.rollouts import spoken
 from learners.rlhf.stats import StepStats
 
@@ -70,6 +70,14 @@ class _Generation:
     limit: KLLimit = field(default_factory=KLLimit)
 
 
+@dataclass
+class _Round:
+    """Between two gates: how far it has come."""
+
+    step: int = 0  # iterations
+    rollouts: Rollouts | None = None  # that the next update is to be made from
+
+
 class PPOStage:
     """Goes on from the adapter so far, against the scorer that predicts the operator best."""
 
@@ -82,13 +90,16 @@ class PPOStage:
         reward: RewardStage | None,
         plan: PPOPlan | None = None,
         settings: PPOSettings = PPO_SETTINGS,
+        most_iterations: float = math.inf,
     ) -> None:
-        """`reward` is None where the reward model is not trained."""
+        """`reward` is None where the reward model is not trained. `most_iterations`: in all."""
         self._weights, self._practice, self._inputs, self._runs = weights, practice, inputs, runs
         self._reward, self._plan, self._settings = reward, plan or PPOPlan(), settings
         self._scorer: Scorer | None = None
         self._teacher = DistillationTeacher(practice, weights, self._plan.share)
         self._generation: _Generation | None = None
+        self._under_way: _Round | None = None
+        self.iterations, self._most_iterations = 0, most_iterations  # in all
 
     @property
     def ppo(self) -> PPO | None:
@@ -104,31 +115,56 @@ class PPOStage:
     def due(self) -> bool:
         """Not while critiques hold: its reward knows no words, so it would unlearn what was distilled from them."""
         inputs = self._inputs()
-        return not inputs.head.blank and not Critiques.of(inputs.feedback.lessons).lessons
+        return self.iterations < self._most_iterations and not inputs.head.blank and not Critiques.of(inputs.feedback.lessons).lessons
 
     def work(self) -> Iterator[None]:
         inputs, plan = self._inputs(), self._plan
         seqs = inputs.feedback.seqs
-        self._weights.begin("ppo", seqs, inputs.head)
+        if self._under_way is None:
+            self._weights.begin("ppo", seqs, inputs.head)
+            self._under_way = _Round()
+        own = self._under_way
         self._scorer = self.scorer(inputs)
         generation = self._current(inputs)
         tapped = tapped_of(inputs.feedback)
-        with self._runs.run("ppo", seqs, plan, self._weights.trained) as steps:
-            started = time.monotonic()
-            for step in range(plan.iterations):
-                rollouts = generation.ppo.rollout(self._practice.prompts(plan.prompts), plan.answers)
-                if not rollouts.answers:
-                    self._runs.progress("ppo", step + 1, plan.iterations, started, note=ALL_THOUGHT)
-                    break
-                length = sum(map(len, rollouts.answers)) / len(rollouts.answers)
-                self._aim(generation.ppo, length)
-                yield
-                before = lora_state(self._weights.policy)
-                stats = generation.ppo.step(rollouts, tapped)
-                self._keep_to_budget(generation, before, stats.kl or 0.0)
-                steps[0] = step + 1
-                self._report(stats, step + 1, length, started)
-                yield
+        try:
+            with self._runs.run("ppo", seqs, plan, self._weights.trained, own.step) as steps:
+                started = time.monotonic()
+                while own.step < plan.iterations and self.iterations < self._most_iterations:
+                    if own.rollouts is None:
+                        own.rollouts = generation.ppo.rollout(self._practice.prompts(plan.prompts), plan.answers)
+                        if not own.rollouts.answers:
+                            self._runs.progress("ppo", own.step + 1, plan.iterations, started, note=ALL_THOUGHT)
+                            break
+                        self._aim(generation.ppo, _length(own.rollouts))
+                        yield
+                    before = lora_state(self._weights.policy)
+                    stats = generation.ppo.step(own.rollouts, tapped)
+                    self._keep_to_budget(generation, before, stats.kl or 0.0)
+                    length, own.rollouts = _length(own.rollouts), None
+                    own.step += 1
+                    self.iterations += 1
+                    steps[0] = own.step
+                    self._report(stats, own.step, length, started)
+                    yield
+        finally:
+            self._under_way = None
+
+    def checkpoint(self) -> Saved:
+        """What belongs to the generation of the weights, and how far it has come."""
+        of, own = self._generation, self._under_way
+        generation = of and {"number": of.number, "ppo": of.ppo.checkpoint(), "limit": vars(of.limit)}
+        rollouts = own and own.rollouts and vars(own.rollouts)
+        return {"iterations": self.iterations, "generation": generation, "step": own and own.step, "rollouts": rollouts}
+
+    def restore(self, saved: Saved) -> None:
+        """`work` goes on from there."""
+        self.iterations = saved["iterations"]
+        if (of := saved["generation"]) is not None:
+            self._generation = _Generation(of["number"], self._new_ppo(of["number"]), KLLimit(**of["limit"]))
+            self._generation.ppo.restore(of["ppo"])
+        if saved["step"] is not None:
+            self._under_way = _Round(saved["step"], saved["rollouts"] and Rollouts(**saved["rollouts"]))
 
     def scorer(self, inputs: LearnerInputs) -> Scorer:
         """The reward model when it has taken over, else Ĥ; scaled to unit deviation on answers of the base."""
@@ -140,10 +176,7 @@ class PPOStage:
         """PPO with an optimizer, a value head and a KL coefficient for the weights that are in the tree."""
         number, practice = self._weights.generation, self._practice
         if self._generation is None or self._generation.number != number:
-            ppo = PPO(
-                self._weights.policy, self._weights.reference, self._token_shares, self._settings, practice.seed + number,
-                backbone=practice.backbone, sampling=practice.sampling, pause=practice.pause,
-            )  # fmt: skip
+            ppo = self._new_ppo(number)
             if (state := self._weights.lineage.value_state) is not None:
                 ppo.load_state(state)
             else:
@@ -151,6 +184,13 @@ class PPOStage:
                 ppo.kl_coefficient = self.first_coefficient(inputs)
             self._generation = _Generation(number, ppo)
         return self._generation
+
+    def _new_ppo(self, number: int) -> PPO:
+        practice = self._practice
+        return PPO(
+            self._weights.policy, self._weights.reference, self._token_shares, self._settings, practice.seed + number,
+            backbone=practice.backbone, sampling=practice.sampling, pause=practice.pause,
+        )  # fmt: skip
 
     def first_coefficient(self, inputs: LearnerInputs) -> float:
         """The KL coefficient at which the steered policy is the optimum of a myopic reward, so that PPO starts where distillation ended.
@@ -192,3 +232,8 @@ class PPOStage:
             kl_coefficient=stats.kl_coefficient, entropy=stats.entropy, clip_fraction=stats.clip_fraction,
             explained_variance=stats.explained_variance, grad_norm=stats.grad_norm,
         )  # fmt: skip
+
+
+def _length(rollouts: Rollouts) -> float:
+    """Mean, in tokens."""
+    return sum(map(len, rollouts.answers)) / len(rollouts.answers)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -35,6 +36,7 @@ class Practice:
         self._inputs = inputs
         self._draws = seed * 1_000_003
         self._base_answers: list[Trace] = []
+        self._base_draw: tuple[list[TokenIds], int] | None = None  # their prompts and their seed
 
     def new_seed(self) -> int:
         """Far enough from the last that each answer of a draw has a seed of its own, counted on from this one."""
@@ -65,11 +67,24 @@ class Practice:
     def base_answers(self) -> list[Trace]:
         """Answers of the base to some prompts, drawn once."""
         if not self._base_answers:
-            self._base_answers = draw_answers(
-                self.backbone, self.base, self.prompts(PROBE_ANSWERS), self.sampling, self.new_seed(),
-                adapter=False, keep_states=True, pause=self.pause,
-            )  # fmt: skip
+            self._base_draw = self.prompts(PROBE_ANSWERS), self.new_seed()
+            self._base_answers = self._of_base(*self._base_draw)
         return self._base_answers
+
+    def checkpoint(self) -> dict[str, Any]:
+        """What is drawn next; for `restore`."""
+        return {"random": self.random.getstate(), "draws": self._draws, "base": self._base_draw}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint. The base's answers are drawn again: they are the same."""
+        if saved["base"] not in (None, self._base_draw):
+            self._base_draw = saved["base"]
+            self._base_answers = self._of_base(*self._base_draw)
+        self.random.setstate(saved["random"])
+        self._draws = saved["draws"]
+
+    def _of_base(self, prompts: list[TokenIds], seed: int) -> list[Trace]:
+        return draw_answers(self.backbone, self.base, prompts, self.sampling, seed, adapter=False, keep_states=True, pause=self.pause)
 
     def base_length(self) -> float:
         """Mean length of those, in tokens, without thoughts; 1 at least."""

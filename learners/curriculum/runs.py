@@ -21,12 +21,13 @@ class RunRecorder:
         self.emit, self._seed = emit, seed
 
     @contextmanager
-    def run(self, stage: Stage, seqs: Sequence[int], settings: object, ended: Callable[[str], None]) -> Iterator[list[int]]:
-        """Record a stretch of training, also an abandoned one: put the step count into the list that this yields.
+    def run(self, stage: Stage, seqs: Sequence[int], settings: object, ended: Callable[[str], None], begun: int = 0) -> Iterator[list[int]]:
+        """Record a stretch of training, also an abandoned one: put the step count into the list that this yields. `begun`: steps that were made
+        before, where training goes on from a checkpoint.
 
         `ended` is told the run's uid, unless nothing was trained.
         """
-        steps, started = [0], time.monotonic()
+        steps, started = [begun], time.monotonic()
         uid = new_uid()
         try:
             yield steps

@@ -7,6 +7,7 @@ operator reads on. What passed the gate leaves through `propose`. What was undon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from learners.curriculum.inputs import CurrentInputs, LearnerInputs, TokenIds
 from learners.curriculum.ppo_stage import PPO_SETTINGS, PPOStage
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
-from learners.curriculum.stages import DistillStage, RewardStage, SFTStage, TrainingStage
+from learners.curriculum.stages import DistillStage, RewardStage, Saved, SFTStage, TrainingStage
 from learners.curriculum.weights import PolicyWeights
 from learners.model.device import working_seconds
 from learners.model.lora import lora_state
@@ -42,6 +43,18 @@ class Proposal:
     runs: tuple[str, ...]
 
 
+IN_TURN: tuple[Stage, ...] = ("sft", "distill", "reward")
+"""Of a round; PPO follows one in which none of these was due."""
+_OWN = ("_gates_without_gain", "_unproposed", "_ppo_seqs")
+
+
+@dataclass
+class _Round:
+    turn: int = 0  # of the stage that is looked at next
+    worked: bool = False  # whether one was due
+    under_way: Stage | None = None  # from its first step on, until the gate is about to see what came of it
+
+
 class Curriculum:
     """See the module. `propose` is told every verdict."""
 
@@ -55,39 +68,75 @@ class Curriculum:
         stages: Sequence[Stage],
         propose: Callable[[Proposal], None],
         ppo_settings: PPOSettings = PPO_SETTINGS,
+        ppo_iterations: float = math.inf,
     ) -> None:
+        """`ppo_iterations`: in all; without a number PPO goes on for as long as it gains."""
         self._weights, self._practice, self._inputs, self._runs = weights, practice, inputs, runs
         self.stages = tuple(stages)
         self.gate_seconds = 0.0
         self._propose = propose
-        gauge = CanaryGauge(practice.backbone, practice.base, practice.base_answers, practice.sampling, pause=practice.pause)
+        self._gauge = gauge = CanaryGauge(practice.backbone, practice.base, practice.base_answers, practice.sampling, pause=practice.pause)
         self._gate = Gate(practice.backbone, weights.policy, practice.sampling, gauge=gauge, pause=practice.pause)
         self._sft = SFTStage(weights, practice, inputs, runs)
         self._distill = DistillStage(weights, practice, inputs, runs)
         self.reward = RewardStage(reward_tree, practice, inputs, runs)
-        self._ppo = PPOStage(weights, practice, inputs, runs, self.reward if "reward" in stages else None, settings=ppo_settings)
+        self._ppo = PPOStage(
+            weights, practice, inputs, runs, self.reward if "reward" in stages else None, settings=ppo_settings, most_iterations=ppo_iterations,
+        )  # fmt: skip
         self._gates_without_gain = 0
         self._unproposed = False  # whether PPO went on from a candidate that was no better than what acts
         self._ppo_seqs: tuple[int, ...] = ()
+        self._round = _Round()
 
-    def work(self) -> Iterator[bool]:
-        """Never ends; to abandon what is under way, drop the iterator, call `restart` and start another."""
+    def work(self, resumed: bool = False) -> Iterator[bool]:
+        """Never ends; to abandon what is under way, drop the iterator, call `restart` and start another. `resumed`: go on from a checkpoint."""
+        if not resumed:
+            self._round = _Round()
         while True:
-            worked = False
-            for name, stage in self._stages():
+            own = self._round
+            if own.under_way is not None:
+                yield from self._train(own.under_way)
+            elif own.turn < len(IN_TURN):
+                name, own.turn = IN_TURN[own.turn], own.turn + 1
                 self._drop_undone()
-                if name in self.stages and stage.due():
-                    worked = True
-                    yield from self._train(stage)
-            if not worked and self._weights.lineage.to_gate is not None:  # a gate that was broken off
-                worked = True
-                self._pass_gate()
-                yield True
-            if not worked and self._ppo_due():
-                worked = True
-                yield from self._train(self._ppo)
-            if not worked:
-                yield False
+                if name in self.stages and self._stage(name).due():
+                    own.under_way, own.worked = name, True
+            else:
+                self._round = _Round()
+                if own.worked:
+                    continue
+                if self._weights.lineage.to_gate is not None:  # a gate that was broken off
+                    self._pass_gate()
+                    yield True
+                elif self._ppo_due():
+                    self._round = _Round(len(IN_TURN), True, "ppo")
+                else:
+                    yield False
+
+    @property
+    def ppo_iterations(self) -> int:
+        """Of PPO so far: a rollout and the updates from it each."""
+        return self._ppo.iterations
+
+    def checkpoint(self) -> Saved:
+        """All that comes next depends on, beside the inputs: between two steps of `work`, for `restore`."""
+        parts = {name: getattr(self, f"_{name}").checkpoint() for name in ("weights", "practice", "sft", "distill", "ppo")}
+        own = {name: getattr(self, name) for name in _OWN}
+        more = {"round": vars(self._round), "gate_seconds": self.gate_seconds, "neutral_loss": self._gauge.neutral_loss}
+        return {**parts, "reward": self.reward.checkpoint(), "own": own, **more}
+
+    def restore(self, saved: Saved) -> None:
+        """Into a curriculum that is as new, with the same inputs; then `work(resumed=True)` goes on as if nothing had happened."""
+        self._weights.restore(saved["weights"], self._inputs().head)
+        self._practice.restore(saved["practice"])
+        for name in ("sft", "distill", "ppo"):
+            getattr(self, f"_{name}").restore(saved[name])
+        self.reward.restore(saved["reward"])
+        for name, value in saved["own"].items():
+            setattr(self, name, value)
+        self._gauge.neutral_loss = saved["neutral_loss"]
+        self._round, self.gate_seconds = _Round(**saved["round"]), saved["gate_seconds"]
+        self._practice.restore(saved["practice"])  # once more: what a stage looks up to go on may have drawn
 
     def restart(self, restored: VersionState) -> None:
         """Give up what is under way and go on from a version: its adapter, its reference, its reward model and value head.
@@ -110,15 +159,18 @@ class Curriculum:
         if self._weights.lineage.to_gate is not None:
             self._pass_gate(last=True)
 
-    def _stages(self) -> tuple[tuple[Stage, TrainingStage], ...]:
-        return ("sft", self._sft), ("distill", self._distill), ("reward", self.reward)
+    def _stage(self, name: Stage) -> TrainingStage:
+        return {"sft": self._sft, "distill": self._distill, "reward": self.reward, "ppo": self._ppo}[name]  # type: ignore[return-value]
 
-    def _train(self, stage: TrainingStage) -> Iterator[bool]:
-        with closing(stage.work()) as steps:  # type: ignore[type-var]
-            for _ in steps:
-                yield True
-                if self._undone():
-                    return
+    def _train(self, name: Stage) -> Iterator[bool]:
+        try:
+            with closing(self._stage(name).work()) as steps:  # type: ignore[type-var]
+                for _ in steps:
+                    yield True
+                    if self._undone():
+                        return
+        finally:
+            self._round.under_way = None
         if self._weights.lineage.to_gate is not None:
             self._pass_gate()
             yield True

@@ -18,7 +18,7 @@ from learners.model.batches import pad_answers, unflatten
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
-from learners.rlhf import losses
+from learners.rlhf import losses, ranks
 from learners.rlhf.reward_model import RewardModel
 from learners.rlhf.rollouts import look
 
@@ -45,9 +45,12 @@ class HumanRewardScorer:
         """Each token's share of its answer's score: (B, R)."""
         _, mask = pad_answers(answers, device_of(self.base_tree))
         rewards = torch.zeros(mask.shape, device=mask.device)
-        for part in self.memory.parts(prompts, answers, gradients=False):
-            found = self._token_rewards([prompts[i] for i in part], [answers[i] for i in part])
-            rewards[part, : found.shape[1]] = found
+        own = ranks.share(len(answers))
+        for part in self.memory.parts(ranks.own(prompts), ranks.own(answers), gradients=False):
+            rows = [own[i] for i in part]
+            found = self._token_rewards([prompts[i] for i in rows], [answers[i] for i in rows])
+            rewards[rows, : found.shape[1]] = found
+        ranks.add_up(rewards)
         return self.gain * rewards / mask.sum(1, keepdim=True).clamp_min(1)
 
     @torch.no_grad()

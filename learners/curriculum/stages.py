@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -30,6 +30,9 @@ from learners.rlhf.rollouts import Trace, nats_on, spoken
 from learners.rlhf.sft import SFT
 from learners.rlhf.token_rewards import appraise
 from learners.versions.snapshot import Distilled, VersionState
+
+Saved = dict[str, Any]
+"""Of plain values and tensors: what a stage goes on with after a restart."""
 
 
 class TrainingStage(Protocol):
@@ -58,6 +61,7 @@ class SFTStage:
     def __init__(self, weights: PolicyWeights, practice: Practice, inputs: CurrentInputs, runs: RunRecorder, plan: SFTPlan | None = None) -> None:
         self._weights, self._practice, self._inputs, self._runs = weights, practice, inputs, runs
         self._plan = plan or SFTPlan()
+        self._under_way: _Imitation | None = None
 
     def due(self) -> bool:
         """Whether something was written, or taken back, since. Of an old version's reference it is only known what was live then."""
@@ -69,29 +73,58 @@ class SFTStage:
         inputs = self._inputs()
         targets = inputs.feedback.targets()
         seqs = sorted({seq for seq, _ in targets})
-        self._weights.start_from_base()
-        if targets:
-            self._weights.begin("sft", seqs, inputs.head)
-            with self._runs.run("sft", seqs, self._plan, self._weights.trained) as steps:
-                yield from self._imitate([target for _, target in targets], steps)
-        self._weights.freeze_reference(imitates=bool(targets))
+        if self._under_way is None:
+            self._weights.start_from_base()
+            if targets:
+                self._weights.begin("sft", seqs, inputs.head)
+            self._under_way = _Imitation(self._trainer())
+        try:
+            if targets:
+                with self._runs.run("sft", seqs, self._plan, self._weights.trained, self._under_way.step) as steps:
+                    yield from self._imitate([target for _, target in targets], self._under_way, steps)
+            self._weights.freeze_reference(imitates=bool(targets))
+        finally:
+            self._under_way = None
 
-    def _imitate(self, targets: Sequence[Target], steps: list[int]) -> Iterator[None]:
+    def checkpoint(self) -> Saved | None:
+        """How far it has come; None where nothing is under way."""
+        own = self._under_way
+        return None if own is None else {"step": own.step, "enough": own.enough, "optimizer": own.trainer.optimizer.state()}
+
+    def restore(self, saved: Saved | None) -> None:
+        """`work` goes on from there."""
+        if saved is not None:
+            self._under_way = _Imitation(self._trainer(), saved["step"], saved["enough"])
+            self._under_way.trainer.optimizer.load_state(saved["optimizer"])
+
+    def _trainer(self) -> SFT:
+        practice = self._practice
+        return SFT(self._weights.policy, practice.backbone.width, pause=practice.pause, memory=practice.backbone.memory_budget)
+
+    def _imitate(self, targets: Sequence[Target], own: _Imitation, steps: list[int]) -> Iterator[None]:
         plan, practice, started = self._plan, self._practice, time.monotonic()
-        trainer = SFT(self._weights.policy, practice.backbone.width, pause=practice.pause, memory=practice.backbone.memory_budget)
-        for step in range(plan.steps):
-            stats = trainer.step(practice.random.sample(targets, min(plan.batch, len(targets))))
-            steps[0] = step + 1
-            kl = self._nats() if step % plan.probe_every == plan.probe_every - 1 else None
-            self._runs.progress("sft", step + 1, plan.steps, started, loss=stats.loss, kl=kl, grad_norm=stats.grad_norm)
+        while own.step < plan.steps and not own.enough:
+            stats = own.trainer.step(practice.random.sample(targets, min(plan.batch, len(targets))))
+            own.step += 1
+            steps[0] = own.step
+            kl = self._nats() if own.step % plan.probe_every == 0 else None
+            own.enough = kl is not None and kl > plan.budget * self._inputs().nats
+            self._runs.progress("sft", own.step, plan.steps, started, loss=stats.loss, kl=kl, grad_norm=stats.grad_norm)
             yield
-            if kl is not None and kl > plan.budget * self._inputs().nats:
-                break
 
     def _nats(self) -> float:
         practice, temperature = self._practice, self._practice.sampling.temperature
         states = [trace.visited(temperature) for trace in practice.base_answers()]
         return nats_on(practice.backbone, self._weights.policy, states, temperature)
+
+
+@dataclass
+class _Imitation:
+    """How far one has come."""
+
+    trainer: SFT
+    step: int = 0
+    enough: bool = False  # of the budget is spent
 
 
 @dataclass(frozen=True)
@@ -118,6 +151,7 @@ class RewardStage:
         self.seqs: frozenset[int] = NO_SEQS  # judgements that influenced it
         self._learned: frozenset[int] = NO_SEQS  # those that it has learned as long as it should
         self._fresh = self.model.state()
+        self._under_way: tuple[int, int] | None = None  # steps before this round, and in it
         self._steps: int | None = 0  # None where an old version does not say: as many as its judgements needed
 
     @property
@@ -143,20 +177,40 @@ class RewardStage:
         seqs = frozenset(item.seq for item in items)
         self.drop_undone(inputs.feedback.seqs)
         new = [item for item in items if item.seq not in self._learned]
-        self._score_before(new)
-        began = self._steps_on(items)
-        self.seqs |= seqs
+        if self._under_way is None:
+            self._score_before(new)
+            self._under_way = self._steps_on(items), 0
+            self.seqs |= seqs
+        began, first = self._under_way
         of = plan.enough(len(items)) - began
-        with self._runs.run("reward", sorted(seqs), plan, self._ended) as steps:
-            for step in range(of):
-                stats = self.model.step(self._batch(items, new))
-                self._steps, steps[0] = began + step + 1, step + 1
-                self._runs.progress("reward", step + 1, of, started, loss=stats.loss, accuracy=self.scores.accuracy, grad_norm=stats.grad_norm)
-                yield
+        try:
+            with self._runs.run("reward", sorted(seqs), plan, self._ended, first) as steps:
+                for step in range(first, of):
+                    stats = self.model.step(self._batch(items, new))
+                    self._steps, steps[0] = began + step + 1, step + 1
+                    self._under_way = began, step + 1
+                    self._runs.progress("reward", step + 1, of, started, loss=stats.loss, accuracy=self.scores.accuracy, grad_norm=stats.grad_norm)
+                    yield
+        finally:
+            self._under_way = None
         probe = self._practice.base_answers()
         self.model.normalise(*spoken(self._practice.backbone, probe))
         self._learned = seqs
         self.seconds += working_seconds(self._practice.backbone.device) - worked
+
+    def checkpoint(self) -> Saved:
+        """The model and how far it has come."""
+        plain = {name: getattr(self, name) for name in ("seconds", "runs", "_steps", "_under_way")}
+        seqs = {name: sorted(getattr(self, name)) for name in ("seqs", "_learned")}
+        return {**plain, **seqs, "model": self.model.checkpoint(), "scores": _scores_saved(self.scores)}
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from there."""
+        self.model.restore(saved["model"])
+        for name in ("seconds", "runs", "_steps", "_under_way"):
+            setattr(self, name, saved[name])
+        self.seqs, self._learned = frozenset(saved["seqs"]), frozenset(saved["_learned"])
+        self.scores = PrequentialScores(**saved["scores"] | {"seen": frozenset(saved["scores"]["seen"])})
 
     def appraise(self, answers: Sequence[Answer]) -> Appraised:
         """What the reward model thinks of each token; nothing before it has learned something."""
@@ -209,6 +263,10 @@ class RewardStage:
                     self._runs.emit(Foreseen(seq=item.seq, judge="reward", **foreseen._asdict()))
 
 
+def _scores_saved(scores: PrequentialScores) -> Saved:
+    return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in vars(scores).items()}
+
+
 def _items(inputs: LearnerInputs) -> list[Comparison | Scored]:
     return [*inputs.feedback.comparisons(), *inputs.feedback.scores()]
 
@@ -230,6 +288,7 @@ class DistillStage:
     def __init__(self, weights: PolicyWeights, practice: Practice, inputs: CurrentInputs, runs: RunRecorder, plan: DistillPlan | None = None) -> None:
         self._weights, self._practice, self._inputs, self._runs, self._plan = weights, practice, inputs, runs, plan or DistillPlan()
         self._teacher = DistillationTeacher(practice, weights, self._plan.share)
+        self._under_way: _Distillation | None = None
 
     def due(self) -> bool:
         """Whether Ĥ, the critiques or the budget have changed since."""
@@ -249,45 +308,70 @@ class DistillStage:
 
     def work(self) -> Iterator[None]:
         """A run for each Ĥ: where it changes meanwhile, the teacher follows it at the next redraw. Ends early when what it learned was undone."""
-        inputs, plan = self._inputs(), self._plan
+        inputs = self._inputs()
+        if self._under_way is None:
+            self._under_way = self._begin(inputs)
+        progress = self._under_way
+        try:
+            while progress.step < progress.of or progress.in_run:
+                inputs = self._inputs()
+                if not self._weights.learned_only_from(inputs.feedback.seqs):
+                    return
+                self._weights.learn_from(inputs.feedback.seqs, inputs.head)
+                with self._runs.run("distill", inputs.feedback.seqs, self._plan, self._weights.trained, progress.in_run) as steps:
+                    yield from self._follow(inputs, progress, steps)
+                progress.in_run = 0
+            self._weights.mark_distilled(Distilled(frozenset(inputs.feedback.seqs), progress.nats))
+        finally:
+            self._under_way = None
+
+    def checkpoint(self) -> Saved:
+        """The teacher, and how far its pupil has come."""
+        own = self._under_way
+        progress = own and {name: getattr(own, name) for name in ("of", "step", "in_run", "drawn", "nats")}
+        pool = [(t.prompt_ids, t.ids, t.kls) for t in own.pool] if own else []
+        return {"teacher": self._teacher.checkpoint(), "progress": progress, "pool": pool, "optimizer": own and own.trainer.optimizer.state()}
+
+    def restore(self, saved: Saved) -> None:
+        """`work` goes on from there."""
+        self._teacher.restore(saved["teacher"], self._inputs())
+        if saved["progress"] is not None:
+            pool = [Trace(prompt, ids=ids, kls=kls) for prompt, ids, kls in saved["pool"]]
+            self._under_way = _Distillation(self._trainer(), started=time.monotonic(), pool=pool, **saved["progress"])
+            self._under_way.trainer.optimizer.load_state(saved["optimizer"])
+
+    def _begin(self, inputs: LearnerInputs) -> _Distillation:
         self._weights.begin("distill", inputs.feedback.seqs, inputs.head)
         again = self._weights.lineage.absorbed is not None
         if not again:
             self._teacher.start_over()
-        backbone = self._practice.backbone
-        progress = _Distillation(plan.again if again else plan.steps, time.monotonic())
-        trainer = Distill(
-            self._weights.policy, self._teacher, backbone.width, pause=self._practice.pause, memory=backbone.memory_budget,
-        )  # fmt: skip
-        while progress.step < progress.of:
-            inputs = self._inputs()
-            if not self._weights.learned_only_from(inputs.feedback.seqs):
-                return
-            self._weights.learn_from(inputs.feedback.seqs, inputs.head)
-            with self._runs.run("distill", inputs.feedback.seqs, plan, self._weights.trained) as steps:
-                yield from self._follow(inputs, trainer, progress, steps)
-        self._weights.mark_distilled(Distilled(frozenset(inputs.feedback.seqs), progress.nats))
+        return _Distillation(self._trainer(), self._plan.again if again else self._plan.steps, time.monotonic())
 
-    def _follow(self, inputs: LearnerInputs, trainer: Distill, progress: _Distillation, steps: list[int]) -> Iterator[None]:
+    def _trainer(self) -> Distill:
+        backbone = self._practice.backbone
+        return Distill(self._weights.policy, self._teacher, backbone.width, pause=self._practice.pause, memory=backbone.memory_budget)
+
+    def _follow(self, inputs: LearnerInputs, progress: _Distillation, steps: list[int]) -> Iterator[None]:
         """Train until all steps are done, or the judgements are others at a redraw."""
         plan, practice, weights, teacher = self._plan, self._practice, self._weights, self._teacher
         while progress.step < progress.of:
-            if progress.step % plan.redraw == 0:
+            if progress.step % plan.redraw == 0 and progress.drawn != progress.step:
                 latest = self._inputs()
                 if latest.feedback.seqs != inputs.feedback.seqs:
                     return
                 teacher.refresh(latest)
                 progress.nats = latest.nats
                 drawn = [t for t in teacher.draw(practice.prompts(plan.batch)) if practice.backbone.spoken(t.prompt_ids, t.ids)[1]]
-                progress.pool = (progress.pool + drawn)[-plan.pool :]
+                progress.pool, progress.drawn = (progress.pool + drawn)[-plan.pool :], progress.step
                 yield
             if not progress.pool:
                 progress.step = progress.of
                 self._runs.progress("distill", progress.of, progress.of, progress.started, note=ALL_THOUGHT)
                 return
             chosen = practice.random.sample(progress.pool, min(plan.batch, len(progress.pool)))
-            stats = trainer.step(DistillBatch(*spoken(practice.backbone, chosen)))
+            stats = progress.trainer.step(DistillBatch(*spoken(practice.backbone, chosen)))
             progress.step, steps[0] = progress.step + 1, steps[0] + 1
+            progress.in_run = steps[0]
             weights.absorb(teacher.head, teacher.beta, teacher.critiques.seqs)
             spent = pooled_nats([t.kl for t in chosen], [len(t.ids) for t in chosen])
             self._runs.progress("distill", progress.step, progress.of, progress.started, loss=stats.loss, kl=spent, grad_norm=stats.grad_norm)
@@ -298,8 +382,11 @@ class DistillStage:
 class _Distillation:
     """How far one has come, over all its runs."""
 
+    trainer: Distill
     of: int  # steps
     started: float  # monotonic seconds
     step: int = 0
+    in_run: int = 0  # steps of the run that is recorded
+    drawn: int = -1  # the step before which answers were drawn last
     nats: float = 0.0  # budget at the last redraw
     pool: list[Trace] = field(default_factory=list)  # answers of the teacher

@@ -6,7 +6,8 @@ So what critiques ask for is absorbed as Ĥ is: the adapter acts without their w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,26 @@ class DistillationTeacher:
             self._critique_budget.forget()
         self._conversations, self._contexts = self._practice.conversations() if critiques.lessons else {}, {}
         self._solve_critiques()
+
+    def checkpoint(self) -> dict[str, Any]:
+        """What was drawn, solved and remembered; for `restore`."""
+        remembered = [states.checkpoint() for states in (self._base_states, self._reference_states)]
+        beta = self.steering.beta if hasattr(self, "steering") else None
+        visited = self._budget.checkpoint(), self._critique_budget.checkpoint()
+        return {"share": self.share, "beta": beta, "visited": visited, "states": remembered, "generation": self._reference_generation}
+
+    def restore(self, saved: Mapping[str, Any], inputs: LearnerInputs) -> None:
+        """Go on from a checkpoint that was taken with these inputs."""
+        self.share, self._reference_generation = saved["share"], saved["generation"]
+        for states, known in zip((self._base_states, self._reference_states), saved["states"], strict=True):
+            states.restore(known)
+        if saved["beta"] is not None:
+            self.refresh(inputs)
+            self.steering = LogitBias(inputs.head, saved["beta"])
+        self._budget.restore(saved["visited"][0])
+        self._critique_budget.restore(saved["visited"][1])
+        if saved["beta"] is not None:
+            self._solve_critiques()
 
     @property
     def beta(self) -> float:

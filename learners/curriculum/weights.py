@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,6 +64,10 @@ class Lineage:
             trained_by="ppo" if state.value_state else None,
             value_state=state.value_state,
         )
+
+
+_PLAIN = ("parent", "runs", "absorbed_beta", "trained_by", "value_state", "to_gate")
+"""Fields of a lineage that are plain values."""
 
 
 class PolicyWeights:
@@ -147,6 +152,30 @@ class PolicyWeights:
         self.reference_generation += 1
         self.imitates = imitates
         self.reference_seqs, self._reference_runs = self.lineage.seqs, self.lineage.runs
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Both trees' weights and what is known of them; for `restore`. Of Ĥ it is kept whether there was any: the log tells which."""
+        line = self.lineage
+        known = {name: getattr(line, name) for name in _PLAIN} | {name: sorted(getattr(line, name)) for name in ("seqs", "critiques")}
+        heads = {name: getattr(line, name) is not None for name in ("head", "absorbed")}
+        distilled = line.distilled and (sorted(line.distilled.seqs), line.distilled.nats)
+        return {
+            "policy": lora_state(self.policy), "reference": lora_state(self.reference), "lineage": known, "heads": heads, "distilled": distilled,
+            "generations": (self.generation, self.reference_generation), "imitates": self.imitates,
+            "reference_seqs": sorted(self.reference_seqs), "reference_runs": self._reference_runs,
+        }  # fmt: skip
+
+    def restore(self, saved: Mapping[str, Any], head: RewardHead) -> None:
+        """Go on from a checkpoint; `head` is Ĥ of the log that it was taken with."""
+        load_lora(self.policy, saved["policy"])
+        load_lora(self.reference, saved["reference"])
+        known = saved["lineage"] | {name: frozenset(saved["lineage"][name]) for name in ("seqs", "critiques")}
+        heads: dict[str, Any] = {name: head if there else None for name, there in saved["heads"].items()}
+        distilled = saved["distilled"] and Distilled(frozenset(saved["distilled"][0]), saved["distilled"][1])
+        self.lineage = Lineage(**known, **heads, distilled=distilled)
+        self.generation, self.reference_generation = saved["generations"]
+        self.imitates, self.reference_seqs = saved["imitates"], frozenset(saved["reference_seqs"])
+        self._reference_runs = saved["reference_runs"]
 
     # --- the gate --------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,14 @@ class CritiqueBudget:
         """Remember where an answer went."""
         self._answers.append(states)
 
+    def checkpoint(self) -> list[tuple[Tensor | None, ...]]:
+        """Where answers went; for `restore`."""
+        return [tuple(states) for states in self._answers]
+
+    def restore(self, saved: Iterable[tuple[Tensor | None, ...]]) -> None:
+        """Remember these alone."""
+        self._answers = deque((CriticisedStates(*states) for states in saved), self._answers.maxlen)  # type: ignore[arg-type]
+
     def solve(self, steering: LogitBias, nats: float, temperature: float, drawn: Iterable[CriticisedStates] = ()) -> CritiqueBias | None:
         """At `nats` per REFERENCE_TOKENS tokens; `drawn` are answers that have not ended. None where no state is known yet."""
         answers = [*self._answers, *drawn]

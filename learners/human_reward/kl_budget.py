@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,6 +107,19 @@ class KLBudget:
     def answers(self) -> tuple[VisitedStates, ...]:
         """Where β is solved."""
         return tuple(self._answers) or self._calibration
+
+    def checkpoint(self) -> list[tuple[Any, ...]]:
+        """Where acting answers went; for `restore`. The budget and what it was calibrated on are the caller's."""
+        return [(*a.seen, a.base_logprobs, None if a.policy_logprobs is a.base_logprobs else a.policy_logprobs, a.sequence, a.positions, a.spent,
+                 a.divergence) for a in self._answers]  # fmt: skip
+
+    def restore(self, saved: Sequence[tuple[Any, ...]]) -> None:
+        """Remember these alone."""
+        self._answers.clear()
+        for hidden, likely, probabilities, base, policy, *rest in saved:
+            seen = Seen(hidden, likely, probabilities)
+            self._answers.append(VisitedStates(seen, base, base if policy is None else policy, *rest))
+        self._states = None
 
     def see_again(self, look: Callable[[VisitedStates], VisitedStates]) -> None:
         """After another adapter was published: the same answers, seen with it."""

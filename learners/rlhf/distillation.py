@@ -18,7 +18,7 @@ from learners.model.batches import TokenIds, pad_answers
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
-from learners.rlhf import ops
+from learners.rlhf import ops, ranks
 from learners.rlhf.distributions import Logits, forward_kl
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.stats import StepStats
@@ -63,7 +63,7 @@ class Distill:
         self.memory, self._head = memory or MemoryBudget.of_tree(tree), LMHead(tree)
         rate = min(ops.rate_for_width(self.settings.learning_rate, width), self.settings.highest_rate)
         parameters = [p for p in tree.parameters() if p.requires_grad]
-        self._optimizer = Optimizer(parameters, rate, self.settings.adam)
+        self.optimizer = Optimizer(parameters, rate, self.settings.adam)
 
     def step(self, batch: DistillBatch) -> StepStats:
         """One optimizer step on all of the batch; `loss` is in nats per token and `kl` in nats per answer from teacher to adapter.
@@ -73,17 +73,19 @@ class Distill:
         tokens = sum(map(len, batch.answers))
         if tokens == 0:
             raise ValueError("nothing to distil: the batch has no answer tokens")
-        self._optimizer.clear()
-        rate = self._optimizer.learning_rate
+        self.optimizer.clear()
+        rate = self.optimizer.learning_rate
         total = 0.0
-        for part in self.memory.parts(batch.prompts, batch.answers, gradients=True, most=self.settings.microbatch):
-            if not any(batch.answers[i] for i in part):
+        prompts, answers = ranks.own(batch.prompts), ranks.own(batch.answers)
+        for part in self.memory.parts(prompts, answers, gradients=True, most=self.settings.microbatch):
+            if not any(answers[i] for i in part):
                 continue
-            loss = self._loss([batch.prompts[i] for i in part], [batch.answers[i] for i in part]) / tokens
+            loss = self._loss([prompts[i] for i in part], [answers[i] for i in part]) / tokens
             loss.backward()
             total += loss.item()
             self.pause()
-        norm = self._optimizer.step()
+        norm = self.optimizer.step()
+        (total,) = ranks.total(total)
         n = len(batch.answers)
         return StepStats(loss=total, grad_norm=norm, tokens=tokens, kl=total * tokens / n, length=tokens / n, learning_rate=rate)
 

@@ -28,6 +28,14 @@ class FrozenStates:
         """Other weights have been loaded into the tree."""
         self._known.clear()
 
+    def checkpoint(self) -> list[tuple[_Key, Tensor]]:
+        """What is remembered, that used longest ago first: computed again beside other answers it would be rounded otherwise."""
+        return [*self._known.items()]
+
+    def restore(self, saved: Sequence[tuple[_Key, Tensor]]) -> None:
+        """Remember this instead."""
+        self._known = OrderedDict(saved)
+
     @torch.no_grad()
     def before(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Of each answer to its prompt the states before its tokens, one answer after the other: (tokens of all answers, d) float32.

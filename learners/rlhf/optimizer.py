@@ -6,12 +6,14 @@ LoRA starts from a zero matrix, where Adam's first steps are its largest: hence 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from learners.rlhf import ranks
 from learners.rlhf.ops import warmup
 
 
@@ -46,7 +48,9 @@ class Optimizer:
         return self.rate * warmup(self.steps, self.settings.warmup_steps)
 
     def step(self) -> float:
-        """Apply and clear the gradients that have gathered; their norm before clipping, which if not finite leaves the parameters alone."""
+        """Apply and clear the gradients that have gathered, on all ranks; their norm before clipping, which if not finite leaves the parameters
+        alone."""
+        ranks.add_up_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         if norm.isfinite():
             self._adam.param_groups[0]["lr"] = self.learning_rate
@@ -58,3 +62,13 @@ class Optimizer:
     def clear(self) -> None:
         """Drop the gradients that have gathered, also those of a step that was broken off."""
         self._adam.zero_grad()
+
+    def state(self) -> dict[str, Any]:
+        """Steps and moments, to go on from: `load_state`. Tensors are the optimizer's own."""
+        return {"steps": self.steps, "adam": self._adam.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken; the parameters must have the values that they had then."""
+        self.steps = state["steps"]
+        self._adam.load_state_dict(state["adam"])
+        self.clear()

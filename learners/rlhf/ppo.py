@@ -9,6 +9,7 @@ differs:
   learned from a few dozen answers are rough, and must not pull at the policy.
 - Log-probabilities before the update come from the very forwards that the update makes (same rows, padding and kernels), not from
   sampling, so the ratio is exactly 1 and the approximate KL exactly 0 until the first optimizer step.
+- Of several ranks each draws and computes its share of every batch; advantages are whitened over all rollouts of all ranks.
 - Answers are shuffled by whole prompts: a forward computes the prompt of its answers once.
 - Scores may come per token. The score of a whole answer goes on its last token, not after it, and is credited to all tokens alike
   (λ = 1): that is the better choice while the value head knows little.
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from learners.model.batches import pad_answers, unflatten
 from learners.model.forward import LMHead
 from learners.model.sampling import Row, decode
 from learners.model.shared_prompts import states_before
-from learners.rlhf import losses, ops
+from learners.rlhf import losses, ops, ranks
 from learners.rlhf.distributions import compare, token_logprobs
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.rollouts import AHEAD
@@ -135,13 +136,17 @@ class PPO:
         stops: dict[str, StopReason] = {}
         backbone = self.backbone
         size = backbone.memory_budget.rows_to_draw(max(map(len, repeated), default=0), self.sampling.max_new_tokens, len(rows))
-        for start in range(0, len(rows), size):
-            for step in decode(self.policy, rows[start : start + size], self.sampling, backbone.eos_ids, backbone.pad_id, ahead=AHEAD):
+        own = ranks.own(rows)
+        for start in range(0, len(own), size):
+            for step in decode(self.policy, own[start : start + size], self.sampling, backbone.eos_ids, backbone.pad_id, ahead=AHEAD):
                 for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
                     ids[int(uid)].append(int(token))
                     logprobs[int(uid)].append(float(logprob))
                 stops.update(step.ended)
                 self.pause()
+        drawn = ranks.gathered([(ids[i], logprobs[i], stops[rows[i].uid]) for i in ranks.share(len(rows))])
+        ids, logprobs = [each[0] for each in drawn], [each[1] for each in drawn]
+        stops = {row.uid: each[2] for row, each in zip(rows, drawn, strict=True)}
         spoken = [backbone.spoken(prompt, answer) for prompt, answer in zip(repeated, ids, strict=True)]
         kept = [i for i, (_, answer) in enumerate(spoken) if answer]
         return Rollouts(
@@ -185,6 +190,18 @@ class PPO:
             parameter.copy_(state[name])
         self.kl_coefficient, self._kl_target = state["kl"].tolist()
 
+    def checkpoint(self) -> dict[str, Any]:
+        """All that the next step depends on beside the trees' weights; for `restore`."""
+        optimizers = [self._policy_optimizer.state(), self._value_optimizer.state()]
+        return {"state": self.state(), "optimizers": optimizers, "random": self._random.get_state()}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; the policy has the weights of it."""
+        self.load_state(saved["state"])
+        for optimizer, state in zip((self._policy_optimizer, self._value_optimizer), saved["optimizers"], strict=True):
+            optimizer.load_state(state)
+        self._random.set_state(saved["random"])
+
     # --- trajectories and rewards --------------------------------------------------------------------------------------
 
     def _parts(self, rollouts: Rollouts) -> list[list[int]]:
@@ -201,7 +218,9 @@ class PPO:
         """What policy, value head and reference say of the rollouts. The policy's forward keeps its graph, as in the update."""
         _, mask = pad_answers(rollouts.answers, self._device)
         trajectory = Trajectory(mask, *(torch.zeros(mask.shape, device=self._device) for _ in Trajectory._fields[1:]))
-        for part in parts:
+        for part in map(ranks.own, parts):
+            if not part:
+                continue
             prompts, answers = [rollouts.prompts[i] for i in part], [rollouts.answers[i] for i in part]
             ids, of_part = pad_answers(answers, self._device)
             hidden = states_before(self.policy, prompts, answers, self.backbone.memory_budget).detach()
@@ -212,6 +231,7 @@ class PPO:
             for whole, values in zip(trajectory[1:], columns, strict=True):
                 whole[part, : of_part.shape[1]] = unflatten(values, of_part)
             self.pause()
+        ranks.add_up(*trajectory[1:])
         return trajectory
 
     def _values(self, hidden: Tensor) -> Tensor:
@@ -251,9 +271,12 @@ class PPO:
         for row, i in zip(advantages, part, strict=True):
             values = tapped.advantages[i]
             row[: len(values)] = torch.tensor(values, device=self._device)
-        with torch.no_grad():
-            old_logprobs, _ = self._evaluate(prompts, answers)
-        nothing = torch.zeros_like(advantages)
+        nothing, old_logprobs = torch.zeros_like(advantages), torch.zeros_like(advantages)
+        own = ranks.share(len(part))
+        if own:
+            with torch.no_grad():
+                found, _ = self._evaluate(ranks.own(prompts), ranks.own(answers))
+            old_logprobs[own.start : own.stop, : found.shape[1]] = found
         return _Microbatch(prompts, answers, mask & (advantages != 0), old_logprobs, nothing, advantages, nothing)
 
     # --- the update --------------------------------------------------------------------------------------------------
@@ -286,10 +309,12 @@ class PPO:
         self._clear()
         tokens = sum(int(each.mask.sum()) for each in microbatches)
         sums = torch.zeros(5, device=self._device)
-        for each in microbatches:
-            sums += self._backward(each, tokens)
+        for each in map(_Microbatch.own, microbatches):
+            if each.answers:
+                sums += self._backward(each, tokens)
             self.pause()
         self._backward_tapped(tapped)
+        ranks.add_up(sums)
         policy_loss, value_loss, ratio, approx_kl, clip_fraction = (sums / tokens).tolist()
         applied = approx_kl <= self.settings.step_kl
         norm = 0.0
@@ -325,7 +350,9 @@ class PPO:
     def _backward_tapped(self, tapped: Sequence[_Microbatch]) -> None:
         """Add the gradient of the mean clipped surrogate over the tokens that taps were about."""
         tokens = sum(int(part.mask.sum()) for part in tapped)
-        for part in tapped:
+        for part in map(_Microbatch.own, tapped):
+            if not part.answers:
+                continue
             logprobs, _ = self._evaluate(part.prompts, part.answers)
             loss = losses.clipped_policy_loss(logprobs, part.old_logprobs, part.advantages, part.mask, self.settings.clip, max(1, tokens)).loss
             (self.settings.tap_weight * self.settings.policy_loss_weight * loss).backward()
@@ -383,6 +410,14 @@ class _Microbatch(NamedTuple):
     old_values: Tensor
     advantages: Tensor  # of rollouts whitened over all of them; of taps as they are
     returns: Tensor
+
+    def own(self) -> _Microbatch:
+        """This rank's share of it."""
+        if ranks.world() == 1:
+            return self
+        answers, rows = ranks.own(self.answers), ranks.share(len(self.answers))
+        longest = max((1, *map(len, answers)))
+        return _Microbatch(tuple(ranks.own(self.prompts)), tuple(answers), *(column[rows.start : rows.stop, :longest] for column in self[2:]))
 
 
 def _microbatch(rollouts: Rollouts, trajectory: Trajectory, advantages: Tensor, returns: Tensor, part: Sequence[int]) -> _Microbatch:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from learners.feedback.samples import Comparison, Scored
 from learners.model.batches import pad_answers
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_after
-from learners.rlhf import losses, ops
+from learners.rlhf import losses, ops, ranks
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.stats import StepStats
 
@@ -57,7 +58,7 @@ class RewardModel:
         self.head = _drawn_head(width, seed).to(self._device)
         self.gain, self.bias = 1.0, 0.0  # of the scores that others see; learning sees the raw ones
         rate = ops.rate_for_width(self.settings.learning_rate, width)
-        self._optimizer = Optimizer([*self._lora.values(), *self.head.parameters()], rate, self.settings.adam)
+        self.optimizer = Optimizer([*self._lora.values(), *self.head.parameters()], rate, self.settings.adam)
 
     def step(self, batch: Sequence[Comparison | Scored]) -> StepStats:
         """One optimizer step on all of the batch; `accuracy` is of its untied pairs before the step.
@@ -66,10 +67,10 @@ class RewardModel:
         """
         if not batch:
             raise ValueError("nothing to learn: the batch is empty")
-        self._optimizer.clear()
-        rate = self._optimizer.learning_rate
+        self.optimizer.clear()
+        rate = self.optimizer.learning_rate
         total, right, pairs, tokens = 0.0, 0, 0, 0
-        for items in self._microbatches(batch):
+        for items in self._microbatches(ranks.own(batch)):
             loss, scores = self._backward(items, len(batch))
             total += loss
             for item, s in zip(items, scores, strict=True):
@@ -77,7 +78,9 @@ class RewardModel:
                 right, pairs = right + found[0], pairs + found[1]
                 tokens += sum(map(len, _answers(item)))
             self.pause()
-        norm = self._optimizer.step()
+        norm = self.optimizer.step()
+        total, *counts = ranks.total(total, right, pairs, tokens)
+        right, pairs, tokens = map(int, counts)
         accuracy = right / pairs if pairs else None
         return StepStats(loss=total, grad_norm=norm, tokens=tokens, accuracy=accuracy, learning_rate=rate)
 
@@ -86,10 +89,13 @@ class RewardModel:
         """Normalised reward after each token, (B, R) float32, 0 beyond an answer's end. Their mean is the answer's score."""
         _, mask = pad_answers(answers, self._device)
         rewards = torch.zeros(mask.shape, device=self._device)
-        for part in self._parts(prompts, answers, gradients=False):
-            raw, of_part = self._raw_rewards([prompts[i] for i in part], [answers[i] for i in part])
-            rewards[part, : raw.shape[1]] = (self.gain * raw + self.bias) * of_part
+        own = ranks.share(len(answers))
+        for part in self._parts(ranks.own(prompts), ranks.own(answers), gradients=False):
+            rows = [own[i] for i in part]
+            raw, of_part = self._raw_rewards([prompts[i] for i in rows], [answers[i] for i in rows])
+            rewards[rows, : raw.shape[1]] = (self.gain * raw + self.bias) * of_part
             self.pause()
+        ranks.add_up(rewards)
         return rewards
 
     def token_shares(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
@@ -140,9 +146,18 @@ class RewardModel:
         self.gain, self.bias = state["normalisation"].tolist()
         self.reset_optimizer()
 
+    def checkpoint(self) -> dict[str, Any]:
+        """All that the next step depends on; for `restore`."""
+        return {"state": self.state(), "optimizer": self.optimizer.state()}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.load_state(saved["state"])
+        self.optimizer.load_state(saved["optimizer"])
+
     def reset_optimizer(self) -> None:
         """Forget the optimizer's state: other weights have been loaded into the tree."""
-        self._optimizer.reset()
+        self.optimizer.reset()
 
     # --- the gradient ------------------------------------------------------------------------------------------------
 
@@ -154,7 +169,8 @@ class RewardModel:
                 yield items
                 items = []
             items.append(item)
-        yield items
+        if items:
+            yield items
 
     def _fit(self, items: Sequence[Comparison | Scored]) -> bool:
         prompts, answers = _sequences(items)

@@ -22,6 +22,7 @@ from learners.model.batches import pad_answers
 from learners.model.forward import LMHead, states
 from learners.model.memory import within_memory
 from learners.model.sampling import Context, Row, Step, decode
+from learners.rlhf import ranks
 from learners.rlhf.distributions import chunks, expected
 from storage.records import Sampling, StopReason
 
@@ -89,6 +90,11 @@ class Trace:
         """Per 64 tokens."""
         return pooled_nats([self.kl], [len(self.ids)])
 
+    def on(self, device: torch.device) -> Trace:
+        """The same answer with its states there, in tensors that belong to nothing larger."""
+        columns = {name: [state.detach().to(device, copy=True) for state in getattr(self, name)] for name in ("_hidden", "_base", "_policy", "_wish")}
+        return replace(self, **columns)  # type: ignore[arg-type]
+
     def criticised(self) -> CriticisedStates | None:
         """The same states with what critiques ask for there; None without any."""
         if not self._wish:
@@ -119,6 +125,7 @@ def draw_answers(
     contexts: Sequence[tuple[Context, ...]] = (),
 ) -> list[Trace]:
     """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens.
+    Where several ranks train, each draws its share, and all of them get all.
 
     contexts: of each prompt, or none at all.
     """
@@ -129,9 +136,10 @@ def draw_answers(
     longest = max((len(ids) for ids in (*prompts, *(context.prompt_ids for some in contexts for context in some))), default=0)
     size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
     size = max(1, size * (1 + adapter) // (1 + adapter + most))
-    for start in range(0, len(prompts), size):
-        batch = prompts[start : start + size]
-        beside = contexts[start : start + size] or [()] * len(batch)
+    own = ranks.share(len(prompts))
+    for start in range(own.start, own.stop, size):
+        batch = prompts[start : min(start + size, own.stop)]
+        beside = contexts[start : start + len(batch)] or [()] * len(batch)
         rows = [Row(str(i), p, seed + start + i, adapter, steering is not None, contexts=beside[i]) for i, p in enumerate(batch)]
         drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
         for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, ahead=ahead):
@@ -141,7 +149,9 @@ def draw_answers(
                 drawn[uid].stop = reason
             pause()
         traces += drawn.values()
-    return traces
+    if ranks.world() == 1:
+        return traces
+    return [trace.on(backbone.device) for trace in ranks.gathered([trace.on(torch.device("cpu")) for trace in traces])]
 
 
 def spoken(backbone: Backbone, traces: Sequence[Trace]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
@@ -192,11 +202,11 @@ def nats_on(backbone: Backbone, tree: nn.Module, answers: Sequence[VisitedStates
     """KL of the tree's policy against the base, exact in each of these states, per 64 tokens."""
     head = LMHead(tree)
     kl: list[float] = []
-    for answer in answers:
+    for answer in ranks.own(answers):
         hidden = _visited_states(backbone, tree, answer)
         parts = [_divergence(head(hidden[rows]), answer.base_logprobs[rows], temperature) for rows in chunks(len(hidden), head.positions)]
         kl.append(float(torch.cat(parts).sum()))
-    return pooled_nats(kl, [len(answer.positions) for answer in answers])
+    return pooled_nats(ranks.gathered(kl), [len(answer.positions) for answer in answers])
 
 
 def _divergence(logits: Tensor, base_logprobs: Tensor, temperature: float) -> Tensor:

@@ -18,7 +18,7 @@ from learners.model.batches import pad_answers
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
-from learners.rlhf import ops
+from learners.rlhf import ops, ranks
 from learners.rlhf.distributions import token_logprobs
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.stats import StepStats
@@ -49,23 +49,25 @@ class SFT:
         self.memory, self._head = memory or MemoryBudget.of_tree(tree), LMHead(tree)
         rate = ops.rate_for_width(self.settings.learning_rate, width)
         parameters = [p for p in tree.parameters() if p.requires_grad]
-        self._optimizer = Optimizer(parameters, rate, self.settings.adam)
+        self.optimizer = Optimizer(parameters, rate, self.settings.adam)
 
     def step(self, batch: Sequence[Target]) -> StepStats:
         """One optimizer step on all of the batch. Raises ValueError when no answer token has weight, or a target's weights do not fit."""
-        self._optimizer.clear()
+        self.optimizer.clear()
         weights = [_weights(target) for target in batch]
         whole = sum(map(sum, weights))
         if whole <= 0:
             raise ValueError("nothing to imitate: the batch has no answer tokens")
-        rate, total = self._optimizer.learning_rate, 0.0
-        prompts, answers = [target.prompt_ids for target in batch], [target.token_ids for target in batch]
+        rate, total = self.optimizer.learning_rate, 0.0
+        own, own_weights = ranks.own(batch), ranks.own(weights)
+        prompts, answers = [target.prompt_ids for target in own], [target.token_ids for target in own]
         for part in self.memory.parts(prompts, answers, gradients=True, most=self.settings.microbatch):
-            loss = self._loss([batch[i] for i in part], [w for i in part for w in weights[i]], whole)
+            loss = self._loss([own[i] for i in part], [w for i in part for w in own_weights[i]], whole)
             loss.backward()
             total += loss.item()
             self.pause()
-        norm = self._optimizer.step()
+        norm = self.optimizer.step()
+        (total,) = ranks.total(total)
         tokens = sum(map(len, weights))
         return StepStats(loss=total, grad_norm=norm, tokens=tokens, length=tokens / len(batch), learning_rate=rate)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
-from learners.curriculum.schedule import Curriculum, Proposal
+from learners.curriculum.schedule import IN_TURN, Curriculum, Proposal
 from learners.curriculum.weights import PolicyWeights
 from learners.model.lora import LoraSettings, lora_state
 from learners.protocol import Blob, Event, Lesson, Trained
@@ -108,7 +108,7 @@ class Sitting:
     def due(self) -> set[str]:
         """Stages that would train, once what was undone is dropped."""
         self.curriculum._drop_undone()
-        return {name for name, stage in self.curriculum._stages() if stage.due()}
+        return {name for name in IN_TURN if self.curriculum._stage(name).due()}
 
     # --- the engine --------------------------------------------------------------------------------------------------
 
