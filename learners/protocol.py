@@ -48,12 +48,14 @@ class Lesson(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     A tap, or a stretch of silence, carries one answer as far as it was on the screen, when each token appeared, and the window for credit.
     A judgement about one answer of a set names the others in `beside`: states are computed for a whole set at once, and their bits depend on it.
+    Answers to the same prompt that its best one, or what was written, beats beside what it says are `over`: see storage/derived.py.
     """
 
     seq: int
     judgement: Teaching
     answers: tuple[Answer, ...]
     beside: tuple[Answer, ...] = ()
+    over: tuple[Answer, ...] = ()
     shown: tuple[float, ...] = ()  # seconds, the clock of the tap
     window: Calibration | None = None
 

@@ -5,11 +5,13 @@ Every function runs on any read connection, and takes a condition in SQL over ev
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from typing import NamedTuple
 
 from storage import rows
+from storage.derived import surpassed
 from storage.records import Arm, Calibration, Correction, Logged, Ranking, Rating, Redo, Response, SampleSet, Shown, Tap, Undo
 from storage.repeats import NOT_SAID_AGAIN
 
@@ -23,6 +25,7 @@ class Taught(NamedTuple):
     beside: tuple[Response, ...] = ()  # of a rating or a correction: the other answers of its set
     shown: Shown | None = None  # of a tap, or of silence: the answer as far as it had appeared
     window: Calibration | None = None  # of a tap: how late the operator's taps were at the time, where that was measured
+    over: tuple[Response, ...] = ()  # answers to the prompt that its best one, or what was written, beats too (derived.py)
 
 
 class Teaching(NamedTuple):
@@ -75,7 +78,20 @@ def taught(connection: sqlite3.Connection, where: str, values: tuple[object, ...
     shown = rows.shown(connection, watched, (*values, *values))
     windows = rows.logged(connection, "events", "e.kind = 'calibration'", ())
     elsewhere = dict(iter(connection.execute("SELECT uid, operator FROM sittings WHERE build_id IS NULL")))
-    return [_with_answers(event, sets, answers, shown, _windows_for(event, windows, elsewhere)) for event in judged]
+    over = _surpassed(connection, teaching, values)
+    found = [_with_answers(event, sets, answers, shown, _windows_for(event, windows, elsewhere)) for event in judged]
+    return [lesson._replace(over=tuple(over[lesson.logged.seq])) if lesson.logged.seq in over else lesson for lesson in found]
+
+
+def _surpassed(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> dict[int, list[Response]]:
+    """By seq."""
+    pairs = surpassed(connection, where, values)
+    uids = json.dumps([pair.response_uid for pair in pairs])
+    known = {answer.uid: answer for answer in rows.responses(connection, "r.uid IN (SELECT value FROM json_each(?))", (uids,))}
+    found: defaultdict[int, list[Response]] = defaultdict(list)
+    for seq, uid, _ in pairs:
+        found[seq].append(known[uid])
+    return found
 
 
 def _windows_for(event: Logged, windows: list[Logged], elsewhere: dict[str, str]) -> list[Logged]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from msgspec import Struct
 
-from storage import blind, lessons, provenance, repeats, rows, statistics
+from storage import blind, derived, lessons, provenance, repeats, rows, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
 from storage.lessons import Taught, Teaching
@@ -178,6 +178,19 @@ class Record:
     def lesson(self, seq: int) -> Taught:
         """The same for one judgement. Raises KeyError if it is not live or does not teach."""
         return _only(self._lessons("e.seq = ?", seq), seq)
+
+    def surpassed_after(self, set_uid: str) -> dict[int, frozenset[str]]:
+        """Of live rankings and scores of later sets of the same prompt, by seq: the criticised answers that they beat."""
+        later = """e.kind IN ('ranking', 'rating') AND e.set_id IN (SELECT l.id FROM sample_sets s JOIN sample_sets l ON l.prompt_id = s.prompt_id
+            AND l.id > s.id WHERE s.uid = ?)"""
+        with self._snapshot() as connection:
+            criticised = "SELECT 1 FROM sample_sets s JOIN events e ON e.set_id = s.id WHERE s.uid = ? AND e.kind = 'critique'"
+            if connection.execute(f"{criticised} LIMIT 1", (set_uid,)).fetchone() is None:
+                return {}
+            found = {seq: set[str]() for (seq,) in connection.execute(f"SELECT e.seq FROM v_live e WHERE {later}", (set_uid,))}
+            for seq, uid, _ in derived.surpassed(connection, later, (set_uid,)):
+                found[seq].add(uid)
+        return {seq: frozenset(uids) for seq, uids in found.items()}
 
     # --- what was shown -----------------------------------------------------------------------------------------------
 

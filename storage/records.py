@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -210,6 +211,14 @@ class Critique(Struct, frozen=True, tag="critique"):
     text: str
     scope: Literal["prompt", "all"] = "prompt"
     strength: int = 1  # -3 (the opposite) to 3; 0 is off. Said again with another strength it replaces the earlier one
+
+
+def criticised(messages: tuple[Message, ...], texts: Sequence[str]) -> tuple[Message, ...]:
+    """A conversation with critiques in its context: behind the user's turn, where small models heed them more than in a system message
+    (docs/decisions.md)."""
+    *before, last = messages
+    said = "\n".join(texts)
+    return (*before, Message(last.role, f"{last.content}\n\n{said}"))
 
 
 class Tap(Struct, frozen=True, tag="tap"):

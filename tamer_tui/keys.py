@@ -147,6 +147,7 @@ CHAT_KEYS: tuple[Binding, ...] = (
     _key("plus,equals_sign", "praise", "chat.praise", "good", "Chat: praise this turn", "+"),
     _key("minus", "blame", "chat.blame", "bad", "Chat: blame this turn", "-"),
     _key("r", "rewrite", "chat.rewrite", "rewrite", "Chat: rewrite this turn and go on from it"),
+    _key("semicolon", "critique", "chat.critique", "critique", "Chat: what should be otherwise in this turn; it is answered anew", ";"),
     _key("b", "branch", "chat.branch", "branch", "Chat: go on from this turn in another way"),
     _key("y", "copy", "chat.copy", "copy", "Chat: copy this turn to the clipboard"),
     _key("E", "export", "chat.export", "export", "Chat: write the conversation to a Markdown file"),

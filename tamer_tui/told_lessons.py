@@ -33,12 +33,14 @@ class ToldLessons:
     def __init__(self, record: Record) -> None:
         self._record = record
         self._sent: dict[str, set[int]] = {}  # set uid -> seqs that the engine has learned from
+        self._over: dict[int, frozenset[str]] = {}  # seq of what was told -> uids of the answers that it beats besides
         self._changed: set[str] = set()  # uids of sets that `changes` has told all of
         self._left: list[int] = []  # of a long log, what is not told yet
 
     def begin(self, whole: bool) -> Iterator[Command]:
         """For an engine that knows nothing: everything live and the end of it, or, where that is long, a sample. `rest` goes on from there."""
         self._sent.clear()
+        self._over.clear()
         self._changed.clear()
         self._left = []
         if whole or self._record.counts().judged <= LONG_LOG:
@@ -69,9 +71,23 @@ class ToldLessons:
         self._sent[set_uid] = live
         self._changed.add(set_uid)
         for seq in sorted(sent - live):
+            self._over.pop(seq, None)
             yield protocol.Retract(seq=seq)
         for seq in sorted(live - sent):
-            yield protocol.AddJudgement(lesson=lesson_of(self._record.lesson(seq)))
+            yield protocol.AddJudgement(lesson=self._told(self._record.lesson(seq)))
+        yield from self._over_again(set_uid)
+
+    def _over_again(self, set_uid: str) -> Iterator[Command]:
+        """Judgements of later sets of the same prompt beat other answers than they did: a critique of this set was taken back, or put back."""
+        for seq, over in self._record.surpassed_after(set_uid).items():
+            if self._over.get(seq, over) != over:
+                yield protocol.Retract(seq=seq)
+                yield protocol.AddJudgement(lesson=self._told(self._record.lesson(seq)))
+
+    def _told(self, taught: Taught) -> Lesson:
+        lesson = lesson_of(taught)
+        self._over[lesson.seq] = frozenset(answer.uid for answer in lesson.over)
+        return lesson
 
     def _lessons(self, seqs: Sequence[int]) -> Iterator[Taught]:
         """Read a piece at a time: an imported log may have a hundred thousand."""
@@ -83,7 +99,7 @@ class ToldLessons:
         chunk: list[tuple[str, Lesson]] = []
         characters = 0
         for taught in lessons:
-            lesson = lesson_of(taught)
+            lesson = self._told(taught)
             size = _characters(lesson)
             if chunk and (len(chunk) == REPLAY_CHUNK or characters + size > REPLAY_CHARACTERS):
                 yield protocol.Replay(lessons=self._unknown(chunk), sample=sample, of=of)
@@ -120,18 +136,19 @@ def lesson_of(taught: Taught) -> Lesson:
     messages, tap = taught.sample_set.prompt.messages, taught.logged.judgement
     if isinstance(tap, Tap | Arm):
         return _watched_lesson(taught, tap, messages)
-    answers, beside = (tuple(answer_of(r, messages) for r in responses) for responses in (taught.responses, taught.beside))
+    answers, beside, over = (tuple(answer_of(r, messages) for r in some) for some in (taught.responses, taught.beside, taught.over))
     return Lesson(
         seq=taught.logged.seq,
         judgement=taught.logged.judgement,  # type: ignore[arg-type]
         answers=answers or (Answer(uid="", messages=messages, text=""),),
         beside=beside,
+        over=over,
     )
 
 
 def _characters(lesson: Lesson) -> int:
     """Of its texts, and what its tokens take in a line."""
-    answers = (*lesson.answers, *lesson.beside)
+    answers = (*lesson.answers, *lesson.beside, *lesson.over)
     return sum(len(a.text) + 6 * (len(a.token_ids) + len(a.prompt_ids)) + sum(len(m.content) for m in a.messages) for a in answers)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from learners.feedback.critiques import Conversation
 from learners.feedback.dataset import Feedback
 from learners.human_reward.head import RewardHead
@@ -29,6 +31,7 @@ class LearnerInputs:
     gate_prompts: Sequence[TokenIds] = ()
     conversations: Mapping[TokenIds, Conversation] = field(default_factory=dict)  # that the prompts to train on came from
     replayed: bool = False  # whether the log has been read: nothing is trained before
+    similarity: Tensor | None = None  # (V, e), of Ĥ's prior over tokens
 
 
 CurrentInputs = Callable[[], LearnerInputs]

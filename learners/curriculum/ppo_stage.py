@@ -12,12 +12,13 @@ from torch import Tensor
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import ALL_THOUGHT, RunRecorder
-from learners.curriculum.scorers import HumanRewardScorer, Scorer, reward_model_leads
+from learners.curriculum.scorers import HumanRewardScorer, RewardFit, Scorer, reward_model_leads
 from learners.curriculum.stages import RewardStage, Saved, SFTPlan
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import PolicyWeights
 from learners.feedback.critiques import Critiques
 from learners.feedback.tap_advantages import tapped_of
+from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import lora_state
 from learners.rlhf.ppo import PPO, PPOSettings, Rollouts
@@ -96,6 +97,7 @@ class PPOStage:
         self._weights, self._practice, self._inputs, self._runs = weights, practice, inputs, runs
         self._reward, self._plan, self._settings = reward, plan or PPOPlan(), settings
         self._scorer: Scorer | None = None
+        self._rewards = RewardFit(practice.backbone, practice.base)
         self._teacher = DistillationTeacher(practice, weights, self._plan.share)
         self._generation: _Generation | None = None
         self._under_way: _Round | None = None
@@ -167,10 +169,11 @@ class PPOStage:
             self._under_way = _Round(saved["step"], saved["rollouts"] and Rollouts(**saved["rollouts"]))
 
     def scorer(self, inputs: LearnerInputs) -> Scorer:
-        """The reward model when it has taken over, else Ĥ; scaled to unit deviation on answers of the base."""
+        """The reward model when it has taken over, else Ĥ, fitted to rewards where that can be; scaled to unit deviation on answers of the base."""
         if self._reward is not None and self._reward.trained and reward_model_leads(inputs.head_scores, self._reward.scores):
             return self._reward.model
-        return self._head_scorer(inputs)
+        head = self._rewards.head(inputs.feedback, inputs.head.features, inputs.similarity)
+        return self._head_scorer(inputs) if head is None else self._scaled(head, rewards=True)
 
     def _current(self, inputs: LearnerInputs) -> _Generation:
         """PPO with an optimizer, a value head and a KL coefficient for the weights that are in the tree."""
@@ -211,8 +214,12 @@ class PPOStage:
             generation.ppo.kl_coefficient *= self._plan.raise_coefficient
 
     def _head_scorer(self, inputs: LearnerInputs) -> HumanRewardScorer:
-        scorer, answers = HumanRewardScorer(self._practice.base, inputs.head, self._practice.backbone.memory_budget), self._practice.base_answers()
-        scorer.normalise(*spoken(self._practice.backbone, answers))
+        return self._scaled(inputs.head, rewards=False)
+
+    def _scaled(self, head: RewardHead, rewards: bool) -> HumanRewardScorer:
+        practice = self._practice
+        scorer = HumanRewardScorer(practice.base, head, practice.backbone.memory_budget, rewards)
+        scorer.normalise(*spoken(practice.backbone, practice.base_answers()))
         return scorer
 
     def _aim(self, ppo: PPO, length: float) -> None:

@@ -11,9 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from learners.feedback.dataset import Feedback, Sample
 from learners.feedback.samples import Comparison
+from learners.human_reward.evidence import evidence_of
+from learners.human_reward.features import Features, Seen
+from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
 from learners.human_reward.head import RewardHead
+from learners.human_reward.likelihood import Evidence, mentioned
 from learners.human_reward.prequential import PrequentialScores
+from learners.model.base import Backbone
 from learners.model.batches import pad_answers, unflatten
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
@@ -21,6 +27,8 @@ from learners.model.shared_prompts import states_before
 from learners.rlhf import losses, ranks
 from learners.rlhf.reward_model import RewardModel
 from learners.rlhf.rollouts import look
+from learners.rlhf.rollouts import states_before as seen_before
+from storage.records import Arm, Tap
 
 TokenIds = tuple[int, ...]
 FEWEST_COMPARISONS = 8
@@ -28,18 +36,19 @@ FEWEST_COMPARISONS = 8
 
 
 class HumanRewardScorer:
-    """Ĥ as a reward: a head over the states of a tree that has no adapter."""
+    """Ĥ as a reward: a head over the states of a tree that has no adapter. `rewards`: the head was fitted to rewards and not to advantages."""
 
-    def __init__(self, base_tree: nn.Module, head: RewardHead, memory: MemoryBudget | None = None) -> None:
-        self.base_tree, self.head = base_tree, head
+    def __init__(self, base_tree: nn.Module, head: RewardHead, memory: MemoryBudget | None = None, rewards: bool = False) -> None:
+        self.base_tree, self.head, self._rewards = base_tree, head, rewards
         self.memory, self._lm_head = memory or MemoryBudget.of_tree(base_tree), LMHead(base_tree)
-        self.gain = 1.0
+        self.gain, self._mean = 1.0, 0.0
 
     def normalise(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> None:
-        """Scale so that these answers' scores have a standard deviation of 1."""
-        self.gain = 1.0
-        spread = float(self.score(prompts, answers).std(correction=0))
-        self.gain = 1.0 / spread if spread > 1e-9 else 1.0
+        """Shift and scale so that these answers' scores have a mean of 0 and a standard deviation of 1."""
+        self.gain, self._mean = 1.0, 0.0
+        scores = self.score(prompts, answers)
+        spread = float(scores.std(correction=0))
+        self.gain, self._mean = 1.0 / spread if spread > 1e-9 else 1.0, float(scores.mean())
 
     def token_shares(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Each token's share of its answer's score: (B, R)."""
@@ -58,7 +67,8 @@ class HumanRewardScorer:
         """Of one forward: (B, R), 0 beyond an answer's end."""
         ids, mask = pad_answers(answers, device_of(self.base_tree))
         seen = look(self._lm_head, states_before(self.base_tree, prompts, answers)[mask])
-        return unflatten(self.head.token_rewards(seen, ids[mask]), mask)
+        rewards = self.head.token_rewards(seen.alone() if self._rewards else seen, ids[mask])
+        return unflatten(rewards - self._mean, mask)
 
     def score(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """(B,)."""
@@ -66,6 +76,58 @@ class HumanRewardScorer:
 
 
 Scorer = HumanRewardScorer | RewardModel
+
+
+class RewardFit:
+    """Ĥ's model fitted to rewards: an answer scores the mean of r(s, a) over its tokens, and not of A(s, a), what each adds to what had to come.
+
+    For steering the advantage is right: that is what a choice changes. As a score it leaves out where an answer has got to, which an operator
+    sees too, and foresees fewer of their rankings (docs/learning.md); who learns from a score by itself, as PPO does, finds the advantages by itself.
+    Fitted from the newest judgements of whole answers, by the learner, on its own thread.
+    """
+
+    def __init__(self, backbone: Backbone, base_tree: nn.Module, settings: HumanRewardSettings | None = None) -> None:
+        self._backbone, self._tree, self._settings = backbone, base_tree, settings or HumanRewardSettings()
+        self._human_reward: HumanReward | None = None
+        self._of: tuple[int, ...] | None = None
+        self._head: RewardHead | None = None
+
+    def head(self, feedback: Feedback, features: Features, similarity: Tensor | None) -> RewardHead | None:
+        """None where words were tapped, whose rewards Ĥ alone knows, or where no whole answers were compared or scored."""
+        if feedback.seqs != self._of:
+            self._of, self._head = feedback.seqs, self._fitted(feedback, features, similarity)
+        return self._head
+
+    def _fitted(self, feedback: Feedback, features: Features, similarity: Tensor | None) -> RewardHead | None:
+        if any(feedback.count(kind) for kind in (Tap, Arm)):
+            return None
+        if self._human_reward is None or self._human_reward.features is not features:
+            self._human_reward = HumanReward(features, similarity, self._settings)
+        evidence = _newest(evidence_of(feedback), self._settings.window)
+        if not evidence:
+            return None
+        names = {name for item in evidence for name in mentioned(item)}
+        self._human_reward.keep(names)
+        for name in sorted(names):
+            if name not in self._human_reward:
+                sample = feedback.samples[name]
+                self._human_reward.add_answer(name, sample.token_ids, self._seen(sample).alone(), sample.span)
+        groups = tuple(tuple(sorted(mentioned(item))) for item in evidence)
+        return self._human_reward.fit_blocks([Block(groups, tuple(evidence))], 0)
+
+    def _seen(self, sample: Sample) -> Seen:
+        return seen_before(self._backbone, self._tree, sample.prompt_ids, [sample.token_ids])[0]
+
+
+def _newest(evidence: Sequence[Evidence], window: int) -> list[Evidence]:
+    """The last ones, about at most so many answers, in their order."""
+    found: list[Evidence] = []
+    for item in reversed(evidence):
+        window -= len(mentioned(item))
+        if window < 0:
+            break
+        found.append(item)
+    return found[::-1]
 
 
 def margins_of(comparison: Comparison, scores: Sequence[float]) -> list[float]:

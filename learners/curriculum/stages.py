@@ -256,7 +256,7 @@ class RewardStage:
         if not self._learned:
             return  # nothing learned yet: it would be scored on a random head
         for item in new:
-            if isinstance(item, Comparison):
+            if isinstance(item, Comparison) and not item.derived:
                 scores = self.model.score(item.prompts, item.answers)
                 self.scores, foreseen = self.scores.add(item.seq, margins_of(item, scores.tolist()))
                 if foreseen:

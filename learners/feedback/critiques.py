@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from learners.protocol import Lesson
+from storage import records
 from storage.records import Critique, Message
 
 Conversation = tuple[Message, ...]
@@ -53,10 +54,5 @@ def _goes_on(prompt: Sequence[Message], messages: Sequence[Message]) -> bool:
 
 
 def criticised(messages: Conversation, texts: Sequence[str], chat: bool) -> Conversation:
-    """A conversation with critiques in its context: behind the user's turn, where small models heed them more than in a system message
-    (docs/decisions.md). A model without a template reads them as a line before the text."""
-    said = "\n".join(texts)
-    if not chat:
-        return (Message("user", said), *messages)
-    *before, last = messages
-    return (*before, Message(last.role, f"{last.content}\n\n{said}"))
+    """A conversation with critiques in its context. A model without a template reads them as a line before the text."""
+    return records.criticised(messages, texts) if chat else (Message("user", "\n".join(texts)), *messages)

@@ -105,8 +105,22 @@ class Feedback:
         return [(lesson.seq, target) for lesson in self.lessons if (target := self._target(lesson)) is not None]
 
     def comparisons(self) -> list[Comparison]:
-        """Rankings, and each correction as a pair with its original."""
-        return [c for lesson in self.lessons if (c := self._comparison(lesson)) is not None]
+        """Rankings, and each correction as a pair with its original; then what follows from a judgement besides."""
+        found = [c for lesson in self.lessons for c in (self._comparison(lesson), self._derived(lesson))]
+        return [c for c in found if c is not None]
+
+    def surpassed(self, lesson: Lesson) -> tuple[list[str], list[str]]:
+        """Answers that beat others by what follows from a judgement, and those others, by name: `Lesson.over`. None where either side is empty."""
+        judgement = lesson.judgement
+        if isinstance(judgement, Ranking):
+            best = [uid for uid, rank in judgement.ranks.items() if rank == 1]
+        elif isinstance(judgement, Rating):
+            best = [judgement.response_uid]
+        else:
+            best = [whole_name(lesson.seq)]
+        known = {sample.name for sample in self.read[lesson.seq]}
+        best, over = [name for name in best if name in known], [name for a in lesson.over if (name := over_name(lesson.seq, a.uid)) in known]
+        return (best, over) if best and over else ([], [])
 
     def scores(self) -> list[Scored]:
         """Ratings, centred."""
@@ -156,6 +170,11 @@ class Feedback:
         weights = correction_weights(original.token_ids, written.token_ids) if original is not None else ()
         return Target(written.prompt_ids, written.token_ids, weights)
 
+    def _derived(self, lesson: Lesson) -> Comparison | None:
+        best, over = self.surpassed(lesson)
+        answers = [self.samples[name] for name in (*best, *over)]
+        return _compared(answers, [1] * len(best) + [None] * len(over), lesson.seq, derived=True) if answers else None
+
     def _comparison(self, lesson: Lesson) -> Comparison | None:
         judgement = lesson.judgement
         if isinstance(judgement, Ranking):
@@ -168,8 +187,12 @@ class Feedback:
         if len(ranked) < 2 or all(rank is None for _, rank in ranked):
             return None
         answers, ranks = zip(*ranked, strict=True)
-        prompts = tuple(a.prompt_ids for a in answers)
-        return Comparison(prompts[0], tuple(a.token_ids for a in answers), ranks, lesson.seq, prompts if len(set(prompts)) > 1 else ())
+        return _compared(answers, ranks, lesson.seq)
+
+
+def _compared(answers: Sequence[Sample], ranks: Sequence[int | None], seq: int, derived: bool = False) -> Comparison:
+    prompts = tuple(a.prompt_ids for a in answers)
+    return Comparison(prompts[0], tuple(a.token_ids for a in answers), tuple(ranks), seq, prompts if len(set(prompts)) > 1 else (), derived)
 
 
 def written_name(seq: int) -> str:
@@ -263,7 +286,18 @@ class FeedbackDataset:
             if len(answers) < (2 if isinstance(judgement, Ranking) else 1):
                 raise PromptError(self._why(lesson.answers))
         elif judgement.text.strip() and lesson.answers:
-            yield from self._corrected(lesson, judgement, answers)
+            written = list(self._corrected(lesson, judgement, answers))
+            yield from written
+            if lesson.over:
+                whole = (0, len(written[0].token_ids))
+                yield replace(written[0], name=whole_name(lesson.seq), span=whole)
+        yield from self._over(lesson)
+
+    def _over(self, lesson: Lesson) -> Iterator[Sample]:
+        """Answers that the best one beats too; beside what a person wrote they say nothing of what sureness is worth (see HumanReward.add_answer)."""
+        written = isinstance(lesson.judgement, Correction | Demonstration)
+        for sample in _with_batches(self._usable(lesson.over), ()):
+            yield replace(sample, name=over_name(lesson.seq, sample.name), span=(0, len(sample.token_ids)) if written else None)
 
     def _corrected(self, lesson: Lesson, judgement: Correction | Demonstration, answers: Sequence[Sample]) -> Iterator[Sample]:
         original = lesson.answers[0]
@@ -359,6 +393,16 @@ def _with_batches(answers: Sequence[Sample], beside: Sequence[Sample]) -> Iterat
 def original_name(seq: int) -> str:
     """Name of the rewritten answer as evidence: only the span that the correction changed."""
     return f"original:{seq}"
+
+
+def whole_name(seq: int) -> str:
+    """Name of all that the operator wrote in judgement `seq`, as evidence that it beats the model's own answers."""
+    return f"whole:{seq}"
+
+
+def over_name(seq: int, uid: str) -> str:
+    """Name of an answer as evidence: what judgement `seq` puts at its best beats it too."""
+    return f"over:{seq}:{uid}"
 
 
 def tap_name(seq: int, position: int) -> str:

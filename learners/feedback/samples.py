@@ -21,6 +21,7 @@ class Comparison(Struct, frozen=True):
     ranks: tuple[int | None, ...]  # 1 is best, equal is a tie, None is unmentioned: beaten by all mentioned, else not compared
     seq: int = 0
     thought: tuple[tuple[int, ...], ...] = ()  # the prompt of each answer with what was thought before it; empty where all are `prompt_ids`
+    derived: bool = False  # it follows from the judgement, and is not what was said
 
     @property
     def prompts(self) -> tuple[tuple[int, ...], ...]:

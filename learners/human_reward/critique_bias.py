@@ -63,7 +63,7 @@ class CritiqueBias:
 
     def bias(self, steering: LogitBias, hidden: Tensor, base_logits: Tensor, wish: Tensor) -> Tensor:
         """What to add to the logits (…, V) in states where critiques hold; shapes as in LogitBias.bias."""
-        shared = replace(steering, beta=self.share * steering.beta).bias(hidden, base_logits)
+        shared = steering.bias(hidden, base_logits, self.share)
         asked = _asked(self.share * self.gamma, base_logits, wish)
         return asked if shared is None else asked + shared
 
@@ -120,16 +120,18 @@ class CritiqueBudget:
             return CritiqueBias(0.0, 0.0)
         states, budget = CriticisedStates.pooled(answers), nats / REFERENCE_TOKENS
         base = (states.base / temperature).log_softmax(1)
-        alone = CritiqueBias(
-            strength_within(lambda gamma: _nats(states.base + _asked(gamma, states.base, states.wish), base, temperature), budget, most=MOST_GAMMA)
-        )
+
+        def asked(gamma: float) -> float:
+            return float(_nats(states.base + _asked(gamma, states.base, states.wish), base, temperature))
+
+        alone = CritiqueBias(strength_within(asked, budget, most=MOST_GAMMA))
         policy = states.policy if states.policy is not None else states.base
         if policy is states.base and not steering.active:
             return alone
 
         def together(share: float) -> float:
             both = replace(alone, share=share).bias(steering, states.hidden, states.base, states.wish)
-            return _nats(policy + both, base, temperature)
+            return float(_nats(policy + both, base, temperature))
 
         return replace(alone, share=strength_within(together, budget, absorbed=0.5, most=1.0))  # from all of it downwards
 
@@ -142,7 +144,7 @@ def _asked(gamma: float, base: Tensor, wish: Tensor) -> Tensor:
     return torch.where(plausible, asked, after - before)
 
 
-def _nats(logits: Tensor, base: Tensor, temperature: float) -> float:
-    """Mean KL per state of softmax(logits / temperature) against base log-probabilities, (n, V) both."""
+def _nats(logits: Tensor, base: Tensor, temperature: float) -> Tensor:
+    """Mean KL per state of softmax(logits / temperature) against base log-probabilities, (n, V) both: ()."""
     acting = (logits / temperature).log_softmax(1)
-    return float(torch.where(acting.exp() == 0, 0.0, acting.exp() * (acting - base)).sum(1).mean())
+    return torch.where(acting.exp() == 0, 0.0, acting.exp() * (acting - base)).sum(1).mean()

@@ -19,7 +19,8 @@ SILENCE_WEIGHT = 0.1 * TAP_WEIGHT
 
 
 def evidence_of(feedback: Feedback, start: int = 0) -> list[Evidence]:
-    """Rankings and corrections as pairs, ratings as centred levels, taps and silence as a level for each word, in the order of the log.
+    """Rankings and corrections as pairs, ratings as centred levels, taps and silence as a level for each word, in the order of the log; after each
+    the pairs that follow from it.
 
     Of the judgements from `start` on; what those before it say of means and of credit counts.
     """
@@ -30,9 +31,17 @@ def evidence_of(feedback: Feedback, start: int = 0) -> list[Evidence]:
             found += [Level(sample.name, TAP_REWARD * tap.value * trust, TAP_WEIGHT * share) for sample, share, trust in feedback.tapped(lesson)]
         elif isinstance(lesson.judgement, Arm):
             found += [Level(sample.name, 0.0, SILENCE_WEIGHT) for sample in feedback.silent(lesson)]
-        elif (item := pairs_of(lesson, feedback) or levels.get(lesson.seq)) is not None:
-            found.append(item)
+        else:
+            items = (pairs_of(lesson, feedback) or levels.get(lesson.seq), derived_pairs_of(lesson, feedback))
+            found += [item for item in items if item is not None]
     return found
+
+
+def derived_pairs_of(lesson: Lesson, feedback: Feedback) -> Pairs | None:
+    """What follows from a judgement besides: its best answer, or what was written, beats earlier ones. All together one comparison."""
+    best, over = feedback.surpassed(lesson)
+    first, second = [a for a in best for _ in over], over * len(best)
+    return Pairs(tuple(first), tuple(second), (1.0,) * len(first), worth=1.0) if first else None
 
 
 def pairs_of(lesson: Lesson, feedback: Feedback) -> Pairs | None:

@@ -56,6 +56,10 @@ class Seen(NamedTuple):
         """(…, m) log-probability of each of the likely tokens above that of the least that counts, times SURENESS_SCALE; 0 for all others."""
         return SURENESS_SCALE * (self.probabilities / LEAST_PROBABILITY).clamp_min(1.0).log()
 
+    def alone(self) -> Seen:
+        """Without what else the base would have said: what is learned, or scored, is then the reward of a token and not its advantage."""
+        return self._replace(probabilities=torch.zeros_like(self.probabilities))
+
     def span(self, start: int, stop: int) -> Seen:
         """These positions of one answer."""
         return Seen(*(each[start:stop] for each in self))

@@ -21,6 +21,7 @@ class Pairs:
     first: tuple[str, ...]  # answer uids
     second: tuple[str, ...]
     target: tuple[float, ...]  # 1, or 0.5 for a tie
+    worth: float | None = None  # comparisons that all are worth together; None: K - 1
 
     @staticmethod
     def of_ranks(ranks: Mapping[str, int], unranked: Sequence[str] = ()) -> Pairs:
@@ -33,8 +34,9 @@ class Pairs:
 
     @property
     def weight(self) -> float:
-        """Of each pair: K answers are worth K - 1 comparisons, however many pairs they make."""
-        return (len({*self.first, *self.second}) - 1) / max(1, len(self.first))
+        """Of each pair: K answers are worth K - 1 comparisons, however many pairs they make, where nothing else is said."""
+        worth = len({*self.first, *self.second}) - 1 if self.worth is None else self.worth
+        return worth / max(1, len(self.first))
 
 
 @dataclass(frozen=True)

@@ -45,22 +45,22 @@ class LogitBias:
     @property
     def active(self) -> bool:
         """Without β the adapter acts as it is; where all that was taught is undone, what it absorbed is taken back."""
-        return not self._same and (self._takes_back if self.head.blank else self.beta != 0)
+        return self._active_at(self.beta)
 
-    @property
-    def _same(self) -> bool:
-        """Whether the adapter has absorbed exactly this."""
-        return self.absorbed is not None and self.beta == self.absorbed_beta and self.head is self.absorbed
+    def _active_at(self, beta: float) -> bool:
+        same = self.absorbed is not None and beta == self.absorbed_beta and self.head is self.absorbed  # the adapter has absorbed exactly this
+        return not same and (self._takes_back if self.head.blank else beta != 0)
 
-    def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor | None:
-        """What to add to the logits (…, V), for states (…, d) and logits (…, V) of the base. None for nothing."""
-        if not self.active:
+    def bias(self, hidden: Tensor, base_logits: Tensor, share: float = 1.0) -> Tensor | None:
+        """What to add to the logits (…, V), for states (…, d) and logits (…, V) of the base, with so much of β. None for nothing."""
+        beta = share * self.beta
+        if not self._active_at(beta):
             return None
         rewards, offset = self.parts(hidden)
         surer, already_surer = self.sureness
         seen = Seen.of(hidden, base_logits)
-        values = torch.zeros_like(base_logits, dtype=torch.float32).index_add_(-1, self.tokens(hidden.device), self.beta * rewards + offset)
-        return values.scatter_add_(-1, seen.likely, (self.beta * surer + already_surer) * seen.sureness)
+        values = torch.zeros_like(base_logits, dtype=torch.float32).index_add_(-1, self.tokens(hidden.device), beta * rewards + offset)
+        return values.scatter_add_(-1, seen.likely, (beta * surer + already_surer) * seen.sureness)
 
     def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
         """The same bias in tensors that stay where they are; `before` where it has room for this."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
-from storage.exchange.items import Item, Labelled, PreferencePair, Written
+from storage.exchange.items import DerivedPair, Item, Labelled, PreferencePair, Written
 
 
 class Lengths(Struct, frozen=True):
@@ -61,7 +61,7 @@ class Measure:
 
     def add(self, item: Item) -> None:
         match item:
-            case PreferencePair(_, chosen, rejected):
+            case PreferencePair(_, chosen, rejected) | DerivedPair(_, chosen, rejected):
                 self._count("chosen", chosen)
                 self._count("rejected", rejected)
                 self._unequal += len(chosen) != len(rejected)

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from storage.exchange.items import Criticised, Item, Labelled, Messages, PreferencePair, Ranked, Row, Steps, Written
+from storage.exchange.items import Criticised, DerivedPair, Item, Labelled, Messages, PreferencePair, Ranked, Row, Steps, Written
 from storage.thoughts import Parts, split_thought
 
-Source = Literal["comparisons", "labelled", "written", "ranked", "steps", "criticised"]
+Source = Literal["comparisons", "derived", "labelled", "written", "ranked", "steps", "criticised", "hindsight"]
 
 
 class File(NamedTuple):
@@ -34,7 +34,7 @@ class Format(NamedTuple):
     extra: dict[str, Any] = {}
 
 
-Chatted = PreferencePair | Labelled | Written | Ranked | Criticised
+Chatted = PreferencePair | DerivedPair | Labelled | Written | Ranked | Criticised
 
 
 def chat(item: Chatted) -> list[Row]:
@@ -69,6 +69,10 @@ def trl_preference(item: PreferencePair) -> Row:
     sides = {"chosen": answer(item, item.chosen), "rejected": answer(item, item.rejected, 1)}
     scores = dict(zip(("score_chosen", "score_rejected"), item.beside.scores, strict=False))
     return {"prompt": chat(item), **sides, "margin": item.margin, **scores, **tools(item)}
+
+
+def trl_derived(item: DerivedPair) -> Row:
+    return {"prompt": chat(item), "chosen": answer(item, item.chosen), "rejected": answer(item, item.rejected, 1), "derived": item.why, **tools(item)}
 
 
 def trl_kto(item: Labelled) -> Row:
@@ -215,6 +219,8 @@ FORMATS: dict[str, Format] = {
     "trl-kto": _one("labelled", trl_kto, "TRL's KTO trainer"),
     "trl-sft": _one("written", trl_sft, "TRL's SFT trainer"),
     "trl-stepwise": _one("steps", trl_stepwise, "TRL's stepwise supervision, from taps and spans"),
+    "trl-derived": _one("derived", trl_derived, "TRL's reward and DPO trainers, pairs that follow from critiques and from what was written"),
+    "hindsight": _one("hindsight", trl_sft, "TRL's SFT trainer, a critique in the prompt and the answer that followed it"),
     "critiques": _one("criticised", critiques, "what should be otherwise, in words"),
     "llamafactory": _several(
         "LLaMA-Factory: a folder with dataset_info.json",

@@ -45,6 +45,16 @@ class PreferencePair(NamedTuple):
     beside: Beside = NOTHING
 
 
+class DerivedPair(NamedTuple):
+    """One answer that beat another by what follows from a judgement: nobody compared them."""
+
+    messages: Messages
+    chosen: str
+    rejected: str
+    why: str  # 'critique' or 'demonstration'
+    beside: Beside = NOTHING
+
+
 class Labelled(NamedTuple):
     """One answer that was found good, or bad."""
 
@@ -90,7 +100,7 @@ class Criticised(NamedTuple):
     beside: Beside = NOTHING
 
 
-Item = PreferencePair | Labelled | Written | Steps | Ranked | Criticised
+Item = PreferencePair | DerivedPair | Labelled | Written | Steps | Ranked | Criticised
 
 
 class Kept(NamedTuple):

@@ -7,6 +7,7 @@
   1 to 3 bad, and a 4 is neither.
 - A **correction** beats its original with margin 1, is good while the original is bad, and is an answer as the operator wants it.
 - The first place of a ranking is good and the last one bad where the set has no ratings: a label is a weak summary of a ranking, better than none.
+- What follows from a judgement and was not said (storage/derived.py) is a file of its own, with the reason.
 - Answers without any words are left out.
 """
 
@@ -19,8 +20,9 @@ from functools import lru_cache
 from itertools import combinations, groupby
 from typing import NamedTuple
 
-from storage.exchange.items import NOTHING, Beside, Criticised, Labelled, Messages, PreferencePair, Ranked, Written
-from storage.records import Message
+from storage.derived import followed, surpassed
+from storage.exchange.items import NOTHING, Beside, Criticised, DerivedPair, Labelled, Messages, PreferencePair, Ranked, Written
+from storage.records import Message, criticised
 from storage.repeats import NOT_SAID_AGAIN
 
 GOOD, BAD = 5, 3
@@ -30,6 +32,16 @@ _PROMPT = """
       SELECT parent_id, role, content, 0 FROM nodes WHERE id = ?
       UNION ALL SELECT n.parent_id, n.role, n.content, u.height + 1 FROM up u JOIN nodes n ON n.id = u.parent_id)
     SELECT role, content FROM up ORDER BY height DESC"""
+
+
+_BEST = """
+    SELECT p.node_id, n.content FROM (
+      SELECT r.set_id, r.node_id FROM ranking_items i JOIN responses r ON r.id = i.response_id WHERE i.seq = ? AND i.rank = 1
+      UNION ALL SELECT r.set_id, r.node_id FROM ratings t JOIN responses r ON r.id = t.response_id WHERE t.seq = ?
+      UNION ALL SELECT r.set_id, c.node_id FROM corrections c JOIN responses r ON r.id = c.response_id WHERE c.seq = ?
+      UNION ALL SELECT d.set_id, d.node_id FROM demonstrations d WHERE d.seq = ?) b
+    JOIN nodes n ON n.id = b.node_id JOIN sample_sets s ON s.id = b.set_id JOIN prompts p ON p.id = s.prompt_id"""
+"""Of a judgement: what it puts first, or scores, or what was written."""
 
 
 class JudgedAnswers(NamedTuple):
@@ -75,6 +87,28 @@ class Reader:
                 self.alike += 1
             else:
                 yield pair
+
+    def derived(self) -> Iterator[DerivedPair]:
+        """Of each judgement what it puts first, or what was written, over the answers that this beats too."""
+        for pair in surpassed(self._connection, "e.seq >= ?", (self._since,)):
+            best = self._connection.execute(_BEST, (pair.seq,) * 4).fetchall()
+            (rejected,) = self._connection.execute("SELECT text FROM v_answers WHERE uid = ?", (pair.response_uid,)).fetchone()
+            for node_id, chosen in best:
+                if chosen == rejected:
+                    self.alike += 1
+                elif rejected.strip() and chosen.strip():
+                    yield DerivedPair(self.messages(node_id), chosen, rejected, pair.why)
+
+    def hindsight(self) -> Iterator[Written]:
+        """Each critique in the context of the answer that followed it and was let stand, where the base reads it (Liu et al. 2023)."""
+        for seq, uid in followed(self._connection, "e.seq >= ?", (self._since,)):
+            text, node_id, answer = self._connection.execute(
+                """SELECT c.text, p.node_id, n.content FROM critiques c, responses r JOIN nodes n ON n.id = r.node_id
+                   JOIN sample_sets s ON s.id = r.set_id JOIN prompts p ON p.id = s.prompt_id WHERE c.seq = ? AND r.uid = ?""",
+                (seq, uid),
+            ).fetchone()
+            if answer.strip():
+                yield Written(criticised(self.messages(node_id), [text]), answer)
 
     def labelled(self) -> Iterator[Labelled]:
         """From ratings, rankings without ratings, corrections and demonstrations."""

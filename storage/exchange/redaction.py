@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from storage.exchange.items import Beside, Criticised, Item, Labelled, Messages, PreferencePair, Ranked, Steps, Written
+from storage.exchange.items import Beside, Criticised, DerivedPair, Item, Labelled, Messages, PreferencePair, Ranked, Steps, Written
 
 PATTERNS = {
     "key": re.compile(
@@ -50,6 +50,8 @@ class Redactor:
         match item:
             case PreferencePair(_, chosen, rejected, margin, beside):
                 return PreferencePair(messages, self.text(chosen), self.text(rejected), margin, self.beside(beside))
+            case DerivedPair(_, chosen, rejected, why, beside):
+                return DerivedPair(messages, self.text(chosen), self.text(rejected), why, self.beside(beside))
             case Labelled(_, answer, good, beside):
                 return Labelled(messages, self.text(answer), good, self.beside(beside))
             case Written(_, text, beside):

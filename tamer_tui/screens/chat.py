@@ -1,4 +1,4 @@
-"""Chat: one conversation with the model as it answers now. Any turn can be praised, blamed, rewritten, or branched from."""
+"""Chat: one conversation with the model as it answers now. Any turn can be praised, blamed, rewritten, criticised, or branched from."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from textual.widgets import Input
 from tamer_tui import clipboard, transcript
 from tamer_tui.keys import CHAT_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.critique import CritiqueScreen
 from tamer_tui.screens.editor import EditorScreen, WrittenText
 from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session, SessionError, SetView
@@ -26,8 +27,8 @@ from tamer_tui.widgets.rail import answering
 from tamer_tui.widgets.stream_view import StreamView
 
 COMMANDS = {
-    "/good": "praise", "/bad": "blame", "/rewrite": "rewrite", "/branch": "branch", "/copy": "copy", "/export": "export", "/stop": "stop",
-    "/undo": "undo", "/new": "begin_anew",
+    "/good": "praise", "/bad": "blame", "/rewrite": "rewrite", "/critique": "critique", "/branch": "branch", "/copy": "copy",
+    "/export": "export", "/stop": "stop", "/undo": "undo", "/new": "begin_anew",
 }  # fmt: skip
 """What is typed -> the action that it is."""
 YOU, MODEL = "you ▸ ", "model ▸ "
@@ -46,12 +47,13 @@ class ChatScreen(Screen[None]):
         self.session = session
         self._starts: list[int] = []  # characters of the text before each turn's answer
         self._written = 0  # characters of the last answer that are on the screen
+        self._drafts: dict[str, str] = {}  # critiques that were left, by the set of the turn
 
     def compose(self) -> ComposeResult:
         yield Line(id="heading")
         yield StreamView()
-        yield Input(placeholder="your message; /good /bad /rewrite /branch /undo /copy /export /new", id="message")
-        judging = painted_all("chat.praise", "chat.blame", "chat.rewrite", "chat.branch")
+        yield Input(placeholder="your message; /good /bad /rewrite /critique /branch /undo /copy /export /new", id="message")
+        judging = painted_all("chat.praise", "chat.blame", "chat.rewrite", "chat.critique", "chat.branch")
         yield Foot([*painted_all("chat.up chat.down"), ("enter", "send"), ("esc", "keys:"), *judging])
 
     def on_mount(self) -> None:
@@ -178,6 +180,21 @@ class ChatScreen(Screen[None]):
                 await self.attempt(lambda: self.session.chat.rewrite(turn, result.text), "✓ on disk; the conversation goes on from it")
 
         self.app.push_screen(EditorScreen("rewrite this turn", editable(turn.candidates[0].said), turn.prompt.text), written)
+
+    async def action_critique(self) -> None:
+        if not await self.attempt(self._end_chosen):
+            return
+        turn = self._chosen()
+        screen = CritiqueScreen("what should be otherwise in this turn", self._drafts.pop(turn.uid, ""))
+
+        async def said(result: WrittenText | None) -> None:
+            if result is None:
+                return
+            done = "✓ on disk: answered anew; /undo takes it back"
+            if not result.saved or not await self.attempt(lambda: self.session.chat.criticise(turn, result.text, screen.scope), done):
+                self._drafts[turn.uid] = result.text
+
+        self.app.push_screen(screen, said)
 
     async def _end_chosen(self) -> None:
         await self.session.sets.end([self._chosen().candidates[0].uid])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from storage.records import Correction, Prompt, Rating
+from storage.records import Correction, Critique, Prompt, Rating
+from tamer_tui.session.judging import EMPTY_CRITIQUE
 from tamer_tui.session_store import SessionError
 from tamer_tui.views import Change, SetView, conversation
 
 if TYPE_CHECKING:
+    from tamer_tui.dealing import Dealer
     from tamer_tui.session.session import Session
 
 GOOD, BAD = 7, 1
@@ -21,6 +23,7 @@ class Chat:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.turns: list[SetView] = []
+        self._replaced: dict[str, tuple[SetView, list[SetView]]] = {}  # uid of a criticised turn -> the one in its place, and it with what followed
 
     async def say(self, text: str) -> None:
         """The operator's next message; the answer is drawn."""
@@ -34,11 +37,16 @@ class Chat:
             messages = conversation(last.prompt, last.candidates[0].text, text)
         else:
             messages = Prompt.of(text, session.settings.system).messages
-        record, view = dealer.turn(Prompt(messages, "chat"), session.uid)
+        self._answer(dealer, Prompt(messages, "chat"))
+
+    def _answer(self, dealer: Dealer, prompt: Prompt) -> SetView:
+        session = self._session
+        record, view = dealer.turn(prompt, session.uid)
         session.opened.keep(record, session.say)
-        session.sets.streams.ask(view.candidates, [messages])
+        session.sets.streams.ask(view.candidates, [prompt.messages])
         self.turns.append(view)
         session.tell(Change.CHAT)
+        return view
 
     async def thumb(self, view: SetView, good: bool) -> None:
         """Good or bad, on disk."""
@@ -62,6 +70,27 @@ class Chat:
         self.turns[turn + 1 :] = []
         answer.text, answer.pieces = text, [text]
         self._session.tell(Change.CHAT)
+
+    async def criticise(self, view: SetView, text: str, scope: Literal["prompt", "all"] = "prompt") -> None:
+        """What should be otherwise in a turn: it is answered anew, and what came after it is left. Taken back, both are there again."""
+        session, answer = self._session, view.candidates[0]
+        if not text.strip():
+            raise SessionError(*EMPTY_CRITIQUE)
+        await session.sets.end([answer.uid])
+        await session.judging.append(Critique(view.uid, answer.uid, text.strip(), scope))
+        session.tell(Change.COMMITTED)
+        dealer, turn = session.sets.ready_dealer(), self.turns.index(view)
+        await self.stop()
+        left, self.turns[turn:] = self.turns[turn:], []
+        self._replaced[view.uid] = self._answer(dealer, view.prompt), left
+
+    async def take_back(self, set_uid: str) -> None:
+        """The critique of a turn was undone: that one is there again, where the one drawn in its place still is."""
+        instead, left = self._replaced.pop(set_uid, (None, []))
+        if instead in self.turns:
+            await self.stop()
+            self.turns[self.turns.index(instead) :] = left
+            self._session.tell(Change.CHAT)
 
     async def stop(self) -> None:
         """End the answer that is being drawn."""

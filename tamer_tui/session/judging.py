@@ -17,6 +17,7 @@ from tamer_tui.views import Change
 if TYPE_CHECKING:
     from tamer_tui.session.session import Session
 
+EMPTY_CRITIQUE = ("the critique is empty", "say in a line what should be otherwise")
 STRONGEST = 3
 """Of a wish; the negative asks for the opposite."""
 
@@ -79,7 +80,7 @@ class Judging:
         """Say what should be otherwise, of one of the current answers or of all of them. With scope 'all' it is a standing wish."""
         view = self._session.set
         if not text.strip():
-            raise SessionError("the critique is empty", "say in a line what should be otherwise")
+            raise SessionError(*EMPTY_CRITIQUE)
         await self._session.sets.end_current()
         return await self._commit(Critique(view.uid, uid, text.strip(), scope))
 
@@ -153,6 +154,8 @@ class Judging:
         await self.append(event, set_uid)
         if isinstance(event, Undo) and isinstance(judgement, Ranking):
             await self.append(Peek(set_uid))  # which answer was the base was shown at the commit: ranked again, it is not blind
+        if isinstance(event, Undo) and isinstance(judgement, Critique):
+            await session.chat.take_back(set_uid)
         await session.sets.return_to(set_uid)
         session.tell(Change.COMMITTED)
         return f"{how}: {_in_words(judgement)}"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from learners import protocol
-from storage.records import Critique, Prompt
+from storage.records import Critique, Prompt, Rating
+from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.screens.critique import CritiqueScreen, WishesScreen
+from tamer_tui.widgets.stream_view import StreamView
 from tests.tamer_tui.table import Table, table
+from tests.tamer_tui.test_modes import go
 
 
 async def say(t: Table, text: str, *keys: str) -> None:
@@ -63,3 +66,29 @@ async def test_in_the_tap_view_the_prompt_comes_again_at_reading_pace(tmp_path: 
         prompt: Prompt = t.session.set.prompt
         await say(t, "no")
         assert t.session.set.purpose == "tap" and t.session.set.prompt == prompt
+
+
+async def test_in_a_chat_any_turn_is_answered_anew_and_an_undo_brings_it_and_what_followed_back(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await go(t, "chat")
+        chat, screen = t.session.chat, t.pilot.app.screen
+        assert isinstance(screen, ChatScreen)
+        for text in ("Hello", "And"):
+            await t.press(*text, "enter")
+            await t.until(lambda: bool(chat.turns) and chat.turns[-1].ended)
+        before = list(chat.turns)
+        await t.press("escape", "up", "semicolon")
+        assert isinstance(t.pilot.app.screen, CritiqueScreen)
+        await t.press(*"warm", "enter")
+        await t.until(lambda: len(chat.turns) == 1 and chat.turns[-1].ended)
+        (said,) = t.live()
+        assert said == Critique(before[0].uid, before[0].candidates[0].uid, "warm", "prompt")
+        assert chat.turns[0].uid != before[0].uid and chat.turns[0].prompt.messages == before[0].prompt.messages
+        await t.press("escape", "plus")  # it stands, and beats the one that was criticised
+        lessons = t.engine.lessons.values()
+        assert [[a.uid for a in lesson.over] for lesson in lessons if isinstance(lesson.judgement, Rating)] == [[before[0].candidates[0].uid]]
+        await t.press("u", "u")
+        assert t.live() == [] and not t.engine.lessons and chat.turns == before
+        assert "you ▸ And" in screen.query_one(StreamView).text
+        await t.press("semicolon", "space", "enter")
+        assert t.live() == [] and chat.turns == before

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from learners.protocol import AddJudgement, Command, Replay, Retract
 from storage.journal import Journal
 from storage.lessons import Teaching
 from storage.queries import Record
-from storage.records import BaseModel, Prompt, Ranking, Rating, Response, SampleSet, Sitting, Undo
+from storage.records import BaseModel, Critique, Prompt, Ranking, Rating, Redo, Response, SampleSet, Sitting, Undo
 from tamer_tui import told_lessons
 from tamer_tui.session import Session
 from tamer_tui.told_lessons import ToldLessons, stratified
@@ -113,3 +114,36 @@ async def test_a_sitting_tells_a_long_log_while_nobody_waits(database: Path) -> 
             await asyncio.sleep(0)
     assert sorted(seqs(list(engine.received))) == list(range(1, SETS + 1))
     await session.close()
+
+
+def test_a_critique_that_is_taken_back_takes_back_what_a_later_ranking_beat_by_it(tmp_path: Path) -> None:
+    path = tmp_path / "critique.db"
+    with Journal.open(path) as journal, Record(path) as record:
+        journal.bind(BASE, Sitting("s", BASE.base_hash, "0", "{}"))
+
+        def show(uid: str) -> None:
+            journal.write(SampleSet(uid, "s", Prompt.of("prompt"), 2)).result()
+            for slot in (0, 1):
+                response = Response.written_elsewhere(f"{uid}/{slot}", uid, slot, f"text {slot}", "shown")
+                journal.write(replace(response, policy="acting", version="base")).result()
+
+        told = ToldLessons(record)
+        assert seqs(list(told.begin(whole=True))) == []
+        show("x0")
+        critique = journal.append(Critique("x0", "x0/1", "shorter")).result()
+        show("x1")
+        ranking = journal.append(Ranking("x1", {"x1/0": 1, "x1/1": 2})).result()
+
+        def over() -> list[tuple[int, list[str]]]:
+            """Of the judgements that the engine is told of now."""
+            told_now = [command for uid in ("x0", "x1") for command in told.changes(uid)]
+            return [(c.lesson.seq, [a.uid for a in c.lesson.over]) if isinstance(c, AddJudgement) else (-c.seq, []) for c in told_now]  # type: ignore[union-attr]
+
+        assert over() == [(critique, []), (ranking, ["x0/1"])]
+        assert over() == []
+        journal.append(Undo(critique)).result()
+        assert over() == [(-critique, []), (-ranking, []), (ranking, [])]
+        journal.append(Redo(critique)).result()
+        assert over() == [(critique, []), (-ranking, []), (ranking, ["x0/1"])]
+        (line,) = ToldLessons(record).begin(whole=True)
+        assert isinstance(line, Replay) and [[a.uid for a in lesson.over] for lesson in line.lessons] == [[], ["x0/1"]]

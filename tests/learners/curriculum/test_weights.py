@@ -20,11 +20,11 @@ from learners.curriculum.runs import RunRecorder
 from learners.curriculum.schedule import IN_TURN, Curriculum, Proposal
 from learners.curriculum.weights import PolicyWeights
 from learners.model.lora import LoraSettings, lora_state
-from learners.protocol import Blob, Event, Lesson, Trained
+from learners.protocol import Answer, Blob, Event, Lesson, Trained
 from learners.versions.snapshot import VersionState
 from learners.versions.store import VersionStore
-from storage.records import Run, Sampling
-from tests.learners.curriculum.tracing import JUDGEMENTS, Stubs, Tree, absorbed, feedback_of, head_of, lesson, name_of, traces
+from storage.records import Critique, Run, Sampling
+from tests.learners.curriculum.tracing import JUDGEMENTS, PROMPT, Stubs, Tree, absorbed, feedback_of, head_of, lesson, name_of, traces
 
 BACKBONE: Any = SimpleNamespace(
     width=1, base_hash="0" * 64, name="tiny", memory_budget=None, device=torch.device("cpu"), spoken=lambda prompt, ids: (prompt, ids)
@@ -221,6 +221,21 @@ def test_a_judgement_that_comes_during_a_distillation_ends_its_run_and_begins_an
         next(sitting.work)
     assert [(run.stage, run.seqs) for run in sitting.runs] == [("distill", (0,)), ("distill", (0, 1))]
     assert sum(run.steps for run in sitting.runs) == 6
+
+
+def test_a_critique_that_versions_ago_was_absorbed_leaves_the_weights_when_it_is_undone_and_the_rest_is_learned_again(sitting: Sitting) -> None:
+    blank = Answer(uid="", messages=PROMPT, text="")
+    sitting.lessons[0], sitting.next_seq = Lesson(seq=0, judgement=Critique("s", None, "shorter", "all"), answers=(blank,)), 1
+    sitting._tell()
+    until_idle(sitting)
+    for _ in range(3):
+        sitting.judge()
+        until_idle(sitting)
+    assert traces(lora_state(sitting.weights.policy)) == {0, 1, 2, 3} and len(sitting.versions) > 1
+    del sitting.lessons[0]
+    sitting._tell()
+    until_idle(sitting)
+    assert traces(lora_state(sitting.weights.policy)) == {1, 2, 3} and 0 not in sitting.weights.lineage.seqs
 
 
 def test_what_is_undone_during_a_stage_ends_it_and_the_next_begins_from_the_reference(sitting: Sitting) -> None:

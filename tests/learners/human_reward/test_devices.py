@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from learners.human_reward.critique_bias import BiasWithCritiques, CriticisedStates, CritiqueBias, _nats
 from learners.human_reward.features import Features, Seen, token_similarity
 from learners.human_reward.fit import HumanReward
 from learners.human_reward.fixed_bias import FixedHeads
@@ -17,6 +18,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import VisitedStates, _KLCurve, _States
 from learners.human_reward.likelihood import Pairs
 from learners.human_reward.logit_bias import LogitBias
+from learners.model.rows import Context, Layout, Row
 from tests.learners.models import cpu_only
 
 pytestmark = cpu_only  # a real device tells by itself
@@ -107,6 +109,24 @@ def test_beta_is_solved_where_the_states_are() -> None:
             logits = on_gpu(7, VOCABULARY)
             answer = VisitedStates(Seen.of(on_gpu(7, WIDTH), logits), logits.log_softmax(-1), on_gpu(7, VOCABULARY).log_softmax(-1))
             assert _KLCurve.of(bias, _States.of([answer, answer]), 1.0).nats(0.5).device == GPU
+
+
+def test_what_critiques_ask_for_and_what_it_costs_is_where_the_logits_are() -> None:
+    """Two answers, of which the second has two contexts; with the base and beside an adapter that absorbed another head."""
+    contexts = (Context(1.0, (1, 2, 3)), Context(-2.0, (1, 2, 4)))
+    rows = [Row("a", (1, 2), 0, adapter=False, steer=True), Row("b", (1, 2), 1, adapter=False, steer=True, contexts=contexts)]
+    for bias in biases("fitted"):
+        with elsewhere():
+            layout, logits, hidden = Layout(rows, False, False, GPU), on_gpu(4, VOCABULARY), on_gpu(4, WIDTH)
+            policy, base, state = layout.split(logits, hidden)
+            wish = layout.wish(logits, base)
+            assert wish is not None and wish.device == GPU and wish.shape == policy.shape == (2, VOCABULARY)
+            found = BiasWithCritiques(bias, CritiqueBias(0.7, 0.5)).criticised(state, base, wish, layout.criticised)
+            assert found.device == GPU and found.shape == (2, VOCABULARY)
+            states = CriticisedStates.pooled([CriticisedStates(state, base, wish), CriticisedStates(state, base, wish, on_gpu(2, VOCABULARY))])
+            assert states.policy is not None
+            acting = states.policy + CritiqueBias().bias(bias, states.hidden, states.base, states.wish)
+            assert _nats(acting, states.base.log_softmax(1), 0.9).device == GPU
 
 
 def test_features_and_token_similarity_of_a_base_elsewhere_stay_on_the_cpu() -> None:

@@ -11,6 +11,7 @@ import torch
 from learners.engine.assembly import Parts, assemble
 from learners.feedback.tap_credit import Uniform, credit
 from learners.human_reward.features import Seen
+from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.answer_text import pieces_of
 from learners.protocol import Answer, AnswerRequest, Ended, Event, Lesson, Load
@@ -153,3 +154,20 @@ def test_after_a_few_answers_the_generator_spends_the_budget_it_was_given(load_p
         spent.append(sum(e.kl for e in ended) / sum(e.n_tokens for e in ended) * REFERENCE_TOKENS)
     assert 0.3 * generator.budget.nats < spent[0] < 2 * generator.budget.nats, "on states of the base: only roughly"
     assert sum(spent[2:]) / 2 == pytest.approx(generator.budget.nats, rel=0.25)
+
+
+def test_told_again_without_the_earlier_answers_that_it_beat_a_ranking_leaves_no_bit_of_them(load_parts: Parts) -> None:
+    live, told = load_parts.live_reward, lesson(load_parts, 40)
+    earlier = lesson(load_parts, 41).answers[:1]
+    plain = live.learn(told).head
+    besides = live.learn(Lesson(seq=40, judgement=told.judgement, answers=told.answers, over=earlier)).head
+    best = min(told.answers, key=lambda answer: told.judgement.ranks[answer.uid])  # type: ignore[union-attr]
+
+    def margin(head: RewardHead) -> float:
+        of = [head.token_rewards(backbone_states(load_parts, a.prompt_ids, a.token_ids), torch.tensor(a.token_ids)).mean() for a in (best, *earlier)]
+        return float(of[0] - of[1])
+
+    assert margin(besides) > margin(plain)
+    again = live.learn(told).head
+    assert torch.equal(again.weights, plain.weights) and torch.equal(again.tokens, plain.tokens)
+    live.retract(40)

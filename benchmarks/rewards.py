@@ -1,0 +1,76 @@
+"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, which steer, and of rewards, which score.
+
+    python benchmarks/rewards.py [--rankings 25 50] [--draws 3]
+
+150 sets of four answers of the base of stories260k, 64 tokens each, judged by each of six tastes. Of each draw the first sets are learned from and
+the last 90 are tested on: the share of untied pairs in the taste's order. One JSON line for each fit and number of rankings: the mean over draws by
+taste, and over tastes. In one process, without an engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+from pathlib import Path
+
+import tastes
+import torch
+
+from learners.engine.assembly import assemble
+from learners.human_reward.fit import HumanReward
+from learners.human_reward.likelihood import Pairs
+from learners.protocol import Load
+from learners.rlhf.rollouts import draw_answers, states_before
+from storage.records import Message, Sampling
+
+MODEL = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260k"
+SAMPLING = Sampling(1.0, 64)
+SETS, K, TESTED = 150, 4, 90
+SIX = ("cheerful", "nature", "short_sentences", "speech", "gloom", "animals")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rankings", type=int, nargs="*", default=[25, 50])
+    parser.add_argument("--draws", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    parts = assemble(Load(model=str(MODEL), quantize="none", sampling=SAMPLING), lambda event: None)
+    backbone, known = parts.backbone, parts.live_reward._human_reward
+    openings = tastes.story_prompts()
+    random.Random(0).shuffle(openings)
+    prompts = [tuple(backbone.fit((Message("user", text),), 64)[0]) for text in openings[:SETS]]
+    traces = draw_answers(backbone, backbone.model, [p for p in prompts for _ in range(K)], SAMPLING, 77, adapter=False)
+    texts = [[backbone.decode(trace.ids) for trace in traces[K * i : K * i + K]] for i in range(SETS)]
+    fits = {name: HumanReward(known.features, known.similarity) for name in ("advantages", "rewards")}
+    for i, prompt in enumerate(prompts):
+        answers = [tuple(trace.ids) for trace in traces[K * i : K * i + K]]
+        for j, (ids, seen) in enumerate(zip(answers, states_before(backbone, backbone.model, prompt, answers), strict=True)):
+            fits["advantages"].add_answer(f"{i}/{j}", ids, seen)
+            fits["rewards"].add_answer(f"{i}/{j}", ids, seen.alone())
+    for name, fit in fits.items():
+        for n in options.rankings:
+            found = {taste: statistics.fmean(right(fit, taste, texts, draw, n) for draw in range(options.draws)) for taste in SIX}
+            line = {"fit": name, "rankings": n, "mean": round(statistics.fmean(found.values()), 3)}
+            print(json.dumps(line | {taste: round(share, 2) for taste, share in found.items()}), flush=True)
+
+
+def right(fit: HumanReward, taste: str, texts: list[list[str]], draw: int, rankings: int) -> float:
+    """Share of the tested pairs in the taste's order."""
+    order = random.Random(draw).sample(range(SETS), SETS)
+    pairs = [judged(taste, texts, i) for i in range(SETS)]
+    head = fit.fit([pairs[i] for i in order[:rankings]], 1)
+    margins = [margin for i in order[SETS - TESTED :] for margin in fit.margins(head, pairs[i])]
+    return statistics.fmean(float(margin > 0) for margin in margins)
+
+
+def judged(taste: str, texts: list[list[str]], i: int) -> Pairs:
+    scores = getattr(tastes, taste)("", texts[i])
+    order = sorted(set(scores), reverse=True)
+    return Pairs.of_ranks({f"{i}/{j}": order.index(score) + 1 for j, score in enumerate(scores)})
+
+
+if __name__ == "__main__":
+    main()
