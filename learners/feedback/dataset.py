@@ -47,6 +47,11 @@ class Sample:
     word: bool = False  # `span` is a word, of a tap or of silence
     batch: tuple[tuple[int, ...], ...] = field(default=(), repr=False)  # answers to the prompt whose states are computed with its own, sorted
 
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The prompt without what was thought."""
+        return self.prompt_ids[: len(self.prompt_ids) - self.thought]
+
 
 class Credited(NamedTuple):
     """What a tap was about: a word, or a whole answer."""
@@ -160,7 +165,7 @@ class Feedback:
 
     def prompts(self) -> list[tuple[int, ...]]:
         """Distinct prompts of judged answers."""
-        return list(dict.fromkeys(sample.prompt_ids[: len(sample.prompt_ids) - sample.thought] for sample in self.samples.values()))
+        return list(dict.fromkeys(sample.asked for sample in self.samples.values()))
 
     def _target(self, lesson: Lesson) -> Target | None:
         written = self.samples.get(written_name(lesson.seq))

@@ -161,7 +161,9 @@ STATS = StepStats(loss=0.0, grad_norm=0.0, tokens=1)
 
 
 def _trace() -> Any:
-    return SimpleNamespace(ids=[1], prompt_ids=(1,), kl=0.0, visited=lambda temperature: None)
+    trace = SimpleNamespace(ids=[1], prompt_ids=(1,), kl=0.0, visited=lambda temperature: None)
+    trace.without_states = lambda: trace
+    return trace
 
 
 class _Teacher:
@@ -177,6 +179,9 @@ class _Teacher:
 
     def draw(self, prompts: object) -> list[Any]:
         return [_trace()]
+
+    def batch(self, traces: object) -> tuple[object, frozenset[int]]:
+        return traces, frozenset()
 
 
 class _Scorer:
