@@ -27,7 +27,7 @@ from learners.model.base import Backbone
 from learners.model.device import working_seconds
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.replicas import between_layers
-from learners.protocol import Error, Event, Gated, Idle, Load
+from learners.protocol import Blob, Error, Event, Gated, Idle, Load
 from learners.versions.snapshot import VersionState
 from learners.versions.store import VersionStore
 from storage.records import Sampling
@@ -308,18 +308,20 @@ class Learner:
     def _propose(self, proposal: Proposal) -> None:
         """Tell the terminal the verdict; a published version acts when the terminal has it on disk."""
         verdict, head, sha256 = proposal.verdict, proposal.state.head, ""
-        before = self._inputs.live
+        before, blobs = self._inputs.live, list[Blob]()
         if verdict.published:
             sha256, blobs = self._store.put(proposal.state, proposal.parent, proposal.stage)
-            for blob in blobs:
-                self._emit(blob)
-        self._emit(Gated(
+        gated = Gated(
             sha256=sha256, parent=proposal.parent, stage=proposal.stage, published=verdict.published, reason=verdict.reason, reason_code=verdict.code,
             runs=proposal.runs, seed=self._seed, kl=verdict.kl, win_rate=verdict.win_rate, h_epoch=head.epoch if head else 0,
             canary=verdict.canary,
-        ))  # fmt: skip
-        if verdict.published:
-            with self._changed:
+        )  # fmt: skip
+        with self._changed:
+            if self._restored is not None:  # a rollback came meanwhile: it would be published over what the operator went back to
+                return
+            for event in (*blobs, gated):
+                self._emit(event)
+            if verdict.published:
                 self._changed.wait_for(lambda: self._inputs.live is not before or self._restored is not None, ACKNOWLEDGEMENT_SECONDS)
 
 

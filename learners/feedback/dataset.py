@@ -169,7 +169,7 @@ class Feedback:
 
     def _target(self, lesson: Lesson) -> Target | None:
         written = self.samples.get(written_name(lesson.seq))
-        if written is None:
+        if written is None or not written.token_ids:
             return None
         original = self.samples.get(lesson.judgement.response_uid) if isinstance(lesson.judgement, Correction) else None
         weights = correction_weights(original.token_ids, written.token_ids) if original is not None else ()
@@ -250,6 +250,11 @@ class FeedbackDataset:
         self._lessons[lesson.seq] = lesson
         self._samples[lesson.seq] = samples
         return samples
+
+    def refuse(self, seq: int, why: str) -> None:
+        """A lesson that was read turns out to be of no use here."""
+        if self.remove(seq):
+            self._refused[seq] = why
 
     def remove(self, seq: int) -> bool:
         """Whether it was known."""

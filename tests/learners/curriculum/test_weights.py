@@ -27,7 +27,8 @@ from storage.records import Critique, Run, Sampling
 from tests.learners.curriculum.tracing import JUDGEMENTS, PROMPT, Stubs, Tree, absorbed, feedback_of, head_of, lesson, name_of, traces
 
 BACKBONE: Any = SimpleNamespace(
-    width=1, base_hash="0" * 64, name="tiny", memory_budget=None, device=torch.device("cpu"), spoken=lambda prompt, ids: (prompt, ids)
+    width=1, vocabulary=1000, base_hash="0" * 64, name="tiny", memory_budget=None, device=torch.device("cpu"),
+    spoken=lambda prompt, ids: (prompt, ids),
 )
 OPERATIONS = ("judge", "write", "undo", "redo", "train", "train", "train", "rollback", "restart", "flush", "budget")
 
