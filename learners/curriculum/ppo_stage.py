@@ -136,7 +136,8 @@ class PPOStage:
                     if own.rollouts is None:
                         own.rollouts = generation.ppo.rollout(self._practice.prompts(plan.prompts), plan.answers)
                         if sum(map(len, own.rollouts.answers)) < LEAST_TOKENS:
-                            self._runs.progress("ppo", own.step + 1, plan.iterations, started, note=TOO_SHORT if own.rollouts.answers else ALL_THOUGHT)
+                            note = TOO_SHORT if own.rollouts.answers else ALL_THOUGHT
+                            self._runs.progress("ppo", own.step + 1, plan.iterations, started, note=note)
                             break
                         self._aim(generation.ppo, _length(own.rollouts))
                         yield

@@ -28,7 +28,7 @@ from learners.model.lora import load_lora
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.rows import FixedBias
 from learners.model.sampling import Row, Step, decode
-from learners.model.static_rows import StaticDecoder, known_decoder
+from learners.model.static_rows import StaticDecoder, forget_buffers
 from learners.model.traced_step import traced_decoder
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
@@ -189,6 +189,7 @@ class Generator:
         except MAY_MEAN_MEMORY as error:
             if not out_of_memory(error):
                 raise
+        self.forget_prepared()
         free_memory()
         left = [drawing for drawing in drawings if drawing.candidate.uid in self._live]
         if len(left) == 1:
@@ -225,7 +226,9 @@ class Generator:
             for uid, reason in step.ended.items():
                 self._end(uid, self._live[uid].ended or reason)
             yield
-            if self._close_thoughts():  # they go on with these tokens as if they had drawn them
+            if self._close_thoughts():
+                steps.close()  # type: ignore[attr-defined]  # with its cache
+                # they go on with these tokens as if they had drawn them
                 yield from self._draw_batch([drawing for drawing in drawings if drawing.candidate.uid in self._live], sampling)
                 return
 
@@ -312,7 +315,8 @@ class Generator:
 
     def forget_prepared(self) -> None:
         """Let go of buffers and graphs of this thread's trees, and of the prompts that were read: all of it can be made again."""
-        for decoder in (*self._decoders.values(), *map(known_decoder, (self.backbone.model, self.actor))):
+        forget_buffers(self.backbone.model, self.actor)
+        for decoder in self._decoders.values():
             if decoder is not None:
                 decoder.forget()
         self._prompts = None

@@ -27,6 +27,7 @@ from learners.model.base import Backbone
 from learners.model.device import working_seconds
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.replicas import between_layers
+from learners.model.static_rows import forget_buffers
 from learners.protocol import Blob, Error, Event, Gated, Idle, Load
 from learners.versions.snapshot import VersionState
 from learners.versions.store import VersionStore
@@ -84,7 +85,8 @@ class Learner:
         self._emit, self._store, self._wanted = emit, store, wanted
         self._inputs = parts.inputs
         trees = parts.trees
-        for tree in (trees.base, trees.policy, trees.reference, trees.reward):
+        self._trees = trees.base, trees.policy, trees.reference, trees.reward
+        for tree in self._trees:
             between_layers(tree, self._between_layers)
         self._curriculum = Curriculum(
             PolicyWeights(trees.policy, trees.reference),
@@ -194,6 +196,7 @@ class Learner:
 
     def _retry_smaller(self) -> None:
         """Halve the memory of a forward, a few times; then pause. Drawing and Ĥ go on."""
+        forget_buffers(*self._trees)
         free_memory()
         self._out_of_memory += 1
         shrink_memory_budget(self._backbone)

@@ -50,7 +50,7 @@ class Sample:
     @property
     def asked(self) -> tuple[int, ...]:
         """The prompt without what was thought."""
-        return self.prompt_ids[: len(self.prompt_ids) - self.thought]
+        return self.prompt_ids[: max(0, len(self.prompt_ids) - self.thought)]
 
 
 class Credited(NamedTuple):
@@ -164,8 +164,8 @@ class Feedback:
         return frozenset((uid, span[0]) for uid, _, span in found), frozenset(token_ids[slice(*span)] for _, token_ids, span in found)
 
     def prompts(self) -> list[tuple[int, ...]]:
-        """Distinct prompts of judged answers."""
-        return list(dict.fromkeys(sample.asked for sample in self.samples.values()))
+        """Distinct prompts of judged answers, but for those of which a longer answer left nothing."""
+        return [asked for asked in dict.fromkeys(sample.asked for sample in self.samples.values()) if asked]
 
     def _target(self, lesson: Lesson) -> Target | None:
         written = self.samples.get(written_name(lesson.seq))

@@ -39,7 +39,8 @@ def forward(
     DynamicCache, which grows in place; None keeps no cache. keep: logits and states for that many last positions only.
     """
     model = causal_model(tree)
-    head, n, found = model.get_output_embeddings(), keep or input_ids.shape[1], []
+    head, n = model.get_output_embeddings(), keep or input_ids.shape[1]
+    found: list[tuple[Tensor, Tensor]] = []
     for output in _run(model, input_ids, attention_mask, past_key_values, keep or 0):
         found = [] if keep else found
         found.append((output.logits[:, -n:].float(), head.__dict__.pop(ENTERING)[:, -n:].float()))

@@ -245,7 +245,8 @@ def said(text: str, scope: str, messages: tuple[Message, ...] = PROMPT, seq: int
 
 
 def teacher_of(parts: Parts, *lessons: Lesson) -> tuple[DistillationTeacher, Practice]:
-    inputs = replace(parts.inputs, feedback=Feedback(lessons, {lesson.seq: parts.live_reward._dataset._samples.get(lesson.seq, ()) for lesson in lessons}))
+    read = {lesson.seq: parts.live_reward.lessons.read.get(lesson.seq, ()) for lesson in lessons}
+    inputs = replace(parts.inputs, feedback=Feedback(lessons, read))
     practice = Practice(parts.backbone, parts.trees.base, parts.sampling, 0, lambda: inputs)
     teacher = DistillationTeacher(practice, PolicyWeights(parts.trees.policy, parts.trees.reference), 0.95)
     teacher.refresh(inputs)

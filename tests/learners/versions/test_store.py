@@ -19,6 +19,7 @@ from learners.versions.files import Manifest, States, VersionError, pack
 from learners.versions.snapshot import Distilled, PolicySnapshot, VersionState
 from learners.versions.store import MOST_PROPOSED, VersionStore
 
+
 class Tree(torch.nn.Module):
     """A layer with an adapter."""
 
