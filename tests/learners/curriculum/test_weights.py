@@ -178,7 +178,7 @@ class Sitting:
         assert traces(state.policy.lora) == set(state.seqs) or self.broken_off or self.stubs.reward_model_leads
         assert absorbed(state.policy.lora) == name_of(state.policy.absorbed)
         assert traces(state.reference) <= set(state.reference_seqs) <= live
-        assert traces(state.reward_state and {"": state.reward_state["column"]}) <= set(state.reward_seqs) <= live
+        assert traces(state.reward_state) <= set(state.reward_seqs) <= live
         assert (state.value_state is not None) == (self.weights.lineage.trained_by == "ppo")
 
     def _check_weights(self) -> None:
