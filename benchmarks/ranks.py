@@ -1,9 +1,11 @@
 """What does a second rank bring? Samples a second of the reward model's steps, one process against two over gloo, on this machine's cores.
 
-    python benchmarks/ranks.py [--model DIR] [--rounds 3] [--comparisons 6] [--answers 2] [--tokens 40] [--threads 1]
+    python benchmarks/ranks.py [--model DIR] [--rounds 3] [--comparisons 6] [--answers 4] [--tokens 32] [--threads 1]
 
 Both processes exist throughout. In turns the first makes a step alone, while the other waits, and both make the same step together: what else runs on
-the machine meets both alike. Prints one JSON line: medians of samples (answers) a second, their ratio, the losses of the same step, and the load.
+the machine meets both alike. Prints one JSON line: medians of samples (answers) a second, their ratio, the losses of the same step, and the load;
+and the ratio of CPU seconds, those of the rank that needs more where there are two: what the ratio would be where each rank had a core to itself and
+nothing travelled.
 """
 
 from __future__ import annotations
@@ -48,12 +50,13 @@ def work(rank: int, backbone: Backbone, options: argparse.Namespace, group: str,
     model, items, world = RewardModel(backbone.adapter_tree(), backbone.width), batch(backbone, options), ranks.world
     samples, start = options.comparisons * options.answers, model.state()
     seconds: dict[int, list[float]] = {1: [], 2: []}
+    worked: dict[int, list[float]] = {1: [], 2: []}  # CPU seconds of the rank that had most to do
     losses: dict[int, float] = {}
     for _ in range(options.rounds + 1):  # the first warms up
         for processes in (1, 2):
             model.load_state(start)
             distributed.barrier()
-            began = time.monotonic()
+            began, cpu = time.monotonic(), time.process_time()
             if processes == 2:
                 losses[2] = model.step(items).loss
             elif rank == 0:
@@ -61,10 +64,12 @@ def work(rank: int, backbone: Backbone, options: argparse.Namespace, group: str,
                 losses[1] = model.step(items).loss
                 ranks.world = world
             seconds[processes].append(time.monotonic() - began)
+            worked[processes].append(max(ranks.gathered([time.process_time() - cpu])))
     if rank == 0:
         alone, together = (samples / statistics.median(seconds[n][1:]) for n in (1, 2))
         found.put({
             "one": round(alone, 3), "two": round(together, 3), "ratio": round(together / alone, 2),
+            "cpu_ratio": round(statistics.median(worked[1][1:]) / statistics.median(worked[2][1:]), 2),
             "ratios": [round(a / b, 2) for a, b in zip(seconds[1][1:], seconds[2][1:], strict=True)], "losses": losses,
         })  # fmt: skip
     distributed.barrier()
@@ -74,7 +79,7 @@ def work(rank: int, backbone: Backbone, options: argparse.Namespace, group: str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=MODEL)
-    for name, value in (("rounds", 3), ("comparisons", 6), ("answers", 2), ("tokens", 40), ("threads", 1)):
+    for name, value in (("rounds", 3), ("comparisons", 6), ("answers", 4), ("tokens", 32), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -83,7 +83,10 @@ def settings_of(found: Published, chosen: dict[str, Any]) -> SessionSettings:
     said = {name: value for name, value in chosen.items() if name not in known or value not in (None, (), "auto")}
     if not chosen["no_bias"] and found.settings.get("bias") is False:
         said["no_bias"] = True
-    return session_settings({"max_new_tokens": None, **known, **said})
+    settings = session_settings({"max_new_tokens": None, **known, **said})
+    if not {"sft", "distill", "ppo"} & {*settings.stages}:
+        raise SessionError(f"--stages {','.join(settings.stages)} trains no policy", "add sft, distill or ppo")
+    return settings
 
 
 # --- the run's folder ------------------------------------------------------------------------------------------------------
@@ -94,7 +97,7 @@ def prepare(database: Path, folder: Path, settings: SessionSettings, wanted: Wan
     try:
         with Record(database) as record:
             left_out = record.teaches_nothing()
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # as private as the database
             part = folder / f".{LESSONS}"
             digest = hashlib.sha256()
             with part.open("wb") as file:

@@ -28,6 +28,8 @@ FROM_LEARNERS = {
     "learners.export.request",
     "learners.model",
     "learners.model.checkpoint",
+    "learners.train",
+    "learners.train.request",
 }
 
 

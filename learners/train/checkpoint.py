@@ -27,6 +27,6 @@ def read(file: Path, device: torch.device) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        return torch.load(file, map_location=lambda storage, place: storage if place == "cpu" else storage.to(device), weights_only=True)
+        return torch.load(file, map_location=lambda storage, place: storage if place == "cpu" else storage.to(device=device), weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(f"{file} cannot be read: {error!s:.200}", "remove it to begin again") from error

@@ -34,7 +34,8 @@ def tamer(*words: object) -> Result:
 @pytest.fixture
 def taught(tmp_path: Path) -> Path:
     """Five rankings, one of them undone, and a peek."""
-    settings = {"model": "pocket", "nats": 9.0, "thinking": "auto", "bias": False, "sampling": {"temperature": 0.5, "max_new_tokens": 9}, "unset": ["top_p"]}
+    sampling = {"temperature": 0.5, "max_new_tokens": 9}
+    settings = {"model": "pocket", "nats": 9.0, "thinking": "auto", "bias": False, "sampling": sampling, "unset": ["top_p"]}
     path = tmp_path / "me.db"
     with Journal.open(path) as journal:
         journal.bind(BASE, Sitting("s", BASE.base_hash, "0", json.dumps(settings)))
@@ -59,6 +60,7 @@ def test_a_runs_folder_holds_the_live_judgements_and_the_last_sittings_settings(
     assert (request.base_hash, request.load.nats, request.load.bias, request.load.seed) == (BASE.base_hash, 9.0, False, 7)
     assert (request.load.sampling.temperature, request.load.sampling.max_new_tokens) == (0.5, 9)
     assert request.load.metered
+    assert run.stat().st_mode & 0o077 == 0, "nobody else reads what was judged"
     again = tamer("train", taught, "--out", run, "--model", "pocket", "--prepare", "--seed", 7)
     assert again.exit_code == 0 and read_request(run) == request
     other = tamer("train", taught, "--out", run, "--model", "pocket", "--prepare", "--seed", 8)
@@ -90,6 +92,7 @@ def test_what_cannot_be_done_is_one_line(taught: Path, tmp_path: Path) -> None:
     assert missing.exit_code == 1 and missing.output.count("\n") == 1
     wrong = tamer("train", taught, "--out", tmp_path / "run", "--stages", "sft,dpo")
     assert wrong.exit_code == 2 and "--stages takes some of" in wrong.output
+    assert "--stages reward trains no policy" in tamer("train", taught, "--out", tmp_path / "run", "--model", "pocket", "--stages", "reward").output
     launcher = tamer("train", taught, "--out", tmp_path / "run", "--model", "pocket", "--launch", "/no/such/launcher --with options")
     assert launcher.exit_code == 1 and "/no/such/launcher cannot be started" in launcher.output
     (tmp_path / "file").write_text("")
