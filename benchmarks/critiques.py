@@ -6,6 +6,7 @@ In one process, with the engine's own generator, Ĥ and distillation. Four answe
 rankings are of four answers of the base each, by the taste. γ and β are solved on answers to other prompts first. Plans:
 
 - `words`: one critique that holds for every prompt; a number: so many rankings; `both`: the critique and ten rankings;
+- `read`: the base with the critique in its context and nothing steered, at whatever that costs: how far the model understands it;
 - `absorbed`: the adapter alone, after `--seconds` of the processor of distillation from the critique;
 - `wishes`: five standing wishes at once; perplexity under the base of their answers over that of the base's own (once a seed);
 - `latency`: from a critique to the first token that follows it over the same wait without one, each prompt read for the first time (once a seed).
@@ -36,7 +37,7 @@ from learners.curriculum.runs import RunRecorder
 from learners.curriculum.stages import DistillStage
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble, usable_prompts
-from learners.feedback.critiques import Critiques
+from learners.feedback.critiques import Critiques, criticised
 from learners.model.lora import lora_state
 from learners.protocol import Answer, AnswerRequest, Ended, Event, Lesson, Load, Tokens
 from learners.versions.snapshot import PolicySnapshot
@@ -184,6 +185,11 @@ def measured(bench: Bench, material: Material, plan: str, name: str, seconds: fl
     """One run."""
     if plan == "latency":
         return latency(bench, material)
+    if plan == "read":
+        taste, text = TASTES[name]
+        asked = [Prompt(criticised(prompt.messages, [text], bench.parts.backbone.chat_template)) for prompt in material.held_out]
+        ours, _ = bench.draw(asked, "base", 1000 * material.seed + 7)
+        return {"win_rate": rate(ours, material.theirs, taste), "text": ours[0][0].text[:160]}
     generator, number = bench.parts.generator, 1000 * material.seed + 10 * (1 + sum(map(ord, plan)) % 90)
     taste, text = TASTES.get(name, (shorter, ""))
     rankings = 10 if plan == "both" else int(plan) if plan.isdigit() else 0

@@ -52,7 +52,7 @@ class ChatScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Line(id="heading")
         yield StreamView()
-        yield Input(placeholder="your message; /good /bad /rewrite /critique /branch /undo /copy /export /new", id="message")
+        yield Input(placeholder="your message; /good /bad /rewrite /critique /branch /undo /copy /new", id="message")
         judging = painted_all("chat.praise", "chat.blame", "chat.rewrite", "chat.critique", "chat.branch")
         yield Foot([*painted_all("chat.up chat.down"), ("enter", "send"), ("esc", "keys:"), *judging])
 
