@@ -322,8 +322,9 @@ class Learner:
         with self._changed:
             if self._restored is not None:  # a rollback came meanwhile: it would be published over what the operator went back to
                 return
-            for event in (*blobs, gated):
-                self._emit(event)
+            for blob in blobs:
+                self._emit(blob)
+            self._emit(gated)
             if verdict.published:
                 self._changed.wait_for(lambda: self._inputs.live is not before or self._restored is not None, ACKNOWLEDGEMENT_SECONDS)
 

@@ -260,7 +260,7 @@ def test_what_critiques_ask_for_is_taught_behind_thoughts_and_is_absorbed_only_w
     parts = Engine(monkeypatch, model_in(tmp_path / "m", OPENED), sampling=Sampling(1.0, 30), train_prompts=(PROMPT,)).parts
     backbone = parts.backbone
     elsewhere = said("louder!", "prompt", (Message("user", "Who are you?"),), 2)
-    teacher, practice = teacher_of(parts, said("shorter!", scope), elsewhere)
+    teacher, _ = teacher_of(parts, said("shorter!", scope), elsewhere)
     prompt = tuple(backbone.fit(PROMPT, 30)[0])
     drawn = [t for t in teacher.draw([prompt] * 8) if t.prompt_ids == prompt and len(backbone.spoken(prompt, t.ids)[1]) > 1]
     behind = [t for t in drawn if len(backbone.spoken(prompt, t.ids)[0]) > len(prompt)]
@@ -288,7 +288,7 @@ def test_prompts_of_answers_with_thoughts_are_known_by_what_was_asked(tmp_path: 
     engine = Engine(monkeypatch, model_in(tmp_path / "m", OPENED))
     drawn = engine.draw(Sampling(1.0, 30), 4)
     engine.rank(drawn)
-    teacher, practice = teacher_of(engine.parts, *engine.parts.live_reward.lessons.lessons)
+    _, practice = teacher_of(engine.parts, *engine.parts.live_reward.lessons.lessons)
     samples = engine.parts.live_reward.lessons.read[1]
     assert any(sample.thought for sample in samples)
     assert set(practice.conversations()) == set(practice.prompts(9)) == {drawn[0].prompt_ids}
