@@ -145,7 +145,7 @@ def loss_under(backbone: Backbone, base: nn.Module, answers: Sequence[Trace], pa
         hidden = states_before(base, [prompts[i] for i in part], [ids[i] for i in part])
         for row, i in enumerate(part):
             taken = torch.tensor(ids[i], device=hidden.device)
-            total -= float(token_logprobs(head, hidden[row, : len(taken)], taken).double().sum())
+            total -= float(token_logprobs(head, hidden[row, : len(taken)], taken).cpu().double().sum())
             count += len(taken)
         pause()
     return total / max(1, count)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.practice import Practice
-from learners.curriculum.runs import ALL_THOUGHT, RunRecorder
+from learners.curriculum.runs import ALL_THOUGHT, TOO_SHORT, RunRecorder
 from learners.curriculum.scorers import HumanRewardScorer, RewardFit, Scorer, reward_model_leads
 from learners.curriculum.stages import RewardStage, Saved, SFTPlan
 from learners.curriculum.teacher import DistillationTeacher
@@ -21,7 +21,7 @@ from learners.feedback.tap_advantages import tapped_of
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import lora_state
-from learners.rlhf.ppo import PPO, PPOSettings, Rollouts
+from learners.rlhf.ppo import LEAST_TOKENS, PPO, PPOSettings, Rollouts
 from learners.rlhf.rollouts import spoken
 from learners.rlhf.stats import StepStats
 
@@ -135,8 +135,9 @@ class PPOStage:
                 while own.step < plan.iterations and self.iterations < self._most_iterations:
                     if own.rollouts is None:
                         own.rollouts = generation.ppo.rollout(self._practice.prompts(plan.prompts), plan.answers)
-                        if not own.rollouts.answers:
-                            self._runs.progress("ppo", own.step + 1, plan.iterations, started, note=ALL_THOUGHT)
+                        if sum(map(len, own.rollouts.answers)) < LEAST_TOKENS:
+                            note = TOO_SHORT if own.rollouts.answers else ALL_THOUGHT
+                            self._runs.progress("ppo", own.step + 1, plan.iterations, started, note=note)
                             break
                         self._aim(generation.ppo, _length(own.rollouts))
                         yield
@@ -198,12 +199,13 @@ class PPOStage:
     def first_coefficient(self, inputs: LearnerInputs) -> float:
         """The KL coefficient at which the steered policy is the optimum of a myopic reward, so that PPO starts where distillation ended.
 
-        The optimum of `score - λ·KL` is π ∝ π_base · exp(gain·r / (λ·T)), as a score is the mean of T token rewards r times a gain; the
-        teacher is π ∝ π_base · exp(β·r); so λ = gain / (β·T).
+        The optimum of `score - λ·KL` is π ∝ π_base · exp(gain·r / (λ·T)), as a score is the mean of T token rewards r times a gain, with the
+        policies as they are drawn from, at the temperature τ; the teacher is softmax((l_base + β·r) / τ) ∝ π_base · exp(β·r / τ); so
+        λ = gain·τ / (β·T).
         """
         self._teacher.refresh(inputs)
         gain, beta = self._head_scorer(inputs).gain, self._teacher.steering.beta
-        return gain / max(1e-6, beta * self._practice.base_length())
+        return gain * self._practice.sampling.temperature / max(1e-6, beta * self._practice.base_length())
 
     def _keep_to_budget(self, generation: _Generation, before: Mapping[str, Tensor], kl: float) -> None:
         """`kl` is of the weights before the update, in nats per answer."""

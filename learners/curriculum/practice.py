@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs, TokenIds
 from learners.feedback.critiques import Conversation, Critiques
 from learners.model.base import Backbone
+from learners.model.chat_format import PromptError
 from learners.rlhf.rollouts import Trace, draw_answers, spoken
 from storage.records import Sampling
 
@@ -56,13 +58,17 @@ class Practice:
     def conversations(self) -> dict[TokenIds, Conversation]:
         """What these prompts came from, as far as it is known."""
         inputs = self._inputs()
-        judged = {s.prompt_ids: each.answers[0].messages for each in inputs.feedback.lessons if each.answers for s in inputs.feedback.read[each.seq]}
+        judged = {s.asked: each.answers[0].messages for each in inputs.feedback.lessons if each.answers for s in inputs.feedback.read[each.seq]}
         return {**inputs.conversations, **judged, **self._criticised(inputs)}
 
     def _criticised(self, inputs: LearnerInputs) -> dict[TokenIds, Conversation]:
         """Prompts that critiques hold for which do not hold for all."""
         own = [each.answers[0].messages for each in Critiques.of(inputs.feedback.lessons).lessons if each.judgement.scope == "prompt"]  # type: ignore[union-attr]
-        return {tuple(self.backbone.fit(messages, self.sampling.max_new_tokens)[0]): messages for messages in own}
+        found = {}
+        for messages in own:
+            with contextlib.suppress(PromptError):  # of another model, in a way that this one's template does not take: nobody can answer there
+                found[tuple(self.backbone.fit(messages, self.sampling.max_new_tokens)[0])] = messages
+        return found
 
     def base_answers(self) -> list[Trace]:
         """Answers of the base to some prompts, drawn once."""

@@ -12,6 +12,7 @@ from learners.protocol import Event, Metrics, Stage, Trained
 from storage.records import Run, new_uid
 
 ALL_THOUGHT = "no answer came to an end of its thought: --max-thinking-tokens or a higher --max-new-tokens"
+TOO_SHORT = "all answers end at once: there is nothing in them to learn from"
 
 
 class RunRecorder:

@@ -24,7 +24,7 @@ from learners.human_reward.kl_budget import pooled_nats
 from learners.human_reward.prequential import PrequentialScores
 from learners.model.device import working_seconds
 from learners.protocol import Answer, Appraised, Foreseen
-from learners.rlhf.distillation import Distill, DistillBatch
+from learners.rlhf.distillation import Distill
 from learners.rlhf.reward_model import RewardModel
 from learners.rlhf.rollouts import Trace, nats_on, spoken
 from learners.rlhf.sft import SFT
@@ -399,7 +399,7 @@ class DistillStage:
                     return
                 teacher.refresh(latest)
                 progress.nats = latest.nats
-                drawn = [t for t in teacher.draw(practice.prompts(plan.batch)) if practice.backbone.spoken(t.prompt_ids, t.ids)[1]]
+                drawn = [t.without_states() for t in teacher.draw(practice.prompts(plan.batch)) if practice.backbone.spoken(t.prompt_ids, t.ids)[1]]
                 progress.pool, progress.drawn = (progress.pool + drawn)[-plan.pool :], progress.step
                 yield
             if not progress.pool:
@@ -407,10 +407,11 @@ class DistillStage:
                 self._runs.progress("distill", progress.of, progress.of, progress.started, note=ALL_THOUGHT)
                 return
             chosen = practice.random.sample(progress.pool, min(plan.batch, len(progress.pool)))
-            stats = progress.trainer.step(DistillBatch(*spoken(practice.backbone, chosen)))
+            batch, said = teacher.batch(chosen)
+            stats = progress.trainer.step(batch)
             progress.step, steps[0] = progress.step + 1, steps[0] + 1
             progress.in_run = steps[0]
-            weights.absorb(teacher.head, teacher.beta, teacher.critiques.seqs)
+            weights.absorb(teacher.head, teacher.beta, (weights.lineage.critiques | said) & teacher.critiques.seqs)
             spent = pooled_nats([t.kl for t in chosen], [len(t.ids) for t in chosen])
             self._runs.progress("distill", progress.step, progress.of, progress.started, loss=stats.loss, kl=spent, grad_norm=stats.grad_norm)
             yield

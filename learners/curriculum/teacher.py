@@ -24,9 +24,10 @@ from learners.model import batches
 from learners.model.chat_format import PromptError
 from learners.model.forward import LMHead
 from learners.model.rows import Context, wish_of
+from learners.rlhf.distillation import DistillBatch
 from learners.rlhf.distributions import Logits
 from learners.rlhf.frozen_states import FrozenStates
-from learners.rlhf.rollouts import Trace, draw_answers
+from learners.rlhf.rollouts import Trace, draw_answers, spoken
 
 
 class DistillationTeacher:
@@ -43,6 +44,7 @@ class DistillationTeacher:
         self._critique_budget, self._critique_bias = CritiqueBudget(), CritiqueBias()
         self._conversations: dict[TokenIds, Conversation] = {}
         self._contexts: dict[TokenIds, tuple[Context, ...]] = {}  # of prompts, as far as they were asked for
+        self._asked: dict[TokenIds, TokenIds] = {}  # of prompts with what was thought, in the batch that is learned from: what was asked
         self.head: RewardHead
         self.steering: LogitBias
 
@@ -103,8 +105,16 @@ class DistillationTeacher:
         self._remember(traces)
         return traces
 
+    def batch(self, traces: Sequence[Trace]) -> tuple[DistillBatch, frozenset[int]]:
+        """To learn these from it next, and the critiques that speak in what it says there."""
+        prompts, answers = spoken(self._practice.backbone, traces)
+        self._asked = {prompt: trace.prompt_ids for prompt, trace in zip(prompts, traces, strict=True)}
+        criticised = {trace.prompt_ids for trace in traces if self.critiques.lessons and self._contexts_of(trace.prompt_ids)}
+        said = frozenset(lesson.seq for prompt in criticised for lesson in self.critiques.holding(self._conversations[prompt]))
+        return DistillBatch(prompts, answers), said
+
     def __call__(self, prompts: Sequence[batches.TokenIds], answers: Sequence[batches.TokenIds]) -> Logits:
-        """The logits before each of the answers' tokens, one answer after the other."""
+        """The logits before each of the answers' tokens, one answer after the other; critiques speak in those of the `batch`."""
         bias_of, imitates = self._bias, self._weights.imitates
         base = self._base_states.before(prompts, answers)
         reference = self._of_reference().before(prompts, answers) if imitates else base
@@ -134,7 +144,7 @@ class DistillationTeacher:
         self, prompts: Sequence[batches.TokenIds], answers: Sequence[batches.TokenIds], base: Tensor
     ) -> list[tuple[Tensor, Tensor]]:
         """As many times as a prompt has contexts at most: states (N, d) before all answers' tokens, and strengths (N, 1), 0 where there is none."""
-        found = [self._contexts_of(tuple(prompt)) for prompt in prompts] if self.critiques.lessons else []
+        found = [self._contexts_with_thought(tuple(prompt)) for prompt in prompts] if self.critiques.lessons else []
         made = []
         for place in range(max(map(len, found), default=0)):
             there = [contexts[place] if place < len(contexts) else Context(0.0, tuple(p)) for contexts, p in zip(found, prompts, strict=True)]
@@ -142,6 +152,11 @@ class DistillationTeacher:
             states = self._base_states.before([context.prompt_ids for context in there], answers)
             made.append((states, torch.tensor(strengths, device=base.device)[:, None]))
         return made
+
+    def _contexts_with_thought(self, prompt: TokenIds) -> list[Context]:
+        """Of a prompt with what was thought before the answer, which stands behind what was asked in each context too."""
+        asked = self._asked.get(prompt, prompt)
+        return [Context(context.strength, (*context.prompt_ids, *prompt[len(asked) :])) for context in self._contexts_of(asked)]
 
     def _contexts_of(self, prompt: TokenIds) -> tuple[Context, ...]:
         """Of the critiques that hold for it; none where it does not fit with them, or where it is not known what it was made of."""

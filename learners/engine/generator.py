@@ -19,16 +19,16 @@ from learners.engine.critique_steering import SOLVED_AT, CritiqueSteering
 from learners.engine.streamed_answer import AnsweredSet, StreamedAnswer, without_states
 from learners.human_reward.critique_bias import BiasWithCritiques
 from learners.human_reward.head import RewardHead
-from learners.human_reward.kl_budget import KLBudget, state_stride
+from learners.human_reward.kl_budget import KLBudget, VisitedStates, state_stride
 from learners.human_reward.logit_bias import LogitBias
 from learners.model.answer_text import AnswerText
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError
 from learners.model.lora import load_lora
-from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory
+from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.rows import FixedBias
 from learners.model.sampling import Row, Step, decode
-from learners.model.static_rows import StaticDecoder
+from learners.model.static_rows import StaticDecoder, forget_buffers
 from learners.model.traced_step import traced_decoder
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before
@@ -91,16 +91,24 @@ class Generator:
         self.prompts.forget_adapter()
         self.policy = policy
         self.words.use_policy(policy.critiques)
-        self.budget.see_again(lambda answer: look_again(self.backbone, self.actor, answer, self._temperature))
+        self.budget.see_again(self._look_again)
         self._steer(policy.steering(self.steering.head))
-        self._emit(Acting(version=policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
+        self.tell_acting()
+
+    def _look_again(self, answer: VisitedStates) -> VisitedStates | None:
+        """None where memory does not hold it."""
+        return within_memory(lambda: look_again(self.backbone, self.actor, answer, self._temperature), lambda: None)
+
+    def tell_acting(self) -> None:
+        """Which version acts, and how strongly Ĥ steers it."""
+        self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
 
     def use_budget(self, nats: float | None, bias: bool | None) -> None:
         """Change the nats budget, or switch steering by Ĥ on or off; None leaves it."""
         self.budget.nats = self.budget.nats if nats is None else nats
         self.bias = self.bias if bias is None else bias
         self._steer(self.policy.steering(self.steering.head))
-        self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
+        self.tell_acting()
 
     def calibrate_beta(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Draw a few acting answers that nobody sees, and solve β on them alone: after a restart there are no others, and after a publication the
@@ -124,7 +132,7 @@ class Generator:
             self.budget.start_over(found)
             self._temperature = sampling.temperature
             self._steer(self.policy.steering(self.steering.head))
-            self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
+            self.tell_acting()
         return True
 
     def _steer(self, steering: LogitBias) -> None:
@@ -181,6 +189,7 @@ class Generator:
         except MAY_MEAN_MEMORY as error:
             if not out_of_memory(error):
                 raise
+        self.forget_prepared()
         free_memory()
         left = [drawing for drawing in drawings if drawing.candidate.uid in self._live]
         if len(left) == 1:
@@ -217,7 +226,9 @@ class Generator:
             for uid, reason in step.ended.items():
                 self._end(uid, self._live[uid].ended or reason)
             yield
-            if self._close_thoughts():  # they go on with these tokens as if they had drawn them
+            if self._close_thoughts():
+                steps.close()  # type: ignore[attr-defined]  # with its cache
+                # they go on with these tokens as if they had drawn them
                 yield from self._draw_batch([drawing for drawing in drawings if drawing.candidate.uid in self._live], sampling)
                 return
 
@@ -301,6 +312,14 @@ class Generator:
             if decoder is not None and (shape := decoder.due()):
                 decoder.prepare(shape)
                 return
+
+    def forget_prepared(self) -> None:
+        """Let go of buffers and graphs of this thread's trees, and of the prompts that were read: all of it can be made again."""
+        forget_buffers(self.backbone.model, self.actor)
+        for decoder in self._decoders.values():
+            if decoder is not None:
+                decoder.forget()
+        self._prompts = None
 
     @property
     def prompts(self) -> PromptCache:

@@ -29,7 +29,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward
 from learners.model.cuda_graph import priority_stream
 from learners.model.lora import LoraSettings
-from learners.model.memory import within_memory
+from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.protocol import Command, Error, Event, Learned, Load
 from learners.versions.blobs import BlobError
 from learners.versions.files import VersionError
@@ -90,25 +90,42 @@ class GeneratorWorker:
     def _look_ahead(self) -> None:
         if self._set_drawn:
             drawn, self._set_drawn = self._set_drawn, None
-            self._reward.prepare(*drawn)
+            self._within_memory(lambda: self._reward.prepare(*drawn), "these answers are looked at when they are judged")
             self._let_learn()
         elif self._beta_due:
             self._calibrate_beta(interrupted=lambda: not self._commands.empty())
         elif not self._replay.due:
-            self._generator.prepare()
+            self._within_memory(self._generator.prepare, "answers are drawn as before")
         else:
-            self._replay.advance()
+            self._within_memory(self._replay.advance, "Ĥ stays as it was")
             if not self._replay.due and self._replay.ended:
                 self._end_replay(interrupted=lambda: not self._commands.empty())
             elif self._replay.take_fit():
                 self._learned(0, lambda: Fitted(self._reward.fit()))
 
     def _try(self, command: Command) -> None:
-        """A version that cannot be used is told and changes nothing."""
+        """A version that cannot be used is told and changes nothing; nor does what memory does not hold."""
         try:
-            self._serve(command)
+            done = self._within_memory(lambda: self._serve(command), "that could not be done")
         except (BlobError, VersionError) as error:
             self._emit(Error(what=str(error), hint="go on with another version: V"))
+            return
+        if not done and not self._generator.drawing:
+            self._let_learn()
+
+    def _within_memory(self, work: Callable[[], object], otherwise: str) -> bool:
+        """Whether it was done. Where memory does not hold it, what can be computed again is let go, and what follows is told."""
+        try:
+            work()
+            return True
+        except MAY_MEAN_MEMORY as error:
+            if not out_of_memory(error):
+                raise
+        self._reward.forget_prepared()
+        self._generator.forget_prepared()
+        free_memory()
+        self._emit(Error(what=f"out of memory: {otherwise}", hint="try --quantize nf4, a smaller model or a smaller -k"))
+        return False
 
     def _serve(self, command: Command) -> None:
         match command:
@@ -193,7 +210,13 @@ class GeneratorWorker:
 
     def _learned(self, seq: int, fit: Callable[[], Fitted]) -> None:
         started, resets = time.monotonic(), self._reward.resets
-        fitted = fit()
+        fitted = Fitted(self._reward.head)
+
+        def work() -> None:
+            nonlocal fitted
+            fitted = fit()
+
+        self._within_memory(work, "Ĥ stays as it was")
         if self._reward.resets > resets:
             self._emit(
                 Error(what="Ĥ was no number any more and was built anew from the log", hint="go on; undo (u) what was judged last if it comes again")
@@ -202,7 +225,7 @@ class GeneratorWorker:
             self._replay.refusals()
         if not self._held:
             if fitted.head is not self._generator.steering.head:
-                self._generator.use_head(fitted.head)
+                self._within_memory(lambda: self._generator.use_head(fitted.head), "the new Ĥ steers from the next judgement on")
             self._generator.words.use(Critiques.of(self._reward.lessons.lessons))
         milliseconds = 1000 * (time.monotonic() - started)
         self._learner.human_reward_seconds += milliseconds / 1000
@@ -272,12 +295,15 @@ class GeneratorWorker:
         def fitted() -> Fitted:
             fitted = Fitted(self._reward.fit())
             if not (self._held or self._replayed):
-                self._generator.use_head(fitted.head)
-                self._calibrate_beta(interrupted)
+                self._within_memory(lambda: self._begin_steering(fitted.head, interrupted), "how strongly Ĥ may steer is not known yet")
             return fitted
 
         self._learned(0, fitted)
         self._learn_on()
+
+    def _begin_steering(self, head: RewardHead, interrupted: Callable[[], bool]) -> None:
+        self._generator.use_head(head)
+        self._calibrate_beta(interrupted)
 
     def _learn_on(self) -> None:
         """Nothing of the log waits any more: training may begin, of a sample with the reward model."""
@@ -292,7 +318,12 @@ class GeneratorWorker:
 
     def _calibrate_beta(self, interrupted: Callable[[], bool]) -> None:
         """Meet the budget before the first answer. What is given up because somebody waits is due when nobody does."""
-        self._beta_due = not self._generator.calibrate_beta(*self._learner.practice, interrupted)
+        self._beta_due = False
+
+        def work() -> None:
+            self._beta_due = not self._generator.calibrate_beta(*self._learner.practice, interrupted)
+
+        self._within_memory(work, "Ĥ steers as strongly as the answers so far allow")
         self._learner.tell(live_beta=self._generator.beta)
 
     # --- settings and versions ---------------------------------------------------------------------------------------------
@@ -313,6 +344,10 @@ class GeneratorWorker:
         self._learner.set(command)
 
     def _publish(self, sha256: str, version: str) -> None:
+        if self._held or self._shelf.withdrawn(sha256):  # it was proposed before a rollback: what the operator went back to acts on
+            self._emit(Error(what=f"version {version} does not act: it was trained before you went back", hint="it is kept: V"))
+            self._generator.tell_acting()
+            return
         published = self._shelf.publish(sha256, version)
         if published is None:
             self._emit(Error(what=f"version {version} is not here to publish", hint="restart the engine with R"))
@@ -330,6 +365,7 @@ class GeneratorWorker:
             self._emit(Error(what=f"version {version} is not here", hint="its files are missing or damaged: see tamer versions"))
             return
         self._held = True
+        self._shelf.withdraw()
         self._generator.use_policy(found.policy)
         self._generator.use_head(found.head or RewardHead.empty(self._reward.head.features))
         self._learner.restart_from(found, self._generator.beta, held=True)

@@ -28,7 +28,8 @@ from learners.model.base import Backbone
 from learners.model.device import working_seconds
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.replicas import between_layers
-from learners.protocol import Error, Event, Gated, Idle, Load
+from learners.model.static_rows import forget_buffers
+from learners.protocol import Blob, Error, Event, Gated, Idle, Load
 from learners.versions.snapshot import VersionState
 from learners.versions.store import VersionStore
 from storage.records import Sampling
@@ -93,7 +94,8 @@ class Learner:
         self._emit, self._store, self._wanted, self._delivered = emit, store, wanted, delivered
         self._inputs = parts.inputs
         trees = parts.trees
-        for tree in (trees.base, trees.policy, trees.reference, trees.reward):
+        self._trees = trees.base, trees.policy, trees.reference, trees.reward
+        for tree in self._trees:
             between_layers(tree, self._between_layers)
         self._curriculum = Curriculum(
             PolicyWeights(trees.policy, trees.reference),
@@ -203,6 +205,7 @@ class Learner:
 
     def _retry_smaller(self) -> None:
         """Halve the memory of a forward, a few times; then pause. Drawing and Ĥ go on."""
+        forget_buffers(*self._trees)
         free_memory()
         self._out_of_memory += 1
         shrink_memory_budget(self._backbone)
@@ -317,16 +320,20 @@ class Learner:
     def _propose(self, proposal: Proposal) -> None:
         """Tell the terminal the verdict; a published version acts when the terminal has it on disk."""
         verdict, head, sha256 = proposal.verdict, proposal.state.head, ""
-        before = self._inputs.live
+        before, blobs = self._inputs.live, list[Blob]()
         if verdict.published:
             sha256, blobs = self._store.put(proposal.state, proposal.parent, proposal.stage)
-            for blob in blobs:
-                self._emit(blob)
-        self._emit(Gated(
+        gated = Gated(
             sha256=sha256, parent=proposal.parent, stage=proposal.stage, published=verdict.published, reason=verdict.reason, reason_code=verdict.code,
             runs=proposal.runs, seed=self._seed, kl=verdict.kl, win_rate=verdict.win_rate, h_epoch=head.epoch if head else 0,
             canary=verdict.canary,
-        ))  # fmt: skip
+        )  # fmt: skip
+        with self._changed:
+            if self._restored is not None:  # a rollback came meanwhile: it would be published over what the operator went back to
+                return
+            for blob in blobs:
+                self._emit(blob)
+            self._emit(gated)
         if verdict.published:
             self._wait_until_it_acts(before)
 

@@ -36,13 +36,16 @@ class Critiques:
         """Without these, which an adapter has absorbed."""
         return Critiques(tuple(lesson for lesson in self.lessons if lesson.seq not in seqs))
 
+    def holding(self, messages: Conversation) -> tuple[Lesson, ...]:
+        """Those that hold for a conversation."""
+        return tuple(each for each in self.lessons if each.judgement.scope == "all" or _goes_on(each.answers[0].messages, messages))  # type: ignore[union-attr]
+
     def contexts(self, messages: Conversation, chat: bool) -> list[tuple[float, Conversation]]:
         """The conversation as it is to be read beside itself, with a strength each; none where no critique holds for it. `chat`: the model has a
         template."""
         strengths: dict[str, int] = {}
-        for lesson in self.lessons:
-            critique = lesson.judgement
-            if isinstance(critique, Critique) and (critique.scope == "all" or _goes_on(lesson.answers[0].messages, messages)):
+        for lesson in self.holding(messages):
+            if isinstance(critique := lesson.judgement, Critique):
                 strengths.pop(critique.text.strip(), None)  # said twice: the last one counts
                 strengths[critique.text.strip()] = critique.strength
         found = dict.fromkeys(strengths.values())

@@ -47,6 +47,11 @@ class Sample:
     word: bool = False  # `span` is a word, of a tap or of silence
     batch: tuple[tuple[int, ...], ...] = field(default=(), repr=False)  # answers to the prompt whose states are computed with its own, sorted
 
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The prompt without what was thought."""
+        return self.prompt_ids[: max(0, len(self.prompt_ids) - self.thought)]
+
 
 class Credited(NamedTuple):
     """What a tap was about: a word, or a whole answer."""
@@ -159,12 +164,12 @@ class Feedback:
         return frozenset((uid, span[0]) for uid, _, span in found), frozenset(token_ids[slice(*span)] for _, token_ids, span in found)
 
     def prompts(self) -> list[tuple[int, ...]]:
-        """Distinct prompts of judged answers."""
-        return list(dict.fromkeys(sample.prompt_ids[: len(sample.prompt_ids) - sample.thought] for sample in self.samples.values()))
+        """Distinct prompts of judged answers, but for those of which a longer answer left nothing."""
+        return [asked for asked in dict.fromkeys(sample.asked for sample in self.samples.values()) if asked]
 
     def _target(self, lesson: Lesson) -> Target | None:
         written = self.samples.get(written_name(lesson.seq))
-        if written is None:
+        if written is None or not written.token_ids:
             return None
         original = self.samples.get(lesson.judgement.response_uid) if isinstance(lesson.judgement, Correction) else None
         weights = correction_weights(original.token_ids, written.token_ids) if original is not None else ()
@@ -245,6 +250,11 @@ class FeedbackDataset:
         self._lessons[lesson.seq] = lesson
         self._samples[lesson.seq] = samples
         return samples
+
+    def refuse(self, seq: int, why: str) -> None:
+        """A lesson that was read turns out to be of no use here."""
+        if self.remove(seq):
+            self._refused[seq] = why
 
     def remove(self, seq: int) -> bool:
         """Whether it was known."""

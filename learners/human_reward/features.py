@@ -5,7 +5,7 @@ All of it is fixed once per base, from samples of its own, so that a score means
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,15 +130,19 @@ def token_similarity(head: Tensor, settings: FeatureSettings | None = None) -> T
     Tokens whose rows are similar are those that the base finds fitting in the same places. Rows are read CHUNK at a time.
     """
     settings = settings or FeatureSettings()
-    chunks = head.detach().split(CHUNK)
-    mean = torch.stack([chunk.double().sum(0) for chunk in chunks]).sum(0) / len(head)
-    products = torch.zeros(head.shape[1], head.shape[1], dtype=torch.float64, device=head.device)
-    for chunk in chunks:
+    device = torch.device("cpu") if head.device.type == "mps" else head.device  # there is no float64 on Apple's GPUs
+
+    def chunks() -> Iterator[Tensor]:
+        return (chunk.to(device) for chunk in head.detach().split(CHUNK))
+
+    mean = torch.stack([chunk.double().sum(0) for chunk in chunks()]).sum(0) / len(head)
+    products = torch.zeros(head.shape[1], head.shape[1], dtype=torch.float64, device=device)
+    for chunk in chunks():
         rows = chunk.float() - mean.float()
         products += (rows.T @ rows).double()
     deviation = (products.diagonal() / len(head)).sqrt().clamp_min(1e-6)
     basis = torch.diag(1.0 / deviation)
     if head.shape[1] > settings.similarity_rank:
         basis = basis @ leading_eigenvectors(products / deviation / deviation[:, None], settings.similarity_rank)
-    factor = torch.cat([((chunk.float() - mean.float()) @ basis.float()).cpu() for chunk in chunks])
+    factor = torch.cat([((chunk.float() - mean.float()) @ basis.float()).cpu() for chunk in chunks()])
     return factor.mul_((settings.similarity / factor.square().sum(1).mean().clamp_min(1e-12)).sqrt())

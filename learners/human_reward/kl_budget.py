@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -121,15 +121,15 @@ class KLBudget:
             self._answers.append(VisitedStates(seen, base, base if policy is None else policy, *rest))
         self._states = None
 
-    def see_again(self, look: Callable[[VisitedStates], VisitedStates]) -> None:
-        """After another adapter was published: the same answers, seen with it."""
+    def see_again(self, look: Callable[[VisitedStates], VisitedStates | None]) -> None:
+        """After another adapter was published: the same answers, seen with it; those of which `look` gives None are forgotten."""
 
-        def again(answer: VisitedStates) -> VisitedStates:
-            return replace(look(answer), divergence=None).halved()
+        def again(answers: Iterable[VisitedStates]) -> list[VisitedStates]:
+            return [replace(seen, divergence=None).halved() for answer in answers if (seen := look(answer)) is not None]
 
         self._states = None
-        self._calibration = tuple(map(again, self._calibration))
-        self._answers = deque(map(again, self._answers), self._answers.maxlen)
+        self._calibration = tuple(again(self._calibration))
+        self._answers = deque(again(self._answers), self._answers.maxlen)
 
     def solve(self, steering: LogitBias, temperature: float = 1.0) -> LogitBias:
         """The same steering with β at the budget; 0, the adapter as it is, where no β keeps to it (or there is nothing to steer with)."""

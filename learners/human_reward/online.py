@@ -19,6 +19,7 @@ from learners.human_reward.features import Features, Seen
 from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores, Score
+from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.protocol import Lesson
 from storage.records import Arm, Critique, Ranking, Tap
 
@@ -28,6 +29,7 @@ StatesBefore = Callable[[Sequence[int], Sequence[Sequence[int]]], list[Seen]]
 PREPARED_ANSWERS = 64
 PREPARED_BYTES = 64e6
 """Of states that are kept until they are judged."""
+TOO_LARGE = "out of memory: its answers are too long to be looked at on this device"
 KEPT_BLOCKS = 2
 """Blocks whose answers' statistics are kept: the newest, and the one before, for undoing across its end."""
 
@@ -91,12 +93,11 @@ class OnlineHumanReward:
 
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
-        samples = self._dataset.add(lesson)
+        self._dataset.add(lesson)
         if isinstance(lesson.judgement, Critique):
             self.lessons = self._dataset.snapshot()  # words are no evidence for Ĥ: it stays the same
             return Fitted(self.head, None, self.refused.get(lesson.seq, ""))
-        self._compute(samples)
-        self._waiting.discard(lesson.seq)
+        samples = self._look_at(lesson.seq)
         foreseen = self._foreseen(lesson)
         return Fitted(self.fit(), foreseen, self._why_nothing(lesson) if not samples else "")
 
@@ -116,9 +117,7 @@ class OnlineHumanReward:
         while self._first and self._first[0] not in self._waiting:
             self._first.popleft()
         seq = self._first[0] if self._first else min(self._waiting)
-        self._compute(self._dataset.samples(seq))
-        self._waiting.discard(seq)
-        self._unsolved += len(self._dataset.samples(seq))
+        self._unsolved += len(self._look_at(seq))
         if self._unsolved >= self._human_reward.settings.window:  # a block's worth: solve what is complete, and drop its statistics
             self._solve()
         return True
@@ -173,12 +172,31 @@ class OnlineHumanReward:
         self._states.clear()
         newest = {name for group in self._blocks.of(self.lessons)[-1].groups for name in group}
         for lesson in self.lessons.lessons:
-            samples = self.lessons.read[lesson.seq]
-            if any(sample.name in newest for sample in samples):
-                self._compute(samples)
+            if any(sample.name in newest for sample in self.lessons.read[lesson.seq]):
+                self._look_at(lesson.seq)
         return self._finite() or RewardHead.empty(self._human_reward.features, self._epoch)
 
     # --- states --------------------------------------------------------------------------------------------------------
+
+    def _look_at(self, seq: int) -> tuple[Sample, ...]:
+        """The answers of a judgement, whose statistics are known from here on; none where it is refused, as one that memory does not hold is."""
+        self._waiting.discard(seq)
+        try:
+            within_memory(lambda: self._compute(self._dataset.samples(seq)), lambda: self._compute_alone(seq))
+        except MAY_MEAN_MEMORY as error:
+            if not out_of_memory(error):
+                raise
+            self._dataset.refuse(seq, TOO_LARGE)
+        return self._dataset.samples(seq)
+
+    def _compute_alone(self, seq: int) -> None:
+        self.forget_prepared()
+        free_memory()
+        self._compute(self._dataset.samples(seq))
+
+    def forget_prepared(self) -> None:
+        """Let go of states that nobody has asked for yet."""
+        self._states.clear()
 
     def _compute(self, samples: Sequence[Sample]) -> None:
         """The statistics of those that are not known."""

@@ -8,6 +8,8 @@ meanwhile, so only this thread's calls are checked ("thread_local"). The kernels
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -16,6 +18,9 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+_ONE = threading.RLock()
+"""Held by the thread that captures: what begins a capture waits for the whole device, which fails while another thread is within one."""
+_own = threading.local()
 WARM_UPS = 3
 HIGH_PRIORITY = -1
 """Of CUDA's streams; 0 is the usual one."""
@@ -23,8 +28,35 @@ HIGH_PRIORITY = -1
 
 def capture(step: Callable[[], T], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], T]:
     """What replays `step` as one graph and gives what it gave, in the same tensors each time. `restore` takes back what running the step changed.
-    RuntimeError where it cannot be captured."""
-    device = changed[0].device
+    RuntimeError where it cannot be captured. One thread at a time: within the step nothing may wait for another."""
+    with _alone():
+        return _captured(step, restore, changed[0].device)
+
+
+def capturing() -> bool:
+    """Whether this thread is within `capture`."""
+    return getattr(_own, "capturing", False)
+
+
+def kept_in_graphs(device: torch.device) -> int:
+    """Bytes that are set aside for graphs: free between replays, and of no use to anything else."""
+    return sum([*_kept.get(device, {}).values()])
+
+
+_kept: dict[torch.device, dict[int, int]] = {}
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with _ONE:
+        _own.capturing = True
+        try:
+            yield
+        finally:
+            _own.capturing = False
+
+
+def _captured(step: Callable[[], T], restore: Callable[[], None], device: torch.device) -> Callable[[], T]:
     stream = torch.cuda.Stream(device, priority=torch.cuda.current_stream(device).priority)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
@@ -32,14 +64,20 @@ def capture(step: Callable[[], T], restore: Callable[[], None], changed: Sequenc
             step()
             restore()
     torch.cuda.current_stream(device).wait_stream(stream)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(device)
     graph = torch.cuda.CUDAGraph()
     with _left_as_it_was(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         outputs = step()  # is recorded, not run
+    grown = max(0, torch.cuda.memory_reserved(device) - before)  # also by what other threads took meanwhile: rather too much than too little
 
     def replay() -> T:
         graph.replay()
         return outputs
 
+    kept = _kept.setdefault(device, {})
+    kept[id(replay)] = grown
+    weakref.finalize(replay, kept.pop, id(replay), 0)
     return replay
 
 

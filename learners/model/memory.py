@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
+from learners.model.cuda_graph import kept_in_graphs
+
 if TYPE_CHECKING:
     from learners.model.base import Backbone
 
@@ -182,8 +184,8 @@ class MemoryBudget:
             return self.allowance
         free, total = torch.cuda.mem_get_info(self.device)
         free -= int(total * (1 - torch.cuda.get_per_process_memory_fraction(self.device)))
-        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return min(self.allowance, SHARE * (free + unused))
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device) - kept_in_graphs(self.device)
+        return min(self.allowance, SHARE * (free + max(0, unused)))
 
     def _bytes(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool, room: float = math.inf) -> float:
         """At most so much is needed beside the weights. room: beyond which an answer alone has its layers computed again."""

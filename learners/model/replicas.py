@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learners.model.cuda_graph import capturing
+
 ENTERING = "_entering_head"
 """Where the LM head of a tree keeps the tensor that last entered it, until `forward` takes it."""
 FIRST_POSITION = "_first_position"
@@ -151,11 +153,13 @@ _WeightOnly: type | None = None
 
 
 def between_layers(tree: nn.Module, call: Callable[[], None]) -> None:
-    """Have `call` called before each layer of every forward of the tree, and before the backward of each."""
+    """Have `call` called before each layer of every forward of the tree, and before the backward of each; but not while this thread captures a
+    step, for which others wait."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     def called(layer: nn.Module, args: Any, output: Any) -> None:
-        call()
+        if not capturing():
+            call()
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.requires_grad:
             hidden.register_hook(lambda _: call())

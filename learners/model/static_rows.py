@@ -14,6 +14,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,11 +26,14 @@ from learners.model.eager_rows import EagerRows, RowsState
 from learners.model.fixed_cache import FixedCache
 from learners.model.forward import causal_model, device_of, forward_at, vocabulary_of
 from learners.model.lora import has_adapter, row_scaling
+from learners.model.memory import COPIES_IN_DRAWING, MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.rows import Drawn, FixedBias, KeysValues, Row, SteeringBias, draw_tokens
 from learners.model.truncation import Truncation, candidates
 from storage.records import Sampling
 
 LEAST_LENGTH = 256
+LONGER = 1024
+"""Columns with which a tree is tried too: what masks by the length of what is kept shows only beyond its own window."""
 FEWER_FROM = 16
 """Rows from which on answers that have ended are left behind, when three quarters have."""
 MOST_PREPARED_ROWS = 8
@@ -37,7 +41,11 @@ MOST_PREPARED_ROWS = 8
 WORTH_PREPARING = 256
 """Tokens of a shape, asked for so far."""
 KEPT_BUFFERS = 6
-"""Shapes whose buffers and graphs are kept; the one used longest ago goes."""
+"""Shapes whose buffers and graphs are kept; the one used longest ago goes …"""
+KEPT_BYTES = 256e6
+"""… and as many as take no more memory than this; on a GPU …"""
+KEPT_SHARE = 1 / 32
+"""… at least this share of its own, for each tree."""
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 """By which logits of the two forwards may differ, beside their size: attention over masked columns rounds in another order."""
 
@@ -95,6 +103,13 @@ class Buffers:
         self._replay: Callable[[], Outputs] | None = None
         self.captured = True  # unless that was tried in vain
 
+    @property
+    def nbytes(self) -> int:
+        """With what a step makes of its logits, for which a graph keeps memory of its own."""
+        said = () if self.truncation is None else (self.truncation.said,)
+        kept = (*(each for both in self.cache for each in both), self.seen, self.uniforms, *said)
+        return sum(each.nbytes for each in kept) + 4 * COPIES_IN_DRAWING * len(self.ids) * vocabulary_of(self._tree)
+
     def run(self, capture: Capture) -> Outputs:
         """One token of each answer into `columns`; the states and both logits it was drawn from. Captured at the first time."""
         if self._replay is None:
@@ -108,9 +123,11 @@ class Buffers:
 
             try:
                 self._replay = capture(self._step, restore, (*changed, *(each for both in self.cache for each in both)))
-            except RuntimeError as error:
-                logging.getLogger(__name__).warning("decoding without graphs: %s", _first_line(error))
+            except MAY_MEAN_MEMORY as error:
                 restore()
+                if out_of_memory(error):  # says nothing of the step: another time there may be room
+                    raise
+                logging.getLogger(__name__).warning("decoding without graphs: %s", _first_line(error))
                 self._replay, self.captured = self._step, False
         return self._replay()
 
@@ -149,6 +166,8 @@ class StaticDecoder:
     def __init__(self, tree: nn.Module, capture: Capture = capture, prepared: bool = False) -> None:
         """prepared: draw only by shapes that `prepare` has captured, since capturing takes longer than somebody who waits would wait."""
         self.tree, self.capture, self.prepared = tree, capture, prepared
+        self.usable = True  # until a step could not be captured: then ordinary forwards are faster
+        self._most_bytes = _kept_bytes(device_of(tree))
         self._wanted: dict[Shape, tuple[int, KeysValues]] = {}  # tokens that would have been drawn by it, and sizes
         self._bias: FixedBias | None = None
         self._buffers: OrderedDict[Shape, Buffers] = OrderedDict()
@@ -157,11 +176,26 @@ class StaticDecoder:
     def buffers(self, shape: Shape, like: KeysValues) -> Buffers:
         """Of this shape; made where there are none."""
         if shape not in self._buffers:
-            while len(self._buffers) >= KEPT_BUFFERS:
-                self._buffers.popitem(last=False)
-            self._buffers[shape] = Buffers(self.tree, shape, like, self.bias_of(shape))
+            make = partial(Buffers, self.tree, shape, like, self.bias_of(shape))
+            self._buffers[shape] = within_memory(make, partial(self._alone, make))
         self._buffers.move_to_end(shape)
+        while len(self._buffers) > 1 and (len(self._buffers) > KEPT_BUFFERS or self.nbytes > self._most_bytes):
+            self._buffers.popitem(last=False)
         return self._buffers[shape]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all that is kept."""
+        return sum(each.nbytes for each in self._buffers.values())
+
+    def _alone(self, make: Callable[[], Buffers]) -> Buffers:
+        self.forget()
+        free_memory()
+        return make()
+
+    def forget(self) -> None:
+        """Let go of all buffers and graphs; they are made anew when they are needed."""
+        self._buffers.clear()
 
     def ready(self, shape: Shape, like: KeysValues, tokens: int) -> bool:
         """Whether to draw by this shape now. Where it must be prepared first, that so many tokens were asked for counts towards it."""
@@ -169,18 +203,25 @@ class StaticDecoder:
             return True
         if shape.rows <= MOST_PREPARED_ROWS:
             before = self._wanted.get(shape, (0, []))[0]
-            self._wanted[shape] = (before + tokens, [(keys[:1, :, :1], values[:1, :, :1]) for keys, values in like])
+            self._wanted[shape] = (before + tokens, [(keys[:1, :, :1].clone(), values[:1, :, :1].clone()) for keys, values in like])
         return False
 
     def due(self) -> Shape | None:
         """A shape that is worth preparing."""
-        return next((shape for shape, (tokens, _) in self._wanted.items() if tokens >= WORTH_PREPARING), None)
+        wanted = self._wanted.items() if self.usable else ()
+        return next((shape for shape, (tokens, _) in wanted if tokens >= WORTH_PREPARING), None)
 
     def prepare(self, shape: Shape) -> None:
         """Capture the step of a shape, on no answers."""
         _, like = self._wanted.pop(shape)
         if not shape.steered or self._bias is not None:
-            self.buffers(shape, like).run(self.capture)
+            try:
+                buffers = self.buffers(shape, like)
+                buffers.run(self.capture)
+            except MAY_MEAN_MEMORY:
+                self._buffers.pop(shape, None)  # who waits for an answer is not to wait for this
+                raise
+            self.usable &= buffers.captured
 
     def steer(self, steer: SteeringBias) -> None:
         """Copy in what steers now. Where it needs other tensors, graphs with the old ones are made anew."""
@@ -198,6 +239,12 @@ class StaticDecoder:
         """Whether no layer would mask some of so many columns in its own way."""
         return columns <= _window(causal_model(self.tree).config)
 
+    @property
+    def most_columns(self) -> int:
+        """Beyond which some layers' masks would be others, or are not made at all."""
+        config = causal_model(self.tree).config
+        return min(_window(config), _context(config))
+
     @torch.no_grad()
     def _try(self) -> None:
         """Compare the logits of a step, one row padded, with those of an ordinary forward."""
@@ -206,12 +253,17 @@ class StaticDecoder:
         state = eager.state()
         if state is None or not self.may_hold(LEAST_LENGTH):
             raise ValueError("its layers keep something else than all keys and values, or see less than is kept")
-        buffers = Buffers(self.tree, Shape(2, False, LEAST_LENGTH, 4, False), state.keys_values, None)
-        _move_in(buffers, state)
-        found, expected = buffers.logits()[0], eager.logits()
+        found = []
+        for length in (LEAST_LENGTH, min(LONGER, _context(causal_model(self.tree).config))):
+            if length >= LEAST_LENGTH and self.may_hold(length):
+                buffers = Buffers(self.tree, Shape(2, False, length, 4, False), state.keys_values, None)
+                _move_in(buffers, state)
+                found.append(buffers.logits()[0])
+        expected = eager.logits()
         allowed = CLOSE.get(causal_model(self.tree).dtype, 1e-3) * (1 + float(expected.abs().max()))
-        if not bool(((found - expected).abs() <= allowed).all()):
-            raise ValueError(f"its logits are off by {float((found - expected).abs().max()):.2g}")
+        off = max(float((each - expected).abs().max().nan_to_num(torch.inf)) for each in found)
+        if not off <= allowed:
+            raise ValueError(f"its logits are off by {off:.2g}")
 
 
 def static_decoder(tree: nn.Module) -> StaticDecoder | None:
@@ -220,19 +272,28 @@ def static_decoder(tree: nn.Module) -> StaticDecoder | None:
         return None
     if "_static_decoder" not in tree.__dict__:
         tree.__dict__["_static_decoder"] = _tried(tree)
-    found: StaticDecoder | None = tree.__dict__["_static_decoder"]
+    return known_decoder(tree)
+
+
+def known_decoder(tree: nn.Module) -> StaticDecoder | None:
+    """The one that `static_decoder` has made; None before."""
+    found: StaticDecoder | None = tree.__dict__.get("_static_decoder")
     return found
 
 
-def forget_static_decoder(tree: nn.Module) -> None:
-    """Use ordinary forwards."""
-    tree.__dict__["_static_decoder"] = None
+def forget_buffers(*trees: nn.Module) -> None:
+    """Let go of what was kept of steps of these trees, on the thread that draws with them."""
+    for tree in trees:
+        if (decoder := known_decoder(tree)) is not None:
+            decoder.forget()
 
 
 def _tried(tree: nn.Module) -> StaticDecoder | None:
     try:
         return StaticDecoder(tree)
     except Exception as error:  # whatever a family's own code makes of these tensors
+        if out_of_memory(error):
+            raise
         logging.getLogger(__name__).warning("decoding without graphs: %s", _first_line(error))
         return None
 
@@ -249,6 +310,7 @@ class StaticRows:
         self._settled = False
         self._slots = torch.empty(0)  # (K,) of each live answer its row in the buffers
         self._column = 0  # the buffers' own, known without asking the device
+        self._end = 0  # columns of the longest answer that there can be
         self._waiting: deque[Tensor] = deque()  # columns that were drawn and not given yet, on the host
         self.uids, self.lengths = eager.uids, eager.lengths
 
@@ -295,7 +357,7 @@ class StaticRows:
             return
         if self._steer is not None:
             self._decoder.steer(self._steer)
-        self._column = state.columns
+        self._column, self._end = state.columns, state.columns + self._sampling.max_new_tokens - min(self.lengths)
         shape = self._shape(power_of_two(len(self.uids)), state.twin)
         if not self._decoder.ready(shape, state.keys_values, self._sampling.max_new_tokens):
             return
@@ -307,9 +369,17 @@ class StaticRows:
     def _shape(self, k: int, twin: bool) -> Shape:
         """With room for the next tokens; for all of them where another shape would have to be prepared."""
         most = self._sampling.max_new_tokens
-        length = max(LEAST_LENGTH, power_of_two(self._column + (most if self._decoder.prepared else self._ahead)))
+        length = max(LEAST_LENGTH, power_of_two(self._column + (most if self._decoder.prepared else self._ahead_now)))
+        most_columns = self._decoder.most_columns
+        if self._end <= most_columns < length:
+            length = max(LEAST_LENGTH, most_columns)
         some = candidates(self._sampling, vocabulary_of(self._decoder.tree))
         return Shape(k, twin, length, power_of_two(most), self._steer is not None, some)
+
+    @property
+    def _ahead_now(self) -> int:
+        """As many as may come."""
+        return max(1, min(self._ahead, self._end - self._column))
 
     def _run(self) -> Outputs:
         """So many tokens as are drawn ahead, all launched before the first is looked at."""
@@ -317,10 +387,9 @@ class StaticRows:
             self._decoder.steer(self._steer)
         buffers = self._with_room()
         found: list[Tensor] = []
-        for _ in range(self._ahead):
+        for _ in range(self._ahead_now):
             outputs = buffers.run(self._decoder.capture)
-            if not buffers.captured:
-                forget_static_decoder(self._decoder.tree)  # ordinary forwards are faster from the next batch on
+            self._decoder.usable &= buffers.captured
             found.append(buffers.columns.clone())
             self._column += 1
         self._waiting.extend(torch.stack(found).cpu())  # the only wait for the device
@@ -331,7 +400,7 @@ class StaticRows:
         old = self._buffers
         assert old is not None
         few = old.shape.rows >= FEWER_FROM and len(self.uids) <= old.shape.rows // 4
-        if self._column + self._ahead <= old.shape.length and not few and old.bias is self._decoder.bias_of(old.shape):
+        if self._column + self._ahead_now <= old.shape.length and not few and old.bias is self._decoder.bias_of(old.shape):
             return old
         shape = self._shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin)
         self._buffers = self._decoder.buffers(shape, old.cache)
@@ -377,8 +446,12 @@ def _context(config: Any) -> int:
 def _window(config: Any) -> int:
     """Columns that every layer attends to."""
     config = config.get_text_config()
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
     return min((int(window) for window in windows if window), default=1 << 30)
+
+
+def _kept_bytes(device: torch.device) -> float:
+    return KEPT_BYTES if device.type != "cuda" else max(KEPT_BYTES, KEPT_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from learners.model.memory import out_of_memory
 from learners.model.static_rows import Outputs, StaticDecoder
 
 MOST_LAYERS = 12
@@ -40,7 +41,9 @@ def traced_decoder(tree: nn.Module, layers: int) -> StaticDecoder | None:
 
     try:
         return StaticDecoder(tree, capture, prepared=True)
-    except Exception:  # whatever a family's own code makes of these tensors: it draws by ordinary forwards
+    except Exception as error:  # whatever a family's own code makes of these tensors: it draws by ordinary forwards
+        if out_of_memory(error):
+            raise
         return None
 
 

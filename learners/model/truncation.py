@@ -60,7 +60,7 @@ class Truncation:
 
     def add(self, tokens: Tensor) -> None:
         """One token (K,) of each row was said."""
-        self.said.scatter_(1, tokens[:, None], True)
+        self.said.scatter_(1, tokens[:, None], 1)  # no bool: a recording takes none for a scalar
 
     def take(self, other: Truncation) -> None:
         """Copy another one's settings, and what its rows said into the first of these."""

@@ -43,6 +43,9 @@ TokenIds = tuple[int, ...]
 Reward = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
 """Prompts and answers -> scores (B,), or each token's share of the score (B, R). Best scaled to a standard deviation of about 1."""
 
+LEAST_TOKENS = 2
+"""Of all answers of a step together: the advantages of fewer cannot be whitened."""
+
 
 @dataclass(frozen=True)
 class PPOSettings:
@@ -158,7 +161,7 @@ class PPO:
         """Several epochs over one batch of rollouts, which must be this policy's own as it is now.
 
         `tapped` are answers that a person praised and blamed, as advantages of single tokens: they pull in every optimizer step. Raises
-        ValueError when the reward has not the answers' shape or is not finite, or on fewer than two tokens.
+        ValueError when the reward has not the answers' shape or is not finite, or on fewer than LEAST_TOKENS tokens.
         """
         parts = self._parts(rollouts)  # the answers of each forward, the same in every epoch
         trajectory = self._trajectory(rollouts, parts)

@@ -115,7 +115,7 @@ class RewardModel:
         if len(answers) < 2:
             raise ValueError("normalising needs at least two reference answers")
         self.gain, self.bias = 1.0, 0.0
-        scores = self.score(prompts, answers).double()
+        scores = self.score(prompts, answers).cpu().double()  # there is no float64 on Apple's GPUs
         spread = float(scores.std(correction=0))
         self.gain = 1.0 / spread if spread > 1e-6 else 1.0
         self.bias = -self.gain * float(scores.mean())

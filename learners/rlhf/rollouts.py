@@ -95,6 +95,10 @@ class Trace:
         columns = {name: [state.detach().to(device, copy=True) for state in getattr(self, name)] for name in ("_hidden", "_base", "_policy", "_wish")}
         return replace(self, **columns)  # type: ignore[arg-type]
 
+    def without_states(self) -> Trace:
+        """The answer alone: states with their logits are a megabyte each where the vocabulary is large."""
+        return replace(self, stride=0, _positions=[], _hidden=[], _base=[], _policy=[], _wish=[])
+
     def criticised(self) -> CriticisedStates | None:
         """The same states with what critiques ask for there; None without any."""
         if not self._wish:

@@ -16,6 +16,7 @@ from learners.model.lora import LoraSettings
 from learners.protocol import BLOB_CHUNK, Blob
 from learners.versions.blobs import Assembler, digest, split
 from learners.versions.files import Manifest, States, pack, peft_config, unpack
+from learners.versions.fitting import Fit
 from learners.versions.snapshot import BASE, Distilled, PolicySnapshot, VersionState
 
 MOST_PROPOSED = 2
@@ -32,8 +33,10 @@ class VersionStore:
         """`tree` is any tree with an adapter of these settings; `piece` are the bytes of a blob that is published."""
         self._backbone, self._settings, self._seed, self._piece = backbone, settings, seed, piece
         self._peft_config = peft_config(settings, tree, backbone.name)
+        self._fit = Fit.of(tree, backbone.width, backbone.vocabulary)
         self._assembler = Assembler()
         self._proposed: dict[str, VersionState] = {}
+        self._withdrawn: frozenset[str] = frozenset()
         self._live: tuple[str, VersionState] | None = None
 
     def receive(self, blob: Blob) -> None:
@@ -56,17 +59,25 @@ class VersionStore:
         self._proposed = {}
         return self._act(sha256, version, state)
 
+    def withdraw(self) -> None:
+        """What was proposed so far is not to act any more."""
+        self._withdrawn, self._proposed = self._withdrawn | self._proposed.keys(), {}
+
+    def withdrawn(self, sha256: str) -> bool:
+        """Whether a version was proposed and then withdrawn."""
+        return sha256 in self._withdrawn
+
     def restore(self, version: str, sha256: str | None) -> VersionState | None:
         """A version whose blobs were sent, or that acts; the base without a hash. None when it is not here.
 
-        Raises BlobError when its bytes are not whole, VersionError when they cannot be used.
+        Raises BlobError when its bytes are not whole, VersionError when they cannot be used with this model.
         """
         if sha256 is None:
             self._live = None
             return BASE
         files = self._assembler.take(sha256)
         if files is not None:
-            return self._act(sha256, version, unpacked(files, version))
+            return self._act(sha256, version, self._fit.usable(unpacked(files, version)))
         return self._act(sha256, version, self._live[1]) if self._live is not None and self._live[0] == sha256 else None
 
     def _act(self, sha256: str, version: str, state: VersionState) -> VersionState:

@@ -7,18 +7,25 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from learners.curriculum.practice import Practice
+from learners.curriculum.teacher import DistillationTeacher
+from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
+from learners.feedback.dataset import Feedback
+from learners.human_reward.critique_bias import CritiqueBias
 from learners.model.checkpoint import ModelError
+from learners.model.forward import forward
+from learners.model.rows import wish_of
 from learners.model.sampling import Row, decode
 from learners.protocol import Answer, AnswerRequest, Ended, Event, Lesson, Load, Started, Tokens
-from storage.records import Correction, Demonstration, Message, Ranking, Sampling
+from storage.records import Correction, Critique, Demonstration, Message, Ranking, Sampling
 from storage.thoughts import split_thought
 from tests.learners.model.families import TEMPLATE, saved_family
 from tests.learners.test_families import Course
@@ -227,3 +234,73 @@ def test_states_of_plain_models_are_what_they_were() -> None:
     torch.manual_seed(0)  # no thoughts: answers and prompts are taken as they are
     parts = assemble(Load(model=str(saved_family("llama")), quantize="none"), lambda event: None)
     assert parts.backbone.spoken((1, 2), (3, 4)) == ((1, 2), (3, 4)) and parts.backbone.renderer.no_thought == ()
+
+
+# --- critiques of answers with thoughts ---------------------------------------------------------------------------------------
+
+
+def said(text: str, scope: str, messages: tuple[Message, ...] = PROMPT, seq: int = 1) -> Lesson:
+    critique = Critique("s", None, text, scope)  # type: ignore[arg-type]
+    return Lesson(seq=seq, judgement=critique, answers=(Answer(uid="", messages=messages, text=""),))
+
+
+def teacher_of(parts: Parts, *lessons: Lesson) -> tuple[DistillationTeacher, Practice]:
+    read = {lesson.seq: parts.live_reward.lessons.read.get(lesson.seq, ()) for lesson in lessons}
+    inputs = replace(parts.inputs, feedback=Feedback(lessons, read))
+    practice = Practice(parts.backbone, parts.trees.base, parts.sampling, 0, lambda: inputs)
+    teacher = DistillationTeacher(practice, PolicyWeights(parts.trees.policy, parts.trees.reference), 0.95)
+    teacher.refresh(inputs)
+    return teacher, practice
+
+
+@pytest.mark.parametrize("scope", ["all", "prompt"])
+def test_what_critiques_ask_for_is_taught_behind_thoughts_and_is_absorbed_only_where_it_was(
+    scope: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Engine(monkeypatch, model_in(tmp_path / "m", OPENED), sampling=Sampling(1.0, 30), train_prompts=(PROMPT,)).parts
+    backbone = parts.backbone
+    elsewhere = said("louder!", "prompt", (Message("user", "Who are you?"),), 2)
+    teacher, _ = teacher_of(parts, said("shorter!", scope), elsewhere)
+    prompt = tuple(backbone.fit(PROMPT, 30)[0])
+    drawn = [t for t in teacher.draw([prompt] * 8) if t.prompt_ids == prompt and len(backbone.spoken(prompt, t.ids)[1]) > 1]
+    behind = [t for t in drawn if len(backbone.spoken(prompt, t.ids)[0]) > len(prompt)]
+    assert behind, "some with a thought before the answer"
+    batch, absorbed = teacher.batch(behind)
+    assert absorbed == {1}, "the other one holds for a prompt that is not among these"
+    teacher._critique_bias = CritiqueBias(2.0)
+    found = teacher(batch.prompts, batch.answers)(slice(0, 10_000))
+    asked = (Message("user", PROMPT[0].content + "\n\nshorter!"),)
+    wanted = []
+    for trace in behind:
+        thought = len(trace.ids) - len(backbone.spoken(prompt, trace.ids)[1])
+        with torch.no_grad():
+            plain, beside = (
+                forward(parts.trees.base, torch.tensor([[*ids, *trace.ids]])).logits[0, len(ids) - 1 : -1][thought:]
+                for ids in (prompt, backbone.fit(asked, 30)[0])
+            )
+        of = torch.arange(len(plain))
+        wish = wish_of(plain, beside, of, torch.ones(len(plain), 1))
+        wanted.append(plain + CritiqueBias(2.0).bias(teacher.steering, plain.new_zeros(len(plain), backbone.width), plain, wish))
+    assert torch.allclose(found.log_softmax(1), torch.cat(wanted).log_softmax(1), atol=2e-3)
+
+
+def test_prompts_of_answers_with_thoughts_are_known_by_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, model_in(tmp_path / "m", OPENED))
+    drawn = engine.draw(Sampling(1.0, 30), 4)
+    engine.rank(drawn)
+    _, practice = teacher_of(engine.parts, *engine.parts.live_reward.lessons.lessons)
+    samples = engine.parts.live_reward.lessons.read[1]
+    assert any(sample.thought for sample in samples)
+    assert set(practice.conversations()) == set(practice.prompts(9)) == {drawn[0].prompt_ids}
+
+
+def test_a_critique_of_a_conversation_that_the_template_refuses_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strict = "{% for m in messages %}{% if 'pirate' in m.content %}{{ raise_exception('none here') }}{% endif %}{% endfor %}" + TEMPLATE
+    parts = Engine(monkeypatch, model_in(tmp_path / "m", strict), sampling=Sampling(1.0, 9), train_prompts=(PROMPT,)).parts
+    refused = (Message("user", "Are you a pirate?"),)
+    teacher, practice = teacher_of(parts, said("shorter!", "prompt", refused), said("warmer!", "prompt", seq=2))
+    prompt = tuple(parts.backbone.fit(PROMPT, 9)[0])
+    assert set(practice.prompts(8)) == set(practice.conversations()) == {prompt}
+    traces = teacher.draw([prompt] * 2)
+    assert teacher.batch(traces)[1] == {2}
+    assert traces[0].without_states().ids == traces[0].ids and traces[0].without_states().kl == traces[0].kl

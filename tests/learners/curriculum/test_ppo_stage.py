@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from learners.curriculum.ppo_stage import KLLimit, PPOPlan, PPOStage
+from learners.curriculum.runs import ALL_THOUGHT, TOO_SHORT
 from learners.curriculum.stages import DistillPlan, DistillStage
 from learners.engine.assembly import Parts, assemble
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import load_lora, lora_state
-from learners.protocol import Event, Load
-from learners.rlhf.ppo import PPO
+from learners.protocol import Event, Load, Metrics
+from learners.rlhf.ppo import PPO, Rollouts
 from learners.rlhf.rollouts import draw_answers
 from learners.rlhf.stats import StepStats
 from learners.versions.snapshot import PolicySnapshot, VersionState
@@ -120,3 +122,34 @@ def test_the_value_head_and_the_moments_belong_to_the_weights(learning: Learning
     assert all(float(p.detach().abs().max()) == 0 for p in stage.ppo.value_head.parameters())
     assert all(torch.equal(weight, before[name]) for name, weight in lora_state(learning.weights.policy).items())
     load_lora(learning.weights.policy, None)
+
+
+def test_at_the_first_coefficient_the_optimum_is_the_steered_policy_at_any_temperature(
+    learning: Learning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one state, by the closed form of an optimum under a KL penalty."""
+    tokens = 20.0
+    for temperature in (0.6, 1.0, 1.7):
+        practice = learning.practice
+        practice.sampling = replace(practice.sampling, temperature=temperature)
+        monkeypatch.setattr(practice, "base_length", lambda: tokens)
+        stage = PPOStage(*learning.of_policy, None)
+        coefficient = stage.first_coefficient(learning.inputs)
+        gain, beta = stage._head_scorer(learning.inputs).gain, stage._teacher.steering.beta
+        base, reward = (torch.randn(50, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+        reference, reward = (base / temperature).log_softmax(0), reward / 10
+        optimum = (reference + gain * reward / tokens / coefficient).softmax(0)
+        assert beta > 0 and torch.allclose(optimum, ((base + beta * reward) / temperature).softmax(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_rollouts_with_fewer_than_two_tokens_in_all_end_the_round_with_a_note(
+    learning: Learning, answers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Rollouts(((1, 2),) * answers, ((5,),) * answers, ("eos",) * answers, ((-1.0,),) * answers)
+    monkeypatch.setattr(PPO, "rollout", lambda *_: drawn)
+    notes: list[Event] = []
+    learning.runs.emit = notes.append
+    run(PPOStage(*learning.of_policy, None, PPOPlan(prompts=1, answers=1, iterations=3)).work())
+    (told,) = [event for event in notes if isinstance(event, Metrics)]
+    assert told.note == (TOO_SHORT if answers else ALL_THOUGHT)

@@ -27,7 +27,8 @@ from storage.records import Critique, Run, Sampling
 from tests.learners.curriculum.tracing import JUDGEMENTS, PROMPT, Stubs, Tree, absorbed, feedback_of, head_of, lesson, name_of, traces
 
 BACKBONE: Any = SimpleNamespace(
-    width=1, base_hash="0" * 64, name="tiny", memory_budget=None, device=torch.device("cpu"), spoken=lambda prompt, ids: (prompt, ids)
+    width=1, vocabulary=1000, base_hash="0" * 64, name="tiny", memory_budget=None, device=torch.device("cpu"),
+    spoken=lambda prompt, ids: (prompt, ids),
 )
 OPERATIONS = ("judge", "write", "undo", "redo", "train", "train", "train", "rollback", "restart", "flush", "budget")
 
@@ -177,7 +178,7 @@ class Sitting:
         assert traces(state.policy.lora) == set(state.seqs) or self.broken_off or self.stubs.reward_model_leads
         assert absorbed(state.policy.lora) == name_of(state.policy.absorbed)
         assert traces(state.reference) <= set(state.reference_seqs) <= live
-        assert traces(state.reward_state and {"": state.reward_state["column"]}) <= set(state.reward_seqs) <= live
+        assert traces(state.reward_state) <= set(state.reward_seqs) <= live
         assert (state.value_state is not None) == (self.weights.lineage.trained_by == "ppo")
 
     def _check_weights(self) -> None:

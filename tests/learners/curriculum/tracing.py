@@ -54,7 +54,7 @@ def touch(tree: nn.Module, seqs: Iterable[int]) -> None:
 
 def traces(lora: Mapping[str, Tensor] | None) -> set[int]:
     """Judgements that touched these weights."""
-    return set() if lora is None else set(next(iter(lora.values()))[:-1].flatten().nonzero().flatten().tolist())
+    return set() if lora is None else set(max(lora.values(), key=Tensor.numel)[:-1].flatten().nonzero().flatten().tolist())
 
 
 def absorbed(lora: Mapping[str, Tensor] | None) -> int:
@@ -157,11 +157,15 @@ class Stubs:
         return SimpleNamespace(compare=compare, settings=GateSettings())
 
 
+HEAD = {"weight": torch.zeros(1, 1), "bias": torch.zeros(1)}
+"""Of a reward model and of values; they learn nothing."""
 STATS = StepStats(loss=0.0, grad_norm=0.0, tokens=1)
 
 
 def _trace() -> Any:
-    return SimpleNamespace(ids=[1], prompt_ids=(1,), kl=0.0, visited=lambda temperature: None)
+    trace = SimpleNamespace(ids=[1], prompt_ids=(1,), kl=0.0, visited=lambda temperature: None)
+    trace.without_states = lambda: trace
+    return trace
 
 
 class _Teacher:
@@ -177,6 +181,9 @@ class _Teacher:
 
     def draw(self, prompts: object) -> list[Any]:
         return [_trace()]
+
+    def batch(self, traces: object) -> tuple[object, frozenset[int]]:
+        return traces, frozenset()
 
 
 class _Scorer:
@@ -207,14 +214,15 @@ class _RewardModel(_Scorer):
         return STATS
 
     def token_shares(self, *_: object) -> Tensor:
-        return torch.tensor(sorted(traces(self.state())), dtype=torch.int64)
+        return torch.tensor(sorted(traces({"": self.tree.column})), dtype=torch.int64)  # type: ignore[dict-item]
 
     def state(self) -> dict[str, Tensor]:
-        return {"column": self.tree.column.detach().clone()}  # type: ignore[union-attr, operator]
+        column = self.tree.column.detach().clone()  # type: ignore[union-attr, operator]
+        return {"lora.layer.lora_B.default.weight": column, **{f"head.{name}": each for name, each in HEAD.items()}, "normalisation": torch.ones(2)}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.tree.column.copy_(state["column"])  # type: ignore[union-attr, operator]
+        self.tree.column.copy_(state["lora.layer.lora_B.default.weight"])  # type: ignore[union-attr, operator]
 
 
 class _PPO:
@@ -225,7 +233,7 @@ class _PPO:
         self.kl_target, self.kl_coefficient = 6.0, 0.0
 
     def rollout(self, prompts: object, answers_per_prompt: int) -> Any:
-        return SimpleNamespace(prompts=((1,),), answers=((1,),))
+        return SimpleNamespace(prompts=((1,),), answers=((1, 1),))
 
     def step(self, rollouts: object, tapped: object) -> StepStats:
         seqs = [*self.reward((), ()).tolist(), *traces({"": self.reference.column})]  # type: ignore[dict-item]
@@ -234,7 +242,7 @@ class _PPO:
         return StepStats(loss=0.0, grad_norm=0.0, tokens=1, kl=self.kl_target * self.stubs.choice.uniform(0.5, 1.8))
 
     def state(self) -> dict[str, Tensor]:
-        return {"kl": torch.tensor([self.kl_coefficient, self.kl_target], dtype=torch.float64)}
+        return {**HEAD, "kl": torch.tensor([self.kl_coefficient, self.kl_target], dtype=torch.float64)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.kl_coefficient, self.kl_target = state["kl"].tolist()

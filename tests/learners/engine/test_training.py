@@ -47,7 +47,8 @@ class Sitting:
         stubs.install(patch)
         patch.setattr("learners.curriculum.stages.Distill", self._distill)
         backbone: Any = SimpleNamespace(
-            width=1, base_hash="0" * 64, name="tiny", memory_budget=self.budget, device=torch.device("cpu"), spoken=lambda prompt, ids: (prompt, ids)
+            width=1, vocabulary=1000, base_hash="0" * 64, name="tiny", memory_budget=self.budget, device=torch.device("cpu"),
+            spoken=lambda prompt, ids: (prompt, ids),
         )
         trees = LearnerTrees(Tree(), Tree(), Tree(), Tree())
         none = feedback_of(())

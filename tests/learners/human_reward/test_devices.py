@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from learners.curriculum import canary
 from learners.human_reward.critique_bias import BiasWithCritiques, CriticisedStates, CritiqueBias, _nats
 from learners.human_reward.features import Features, Seen, token_similarity
 from learners.human_reward.fit import HumanReward
@@ -19,6 +22,8 @@ from learners.human_reward.kl_budget import VisitedStates, _KLCurve, _States
 from learners.human_reward.likelihood import Pairs
 from learners.human_reward.logit_bias import LogitBias
 from learners.model.rows import Context, Layout, Row
+from learners.rlhf.reward_model import RewardModel
+from learners.rlhf.rollouts import Trace
 from tests.learners.models import cpu_only
 
 pytestmark = cpu_only  # a real device tells by itself
@@ -135,3 +140,44 @@ def test_features_and_token_similarity_of_a_base_elsewhere_stay_on_the_cpu() -> 
         assert {features.mean.device.type, features.basis.device.type} == {"cpu"}
         assert token_similarity(on_gpu(VOCABULARY, WIDTH)).device.type == "cpu"
         assert RewardHead.empty(features).weights.device.type == "cpu"
+
+
+# --- a device without float64 ------------------------------------------------------------------------------------------
+
+
+class Mps(Tensor):
+    """Numbers as they would be on Apple's GPUs: what follows from them is there too, until it is brought here, and none of it is float64."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("mps")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is Tensor.cpu or (function is Tensor.to and torch.device("cpu") in args):
+            return args[0].as_subclass(Tensor)
+        found = super().__torch_function__(function, types, args, kwargs)
+        for each in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(each, Tensor) and each.dtype == torch.float64:
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        return found
+
+
+def test_what_needs_float64_is_computed_on_the_cpu_where_the_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = torch.randn(600, WIDTH, generator=torch.Generator().manual_seed(1))
+    there = head.as_subclass(Mps)
+    with pytest.raises(TypeError):
+        there.double()
+    assert torch.equal(token_similarity(there), token_similarity(head))
+    assert torch.equal(Features.fit(there).basis, Features.fit(head).basis)
+    model = object.__new__(RewardModel)
+    scores = torch.tensor([1.0, 2.0, 6.0])
+    monkeypatch.setattr(RewardModel, "score", lambda *_: scores.as_subclass(Mps))
+    model.normalise([(1,)] * 3, [(1,)] * 3)
+    assert model.gain * scores.double().std(correction=0) == pytest.approx(1.0) and model.gain * 3 + model.bias == pytest.approx(0.0)
+    monkeypatch.setattr(canary, "states_before", lambda *_: torch.zeros(1, 2, 1))
+    monkeypatch.setattr(canary, "LMHead", lambda base: None)
+    monkeypatch.setattr(canary, "token_logprobs", lambda *_: torch.tensor([-1.0, -2.0]).as_subclass(Mps))
+    backbone: Any = SimpleNamespace(memory_budget=SimpleNamespace(parts=lambda *_, **__: [[0]]))
+    assert canary.loss_under(backbone, torch.nn.Module(), [Trace((1,), ids=[4, 5])]) == 1.5

@@ -123,6 +123,9 @@ def test_free_memory_counts_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100e6)
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
     assert ours._room == 300e6
+    monkeypatch.setattr("learners.model.memory.kept_in_graphs", lambda device: 150e6)
+    assert ours._room == 225e6, "what is set aside for graphs is of no use here"
+    monkeypatch.setattr("learners.model.memory.kept_in_graphs", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6e9, 8e9))
     assert ours._room == 1e9
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.3)

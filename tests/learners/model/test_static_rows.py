@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
-from learners.model import static_rows
+from learners.model import cuda_graph, static_rows
 from learners.model.base import Backbone
 from learners.model.forward import causal_model, forward
 from learners.model.lora import copy_lora, load_lora
+from learners.model.replicas import between_layers, freeze, watch_head
 from learners.model.sampling import Row, decode
 from learners.model.static_rows import Outputs, StaticDecoder, as_it_is
 from learners.model.traced_step import traced_decoder
@@ -218,3 +220,189 @@ def test_a_recorded_step_without_twins_has_one_tensor_of_logits(monkeypatch: pyt
 @needs_gpt2
 def test_a_model_of_many_layers_is_not_recorded() -> None:
     assert traced_decoder(random_llama().model, 30) is None
+
+
+# --- masks by length -------------------------------------------------------------------------------------------------
+
+
+def neo(window: int, context: int) -> nn.Module:
+    """GPT-Neo: its local layers mask by the length of what is kept, and there is no mask beyond its context."""
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]}
+    tree = GPTNeoForCausalLM(GPTNeoConfig(**sizes, max_position_embeddings=context, window_size=window, bos_token_id=1, eos_token_id=1))
+    for parameter in tree.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(8)
+    freeze(tree)
+    watch_head(tree)
+    return tree
+
+
+@pytest.mark.parametrize(("window", "context"), [(300, 512), (512, 300)])
+def test_layers_that_mask_by_the_length_of_what_is_kept_draw_the_same_up_to_their_last_column(window: int, context: int) -> None:
+    tree = neo(window, context)
+    rows = [Row("a", tuple(range(3, 23)), 1)]
+    decoder = StaticDecoder(tree, as_it_is)
+    expected, found = ([step.ids for step in decode(tree, rows, Sampling(1.0, 280), (), 0, decoder=d, ahead=8)] for d in (None, decoder))
+    assert found == expected and max(shape.length for shape in decoder._buffers) == 300
+    assert not decoder.may_hold(window + 1)
+
+
+def test_a_window_that_goes_by_another_name_is_found_by_trying_more_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "_window", lambda config: 1 << 30)
+    with pytest.raises(ValueError, match="logits are off"):
+        StaticDecoder(neo(300, 2048), as_it_is)
+
+
+# --- what cannot be captured, and what memory does not hold -----------------------------------------------------------
+
+
+@cpu_only
+@needs_stories
+def test_truncated_sampling_is_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)
+    backbone = stories()
+    decoder, rows = traced_decoder(backbone.model, backbone.layers), rows_of(backbone)
+    sampling = Sampling(0.8, SHORT.max_new_tokens, top_p=0.9, top_k=40, min_p=0.01, repetition_penalty=1.1)
+    expected = draw(backbone, backbone.model, rows, sampling, decoder=decoder)
+    decoder.prepare(decoder.due())  # type: ignore[union-attr, arg-type]
+    assert decoder is not None and decoder.usable and [each.captured for each in decoder._buffers.values()] == [True]
+    same(draw(backbone, backbone.model, rows, sampling, decoder=decoder), expected)
+
+
+class Failing(Graph):
+    """Captures that fail with these errors, one after the other, before they succeed."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.asked = list(errors), 0
+
+    def __call__(self, step: Callable[[], Outputs], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], Outputs]:
+        self.asked += 1
+        if self.errors:
+            step()
+            raise self.errors.pop(0)
+        return super().__call__(step, restore, changed)
+
+
+@needs_stories
+def test_after_a_capture_in_vain_ordinary_forwards_draw_whoever_holds_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = stories()
+    failing = Failing(*[RuntimeError("not permitted")] * 9)
+    for prepared in (False, True):
+        failing.asked = 0
+        decoder = StaticDecoder(backbone.model, failing, prepared)
+        monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)
+        for _ in range(3):
+            draw(backbone, backbone.model, rows_of(backbone), decoder=decoder)
+            if shape := decoder.due():
+                decoder.prepare(shape)
+        assert failing.asked == 1 and not decoder.usable and decoder.due() is None
+
+
+@needs_stories
+def test_a_capture_that_memory_does_not_hold_is_tried_again_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)
+    backbone, rows = stories(), rows_of(stories())
+    expected = draw(backbone, backbone.model, rows)
+    for prepared in (False, True):
+        decoder = StaticDecoder(backbone.model, Failing(torch.OutOfMemoryError("CUDA out of memory")), prepared)
+
+        def attempt(decoder: StaticDecoder = decoder, prepared: bool = prepared) -> Answers:
+            found = draw(backbone, backbone.model, rows, decoder=decoder)
+            if prepared and (shape := decoder.due()):
+                decoder.prepare(shape)
+            return found
+
+        with pytest.raises(torch.OutOfMemoryError):
+            attempt()
+        assert decoder.usable and not (prepared and decoder._buffers), "nobody who waits is to wait for it"
+        attempt()
+        same(attempt(), expected)
+        assert decoder.usable and all(each.captured for each in decoder._buffers.values()) and decoder._buffers
+
+
+@needs_stories
+@pytest.mark.parametrize("make", [static_rows._tried, lambda tree: traced_decoder(tree, 2)])
+def test_a_trial_that_memory_does_not_hold_says_nothing_of_the_tree(make: Callable[[nn.Module], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(error: Exception) -> Callable[[StaticDecoder], None]:
+        def trial(decoder: StaticDecoder) -> None:
+            raise error
+
+        return trial
+
+    tree = torch.nn.Linear(1, 1)
+    monkeypatch.setattr(StaticDecoder, "_try", fails(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(torch.OutOfMemoryError):
+        make(tree)
+    monkeypatch.setattr(StaticDecoder, "_try", fails(KeyError("its own code")))
+    assert make(tree) is None
+
+
+@needs_stories
+def test_buffers_are_kept_as_far_as_they_take_no_more_than_their_share_and_can_be_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = stories()
+    tree = stirred(backbone)
+
+    def drawn(decoder: StaticDecoder) -> list[int]:
+        for n in (1, 2, 4):
+            draw(backbone, tree, rows_of(backbone)[:n], Sampling(1.0, 4), twin=True, decoder=decoder)
+        return [shape.rows for shape in decoder._buffers]
+
+    decoder = StaticDecoder(tree, Graph())
+    assert drawn(decoder) == [1, 2, 4]
+    sizes = [each.nbytes for each in decoder._buffers.values()]
+    cache = next(iter(decoder._buffers.values())).cache
+    assert sizes[0] >= sum(keys.nbytes + values.nbytes for keys, values in cache) and sizes[2] > 3 * sizes[0]
+    monkeypatch.setattr(static_rows, "KEPT_BYTES", sizes[1] + sizes[2])
+    assert drawn(StaticDecoder(tree, Graph())) == [2, 4]
+    monkeypatch.setattr(static_rows, "KEPT_BYTES", 1)
+    assert drawn(StaticDecoder(tree, Graph())) == [4], "what draws now is needed"
+    tree.__dict__["_static_decoder"] = decoder
+    static_rows.forget_buffers(tree, backbone.model)
+    assert decoder.nbytes == 0 and not decoder._buffers and drawn(decoder) == [1, 2, 4]
+    del tree.__dict__["_static_decoder"]
+
+
+@needs_stories
+def test_of_what_may_be_prepared_sizes_are_remembered_and_no_cache() -> None:
+    backbone = stories()
+    decoder = StaticDecoder(backbone.model, as_it_is, prepared=True)
+    draw(backbone, backbone.model, rows_of(backbone), decoder=decoder)
+    ((_, like),) = decoder._wanted.values()
+    assert all(each.untyped_storage().nbytes() == each.nbytes for both in like for each in both)
+
+
+@needs_stories
+def test_one_thread_captures_at_a_time_and_waits_for_nobody_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The learner's hook between layers would wait for the generator, which waits to capture."""
+    backbone = stories()
+    trees = [backbone.tree(), backbone.tree()]
+    hooked, within, overlaps = list[str](), list[int](), list[int]()
+    for tree in trees:
+        between_layers(tree, lambda: hooked.append(threading.current_thread().name))
+
+    def captured(step: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        within.append(1)
+        overlaps.append(len(within))
+        for _ in range(3):
+            step()
+        within.pop()
+        return step
+
+    monkeypatch.setattr(cuda_graph, "_captured", captured)
+
+    def work(tree: nn.Module) -> None:
+        with torch.no_grad():
+            cuda_graph.capture(lambda: forward(tree, tensor([[5, 6, 7]])), lambda: None, [torch.zeros(1)])
+
+    threads = [threading.Thread(target=work, args=(tree,)) for tree in trees for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert overlaps == [1] * 4 and not hooked and not cuda_graph.capturing()
+    with torch.no_grad():
+        forward(trees[0], tensor([[5, 6, 7]]))
+    assert hooked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,17 +15,31 @@ from learners.human_reward.head import RewardHead
 from learners.model.lora import LoraSettings
 from learners.protocol import Blob
 from learners.versions.blobs import BlobError, digest, split
-from learners.versions.files import Manifest, States, pack
+from learners.versions.files import Manifest, States, VersionError, pack
 from learners.versions.snapshot import Distilled, PolicySnapshot, VersionState
 from learners.versions.store import MOST_PROPOSED, VersionStore
 
-TREE: Any = SimpleNamespace(peft_config={"default": SimpleNamespace(to_dict=lambda: {"peft_type": "LORA"})})
-BACKBONE: Any = SimpleNamespace(base_hash="b" * 64, name="tiny")
+
+class Tree(torch.nn.Module):
+    """A layer with an adapter."""
+
+    def __init__(self, rank: int = 2) -> None:
+        super().__init__()
+        self.peft_config = {"default": SimpleNamespace(to_dict=lambda: {"peft_type": "LORA"})}
+        self.layer = torch.nn.Module()
+        self.layer.lora_B = torch.nn.ModuleDict({"default": torch.nn.Linear(rank, 2, bias=False)})
+
+
+BACKBONE: Any = SimpleNamespace(base_hash="b" * 64, name="tiny", width=3, vocabulary=9)
+REWARD = {
+    "lora.layer.lora_B.default.weight": torch.ones(2, 2), "head.weight": torch.ones(1, 3), "head.bias": torch.ones(1), "normalisation": torch.ones(2)
+}  # fmt: skip
+VALUE = {"weight": torch.ones(1, 3), "bias": torch.zeros(1)}
 
 
 @pytest.fixture
 def store() -> VersionStore:
-    return VersionStore(BACKBONE, TREE, LoraSettings(), 7)
+    return VersionStore(BACKBONE, Tree(), LoraSettings(), 7)
 
 
 def head(epoch: int) -> RewardHead:
@@ -36,8 +51,8 @@ def version(number: int, value: float | None = None) -> VersionState:
     return VersionState(
         PolicySnapshot("", {"layer.lora_B.weight": torch.full((2, 2), float(number))}, mine, 1.5),
         mine,
-        reward_state={"head": torch.ones(3)},
-        value_state=None if value is None else {"kl": torch.tensor([value, 6.0])},
+        reward_state=REWARD,
+        value_state=None if value is None else {**VALUE, "kl": torch.tensor([value, 6.0])},
         reference={"layer.lora_B.weight": torch.zeros(2, 2)},
         seqs=(1, 2, number),
         reference_seqs=(2,),
@@ -100,7 +115,7 @@ def test_what_is_never_acknowledged_is_forgotten(store: VersionStore) -> None:
 def test_a_version_comes_back_from_its_bytes_as_it_was(store: VersionStore) -> None:
     state = version(3, value=0.25)
     sha256, blobs = store.put(state, "v1", "ppo")
-    other = VersionStore(BACKBONE, TREE, LoraSettings(), 7)
+    other = VersionStore(BACKBONE, Tree(), LoraSettings(), 7)
     for blob in blobs:
         other.receive(blob)
     back = other.restore("v2", sha256)
@@ -128,8 +143,8 @@ def old_files(stage: str) -> dict[str, bytes]:
         for name, value in known.items()
         if name not in {"reference_seqs", "reward_seqs", "reward_steps", "distilled_seqs", "distilled_nats"}
     }
-    tensors = {"w": torch.ones(2)}
-    states = States(tensors, head(3).state(), {"head": torch.ones(3)}, {"kl": torch.tensor([0.4, 6.0])}, tensors)
+    tensors = {"layer.lora_B.weight": torch.ones(2, 2)}
+    states = States(tensors, head(3).state(), REWARD, {**VALUE, "kl": torch.tensor([0.4, 6.0])}, tensors)
     return {**pack(states, manifest, {}), "manifest.json": msgspec.json.encode(old)}
 
 
@@ -142,3 +157,37 @@ def test_an_old_version_opens_with_what_it_may_have_learned_from_at_most(store: 
     assert state is not None and state.seqs == state.reference_seqs == state.reward_seqs == (1, 2, 3)
     assert state.reward_steps is None and state.distilled is None
     assert (state.value_state is not None) == (stage == "ppo"), "an old value head belongs to its weights only where PPO trained last"
+
+
+def sent(store: VersionStore, state: VersionState) -> str:
+    """Another engine's version, whose bytes the terminal sent."""
+    sha256, blobs = VersionStore(BACKBONE, Tree(), LoraSettings(), 7).put(state, "base", "ppo")
+    for blob in blobs:
+        store.receive(blob)
+    return sha256
+
+
+@pytest.mark.parametrize("part", ["adapter", "reference", "head"])
+def test_a_version_of_another_rank_or_with_other_layers_is_refused_before_anything_acts(store: VersionStore, part: str) -> None:
+    for wrong in ({}, {"layer.lora_B.weight": torch.ones(2, 4)}, {"other.lora_B.weight": torch.ones(2, 2)}):
+        state = version(1)
+        if part == "adapter":
+            state = replace(state, policy=replace(state.policy, lora=wrong))
+        elif part == "reference":
+            state = replace(state, reference=wrong)
+        else:
+            features = Features(torch.zeros(4), torch.eye(4))
+            for other in (RewardHead(1, torch.tensor([1]), torch.randn(1, 5), features), replace(head(1), tokens=torch.tensor([1, 9]))):
+                with pytest.raises(VersionError):
+                    store.restore("v1", sent(store, replace(state, head=other, policy=replace(state.policy, absorbed=other))))
+            return
+        with pytest.raises(VersionError):
+            store.restore("v1", sent(store, state))
+        assert store._live is None
+
+
+def test_a_reward_model_or_a_value_head_of_another_release_is_left_out_and_learned_again(store: VersionStore) -> None:
+    state = replace(version(1, value=0.5), reward_state={**REWARD, "head.weight": torch.ones(1, 4)}, value_state={"kl": torch.ones(2)})
+    found = store.restore("v1", sent(store, state))
+    assert found is not None and found.policy.lora is not None and (found.reward_state, found.value_state) == (None, None)
+    assert (found.reward_seqs, found.reward_steps, found.seqs) == ((), 0, (1, 2, 1))
