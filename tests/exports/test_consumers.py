@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from storage.exchange.exporting import Options, export
 from storage.exchange.formats import FORMATS
 from storage.exchange.importing import import_file
 from storage.exchange.items import Steps
 from storage.journal import Journal
-from storage.records import Message
+from storage.records import BaseModel, Critique, Message, Prompt, Ranking, Response, SampleSet, Sitting
 
 datasets = pytest.importorskip("datasets")
 trl = pytest.importorskip("trl")
@@ -37,10 +38,23 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Journal.open(folder / "tamer.db") as journal:
         import_file(journal, SHARED / "oasst_en_100_trees.jsonl", "oasst", "0")
         import_file(journal, folder / "more.jsonl", "trl-kto", "0")
+        followed_critique(journal)
     steps = [Steps((Message("user", "Why?"),), ("Because. ", "So."), (True, False))]
     for format in FORMATS:
         export(folder / "tamer.db", folder / format, Options(format), steps)
     return folder
+
+
+def followed_critique(journal: Journal) -> None:
+    """An answer is criticised, and one that was drawn afterwards is put first."""
+    base = BaseModel("b" * 64, "stories", "none")
+    journal.bind(base, Sitting("here", base.base_hash, "0", "{}"))
+    for uid, judgement in (("c0", Critique("c0", "c0/1", "shorter")), ("c1", Ranking("c1", {"c1/0": 1, "c1/1": 2}))):
+        journal.write(SampleSet(uid, "here", Prompt.of("Why is the sky blue?"), 2)).result()
+        for slot in (0, 1):
+            answer = Response.written_elsewhere(f"{uid}/{slot}", uid, slot, f"It is {uid} {slot}.", "shown")
+            journal.write(replace(answer, policy="acting", version="base")).result()
+        journal.append(judgement).result()
 
 
 def loaded(path: Path) -> Any:
