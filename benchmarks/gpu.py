@@ -142,7 +142,7 @@ def decoding(backbone: Backbone, folder: str, k: int, tokens: int) -> dict[str, 
     plain = stir(peft_tree(backbone)).eval()
     found["generate"] = statistics.median(theirs(plain, ids(PROMPT, 0), k, 24, backbone.pad_id, str(backbone.device), time.perf_counter)[4:])
     return {
-        "k": k, "tokens": tokens, "graphs": actor.__dict__.get("_static_decoder") is not None,
+        "k": k, "tokens": tokens, "graphs": (decoder := static_rows.known_decoder(actor)) is not None and decoder.usable,
         **{f"{name}_ms": round(1e3 * each, 2) for name, each in found.items()},
         "over_generate": round(found["generate"] / found["adapter"], 2), "steering_adds": round(found["twin_steered"] / found["twin"] - 1, 3),
     }  # fmt: skip

@@ -299,6 +299,9 @@ def test_after_a_capture_in_vain_ordinary_forwards_draw_whoever_holds_the_decode
             if shape := decoder.due():
                 decoder.prepare(shape)
         assert failing.asked == 1 and not decoder.usable and decoder.due() is None
+        with monkeypatch.context() as patch:
+            patch.setattr(static_rows.Buffers, "run", None)
+            draw(backbone, backbone.model, rows_of(backbone), decoder=decoder)
 
 
 @needs_stories
