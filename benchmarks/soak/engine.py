@@ -96,7 +96,7 @@ def main() -> None:
     process.Engine._work = patched_work  # type: ignore[method-assign]
     process.Outbox.__init__ = patched_outbox  # type: ignore[method-assign]
     threading.Thread(target=_watch, args=(Path(sys.argv[1]),), daemon=True).start()
-    process.main()
+    process.run_over_pipes()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from benchmarks.soak.waiting import Waiting
 from storage import database as stored
 from storage.records import Judgement, Sampling
 from tamer_tui import app as program
+from tamer_tui import headless
+from tamer_tui.engine_client import EngineClient
 from tamer_tui.prompts import pocket_prompts, starter_prompts
 from tamer_tui.session import EngineState, SessionSettings, SetView
 from tamer_tui.session.judging import Judging
@@ -277,7 +280,8 @@ def main() -> int:
     acknowledge(diary)
     program.TamerApp = operated(diary, chosen.folder, chosen.seed)  # type: ignore[misc]
     engine = (sys.executable, "-m", "benchmarks.soak.engine", str(chosen.folder))
-    return program.run(settings_of(chosen.model, 0), chosen.database, engine)
+    headless.EngineClient = partial(EngineClient, engine)  # type: ignore[misc, assignment]  # an engine of one's own, over pipes
+    return program.run(settings_of(chosen.model, 0), chosen.database)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from benchmarks.soak import faults
 from benchmarks.soak.supervisor import Soak
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300)
 def test_nothing_that_was_acknowledged_is_lost_on_a_full_disk_and_by_a_kill(tmp_path: Path) -> None:
     soak = Soak(tmp_path, "pocket", sets=4, n_faults=0, seed=0)
     soak.plan = [(1, faults.disk_full), (2, faults.terminal_killed)]
