@@ -219,6 +219,7 @@ def _as_list(ids: int | list[int] | None) -> list[int]:
 def _import_bitsandbytes() -> None:
     """PEFT imports it for every model. It hands some of its fallbacks to `torch.compile` as it is imported, which alone imports the compiler, for
     seconds; without it they run as they are written, which is also what bitsandbytes does where compiling fails."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it names kernels that it would like to fetch
     compiler = torch.compile
     torch.compile = lambda model=None, **options: model if model is not None else lambda function: function  # type: ignore[assignment, misc]
     try:
@@ -235,7 +236,6 @@ def _quiet() -> Iterator[None]:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -64,8 +64,11 @@ async def taken(t: Table) -> str:
     while any(not worker.is_finished for worker in t.pilot.app.workers):
         with suppress(WorkerCancelled):  # another one took its place
             await t.pilot.app.workers.wait_for_complete()
-    await t.pilot.pause()
-    return t.pilot.app.export_screenshot(simplify=True)
+    before, found = "", t.pilot.app.export_screenshot(simplify=True)
+    while found != before:  # a theme arrives in one widget after another
+        await t.pilot.pause(0.08)
+        before, found = found, t.pilot.app.export_screenshot(simplify=True)
+    return found
 
 
 async def screens(t: Table) -> AsyncIterator[str]:

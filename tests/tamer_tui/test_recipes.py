@@ -27,7 +27,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with Journal.open(path) as journal:
         import_file(journal, tmp_path / "rows.jsonl")
 
-    def asked(request: ExportRequest) -> Exported:
+    def asked(request: ExportRequest, *_: object) -> Exported:
         assert request.format == "recipe" and request.model == "org/model"
         (Path(request.out) / "policy").mkdir()
         (Path(request.out) / "policy" / "tokenizer_config.json").write_text(json.dumps({"chat_template": "x" if request.name != "plain" else None}))
@@ -75,7 +75,7 @@ def test_without_a_chat_template_prompts_are_texts_and_verl_is_refused(database:
 
 
 def test_too_few_prompts_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_export, "asked", lambda request: Exported())
+    monkeypatch.setattr(model_export, "asked", lambda *_: Exported())
     few = taught(tmp_path / "few.db", BaseModel("b" * 64, "org/model", "none", 1_000), ADAPTER)
     found = tamer("export", few, "--format", "trl-recipe", "--out", tmp_path / "out")
     assert found.exit_code == 1 and "has 1 judged prompts: too few" in found.output and not (tmp_path / "out").exists()

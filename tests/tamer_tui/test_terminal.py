@@ -12,6 +12,7 @@ from textual.events import Key
 from tamer_tui.config import config_file
 from tamer_tui.keymap import PRESETS
 from tamer_tui.keys import ARENA
+from tamer_tui.screens.arena import GRACE_SECONDS
 from tamer_tui.terminal import typed
 from tests.tamer_tui.pseudo_terminal import PseudoTerminal, arena_command
 
@@ -80,6 +81,7 @@ def test_letters_and_the_upper_row_of_an_azerty_keyboard_judge_by_either_protoco
         ):  # fmt: skip
             terminal.press(sent)
             terminal.wait_for(said)
+        time.sleep(GRACE_SECONDS)  # a set that has only just come is not judged yet
         terminal.press("\x1b[13u")
         terminal.wait_for("on disk")
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,6 +202,7 @@ def test_what_was_proposed_before_a_rollback_is_not_published_over_it(table: Tab
 def test_a_proposal_that_a_rollback_overtakes_is_not_told(rollback: str) -> None:
     events: list[Event] = []
     learner: Any = SimpleNamespace(_inputs=SimpleNamespace(live=None), _emit=events.append, _seed=0, _changed=threading.Condition(), _restored=None)
+    learner._wait_until_it_acts = lambda before: None
 
     def put(*_: object) -> tuple[str, list[protocol.Blob]]:
         learner._restored = "v1" if rollback != "never" else None
@@ -209,8 +210,6 @@ def test_a_proposal_that_a_rollback_overtakes_is_not_told(rollback: str) -> None
 
     learner._store = SimpleNamespace(put=put)
     learner._restored = "v1" if rollback == "before" else None
-    wait: Callable[..., bool] = lambda *_: True  # noqa: E731
-    learner._changed.wait_for = wait
     verdict = SimpleNamespace(published=True, reason="", code="published", kl=1.0, win_rate=0.6, canary=None)
     Learner._propose(learner, SimpleNamespace(verdict=verdict, state=SimpleNamespace(head=None), parent="base", stage="ppo", runs=()))  # type: ignore[arg-type]
     assert len(events) == (rollback == "never")

@@ -152,7 +152,10 @@ def test_a_run_goes_through_all_stages_and_names_what_it_learned_from(whole: Reb
     assert [event.stage for event in whole.gated][:2] == ["sft", "distill"]
 
 
-def test_two_kills_at_random_moments_leave_no_trace_in_the_result(whole: Rebuilt, lessons: tuple[Lesson, ...], tmp_path: Path) -> None:
+def test_two_kills_at_random_moments_leave_no_trace_in_the_result(
+    whole: Rebuilt, lessons: tuple[Lesson, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("learners.train.rebuild.CHECKPOINT_SHARE", 1e9)  # one after each step, however fast the machine
     killed = tmp_path / "killed"
     prepared(killed, lessons)
     choice, kills = random.Random(), 0
