@@ -12,7 +12,7 @@ from learners.model import memory
 from learners.model.memory import ALLOWANCE, MemoryBudget, positions_at_once, shares
 from learners.model.shared_prompts import states_after
 from tests.learners.model.families import random_model, random_tree
-from tests.learners.models import random_gpt2
+from tests.learners.models import needs_gpt2, random_gpt2
 
 LONG, SHORT = tuple(range(2, 62)), (3, 4, 5)
 
@@ -61,6 +61,7 @@ def test_layers_are_computed_again_when_one_answer_does_not_fit(monkeypatch: pyt
     assert budget(0.99 * alone).recomputes([SHORT, LONG], [SHORT, LONG])
 
 
+@needs_gpt2
 def test_a_base_and_an_adapter_on_it_have_one_budget() -> None:
     of_model, of_tree = MemoryBudget.of_tree(random_model("llama")), MemoryBudget.of_tree(random_tree("llama"))
     assert of_model == of_tree
