@@ -89,7 +89,7 @@ def _run(model: Any, input_ids: Tensor, attention_mask: Tensor | None, past_key_
     starts = [0]
     if columns > size and not torch.is_grad_enabled() and keeps_keys_and_values(model):
         starts += range(columns % size or size, columns, size)
-        past_key_values = new_cache(model) if past_key_values is None else past_key_values
+        past_key_values = plain_cache(model) if past_key_values is None else past_key_values
     begun = attention_mask.shape[1] - columns if attention_mask is not None else 0
     for start, stop in pairwise([*starts, columns]):
         ids, mask = input_ids[:, start:stop], None if attention_mask is None else attention_mask[:, : begun + stop]
@@ -103,7 +103,7 @@ def _run(model: Any, input_ids: Tensor, attention_mask: Tensor | None, past_key_
         )
 
 
-def new_cache(model: Any) -> Any:
+def plain_cache(model: Any) -> Any:
     """Transformers' own for this model, empty."""
     from transformers import DynamicCache
 
@@ -115,7 +115,7 @@ def keeps_keys_and_values(model: Any) -> bool:
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     own = getattr(model, "_is_stateful", False)
-    return not own and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in new_cache(model).layers)
+    return not own and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in plain_cache(model).layers)
 
 
 class LMHead:

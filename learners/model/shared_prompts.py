@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.model.batches import TokenIds, pad, pad_answers, pad_prompts
-from learners.model.forward import causal_model, device_of, keeps_keys_and_values, new_cache, states
+from learners.model.forward import causal_model, device_of, keeps_keys_and_values, plain_cache, states
 from learners.model.memory import MemoryBudget, shares
 from learners.model.recompute import recomputing_layers
 
@@ -73,7 +73,7 @@ def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device)
     """Last states (n, d) of the n distinct prompts; which of them each answer follows (B,); their cache and mask, a row for each answer."""
     distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_prompts(list(distinct), device)
-    past = new_cache(causal_model(tree))
+    past = plain_cache(causal_model(tree))
     at_end = states(tree, ids, None if bool(mask.all()) else mask.long(), past)[:, -1]
     index = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
     past.reorder_cache(index)  # by index_select, whose gradient is a sum over the answers to a prompt

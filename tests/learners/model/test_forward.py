@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learners.model.forward import LMHead, causal_model, forward, new_cache, states
+from learners.model.forward import LMHead, causal_model, forward, plain_cache, states
 from tests.learners.model.families import MECHANICS, VOCABULARY, random_model, random_tree
 from tests.learners.models import DEVICE
 
@@ -80,7 +80,7 @@ def test_a_long_text_is_read_in_parts(family: str, padded: bool, monkeypatch: py
     tree, ids = random_tree(family), torch.cat([IDS, IDS.flip(1)], 1)
     mask = torch.ones_like(ids)
     mask[0, : 7 * padded] = 0
-    caches = [new_cache(causal_model(tree)) for _ in range(2)]
+    caches = [plain_cache(causal_model(tree)) for _ in range(2)]
     whole = [states(tree, ids, mask), *forward(tree, ids, mask, keep=2)[:2], forward(tree, ids[:, :15], mask[:, :15], caches[0], keep=1).hidden]
     read = []
     hook = causal_model(tree).get_output_embeddings().register_forward_pre_hook(lambda head, args: read.append(args[0].shape[1]))
