@@ -29,7 +29,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.online import Fitted, OnlineHumanReward
 from learners.model.cuda_graph import priority_stream
 from learners.model.lora import LoraSettings
-from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
+from learners.model.memory import free_memory, within_memory
 from learners.protocol import Command, Error, Event, Learned, Load
 from learners.versions.blobs import BlobError
 from learners.versions.files import VersionError
@@ -115,17 +115,19 @@ class GeneratorWorker:
 
     def _within_memory(self, work: Callable[[], object], otherwise: str) -> bool:
         """Whether it was done. Where memory does not hold it, what can be computed again is let go, and what follows is told."""
-        try:
+
+        def done() -> bool:
             work()
             return True
-        except MAY_MEAN_MEMORY as error:
-            if not out_of_memory(error):
-                raise
-        self._reward.forget_prepared()
-        self._generator.forget_prepared()
-        free_memory()
-        self._emit(Error(what=f"out of memory: {otherwise}", hint="try --quantize nf4, a smaller model or a smaller -k"))
-        return False
+
+        def given_up() -> bool:
+            self._reward.forget_prepared()
+            self._generator.forget_prepared()
+            free_memory()
+            self._emit(Error(what=f"out of memory: {otherwise}", hint="try --quantize nf4, a smaller model or a smaller -k"))
+            return False
+
+        return within_memory(done, given_up)
 
     def _serve(self, command: Command) -> None:
         match command:

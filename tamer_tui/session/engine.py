@@ -358,8 +358,8 @@ class EngineLink:
 
 def _messages(prompts: Sequence[Prompt]) -> tuple[tuple[Message, ...], ...]:
     """What learners practise on, or are checked on: of very many prompts some, spread evenly, and as many as go into one line."""
-    lengths = {prompt.uid: sum(len(message.content) for message in prompt.messages) for prompt in prompts}
-    usable = [prompt for prompt in prompts if lengths[prompt.uid] <= PROMPT_CHARACTERS // 8]
+    sized = [(prompt.messages, sum(len(message.content) for message in prompt.messages)) for prompt in prompts]
+    usable = [(messages, length) for messages, length in sized if length <= PROMPT_CHARACTERS // 8]
     spread = usable[:: -(-len(usable) // MOST_PROMPTS) or 1]
-    so_far = accumulate(lengths[prompt.uid] for prompt in spread)
-    return tuple(prompt.messages for prompt, length in zip(spread, so_far, strict=True) if length <= PROMPT_CHARACTERS)
+    so_far = accumulate(length for _, length in spread)
+    return tuple(messages for (messages, _), length in zip(spread, so_far, strict=True) if length <= PROMPT_CHARACTERS)

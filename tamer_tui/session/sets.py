@@ -109,7 +109,7 @@ class Sets:
     async def return_to(self, set_uid: str) -> None:
         """An earlier set, from the record, with what is live of it. Those of the other screens stay there."""
         if self._session.record.sample_set(set_uid).purpose in ELSEWHERE:
-            for view in (*self._session.chat.turns, *filter(None, [self._session.duels.current])):
+            for view in self._elsewhere():
                 if view.uid == set_uid:
                     self.restore_marks(view)
                     if view in self._session.chat.turns:
@@ -162,10 +162,13 @@ class Sets:
         """Until nothing is being drawn for the Arena."""
         await self.streams.wait(self._drawn_here())
 
+    def _elsewhere(self) -> tuple[SetView, ...]:
+        """What the other screens show."""
+        return (*self._session.chat.turns, *filter(None, [self._session.duels.current]))
+
     def _drawn_here(self) -> list[str]:
         """Not for other screens, which keep their state."""
-        elsewhere = (*self._session.chat.turns, *filter(None, [self._session.duels.current]))
-        theirs = {candidate.uid for view in elsewhere for candidate in view.candidates}
+        theirs = {candidate.uid for view in self._elsewhere() for candidate in view.candidates}
         return [uid for uid in self.streams.drawn if uid not in theirs]
 
     async def wait_ended(self) -> SetView:
