@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Container
+from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import var
 
@@ -58,6 +59,7 @@ class Answers(Container):
         self._session = session
         self.panes: list[CandidatePane] = []
         self._hurried = False  # a judging key was pressed: this set shows as it comes
+        self._overflowed_at: Size | None = None
 
     def compose(self) -> ComposeResult:
         yield TabStrip(id="tabs")
@@ -103,9 +105,15 @@ class Answers(Container):
                 if self.complete:
                     self.post_message(self.Completed())
             self.show_state()
-        if not self.has_class("tabs") and any(pane.overflows for pane in self.panes):
-            self.post_message(self.Overflowed())
+        self._watch_for_overflow()
         self._report()
+
+    def _watch_for_overflow(self) -> None:
+        """Told when it was so in two frames: while another size is laid out, panes are too narrow for a moment."""
+        overflow = not self.has_class("tabs") and any(pane.overflows for pane in self.panes)
+        if overflow and self._overflowed_at == self.size:
+            self.post_message(self.Overflowed())
+        self._overflowed_at = self.size if overflow else None
 
     def show_first_tokens(self) -> None:
         """The first token of an answer waits for no pace."""

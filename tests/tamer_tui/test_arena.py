@@ -13,6 +13,7 @@ from tamer_tui.app import TamerApp, farewell
 from tamer_tui.keys import ARENA
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.session import Session, SessionSettings
+from tamer_tui.widgets.candidate_pane import CandidatePane
 from tamer_tui.widgets.lines import PromptBox
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import PROMPTS, table
@@ -279,6 +280,21 @@ async def test_the_mark_of_what_is_on_disk_shows_also_where_no_next_set_can_open
         t.engine.die()
         await t.press("b", "a", "enter")
         assert t.line("said").startswith("✓ b > a on disk · the engine is not running")
+
+
+async def test_panes_that_overflow_while_another_size_is_laid_out_stay_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with table(tmp_path, FakeEngine(("A short one.",)), size=(80, 24)) as t:
+        await t.until(lambda: t.arena.answers.complete)
+        answers, overflows = t.arena.answers, [True]
+        monkeypatch.setattr(CandidatePane, "overflows", property(lambda pane: overflows[0]))
+        with t.pilot.app.batch_update():
+            answers.frame()
+            overflows[0] = False
+            answers.frame()
+        await t.pilot.pause(0.2)
+        assert not answers.has_class("tabs")
+        overflows[0] = True
+        await t.until(lambda: answers.has_class("tabs"))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (80, 40), (200, 50), (50, 20)])
