@@ -213,7 +213,7 @@ Command = Load | Replay | AddJudgement | Retract | Generate | Stop | ResumeFrom 
 class Loading(_Line, frozen=True, kw_only=True):
     """Progress of `load`, in bytes where known."""
 
-    what: str  # 'libraries', 'download', 'weights', 'convert', 'quantize', 'trees'
+    what: str  # 'libraries', 'download', 'weights', 'convert', 'quantize', 'adapters'
     done: float = 0.0
     total: float = 0.0  # 0 when unknown
     seconds_left: float | None = None

@@ -50,7 +50,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     backbone = load_backbone(
         load.model, load.quantize, load.device, emit, load.trust_remote_code, load.peft_adapter, load.thinking, load.learn_thoughts
     )
-    emit(Loading(what="trees"))
+    emit(Loading(what="adapters"))
     settings = LoraSettings()
     actor, policy, reference, reward_tree = backbone.adapter_trees(4, settings, load.seed)
     draw_in(actor, backbone.dtype)

@@ -63,7 +63,7 @@ def load_backbone(
         chosen = _choose_quantization(quantize, stored_quantization(source.directory), parameters, place)
         tokenizer = _load_tokenizer(source.directory, trust_remote_code)
         loaded = _load_model(source.directory, chosen, place, trust_remote_code, report)
-    report("trees")
+    report("adapters")
     if chosen != "none" and (left := unquantized_experts(loaded)):
         source = source._replace(notes=(*source.notes, f"{left:,} weights of experts stay as they are: {chosen} does not reach them"))
     return _describe(model, loaded, tokenizer, chosen, place, parameters, source, thinking, learn_thoughts)

@@ -98,7 +98,7 @@ def test_padding_on_either_side_changes_nothing(load: Any) -> None:
 def test_loading_tells_how_far_it_is() -> None:
     told: list[Loading] = []
     load_backbone(str(STORIES), "nf4", "cpu", told.append)
-    assert [*dict.fromkeys(step.what for step in told)] == ["libraries", "weights", "quantize", "trees"]
+    assert [*dict.fromkeys(step.what for step in told)] == ["libraries", "weights", "quantize", "adapters"]
     whole = [step for step in told if step.what == "weights"][-1]
     assert whole.done == whole.total > 1_000_000
 
