@@ -118,7 +118,8 @@ class Retract(_Line, frozen=True, kw_only=True):
 
 
 class AnswerRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One answer to draw. `prefix_ids` are tokens already fixed (resume)."""
+    """One answer to draw. `prefix_ids` are tokens already fixed (resume). With `sha256` it is drawn by the adapter of this version alone, whether it
+    acts or not; its blobs must have been sent, and the engine keeps those of the last two."""
 
     uid: str
     seed: int
@@ -126,10 +127,12 @@ class AnswerRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     policy: Policy = "acting"
     prefix_ids: tuple[int, ...] = ()
     temperature: float | None = None  # None: as that of all
+    version: str = ""  # its id
+    sha256: str | None = None  # None: by the version that acts
 
 
 class Generate(_Line, frozen=True, kw_only=True):
-    """Draw answers, all in one batch; prompts may differ."""
+    """Draw answers, all of one version in one batch; prompts may differ."""
 
     requests: tuple[AnswerRequest, ...]
     sampling: Sampling

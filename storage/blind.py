@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from math import sqrt
 from typing import Literal
 
@@ -54,24 +55,32 @@ def tally(connection: sqlite3.Connection, last: int | None, policy: Literal["act
     wanted = alone if policy == "adapter" else "policy = 'acting'"
     latest = f"SELECT outcome FROM blind_outcomes WHERE {wanted} ORDER BY seq DESC LIMIT ?"
     rows = connection.execute(f"SELECT outcome, count(*) FROM ({latest}) GROUP BY 1", (-1 if last is None else last,))
-    counted = dict(iter(rows))
-    wins, ties, losses = (counted.get(value, 0) for value in (1.0, 0.5, 0.0))
-    n = wins + ties + losses
-    return BlindCount(wins, ties, losses, n, *wilson(wins + ties / 2, n))
+    return _count(dict(iter(rows)))
 
 
-def duels(connection: sqlite3.Connection) -> BlindCount:
-    """Sets that were made for nothing but the comparison: live rankings of the acting slot against the base slot, made before it was told which
-    was which."""
+def duels(connection: sqlite3.Connection) -> dict[tuple[str, str], BlindCount]:
+    """Sets that were made for nothing but a comparison, by who wrote the two answers: 'acting', 'base', or the version whose adapter drew alone. Each
+    pair is there both ways around, the first one's wins. Counted are live rankings that were made before it was told which was which."""
     rows = connection.execute("""
-        SELECT CASE WHEN ra.rank < rb.rank THEN 1.0 WHEN ra.rank > rb.rank THEN 0.0 ELSE 0.5 END AS outcome, count(*)
+        WITH written AS (SELECT id, set_id, slot, CASE policy WHEN 'adapter' THEN version ELSE policy END AS side FROM responses)
+        SELECT a.side, b.side, CASE WHEN ra.rank < rb.rank THEN 1.0 WHEN ra.rank > rb.rank THEN 0.0 ELSE 0.5 END, count(*)
         FROM sample_sets s JOIN v_live e ON e.set_id = s.id AND e.kind = 'ranking'
-        JOIN responses a ON a.uid = s.blind_acting JOIN responses b ON b.uid = s.blind_base
+        JOIN written a ON a.set_id = s.id JOIN written b ON b.set_id = s.id AND b.slot <> a.slot
         JOIN ranking_items ra ON ra.seq = e.seq AND ra.response_id = a.id
         JOIN ranking_items rb ON rb.seq = e.seq AND rb.response_id = b.id
         WHERE s.purpose = 'duel' AND NOT EXISTS (SELECT 1 FROM events p WHERE p.set_id = s.id AND p.kind = 'peek' AND p.seq < e.seq)
-        GROUP BY 1""")
-    counted = dict(iter(rows))
-    wins, ties, losses = (counted.get(value, 0) for value in (1.0, 0.5, 0.0))
+        GROUP BY 1, 2, 3""")
+    outcomes: dict[tuple[str, str], dict[float, int]] = {}
+    for one, other, outcome, n in rows:
+        outcomes.setdefault((one, other), {})[outcome] = n
+    return {pair: _count(counted) for pair, counted in outcomes.items()}
+
+
+def _count(outcomes: Mapping[float, int]) -> BlindCount:
+    """By how often there was each: 1 won, 0.5 tied, 0 lost."""
+    wins, ties, losses = (outcomes.get(value, 0) for value in (1.0, 0.5, 0.0))
     n = wins + ties + losses
     return BlindCount(wins, ties, losses, n, *wilson(wins + ties / 2, n))
+
+
+NOTHING = _count({})

@@ -21,6 +21,7 @@ from storage.database import JournalError, explain, open_reader
 from storage.lessons import Taught, Teaching
 from storage.people import People, people
 from storage.records import (
+    BASE_VERSION,
     BaseModel,
     Calibration,
     Logged,
@@ -305,20 +306,24 @@ class Record:
         with self._snapshot() as connection:
             return blind.tally(connection, last, policy)
 
-    def duel_count(self) -> BlindCount:
-        """The acting policy against the base in sets that were made to compare them; never part of `blind_count`."""
+    def duels(self) -> dict[tuple[str, str], BlindCount]:
+        """Comparisons in sets that were made for nothing else, by pair: see blind.duels; never part of `blind_count`."""
         with self._snapshot() as connection:
             return blind.duels(connection)
+
+    def duel_count(self, one: str = "acting", other: str = BASE_VERSION) -> BlindCount:
+        """Of one pair, the first one's wins."""
+        return self.duels().get((one, other), blind.NOTHING)
 
     def verdict(self) -> Verdict:
         """What the blind sets prove: see verdict.py. Reads every counted set."""
         with self._snapshot() as connection:
             return verdict(votes(connection))
 
-    def sample_pairs(self, version: str) -> list[SamplePair]:
-        """Answers of this version beside another's to the same prompts, newest first."""
+    def sample_pairs(self, version: str, other: str = "") -> list[SamplePair]:
+        """Answers of this version beside another's, or any other's, to the same prompts, newest first."""
         with self._snapshot() as connection:
-            return sample_pairs(connection, version)
+            return sample_pairs(connection, version, other)
 
     def counts(self) -> Counts:
         """How much there is of everything."""

@@ -37,9 +37,12 @@ class AnswerStreams:
             view.sampling = sampling if view.temperature is None else replace(sampling, temperature=view.temperature)
         pairs = zip(views, conversations, strict=True)
         candidates = tuple(
-            AnswerRequest(uid=view.uid, seed=view.seed, messages=messages, policy=view.policy, temperature=view.temperature)
+            AnswerRequest(
+                uid=view.uid, seed=view.seed, messages=messages, policy=view.policy, temperature=view.temperature,
+                version=view.version, sha256=view.sha256,
+            )
             for view, messages in pairs
-        )
+        )  # fmt: skip
         asked = self._asked | {request.uid: (request, sampling) for request in candidates}
         self._asked = dict(list(asked.items())[-MOST_ASKED:])
         self._send(protocol.Generate(requests=candidates, sampling=sampling))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from storage.records import Policy, Prompt, Response, SampleSet, new_uid
 from storage.repeats import REPEAT
-from tamer_tui.views import CandidateView, SetView
+from tamer_tui.views import ACTING, BASE, CandidateView, SetView, Side
 
 GATE_SHARE = 0.1
 """Of all prompts, by hash: kept for the gate, never shown."""
@@ -88,12 +88,13 @@ class Dealer:
             if base is not None and acting is not None:
                 view.candidates[base].temperature = view.candidates[acting].temperature
 
-    def comparison(self, prompt: Prompt, sitting_uid: str) -> tuple[SampleSet, SetView]:
-        """The acting policy beside the base, same seed; never counted."""
+    def comparison(self, prompt: Prompt, sitting_uid: str, sides: tuple[Side, Side] = (ACTING, BASE)) -> tuple[SampleSet, SetView]:
+        """Two side by side, same seed; never counted."""
         seed = self._seed()
-        record, view = self._assemble(prompt, sitting_uid, ["acting", "base"], "compare", None, None)
-        for candidate in view.candidates:
+        record, view = self._assemble(prompt, sitting_uid, [side.policy for side in sides], "compare", None, None)
+        for candidate, side in zip(view.candidates, sides, strict=True):
             candidate.seed = seed
+            _draw_by(candidate, side)
         return record, view
 
     def single(self, prompt: Prompt, sitting_uid: str) -> tuple[SampleSet, SetView]:
@@ -108,12 +109,16 @@ class Dealer:
         self._dealt += 1
         return self._assemble(prompt, sitting_uid, ["acting"], "chat", None, None)
 
-    def duel(self, prompt: Prompt, sitting_uid: str) -> tuple[SampleSet, SetView]:
-        """The acting policy against the base, in slots that nobody knows; counted apart from the sets that are judged."""
+    def duel(self, prompt: Prompt, sitting_uid: str, sides: tuple[Side, Side] = (ACTING, BASE)) -> tuple[SampleSet, SetView]:
+        """Two against each other, in slots that nobody knows; counted by pair, apart from the sets that are judged."""
         self._dealt += 1
-        base = self._random.randrange(2)
-        policies: list[Policy] = ["base", "acting"] if base == 0 else ["acting", "base"]
-        return self._assemble(prompt, sitting_uid, policies, "duel", base, 1 - base)
+        second = self._random.randrange(2)  # its slot
+        dealt = sides if second else sides[::-1]
+        slots = (second, 1 - second) if sides == (ACTING, BASE) else (None, None)
+        record, view = self._assemble(prompt, sitting_uid, [side.policy for side in dealt], "duel", *slots)
+        for candidate, side in zip(view.candidates, dealt, strict=True):
+            _draw_by(candidate, side)
+        return record, view
 
     @property
     def repeat_due(self) -> bool:
@@ -155,3 +160,8 @@ class Dealer:
 
     def _seed(self) -> int:
         return self._random.getrandbits(31)
+
+
+def _draw_by(candidate: CandidateView, side: Side) -> None:
+    if side.sha256 is not None:
+        candidate.version, candidate.sha256 = side.name, side.sha256

@@ -30,7 +30,7 @@ MODES = {
     "tap": ("t", "tap view", "One answer at reading pace, to be praised and blamed as it comes"),
     "versions": ("v", "versions", "All versions with what they learned and why; roll back to one"),
     "chat": ("c", "chat", "One conversation with your model, turn by turn"),
-    "compare": ("o", "compare", "Your model against the untouched one, blind, counted apart"),
+    "compare": ("o", "compare", "Your model, the untouched one, or versions: two of them, blind, counted apart"),
     "learning": ("l", "learning", "Charts of what is learned, and how well"),
     "record": ("r", "record", "Everything that was said: search, comment, undo"),
     "log": ("e", "engine log", "What the engine printed"),
@@ -108,7 +108,11 @@ _BACK = "Back to the Arena"
 VERSIONS_KEYS: tuple[Binding, ...] = (
     _key("escape,q", "app.back", "versions.back", "Arena", _BACK, "esc"),
     _key("y", "confirm", "versions.confirm", "confirm", "Versions: yes, roll back to the version that enter chose"),
-    _key("d,z", "differences", "versions.differences", "what it says otherwise", "Versions: its answers beside another version's, word by word"),
+    _key("m", "mark", "versions.mark", "mark", "Versions: mark the one at the cursor, to set another beside it; again: no mark"),
+    _key("c", "compare", "versions.compare", "compare blind", "Versions: this one against the marked one, or the untouched model, blind"),
+    _key("d,z", "differences", "versions.differences", "told apart", "Versions: recorded answers beside another's, or the marked one's, by words"),
+    _key("s", "sample", "versions.sample", "ask both", "Versions: the open prompt, to this one and the marked one, or the untouched model"),
+    _key("n", "sample_prompt", "versions.prompt", "ask both this", "Versions: the same with a prompt that you type"),
 )
 LEARNING_KEYS: tuple[Binding, ...] = (_key("escape,q", "app.back", "learning.back", "Arena", _BACK, "esc"),)
 LOG_KEYS: tuple[Binding, ...] = (
@@ -134,6 +138,7 @@ COMPARE_KEYS: tuple[Binding, ...] = (
     _key("b,right,2", "choose(1)", "compare.right", "right", "Compare: the right answer is better"),
     _key("t,0", "choose(-1)", "compare.neither", "neither", "Compare: neither is better"),
     _key("enter,s", "next", "compare.next", "next", "Compare: the next two answers"),
+    _key("w", "who", "compare.who", "who", "Compare: choose which two: your model, the untouched one, or a version"),
     _key("u", "undo", "compare.undo", "undo", "Compare: take the last choice back"),
     _key("down", "scroll(1)", "compare.down", "scroll", "Compare: scroll both answers"),
     _key("up", "scroll(-1)", "compare.up", "scroll back", "Compare: scroll both answers back"),
@@ -150,6 +155,8 @@ CHAT_KEYS: tuple[Binding, ...] = (
     _key("r", "rewrite", "chat.rewrite", "rewrite", "Chat: rewrite this turn and go on from it"),
     _key("semicolon", "critique", "chat.critique", "critique", "Chat: what should be otherwise in this turn; it is answered anew", ";"),
     _key("b", "branch", "chat.branch", "branch", "Chat: go on from this turn in another way"),
+    _key("M", "markdown", "chat.markdown", "Markdown", "Chat: finished answers rendered as Markdown, or plain as they were written"),
+    _key("Z", "fold", "chat.fold", "thoughts", "Chat: unfold the thoughts of finished answers, and fold them again"),
     _key("y", "copy", "chat.copy", "copy", "Chat: copy this turn to the clipboard"),
     _key("E", "export", "chat.export", "export", "Chat: write the conversation to a Markdown file"),
     _key("u", "undo", "chat.undo", "undo", "Chat: take the last judgement back"),

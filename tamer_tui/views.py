@@ -52,6 +52,16 @@ class SteeredSpan(NamedTuple):
     beta: float
 
 
+class Side(NamedTuple):
+    """Who answers: the policy as it acts, the base, or the adapter of a version alone."""
+
+    name: str  # or the version's id
+    policy: Policy
+    sha256: str | None = None  # of the version
+
+
+ACTING, BASE = Side("acting", "acting"), Side(BASE_VERSION, "base")
+
 OWN = ("uid", "slot", "policy", "set_uid", "ratings", "kept")
 """What an answer's place in a set keeps, whichever answer it shows."""
 
@@ -85,10 +95,17 @@ class CandidateView:
     temperature: float | None = None  # None: as that of all
     sampling: Sampling | None = None  # how it is drawn, once that was asked for
     redrawing: int = 0  # times that its rest was asked for anew and has not begun to come
+    version: str = ""  # of one that a version's adapter draws, whether it acts or not: its id,
+    sha256: str | None = None  # and its hash
 
     @property
     def letter(self) -> str:
         return "abcdefghi"[self.slot] if self.slot < 9 else str(self.slot + 1)  # imported sets may have more than can be typed
+
+    @property
+    def side(self) -> str:
+        """Who drew it, as a `Side` is named."""
+        return self.version or self.policy
 
     @property
     def so_far(self) -> str:

@@ -7,6 +7,11 @@ from storage.statistics import Agreement
 from storage.verdict import SURE, Verdict, proven
 
 
+def called(side: str) -> str:
+    """One of those that are compared, as people say it."""
+    return {"acting": "your model", "base": "the untouched model"}.get(side, side)
+
+
 def wins(count: BlindCount) -> str:
     """'your model wins 17.5 of 25 blind', ties as half a win; '' before anything was counted."""
     return f"your model wins {count.wins + count.ties / 2:g} of {count.n} blind" if count.n else ""

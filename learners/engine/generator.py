@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,6 +69,7 @@ class Generator:
         self._prompts: PromptCache | None = None
         self.may_prepare = False  # whether answers may be drawn in other ways when there was time to prepare for it, which rounds otherwise
         self._decoders: dict[nn.Module, StaticDecoder | None] = {}
+        self._lent: PolicySnapshot | None = None  # draws in place of the acting version
         self._live: dict[str, StreamedAnswer] = {}
         self._finished: deque[StreamedAnswer] = deque(maxlen=REMEMBERED_ANSWERS)
         self._stops: set[str] = set()
@@ -87,13 +89,27 @@ class Generator:
 
     def use_policy(self, policy: PolicySnapshot) -> None:
         """Act with another version from the next answer on; β is solved again on the remembered answers."""
-        load_lora(self.actor, policy.lora)
-        self.prompts.forget_adapter()
+        self._take_adapter(policy)
         self.policy = policy
         self.words.use_policy(policy.critiques)
         self.budget.see_again(self._look_again)
         self._steer(policy.steering(self.steering.head))
         self.tell_acting()
+
+    def _take_adapter(self, policy: PolicySnapshot) -> None:
+        load_lora(self.actor, policy.lora)
+        self.prompts.forget_adapter()
+
+    @contextmanager
+    def lending(self, policy: PolicySnapshot) -> Iterator[None]:
+        """While the block runs, this version's adapter draws in place of the acting one."""
+        self._lent = policy
+        try:
+            self._take_adapter(policy)
+            yield
+        finally:
+            self._lent = None
+            self._take_adapter(self.policy)
 
     def _look_again(self, answer: VisitedStates) -> VisitedStates | None:
         """None where memory does not hold it."""
@@ -284,7 +300,7 @@ class Generator:
             drawing.forced = before.forced
         drawing.sent = len(drawing.texts)
         acting = candidate.policy == "acting"
-        version = BASE_VERSION if candidate.policy == "base" else self.policy.version
+        version = BASE_VERSION if candidate.policy == "base" else (self._lent or self.policy).version
         epoch, beta = (self.steering.head.epoch, self.beta) if acting else (0, 0.0)
         self._emit(
             Started(
@@ -336,7 +352,7 @@ class Generator:
 
     def _row(self, drawing: StreamedAnswer) -> Row:
         candidate = drawing.candidate
-        adapted = candidate.policy != "base" and self.policy.lora is not None
+        adapted = candidate.policy != "base" and (self._lent or self.policy).lora is not None
         steered = candidate.policy == "acting"
         begun = tuple(drawing.trace.ids)
         return Row(candidate.uid, drawing.trace.prompt_ids, candidate.seed, adapted, steered, begun, candidate.temperature, drawing.contexts)

@@ -11,7 +11,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +23,7 @@ from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.engine.freed_memory import return_freed_memory
 from learners.engine.generator import Generator
 from learners.engine.replaying import LogReplay
-from learners.engine.streamed_answer import AnsweredSet
+from learners.engine.streamed_answer import AnsweredSet, of_one_version
 from learners.engine.training import Learner, too_large_to_appraise
 from learners.feedback.critiques import Critiques
 from learners.human_reward.head import RewardHead
@@ -30,7 +31,7 @@ from learners.human_reward.online import Fitted, OnlineHumanReward
 from learners.model.cuda_graph import priority_stream
 from learners.model.lora import LoraSettings
 from learners.model.memory import free_memory, within_memory
-from learners.protocol import Command, Error, Event, Learned, Load
+from learners.protocol import AnswerRequest, Command, Error, Event, Learned, Load
 from learners.versions.blobs import BlobError
 from learners.versions.files import VersionError
 from learners.versions.store import VersionStore
@@ -163,17 +164,29 @@ class GeneratorWorker:
     def _draw(self, command: protocol.Generate) -> None:
         self._wanted.set()
         self._set_drawn = None
+        requests, others = of_one_version(command.requests)
+        if others:  # their turn comes at once
+            self._later.appendleft(msgspec.structs.replace(command, requests=others))
         try:
-            for _ in self._generator.draw(command.requests, command.sampling):
-                while not self._commands.empty():
-                    self._serve_between_tokens(self._commands.get())
-        finally:
+            with self._lending(requests):
+                for _ in self._generator.draw(requests, command.sampling):
+                    while not self._commands.empty():
+                        self._serve_between_tokens(self._commands.get())
             self._beta_due &= not self._generator.told  # these answers tell more
+        except (BlobError, VersionError) as error:
+            for request in requests:
+                self._emit(Error(what=str(error), hint="go on with another version: V", uid=request.uid))
+        finally:
             if not self._asked():
                 self._generator.forget_stops()
                 self._set_drawn = self._generator.set_drawn
                 if self._set_drawn is None:
                     self._let_learn()
+
+    def _lending(self, requests: Sequence[AnswerRequest]) -> AbstractContextManager[None]:
+        """The adapter that draws these. Raises BlobError, VersionError."""
+        named = next(((request.version, request.sha256) for request in requests if request.sha256 is not None), None)
+        return self._generator.lending(self._shelf.lend(*named)) if named is not None else nullcontext()
 
     def _asked(self) -> bool:
         """Whether answers wait to be drawn."""

@@ -80,6 +80,13 @@ class StreamedAnswer:
         )  # fmt: skip
 
 
+def of_one_version(requests: Sequence[AnswerRequest]) -> tuple[tuple[AnswerRequest, ...], tuple[AnswerRequest, ...]]:
+    """Those that the adapter of the first draws, with those that no adapter draws; and the others."""
+    first = next((request for request in requests if request.policy != "base"), requests[0])
+    now = tuple(request for request in requests if request.policy == "base" or request.sha256 == first.sha256)
+    return now, tuple(request for request in requests if request not in now)
+
+
 class AnsweredSet(NamedTuple):
     """Answers to one prompt that have ended, in tokens: distinct, none empty, in canonical order."""
 

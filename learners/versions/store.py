@@ -14,13 +14,15 @@ from learners.human_reward.head import RewardHead
 from learners.model.base import Backbone
 from learners.model.lora import LoraSettings
 from learners.protocol import BLOB_CHUNK, Blob
-from learners.versions.blobs import Assembler, digest, split
+from learners.versions.blobs import Assembler, BlobError, digest, split
 from learners.versions.files import Manifest, States, pack, peft_config, unpack
 from learners.versions.fitting import Fit
 from learners.versions.snapshot import BASE, Distilled, PolicySnapshot, VersionState
 
 MOST_PROPOSED = 2
 """Versions that are remembered until the terminal acknowledges them; beyond that the oldest is forgotten."""
+MOST_LENT = 2
+"""Adapters that are kept to draw beside the one that acts."""
 
 
 class VersionStore:
@@ -38,6 +40,7 @@ class VersionStore:
         self._proposed: dict[str, VersionState] = {}
         self._withdrawn: frozenset[str] = frozenset()
         self._live: tuple[str, VersionState] | None = None
+        self._lent: dict[str, PolicySnapshot] = {}
 
     def receive(self, blob: Blob) -> None:
         """A piece of a version that the terminal sends. Raises BlobError when it cannot be one."""
@@ -79,6 +82,16 @@ class VersionStore:
         if files is not None:
             return self._act(sha256, version, self._fit.usable(unpacked(files, version)))
         return self._act(sha256, version, self._live[1]) if self._live is not None and self._live[0] == sha256 else None
+
+    def lend(self, version: str, sha256: str) -> PolicySnapshot:
+        """A version's adapter, whether it acts or not; its blobs were sent. Raises BlobError when it is not here whole, VersionError."""
+        files = self._assembler.take(sha256)
+        if files is not None:
+            adapter = PolicySnapshot(version, self._fit.usable(unpacked(files, version)).policy.lora)
+            self._lent = dict(list({**self._lent, sha256: adapter}.items())[-MOST_LENT:])
+        if sha256 not in self._lent:
+            raise BlobError(f"version {version} is not here")
+        return self._lent[sha256]
 
     def _act(self, sha256: str, version: str, state: VersionState) -> VersionState:
         named = replace(state, policy=replace(state.policy, version=version))

@@ -21,17 +21,16 @@ from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session, SessionError, SetView
 from tamer_tui.session.chat import GOOD
 from tamer_tui.text import editable, one_line, plain
+from tamer_tui.widgets.conversation import ConversationView, Spoken
 from tamer_tui.widgets.foot import Foot
 from tamer_tui.widgets.lines import Line
 from tamer_tui.widgets.rail import answering
-from tamer_tui.widgets.stream_view import StreamView
 
 COMMANDS = {
     "/good": "praise", "/bad": "blame", "/rewrite": "rewrite", "/critique": "critique", "/branch": "branch", "/copy": "copy",
-    "/export": "export", "/stop": "stop", "/undo": "undo", "/new": "begin_anew",
+    "/export": "export", "/markdown": "markdown", "/stop": "stop", "/undo": "undo", "/new": "begin_anew",
 }  # fmt: skip
 """What is typed -> the action that it is."""
-YOU, MODEL = "you ▸ ", "model ▸ "
 
 
 class ChatScreen(Screen[None]):
@@ -45,19 +44,17 @@ class ChatScreen(Screen[None]):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self._starts: list[int] = []  # characters of the text before each turn's answer
-        self._written = 0  # characters of the last answer that are on the screen
+        self._earlier: list[Spoken] = []  # turns but the last
         self._drafts: dict[str, str] = {}  # critiques that were left, by the set of the turn
 
     def compose(self) -> ComposeResult:
         yield Line(id="heading")
-        yield StreamView()
+        yield ConversationView()
         yield Input(placeholder="your message; /good /bad /rewrite /critique /branch /undo /copy /new", id="message")
         judging = painted_all("chat.praise", "chat.blame", "chat.rewrite", "chat.critique", "chat.branch")
         yield Foot([*painted_all("chat.up chat.down"), ("enter", "send"), ("esc", "keys:"), *judging])
 
     def on_mount(self) -> None:
-        self.query_one(StreamView).marked = True
         observe(self.session, self, self._changed)
         self._paint_all()
         self.query_one(Input).focus()
@@ -72,7 +69,7 @@ class ChatScreen(Screen[None]):
         match change:
             case Change.CHAT:
                 self._paint_all()
-            case Change.TOKENS | Change.ENDED:
+            case Change.TOKENS | Change.ENDED if self._growing:
                 self._grow()
             case Change.COMMITTED:
                 self._mark()
@@ -81,37 +78,30 @@ class ChatScreen(Screen[None]):
         self._show_heading()
 
     def _paint_all(self) -> None:
-        """The whole conversation, after a turn came or went."""
-        view, turns = self.query_one(StreamView), self.session.chat.turns
-        view.clear()
-        self._starts, self._written = [], 0
-        for turn in turns:
-            view.write(f"{YOU}{turn.prompt.text.strip()}\n\n")
-            self._starts.append(len(view.text))
-            view.write(MODEL)
-            if turn is not turns[-1]:
-                view.write(f"{_said(turn)}\n\n")
-        self._grow()
+        """After a turn came or went."""
+        turns = self.session.chat.turns
         self.turn = max(0, len(turns) - 1)
+        self._earlier = [_spoken(turn) for turn in turns[:-1]]
+        self._grow()
         self._mark()
         self._show_heading()
 
+    @property
+    def _growing(self) -> bool:
+        """Whether more of the last answer may have come than is shown."""
+        return bool(self.session.chat.turns) and not self.query_one(ConversationView).complete
+
     def _grow(self) -> None:
         """More of the last answer."""
-        if self.session.chat.turns:
-            text = _said(self.session.chat.turns[-1])
-            self.query_one(StreamView).write(text[self._written :])
-            self._written = len(text)
+        self.query_one(ConversationView).show([*self._earlier, *map(_spoken, self.session.chat.turns[-1:])])
 
     def _mark(self) -> None:
         """Beside each turn: whether keys are about it, and its thumb."""
-        marks = []
-        for i, (turn, start) in enumerate(zip(self.session.chat.turns, self._starts)):
-            if i == self.turn:
-                marks.append((start + 1, "▸"))
-            if (value := turn.candidates[0].ratings.get("overall")) is not None:
-                marks.append((start + 1, "▲" if value >= GOOD else "▼"))
-        self.query_one(StreamView).mark(marks)
+        marks = {}
+        for i, turn in enumerate(self.session.chat.turns):
+            value = turn.candidates[0].ratings.get("overall")
+            marks[i] = "▸" * (i == self.turn) + ("" if value is None else "▲" if value >= GOOD else "▼")
+        self.query_one(ConversationView).mark(marks)
 
     def watch_turn(self) -> None:
         self._mark()
@@ -147,12 +137,21 @@ class ChatScreen(Screen[None]):
 
     def action_turn(self, step: int) -> None:
         self.turn = max(0, min(len(self.session.chat.turns) - 1, self.turn + step))
-        starts = self._starts[self.turn : self.turn + 1]
-        if starts:
-            self.query_one(StreamView).show_character(starts[0])
+        if self.session.chat.turns:
+            self.query_one(ConversationView).look_at(self.turn)
+
+    def action_markdown(self) -> None:
+        view = self.query_one(ConversationView)
+        view.markdown = not view.markdown
+        self.say("finished answers are rendered as Markdown" if view.markdown else "answers as they were written")
+
+    def action_fold(self) -> None:
+        view = self.query_one(ConversationView)
+        view.folded = not view.folded
+        self.say("thoughts are one line each" if view.folded else "thoughts are shown whole")
 
     def action_scroll(self, lines: int) -> None:
-        self.query_one(StreamView).scroll_relative(y=lines, animate=False)
+        self.query_one(ConversationView).scroll_relative(y=lines, animate=False)
 
     def action_write(self) -> None:
         self.query_one(Input).focus()
@@ -226,6 +225,10 @@ class ChatScreen(Screen[None]):
             return f"✓ written to {one_line(str(path))}"
 
         await self.attempt(export)
+
+
+def _spoken(turn: SetView) -> Spoken:
+    return Spoken(turn.prompt.text.strip(), _said(turn), turn.candidates[0].ended is not None)
 
 
 def _said(turn: SetView) -> str:

@@ -1,4 +1,4 @@
-"""Every version with its reason, as a tree; enter rolls back to one."""
+"""Every version with its reason, as a tree: to roll back to, and to be set beside another one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from storage.queries import Record
-from storage.records import BASE_VERSION, Run
+from storage.records import BASE_VERSION, Prompt, Run
 from storage.rows import MarkedVersion
 from storage.sample_pairs import SamplePair
 from tamer_tui.keys import VERSIONS_KEYS, painted_all
 from tamer_tui.lineage import drawn
+from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.differences import DifferencesScreen, Pair
+from tamer_tui.screens.editor import EditorScreen, WrittenText
 from tamer_tui.screens.observing import observe
 from tamer_tui.session import Change, Session
 from tamer_tui.text import one_line
@@ -39,6 +41,7 @@ class VersionsScreen(Screen[None]):
     BINDINGS = list(VERSIONS_KEYS)
 
     chosen: var[str | None] = var(None)
+    marked: var[str] = var("", init=False)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -50,7 +53,8 @@ class VersionsScreen(Screen[None]):
         with Vertical(id="box"):
             yield Rows(dict.fromkeys(COLUMNS), id="table")
             yield Static(Content(HINT), id="hint")
-        yield Foot([("enter", "roll back"), ("up down", "look"), *painted_all("versions.differences")])
+        setting = painted_all("versions.mark", "versions.compare", "versions.sample", "versions.prompt", "versions.differences")
+        yield Foot([("enter", "roll back"), ("up down", "look"), *setting])
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = "versions"
@@ -63,6 +67,9 @@ class VersionsScreen(Screen[None]):
     def _changed(self, change: Change) -> None:
         if self.is_current and change in (Change.VERSION, Change.COMMITTED):
             self._read()
+        if self.is_current and change is Change.TOKENS and (asked := self.session.duels.asked) is not None:
+            one, other = asked.candidates
+            self.say(f"asking {one.side} and {other.side}: {len(one.pieces) + len(other.pieces)} tokens so far")
 
     def say(self, line: str) -> None:
         """One line, at the bottom."""
@@ -74,7 +81,8 @@ class VersionsScreen(Screen[None]):
         self._read_runs()
         acting = self.session.status.acting[0]
         rows = drawn(self._versions)
-        self.query_one(Rows).fill((version.id if version else BASE_VERSION, _row(branch, version, acting)) for branch, version in rows)
+        named = ((version.id if version else BASE_VERSION, branch, version) for branch, version in rows)
+        self.query_one(Rows).fill((name, _row(branch, version, _signs(name, acting, self.marked))) for name, branch, version in named)
         self.query_one(Rows).focus()
 
     @work(exclusive=True)
@@ -111,17 +119,64 @@ class VersionsScreen(Screen[None]):
         await app.run_action("app.back")
         await app.attempt(lambda: self.session.machine.rollback(version), said)  # type: ignore[attr-defined]
 
+    # --- beside another one ------------------------------------------------------------------------------------------------
+
+    def action_mark(self) -> None:
+        chosen = self.query_one(Rows).chosen
+        self.marked = "" if chosen == self.marked else chosen
+
+    def watch_marked(self) -> None:
+        self._read()
+        self.say(f"{self.marked} is marked: c compares another one with it, blind; s and n ask both" if self.marked else "")
+
+    def _pair(self) -> tuple[str, str]:
+        """The version at the cursor, and what it is set beside."""
+        return self.query_one(Rows).chosen, self.marked or BASE_VERSION
+
+    async def action_compare(self) -> None:
+        async def compare() -> None:
+            await self.session.duels.between(*self._pair())
+            await self.app.run_action("app.mode('compare')")
+
+        await attempt(self.say, compare)
+
     @work(exclusive=True, group="differences")
     async def action_differences(self) -> None:
-        """Answers of the version at the cursor, beside another's to the same prompts."""
+        """Answers of the version at the cursor that are in the record, beside another's to the same prompts."""
         path, version = self.session.database, self.query_one(Rows).chosen
         if path is None or not version:
             return
-        found = await asyncio.to_thread(_pairs, path, version)
+        found = await asyncio.to_thread(_pairs, path, version, self.marked)
         if found:
             self.app.push_screen(DifferencesScreen([Pair(pair.versions, pair.texts, pair.prompt) for pair in found]))
         else:
-            self.say(f"no prompt was answered by {version} and by another version yet")
+            self.say(f"no prompt was answered by {version} and by {self.marked or 'another version'} yet: s asks both")
+
+    def action_sample(self) -> None:
+        self._sample(None)
+
+    def action_sample_prompt(self) -> None:
+        async def written(result: WrittenText | None) -> None:
+            if result is not None and result.saved and result.text.strip():
+                self._sample(Prompt.of(result.text, self.session.settings.system, "typed"))
+
+        one, other = self._pair()
+        self.app.push_screen(EditorScreen(f"a prompt for {one} and {other}", ""), written)
+
+    @work(exclusive=True, group="sample")
+    async def _sample(self, prompt: Prompt | None) -> None:
+        """An answer of each, word by word."""
+        pair = self._pair()
+
+        async def sample() -> None:
+            view = await self.session.duels.sample(*pair, prompt)
+            texts = view.candidates[0].so_far, view.candidates[1].so_far
+            if self.is_current:
+                self.app.push_screen(DifferencesScreen([Pair(pair, texts, view.prompt.text)]))
+
+        self.say(f"asking {pair[0]} and {pair[1]} …")
+        if await attempt(self.say, sample):
+            self.say("both answers are in the record")
 
     def _learned_from(self, version: MarkedVersion) -> str:
         runs = [self._runs[uid] for uid in version.runs if uid in self._runs]
@@ -135,9 +190,9 @@ class VersionsScreen(Screen[None]):
         self.query_one("#hint", Static).update(Content(line))
 
 
-def _pairs(path: Path, version: str) -> list[SamplePair]:
+def _pairs(path: Path, version: str, other: str) -> list[SamplePair]:
     with Record(path) as record:
-        return record.sample_pairs(version)
+        return record.sample_pairs(version, other)
 
 
 def _runs(path: Path) -> list[Run]:
@@ -145,15 +200,19 @@ def _runs(path: Path) -> list[Run]:
         return record.runs()
 
 
-def _row(branch: str, version: MarkedVersion | None, acting: str) -> tuple[str, ...]:
+def _signs(name: str, acting: str, marked: str) -> str:
+    return "▸" * (name == acting) + "◆" * (name == marked)
+
+
+def _row(branch: str, version: MarkedVersion | None, signs: str) -> tuple[str, ...]:
     if version is None:
-        return ("▸" if acting == BASE_VERSION else "", BASE_VERSION, "", "", "", "", "", "", "the model as it was loaded")
+        return (signs, BASE_VERSION, "", "", "", "", "", "", "the model as it was loaded")
     verdict = ("published" if version.published else "refused") + (" · stale" if version.stale else "")
     kl = f"{version.kl:.1f}" if version.kl is not None else ""
     won = f"{version.win_rate:.0%}" if version.win_rate is not None else ""
     when = version.utc[5:16].replace("T", " ")
     return (
-        "▸" if version.id == acting else "",
+        signs,
         branch + version.id,
         version.parent,
         LEARNED_BY.get(version.stage, version.stage),

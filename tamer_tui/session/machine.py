@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ class Machine:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._lent: tuple[protocol.Ready | None, tuple[str, ...]] = (None, ())  # to which engine
 
     async def set_nats(self, nats: float) -> None:
         """Budget of the acting policy against the base, per 64 tokens."""
@@ -66,6 +69,15 @@ class Machine:
         self._session.engine.send(protocol.Rollback(version=version, sha256=found.sha256 if found is not None else None))
         status.held = status.paused = True
         self._session.tell(Change.VERSION)
+
+    async def lend(self, hashes: Sequence[str]) -> None:
+        """The engine gets the files of these published versions, two at most, to draw by their adapters whichever acts. Raises SessionError."""
+        engine, store = self._session.ready, self._session.opened
+        if hashes and not (self._lent[0] is engine and self._lent[1] == tuple(hashes)):
+            for sha256 in hashes:
+                for blob in await asyncio.to_thread(store.blobs_of, sha256):
+                    self._session.engine.send(blob)
+            self._lent = engine, tuple(hashes)
 
     async def act_with(self, version: str, sha256: str, root: Path) -> None:
         """Act with a version of another database, whose versions lie under `root`; nothing is recorded."""

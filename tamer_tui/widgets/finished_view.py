@@ -62,7 +62,7 @@ class FinishedView(ScrollView):
 
     @work(exclusive=True)
     async def _make(self, key: tuple[tuple[str, bool, bool], int, bool]) -> None:
-        strips = await asyncio.to_thread(_strips, *key)
+        strips = await asyncio.to_thread(finished_strips, *key)
         if bidi.wanted():
             strips = [Strip(bidi.reordered(list(strip), key[1])) for strip in strips]
         if key == self._made:
@@ -86,7 +86,8 @@ class FinishedView(ScrollView):
         self.refresh()
 
 
-def _strips(wanted: tuple[str, bool, bool], width: int, dark: bool) -> list[Strip]:
+def finished_strips(wanted: tuple[str, bool, bool], width: int, dark: bool) -> list[Strip]:
+    """Painted lines of a text, by whether it is rendered and whether its thoughts are folded. Takes a moment for a long one."""
     text, markdown, folded = wanted
     shown = fold_thoughts(text) if folded else text
     try:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from storage.blind import Z95
 from storage.queries import wilson
-from storage.records import Judgement, Peek, Ranking, Rating, Undo
+from storage.records import Judgement, Peek, Prompt, Ranking, Rating, SampleSet, Undo
 
-from .conftest import Desk
+from .conftest import SITTING, Desk, answer
 
 # In every set 'a' is the base's slot and 'b' the acting one.
 
@@ -149,3 +149,36 @@ def test_all_wins_and_no_wins_mirror_each_other_within_zero_and_one(n: int) -> N
     assert none[0] == pytest.approx(0, abs=1e-12)
     assert every == pytest.approx((1 - none[1], 1 - none[0]))
     assert 0 <= none[0] <= none[1] <= 1
+
+
+SIDES = {"acting": ("acting", "v2"), "base": ("base", "base"), "v1": ("adapter", "v1"), "v2": ("adapter", "v2")}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_duels_are_counted_by_who_wrote_the_two_as_a_loop_counts_them(desk: Desk, seed: int) -> None:
+    rng = random.Random(seed)
+    wins: dict[tuple[str, str], list[float]] = {}
+    for n in range(30):
+        uid, names = f"s{n}", rng.sample(sorted(SIDES), 2)
+        desk.journal.write(SampleSet(uid, SITTING.uid, Prompt.of(uid), 2, rng.choice(["duel", "duel", "compare"])))
+        for slot, name in enumerate(names):
+            policy, version = SIDES[name]
+            desk.journal.write(answer(uid, slot, policy, version=version)).result()  # type: ignore[arg-type]
+        better = rng.choice([(1, 2), (2, 1), (1, 1)])
+        seq = desk.say(Ranking(uid, {f"{uid}a": better[0], f"{uid}b": better[1]}))
+        what = rng.choice(["", "", "", "undone", "told"])
+        if what:
+            desk.say(Undo(seq))
+        if what == "told":
+            desk.say(Peek(uid))
+            desk.say(Ranking(uid, {f"{uid}a": 1, f"{uid}b": 2}))
+        if not what and desk.record.sample_set(uid).purpose == "duel":
+            outcome = 0.5 if better == (1, 1) else float(better == (1, 2))
+            wins.setdefault((names[0], names[1]), []).append(outcome)
+            wins.setdefault((names[1], names[0]), []).append(1 - outcome)
+    found = desk.record.duels()
+    assert {pair: (count.wins, count.ties, count.losses) for pair, count in found.items()} == {
+        pair: (each.count(1.0), each.count(0.5), each.count(0.0)) for pair, each in wins.items()
+    }
+    assert all((count.low, count.high) == wilson(count.wins + count.ties / 2, count.n) for count in found.values())
+    assert desk.record.duel_count() == found.get(("acting", "base"), desk.record.duel_count("v7", "v8"))

@@ -167,7 +167,7 @@ class FakeEngine:
     def _draw(self, candidate: protocol.AnswerRequest, text: str) -> None:
         uid = candidate.uid
         steered = candidate.policy == "acting" and bool(self.lessons)
-        version = BASE_VERSION if candidate.policy == "base" else self.version
+        version = BASE_VERSION if candidate.policy == "base" else candidate.version or self.version
         self.emit(
             protocol.Started(
                 uid=uid,

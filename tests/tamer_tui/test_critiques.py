@@ -8,7 +8,7 @@ from learners import protocol
 from storage.records import Critique, Prompt, Rating
 from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.screens.critique import CritiqueScreen, WishesScreen
-from tamer_tui.widgets.stream_view import StreamView
+from tamer_tui.widgets.conversation import ConversationView
 from tests.tamer_tui.table import Table, table
 from tests.tamer_tui.test_modes import go
 
@@ -89,6 +89,6 @@ async def test_in_a_chat_any_turn_is_answered_anew_and_an_undo_brings_it_and_wha
         assert [[a.uid for a in lesson.over] for lesson in lessons if isinstance(lesson.judgement, Rating)] == [[before[0].candidates[0].uid]]
         await t.press("u", "u")
         assert t.live() == [] and not t.engine.lessons and chat.turns == before
-        assert "you ▸ And" in screen.query_one(StreamView).text
+        assert "you ▸ And" in screen.query_one(ConversationView).text
         await t.press("semicolon", "space", "enter")
         assert t.live() == [] and chat.turns == before

@@ -18,9 +18,9 @@ from tamer_tui.screens.log import LogScreen, tail
 from tamer_tui.screens.record import KINDS, RecordScreen
 from tamer_tui.screens.versions import VersionsScreen
 from tamer_tui.session import Change, Session, SessionSettings
+from tamer_tui.widgets.conversation import ConversationView
 from tamer_tui.widgets.lines import Line
 from tamer_tui.widgets.plot import Plot
-from tamer_tui.widgets.stream_view import StreamView
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import PROMPTS, Table, table
 
@@ -70,7 +70,7 @@ async def test_a_chat_goes_on_turn_by_turn_and_any_turn_is_judged_rewritten_and_
             await t.press(*text, "enter")
             await t.until(lambda: bool(chat.turns) and chat.turns[-1].ended)
         assert [message.role for message in chat.turns[1].prompt.messages] == ["user", "assistant", "user"]
-        assert "you ▸ And then?" in t.pilot.app.screen.query_one(StreamView).text and t.session.current is arena, "the Arena keeps its set"
+        assert "you ▸ And then?" in t.pilot.app.screen.query_one(ConversationView).text and t.session.current is arena, "the Arena keeps its set"
         await t.press("up", "escape", "minus")
         (rating,) = t.live()
         assert isinstance(rating, Rating) and rating.response_uid == chat.turns[0].candidates[0].uid and rating.value == 1
@@ -122,7 +122,7 @@ async def test_a_chat_that_is_longer_than_the_screen_stays_at_its_end(tmp_path: 
         await go(t, "chat")
         await t.session.chat.say("Tell me")
         await t.until(lambda: t.session.chat.turns[-1].ended)
-        view = t.pilot.app.screen.query_one(StreamView)
+        view = t.pilot.app.screen.query_one(ConversationView)
         await t.until(lambda: view.scroll_offset.y > 10 and view.scroll_offset.y == view.max_scroll_y)
 
 
@@ -154,16 +154,16 @@ async def test_a_comparison_is_blind_until_the_choice_is_on_disk_and_is_counted_
         await t.until(lambda: t.session.duels.current is not None and t.session.duels.current.ended)
         await t.pilot.pause()
         screen = t.pilot.app.screen
-        assert isinstance(screen, CompareScreen) and not any("base" in str(pane.border_title) for pane in screen.panes)
+        assert isinstance(screen, CompareScreen) and not any("untouched" in str(pane.border_title) for pane in screen.panes)
         view = t.session.duels.current
         assert view is not None and sorted(c.policy for c in view.candidates) == ["acting", "base"]
         mine = next(c for c in view.candidates if c.policy == "acting")
         await t.press(mine.letter)
-        assert isinstance(t.live()[-1], Ranking) and "you preferred yours" in said(t)
+        assert isinstance(t.live()[-1], Ranking) and "you preferred your model" in said(t)
         assert (t.session.duels.count.wins, t.session.duels.count.n) == (1, 1) and t.session.blind_all == before
-        assert any("base" in str(pane.border_title) for pane in screen.panes)
+        assert any("untouched" in str(pane.border_title) for pane in screen.panes)
         await t.press("u")
-        assert t.session.duels.count.n == 0 and not view.committed
+        await t.until(lambda: t.session.duels.count.n == 0 and not view.committed)
         await t.press(mine.letter)
         assert isinstance(t.live()[-1], Ranking) and t.session.duels.count.n == 0, "which was which was told"
 
