@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learners.model.shards import LAYER
+
 BLOCK = 64
 """Weights that share a scale, as in QLoRA (Dettmers et al. 2023)."""
 MULTIPLIED_AT_ONCE = {"Llama4TextExperts"}
@@ -42,6 +44,8 @@ class FourBitExperts(nn.Module):
     def __getitem__(self, expert: Tensor | int) -> Tensor:
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
+        if (shard := self.__dict__.get(LAYER)) is not None:  # in the backward pass they may be gone
+            shard.need()
         i = int(expert)
         state = QuantState(self.scales[i], shape=self.shape, dtype=self.dtype, blocksize=BLOCK, code=self.code, quant_type="nf4")
         weight = dequantize_4bit(self.packed[i].unsqueeze(1), state)

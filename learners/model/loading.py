@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from learners.model import replicas as trees
+from learners.model import shards
 from learners.model.architectures import model_class
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
@@ -121,7 +122,7 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
                 directory,
                 output_loading_info=True,
                 dtype=compute,
-                device_map={"": str(device)},
+                device_map={"": str(shards.loaded_on(device))},
                 **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
@@ -134,11 +135,11 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
     if info["missing_keys"]:
         raise ModelError(f"{directory} lacks weights: {min(info['missing_keys'])}", "fetch the model again, or check that it is a language model")
     _check_cache(model)
-    _prepare(model, quantize, compute)
+    _prepare(model, quantize, compute, device)
     return model
 
 
-def _prepare(model: nn.Module, quantize: str, compute: torch.dtype) -> None:
+def _prepare(model: nn.Module, quantize: str, compute: torch.dtype, device: torch.device) -> None:
     """Make it a base that trees can share."""
     finish_experts(model, compute)
     if quantize == "int8":
@@ -148,7 +149,8 @@ def _prepare(model: nn.Module, quantize: str, compute: torch.dtype) -> None:
             module.compute_dtype, module.compute_type_is_set = compute, True
     trees.freeze(model)
     trees.watch_head(model)
-    speed_up_on_cpu(model)
+    if not shards.shard(model, device):
+        speed_up_on_cpu(model)
 
 
 def _check_code(directory: Path, trust_remote_code: bool) -> None:

@@ -61,13 +61,13 @@ def distinct_bytes(*modules: nn.Module) -> int:
     """Bytes of the distinct storages under these trees, quantization states included."""
     storages: dict[int, int] = {}
     for module in modules:
-        for tensor in _tensors(module):
+        for tensor in tensors_of(module):
             storage = tensor.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 
-def _tensors(tree: nn.Module) -> Iterator[Tensor]:
+def tensors_of(tree: nn.Module) -> Iterator[Tensor]:
     for module in tree.modules():
         yield from module.parameters(recurse=False)
         yield from module.buffers(recurse=False)

@@ -28,6 +28,7 @@ from learners.model.forward import causal_model, device_of, forward_at, vocabula
 from learners.model.lora import has_adapter, row_scaling
 from learners.model.memory import COPIES_IN_DRAWING, MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.rows import Drawn, FixedBias, KeysValues, Row, SteeringBias, draw_tokens
+from learners.model.shards import sharded
 from learners.model.truncation import Truncation, candidates
 from storage.records import Sampling
 
@@ -267,8 +268,8 @@ class StaticDecoder:
 
 
 def static_decoder(tree: nn.Module) -> StaticDecoder | None:
-    """Of a tree on a GPU, tried once; None where ordinary forwards are to be used."""
-    if device_of(tree).type != "cuda":
+    """Of a tree on a GPU, tried once; None where ordinary forwards are to be used, as where weights are somewhere else at each step."""
+    if device_of(tree).type != "cuda" or sharded():
         return None
     if "_static_decoder" not in tree.__dict__:
         tree.__dict__["_static_decoder"] = _tried(tree)

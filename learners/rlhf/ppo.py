@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.feedback.tap_advantages import Tapped
+from learners.model import shards
 from learners.model.base import Backbone
 from learners.model.batches import pad_answers, unflatten
 from learners.model.forward import LMHead
@@ -140,13 +141,14 @@ class PPO:
         backbone = self.backbone
         size = backbone.memory_budget.rows_to_draw(max(map(len, repeated), default=0), self.sampling.max_new_tokens, len(rows))
         own = ranks.own(rows)
-        for start in range(0, len(own), size):
-            for step in decode(self.policy, own[start : start + size], self.sampling, backbone.eos_ids, backbone.pad_id, ahead=AHEAD):
-                for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
-                    ids[int(uid)].append(int(token))
-                    logprobs[int(uid)].append(float(logprob))
-                stops.update(step.ended)
-                self.pause()
+        with shards.whole():
+            for start in range(0, len(own), size):
+                for step in decode(self.policy, own[start : start + size], self.sampling, backbone.eos_ids, backbone.pad_id, ahead=AHEAD):
+                    for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
+                        ids[int(uid)].append(int(token))
+                        logprobs[int(uid)].append(float(logprob))
+                    stops.update(step.ended)
+                    self.pause()
         drawn = ranks.gathered([(ids[i], logprobs[i], stops[rows[i].uid]) for i in ranks.share(len(rows))])
         ids, logprobs = [each[0] for each in drawn], [each[1] for each in drawn]
         stops = {row.uid: each[2] for row, each in zip(rows, drawn, strict=True)}

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from learners.model import shards
+
 T = TypeVar("T")
 
 
@@ -40,6 +42,7 @@ def add_up(*tensors: Tensor) -> None:
     """Put in place of each the sum over all processes. Same shapes, types and order everywhere; alike types travel together."""
     if world() == 1:
         return
+    shards.meet()
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         alike = [tensor for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in alike])
@@ -52,6 +55,7 @@ def total(*figures: float) -> list[float]:
     """The sum of each over all processes, in float64."""
     if world() == 1:
         return [*figures]
+    shards.meet()
     summed = torch.tensor(figures, dtype=torch.float64, device=_device())
     distributed.all_reduce(summed)
     return summed.tolist()
@@ -73,6 +77,7 @@ def gathered(rows: list[T]) -> list[T]:
     """The rows of all processes, in the order of their shares. Tensors among them should be on the CPU."""
     if world() == 1:
         return rows
+    shards.meet()
     found: list[Any] = [None] * world()
     distributed.all_gather_object(found, rows)
     return [row for some in found for row in some]

@@ -16,7 +16,7 @@ from learners.human_reward.critique_bias import BiasWithCritiques, CriticisedSta
 from learners.human_reward.features import Seen
 from learners.human_reward.kl_budget import VisitedStates, pooled_nats, state_stride
 from learners.human_reward.logit_bias import LogitBias
-from learners.model import shared_prompts
+from learners.model import shards, shared_prompts
 from learners.model.base import Backbone
 from learners.model.batches import pad_answers
 from learners.model.forward import LMHead, states
@@ -141,18 +141,19 @@ def draw_answers(
     size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
     size = max(1, size * (1 + adapter) // (1 + adapter + most))
     own = ranks.share(len(prompts))
-    for start in range(own.start, own.stop, size):
-        batch = prompts[start : min(start + size, own.stop)]
-        beside = contexts[start : start + len(batch)] or [()] * len(batch)
-        rows = [Row(str(i), p, seed + start + i, adapter, steering is not None, contexts=beside[i]) for i, p in enumerate(batch)]
-        drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
-        for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, ahead=ahead):
-            for row, uid in enumerate(step.uids):
-                drawn[uid].add(step, row)
-            for uid, reason in step.ended.items():
-                drawn[uid].stop = reason
-            pause()
-        traces += drawn.values()
+    with shards.whole():
+        for start in range(own.start, own.stop, size):
+            batch = prompts[start : min(start + size, own.stop)]
+            beside = contexts[start : start + len(batch)] or [()] * len(batch)
+            rows = [Row(str(i), p, seed + start + i, adapter, steering is not None, contexts=beside[i]) for i, p in enumerate(batch)]
+            drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
+            for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, ahead=ahead):
+                for row, uid in enumerate(step.uids):
+                    drawn[uid].add(step, row)
+                for uid, reason in step.ended.items():
+                    drawn[uid].stop = reason
+                pause()
+            traces += drawn.values()
     if ranks.world() == 1:
         return traces
     return [trace.on(backbone.device) for trace in ranks.gathered([trace.on(torch.device("cpu")) for trace in traces])]

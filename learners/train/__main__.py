@@ -49,6 +49,7 @@ def _work(options: argparse.Namespace, tell: Callable[[Event | Planned | Rebuilt
     if (options.folder / RESULT).exists() and not options.plan:
         tell(msgspec.json.decode((options.folder / RESULT).read_bytes(), type=Rebuilt))
         return 0
+    from learners.model import shards
     from learners.train import launched
     from learners.train.plan import planned
     from learners.train.rebuild import Rebuild, Stopped
@@ -63,6 +64,7 @@ def _work(options: argparse.Namespace, tell: Callable[[Event | Planned | Rebuilt
     rebuild = Rebuild(options.folder, request, tell)
     tell(planned(rebuild, request))
     if options.plan:
+        shards.meet()
         return 0
     try:
         tell(rebuild.run(lambda: bool(asked)))

@@ -8,26 +8,52 @@ from datetime import timedelta
 import torch
 from msgspec.structs import replace
 
+from learners.model import shards
 from learners.model.checkpoint import ModelError
 from learners.protocol import Load
 
 PATIENCE = timedelta(minutes=10)
 """For another rank. One that died is known at once; this is for one that hangs."""
-SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+SHARDS = "ACCELERATE_USE_FSDP"
+OTHERS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+"""Of Accelerate's ways to cut a model into pieces, those that cannot cut one that several trees share."""
 
 
 def join() -> None:
     """Join the others; alone, nothing happens. Raises ModelError."""
-    for variable, name in SHARDING.items():
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise ModelError(f"{name} would shard the base, which several roles share here", "launch with DDP; --quantize nf4 makes a base small")
+    for variable, name in OTHERS.items():
+        if _said(variable):
+            raise ModelError(
+                f"{name} cuts up one model by its own forwards, and here five roles share the base", "launch with FSDP2, which shards it the same way"
+            )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
     try:
         from accelerate import PartialState
     except ImportError as error:
         raise ModelError("several processes need Accelerate", "pip install 'tamer-tui[distributed]'") from error
-    PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1"), timeout=PATIENCE)
+    PartialState(cpu=_said("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+    if _said(SHARDS):
+        shards.ask_for(_offload_policy())
+
+
+def _offload_policy() -> object:
+    """Where FSDP2 keeps shards, as the configuration says. Raises ModelError for one that would do something else here."""
+    from accelerate import FullyShardedDataParallelPlugin
+
+    if os.environ.get("FSDP_VERSION") != "2":
+        raise ModelError("FSDP 1 cannot shard a base that several roles share", "set fsdp_version: 2")
+    try:
+        plugin = FullyShardedDataParallelPlugin()
+    except (ValueError, ImportError) as error:
+        raise ModelError(f"Accelerate's FSDP settings: {error}", "see examples/accelerate/fsdp2-1x8.yaml") from error
+    if not plugin.reshard_after_forward:
+        raise ModelError("a base that is not sharded again after a forward is whole everywhere", "leave out fsdp_config, or set fsdp_reshard_after_forward: true")
+    return plugin.cpu_offload
+
+
+def _said(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("true", "1")
 
 
 def placed(load: Load) -> Load:
@@ -35,4 +61,4 @@ def placed(load: Load) -> Load:
     local = os.environ.get("LOCAL_RANK")
     if local is None or load.device not in ("auto", "cuda") or not torch.cuda.is_available():
         return load
-    return replace(load, device="cpu" if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1") else f"cuda:{local}")
+    return replace(load, device="cpu" if _said("ACCELERATE_USE_CPU") else f"cuda:{local}")

@@ -12,6 +12,7 @@ from learners.curriculum.ppo_stage import PPO_SETTINGS, PPOPlan
 from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
 from learners.feedback.critiques import Critiques
 from learners.feedback.dataset import Feedback
+from learners.model import shards
 from learners.model.forward import LMHead
 from learners.model.lora import lora_parameters
 from learners.model.shared_prompts import states_before
@@ -97,7 +98,7 @@ def planned(rebuild: Rebuild, request: TrainRequest) -> Planned:
 def _memory(rebuild: Rebuild) -> int:
     adapter = BYTES * sum(p.numel() for p in lora_parameters(rebuild.parts.trees.policy).values())
     moments = 2 * STATES_OF_ADAM * adapter  # of the policy and the reward model, gradients beside them
-    return int(rebuild.parts.ready.memory_bytes + moments + 2 * adapter + rebuild.parts.backbone.memory_budget.allowance)
+    return int(shards.shard_bytes() + rebuild.parts.ready.memory_bytes + moments + 2 * adapter + rebuild.parts.backbone.memory_budget.allowance)
 
 
 def _costs(rebuild: Rebuild, request: TrainRequest, feedback: Feedback) -> tuple[StageCost, ...]:

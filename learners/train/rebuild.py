@@ -26,6 +26,7 @@ from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
 from learners.human_reward.kl_budget import KLBudget
 from learners.human_reward.logit_bias import LogitBias
+from learners.model import shards
 from learners.model.checkpoint import ModelError
 from learners.model.lora import LoraSettings, lora_state
 from learners.protocol import Event, Gated, Lesson, Metrics, Notice, Replay, Trained, decode_command
@@ -110,6 +111,7 @@ class Rebuild:
             if not worked:
                 break
         self.curriculum.flush()
+        shards.meet()
         return self._finish()
 
     # --- the judgements --------------------------------------------------------------------------------------------------

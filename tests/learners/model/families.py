@@ -112,8 +112,12 @@ def random_model(family: str) -> nn.Module:
 
 
 def random_tree(family: str) -> nn.Module:
-    """With an adapter that changes what it computes."""
-    tree = adapter_tree(random_model(family), LoraSettings(), seed=0)
+    return with_adapter(random_model(family))
+
+
+def with_adapter(model: nn.Module) -> nn.Module:
+    """A tree that computes something else than its base."""
+    tree = adapter_tree(model, LoraSettings(), seed=0)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in lora_parameters(tree).items():
         if "lora_B" in name:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate.commands.config.config_args import load_config_from_file
-from torch import Tensor, distributed
+from torch import Tensor
 
 from learners.curriculum.scorers import HumanRewardScorer
 from learners.feedback.samples import Comparison, Scored, Target
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
-from learners.model.checkpoint import ModelError
 from learners.model.lora import lora_state
 from learners.rlhf import ranks
 from learners.rlhf.distillation import Distill, DistillBatch
@@ -26,33 +21,14 @@ from learners.rlhf.ppo import PPO, PPOSettings
 from learners.rlhf.reward_model import RewardModel
 from learners.rlhf.rollouts import draw_answers, nats_on
 from learners.rlhf.sft import SFT
-from learners.train import launched
 from storage.records import Sampling
 from tests.learners.models import cpu_only, needs_stories, prompt, stirred, stories
+from tests.learners.processes import in_processes
 
 pytestmark = [needs_stories, cpu_only]
 TEXTS = (" named Zara. Zara liked to swim.", " named Zara, who had a red hat and a dog.", " called Sam.", " with a big blue ball.", " in a wood.")
 OPENINGS = ("Once upon a time, there was a little dog", "There was a big bear", "One day, a boy")
 SAMPLING = Sampling(1.0, 10)
-
-
-def in_two(work: Callable[[], Any], folder: Path) -> list[Any]:
-    """What each of two processes finds; both see what this one has loaded."""
-    context = multiprocessing.get_context("fork")
-    def run(rank: int) -> None:
-        torch.set_num_threads(1)
-        distributed.init_process_group("gloo", f"file://{folder}/group", timedelta(seconds=60), 2, rank)
-        torch.save(work(), folder / f"{rank}.pt")
-        distributed.barrier()
-        os._exit(0)
-
-    processes = [context.Process(target=run, args=(rank,)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 def rows() -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
@@ -111,7 +87,7 @@ def close(a: dict[str, Tensor], b: dict[str, Tensor], within: float) -> bool:
 @pytest.mark.parametrize("work", [imitated, distilled, rewarded], ids=lambda work: work.__name__)
 def test_a_step_of_two_ranks_is_the_step_of_one_on_the_union_of_their_rows(work: Callable[[], Any], tmp_path: Path) -> None:
     loss, weights, *more = work()
-    for theirs, adapter, *beside in in_two(work, tmp_path):
+    for theirs, adapter, *beside in in_processes(work, tmp_path):
         assert theirs == pytest.approx(loss, abs=1e-5)
         assert close(adapter, weights, 1e-5)
         for mine, other in zip(more, beside, strict=True):
@@ -120,7 +96,7 @@ def test_a_step_of_two_ranks_is_the_step_of_one_on_the_union_of_their_rows(work:
 
 def test_ppo_of_two_ranks_draws_the_same_answers_whitens_over_all_of_them_and_makes_the_same_update(tmp_path: Path) -> None:
     loss, weights, (answers, figures) = practised()
-    first, second = in_two(practised, tmp_path)
+    first, second = in_processes(practised, tmp_path)
     assert close(first[1], second[1], 0.0), "both ranks hold the same bits"
     assert first[2][0] == second[2][0] == answers
     assert first[0] == pytest.approx(loss, abs=1e-5)
@@ -142,7 +118,7 @@ def test_answers_and_their_states_come_to_every_rank_in_the_order_of_the_prompts
         return answers, torch.cat([each.seen.hidden for each in visited]), nats_on(backbone, tree, visited, 1.0), scores
 
     answers, states, nats, scores = work()
-    for theirs in in_two(work, tmp_path):
+    for theirs in in_processes(work, tmp_path):
         assert theirs[0] == answers
         torch.testing.assert_close(theirs[1], states, rtol=0, atol=1e-4)
         assert theirs[2] == pytest.approx(nats, abs=1e-4)
@@ -156,7 +132,7 @@ def test_a_rank_without_rows_adds_nothing(tmp_path: Path) -> None:
         return SFT(tree, 64).step([Target(prompts[0], answers[0])]).loss, lora_state(tree)
 
     loss, weights = work()
-    for theirs, adapter in in_two(work, tmp_path):
+    for theirs, adapter in in_processes(work, tmp_path):
         assert theirs == pytest.approx(loss, abs=1e-6)
         assert close(adapter, weights, 1e-6)
 
@@ -171,16 +147,3 @@ def test_shares_are_neighbours_and_make_up_all_rows(monkeypatch: pytest.MonkeyPa
                 shares.append([*ranks.own(range(n))])
             assert [row for share in shares for row in share] == [*range(n)]
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_the_configurations_are_what_accelerate_reads_and_sharding_the_base_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = Path(__file__).resolve().parents[3] / "examples" / "accelerate"
-    found = {file.stem: load_config_from_file(str(file)) for file in sorted(examples.glob("*.yaml"))}
-    assert {name: (config.num_machines, config.num_processes) for name, config in found.items()} == {"1x8": (1, 8), "2x8": (2, 16)}
-    assert not any(config.fsdp_config or config.deepspeed_config for config in found.values())
-    launched.join()  # alone: nothing happens
-    assert ranks.world() == 1
-    for variable, name in launched.SHARDING.items():
-        with monkeypatch.context() as patch, pytest.raises(ModelError, match=f"{name} would shard the base"):
-            patch.setenv(variable, "true")
-            launched.join()

@@ -1,0 +1,84 @@
+"""What launchers say to a process, and the configurations that come with the program, as Accelerate itself reads them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
+
+from learners.model.checkpoint import ModelError
+from learners.rlhf import ranks
+from learners.train import launched
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "accelerate"
+SIZES = {"1x8": (1, 8), "2x8": (2, 16), "fsdp2-1x8": (1, 8), "qlora-fsdp2-1x8": (1, 8)}
+
+
+def environment(file: Path, *options: str) -> dict[str, str]:
+    """Of the processes that `accelerate launch` would start."""
+    args = launch_command_parser().parse_args(["--config_file", str(file), *options, "script"])
+    args, _, _ = _validate_launch_command(args)
+    return prepare_multi_gpu_env(args)
+
+
+def test_alone_a_process_joins_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    launched.join()
+    assert ranks.world() == 1
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_configuration_is_what_accelerate_reads(name: str) -> None:
+    config = load_config_from_file(str(EXAMPLES / f"{name}.yaml"))
+    assert (config.num_machines, config.num_processes) == SIZES[name]
+    assert bool(config.fsdp_config) == ("fsdp2" in name)
+    assert not config.deepspeed_config
+
+
+def test_all_configurations_are_tried() -> None:
+    assert {file.stem for file in EXAMPLES.glob("*.yaml")} == SIZES.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "policy"),
+    [
+        ("fsdp2-1x8", (), OffloadPolicy),
+        ("qlora-fsdp2-1x8", (), OffloadPolicy),
+        ("fsdp2-1x8", ("--fsdp_offload_params", "true"), CPUOffloadPolicy),
+    ],
+)
+def test_accelerates_settings_of_fsdp2_reach_the_shards(name: str, options: tuple[str, ...], policy: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = environment(EXAMPLES / f"{name}.yaml", *options)
+    assert said[launched.SHARDS] == "true"
+    assert said["FSDP_CPU_RAM_EFFICIENT_LOADING"] == ("false" if "qlora" in name else "true")
+    for variable in said.keys() - os.environ.keys():
+        monkeypatch.setenv(variable, said[variable])
+    assert type(launched._offload_policy()) is policy
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--fsdp_version", "1", "--fsdp_reshard_after_forward", "FULL_SHARD"), "FSDP 1 cannot"),
+        (("--fsdp_reshard_after_forward", "false"), "is whole everywhere"),
+        (("--fsdp_auto_wrap_policy", "perhaps"), "Accelerate's FSDP settings"),
+    ],
+)
+def test_settings_that_would_do_something_else_are_refused(options: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = environment(EXAMPLES / "fsdp2-1x8.yaml", *options)
+    for variable in said.keys() - os.environ.keys():
+        monkeypatch.setenv(variable, said[variable])
+    with pytest.raises(ModelError, match=words):
+        launched._offload_policy()
+
+
+@pytest.mark.parametrize(("variable", "name"), launched.OTHERS.items())
+def test_what_cannot_shard_a_base_that_trees_share_is_refused(variable: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ModelError, match=name):
+        launched.join()

@@ -1,0 +1,144 @@
+"""A base in shards over two processes (FSDP2): the losses, gradients and answers of one process that holds all of it, and half of the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import OffloadPolicy
+
+from learners.model import shards
+from learners.model.batches import pad_answers
+from learners.model.loading import load_backbone
+from learners.model.memory import MemoryBudget
+from learners.model.replicas import distinct_bytes
+from learners.model.shared_prompts import states_after, states_before
+from tests.learners.model import families
+from tests.learners.model.families import FAMILIES, saved_family
+from tests.learners.model.test_shared_prompts import ANSWERS, PROMPTS, gradients
+from tests.learners.models import QUANTIZED, STORIES, cpu_only, needs_stories, stories
+from tests.learners.processes import in_processes
+from tests.learners.train import test_ranks as trained
+
+pytestmark = [needs_stories, cpu_only]
+
+
+def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", n: int = 2) -> list[Any]:
+    """What `work` finds in each of some processes that have loaded stories260k in shards."""
+
+    def run() -> Any:
+        shards.ask_for(OffloadPolicy())
+        backbone = load_backbone(str(STORIES), quantize, "cpu")
+        trained.stories = lambda: backbone  # of this child alone
+        found = work()
+        shards.meet()  # as every run ends
+        return found
+
+    return in_processes(run, folder, n)
+
+
+@pytest.mark.parametrize("quantize", QUANTIZED)
+@pytest.mark.parametrize("work", [trained.imitated, trained.distilled, trained.rewarded], ids=lambda work: work.__name__)
+def test_a_step_over_shards_is_the_step_of_one_process(
+    work: Callable[[], Any], quantize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained, "stories", lambda: stories(quantize))
+    loss, weights, *_ = work()
+    for theirs, adapter, *_ in in_shards(work, tmp_path, quantize):
+        assert theirs == pytest.approx(loss, abs=1e-5)
+        assert trained.close(adapter, weights, 1e-5)
+
+
+@pytest.mark.parametrize("room", [0.0, 1.0])
+def test_ppo_over_shards_draws_the_same_answers_and_makes_the_same_update(room: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is room for the whole base while answers are drawn, and where each layer is gathered for each token."""
+    monkeypatch.setattr(shards, "SHARE", room)
+    loss, weights, (answers, figures) = trained.practised()
+    for theirs, adapter, (drawn, update) in in_shards(trained.practised, tmp_path):
+        assert drawn == answers
+        assert theirs == pytest.approx(loss, abs=1e-5)
+        assert update == pytest.approx(figures, abs=1e-4)
+        assert trained.close(adapter, weights, 1e-5)
+
+
+def test_a_process_keeps_half_of_the_layers_and_one_more_while_it_computes(tmp_path: Path) -> None:
+    layers = [*stories().model.model.layers]
+    whole = [distinct_bytes(layer) for layer in layers]
+
+    def work() -> tuple[int, int]:
+        base, most = shards._base, 0
+        need = base.need
+        model = trained.stories().model.model
+
+        def watched(layer: int) -> None:
+            nonlocal most
+            need(layer)
+            most = max(most, distinct_bytes(*model.layers))
+
+        base.need = watched
+        trained.rewarded()
+        shards.meet()
+        return base.nbytes, most, distinct_bytes(*model.layers)
+
+    for kept, most, left in in_shards(work, tmp_path):
+        norms = left  # not worth sharding
+        assert norms < 0.02 * sum(whole)
+        assert kept == pytest.approx(0.5 * (sum(whole) - norms), abs=1)
+        assert most <= norms + max(whole)
+
+
+def test_processes_may_run_different_numbers_of_forwards(tmp_path: Path) -> None:
+    """One alone reads answers, with gradients, that the other has nothing to do with; and in parts of another size."""
+    backbone = stories()
+
+    def read(tree: Any, most: int) -> list[Tensor]:
+        tree.zero_grad()
+        for i in range(0, len(ANSWERS), most):
+            _, mask = pad_answers(ANSWERS[i : i + most])
+            states_before(tree, PROMPTS[i : i + most], ANSWERS[i : i + most])[mask].tanh().sum().backward()
+        return [p.grad.clone() for p in tree.parameters() if p.grad is not None]
+
+    def work() -> tuple[list[Tensor], list[Tensor]]:
+        tree = trained.stirred(trained.stories())
+        alone = read(tree, 2) if torch.distributed.get_rank() == 1 else []
+        shards.meet()
+        return alone, read(tree, 1 + torch.distributed.get_rank() * 2)
+
+    tree = trained.stirred(backbone)
+    first, second = in_shards(work, tmp_path)
+    assert first[0] == []
+    for found, most in ((second[0], 2), (first[1], 1), (second[1], 3)):
+        for one, other in zip(found, read(tree, most), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_no_family_reads_weights_of_a_layer_that_is_in_shards(family: str, tmp_path: Path) -> None:
+    """States and gradients, also of layers that are computed again: freed memory would give an error or other numbers."""
+
+    def read(model: Any) -> list[Tensor]:
+        tree = families.with_adapter(model)
+        found = []
+        for allowance in (1e12, 0.0):
+            memory = replace(MemoryBudget.of_tree(tree), allowance=allowance)
+            hidden = states_after(tree, PROMPTS, ANSWERS, memory)
+            found += [hidden.detach(), *gradients(tree, hidden)]
+        return found
+
+    def work() -> tuple[list[Tensor], int]:
+        shards.LEAST_NUMBERS = 1
+        shards.ask_for(OffloadPolicy())
+        model = families.random_model(family)
+        shards.shard(model, torch.device("cpu"))
+        return read(model), shards._base.nbytes
+
+    ((found, sharded),) = in_processes(work, tmp_path, n=1)
+    assert sharded > 0
+    for one, other in zip(found, read(families.random_model(family)), strict=True):
+        assert torch.equal(one.isnan(), other.isnan())
+        torch.testing.assert_close(one.nan_to_num(), other.nan_to_num(), rtol=1e-4, atol=1e-5)
