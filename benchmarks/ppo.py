@@ -19,7 +19,8 @@ from tastes import CHEERFUL, story_prompts, words
 from torch import Tensor
 
 from learners.model.loading import load_backbone
-from learners.rlhf.ppo import PPO, PPOSettings, Rollouts
+from learners.rlhf.ppo import PPO, PPOSettings
+from learners.rlhf.rollouts import Rollouts
 from storage.records import Message, Sampling
 
 TokenIds = tuple[int, ...]

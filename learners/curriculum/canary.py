@@ -75,7 +75,7 @@ class CanaryGauge:
         self._backbone, self._base, self._base_answers = backbone, base, base_answers
         self._limits, self._pause = limits or CanaryLimits(), pause
         self._sampling = sampling
-        self._neutral_sampling = replace(sampling, max_new_tokens=min(NEUTRAL_TOKENS, sampling.max_new_tokens))
+        self._neutral_sampling = replace(sampling, max_new_tokens=min(NEUTRAL_TOKENS, sampling.max_new_tokens), max_thinking_tokens=None)
         self.neutral_loss: float | None = None  # of the base itself, from the first gate on
 
     def of(self, tree: nn.Module, steering: LogitBias | None, answers: Sequence[Trace], seed: int) -> Canary:
@@ -144,8 +144,10 @@ def loss_under(backbone: Backbone, base: nn.Module, answers: Sequence[Trace], pa
     for part in backbone.memory_budget.parts(prompts, ids, gradients=False):
         hidden = states_before(base, [prompts[i] for i in part], [ids[i] for i in part])
         for row, i in enumerate(part):
-            taken = torch.tensor(ids[i], device=hidden.device)
-            total -= float(token_logprobs(head, hidden[row, : len(taken)], taken).cpu().double().sum())
+            start, stop = answers[i].forced
+            drawn = [j for j in range(len(ids[i])) if not start <= j < stop]
+            taken = torch.tensor([ids[i][j] for j in drawn], dtype=torch.int64, device=hidden.device)
+            total -= float(token_logprobs(head, hidden[row, drawn], taken).cpu().double().sum())
             count += len(taken)
         pause()
     return total / max(1, count)

@@ -21,8 +21,8 @@ from learners.feedback.tap_advantages import tapped_of
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import lora_state
-from learners.rlhf.ppo import LEAST_TOKENS, PPO, PPOSettings, Rollouts
-from learners.rlhf.rollouts import spoken
+from learners.rlhf.ppo import LEAST_TOKENS, PPO, PPOSettings
+from learners.rlhf.rollouts import Rollouts, spoken
 from learners.rlhf.stats import StepStats
 
 PPO_SETTINGS = PPOSettings(learning_rate=3e-5, step_kl=0.01, kl_horizon=60.0)

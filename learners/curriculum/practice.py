@@ -67,7 +67,7 @@ class Practice:
         found = {}
         for messages in own:
             with contextlib.suppress(PromptError):  # of another model, in a way that this one's template does not take: nobody can answer there
-                found[tuple(self.backbone.fit(messages, self.sampling.max_new_tokens)[0])] = messages
+                found[tuple(self.backbone.fit(messages, self.backbone.most_tokens(self.sampling))[0])] = messages
         return found
 
     def base_answers(self) -> list[Trace]:

@@ -20,7 +20,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.likelihood import Evidence, mentioned
 from learners.human_reward.prequential import PrequentialScores
 from learners.model.base import Backbone
-from learners.model.batches import pad_answers, unflatten
+from learners.model.batches import AnswerTokens, mask_of
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
@@ -52,7 +52,7 @@ class HumanRewardScorer:
 
     def token_shares(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Each token's share of its answer's score: (B, R)."""
-        _, mask = pad_answers(answers, device_of(self.base_tree))
+        mask = mask_of(answers, device_of(self.base_tree))
         rewards = torch.zeros(mask.shape, device=mask.device)
         own = ranks.share(len(answers))
         for part in self.memory.parts(ranks.own(prompts), ranks.own(answers), gradients=False):
@@ -65,10 +65,10 @@ class HumanRewardScorer:
     @torch.no_grad()
     def _token_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Of one forward: (B, R), 0 beyond an answer's end."""
-        ids, mask = pad_answers(answers, device_of(self.base_tree))
-        seen = look(self._lm_head, states_before(self.base_tree, prompts, answers)[mask])
-        rewards = self.head.token_rewards(seen.alone() if self._rewards else seen, ids[mask])
-        return unflatten(rewards - self._mean, mask)
+        tokens = AnswerTokens.of(answers, device_of(self.base_tree))
+        seen = look(self._lm_head, tokens.take(states_before(self.base_tree, prompts, answers)))
+        rewards = self.head.token_rewards(seen.alone() if self._rewards else seen, tokens.ids)
+        return tokens.spread(rewards - self._mean)
 
     def score(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """(B,)."""

@@ -161,7 +161,8 @@ class DistillationTeacher:
     def _contexts_of(self, prompt: TokenIds) -> tuple[Context, ...]:
         """Of the critiques that hold for it; none where it does not fit with them, or where it is not known what it was made of."""
         if prompt not in self._contexts:
-            messages, backbone, room = self._conversations.get(prompt), self._practice.backbone, self._practice.sampling.max_new_tokens
+            messages, backbone = self._conversations.get(prompt), self._practice.backbone
+            room = backbone.most_tokens(self._practice.sampling)
             asked = self.critiques.contexts(messages, backbone.chat_template) if messages else []
             self._contexts[prompt] = ()
             with contextlib.suppress(PromptError):

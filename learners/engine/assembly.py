@@ -56,8 +56,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     draw_in(actor, backbone.dtype)
     base = backbone.tree()  # the learner's own; the generator has backbone.model
     shown = sampling_of(load, backbone)
-    thought = shown.max_thinking_tokens or 0 if backbone.renderer.thoughts is not None else 0
-    sampling = replaced(shown.plain, max_new_tokens=min(shown.max_new_tokens + thought, backbone.context - 1))  # nobody closes their thoughts
+    sampling = shown.plain
     calibration = BaseCalibration.of(backbone, report=Progress(emit))
     features, similarity = calibration.features, calibration.similarity
     if load.unigram:
@@ -112,7 +111,7 @@ def usable_prompts(
     refused: list[PromptError] = []
     for prompt in prompts:
         try:
-            found[tuple(backbone.fit(prompt, sampling.max_new_tokens)[0])] = prompt
+            found[tuple(backbone.fit(prompt, backbone.most_tokens(sampling))[0])] = prompt
         except PromptError as error:
             refused.append(error)
     if refused:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -25,7 +27,8 @@ from torch import Tensor
 from learners.human_reward.features import LEAST_PROBABILITY, LIKELY_TOKENS, Features, FeatureSettings, Seen, token_similarity
 from learners.human_reward.kl_budget import STATE_BYTES, VisitedStates
 from learners.model.base import Backbone
-from learners.model.sampling import Row, decode
+from learners.model.sampling import Step
+from learners.rlhf.rollouts import Trace, draw_answers
 from storage.records import Message, Sampling
 
 PROMPTS = ("Once upon a time", "Tell me something.", "What is it?", "I think that", "Hello!", "How do I", "The", "Why")
@@ -79,35 +82,27 @@ def _key(backbone: Backbone) -> str:
 def _drawn(backbone: Backbone, report: Callable[..., None]) -> BaseCalibration:
     prompts = [tuple(backbone.fit((Message("user", text),), backbone.context // 2)[0]) for text in PROMPTS for _ in range(ANSWERS)]
     sampling = Sampling(1.0, min(TOKENS, backbone.context // 2))
-    rows = [Row(str(i), prompt, SEED + i, adapter=False) for i, prompt in enumerate(prompts)]
-    answers = {row.uid: _Answer(row.prompt_ids) for row in rows}
-    stride = stride_of(len(rows), sampling.max_new_tokens, backbone.vocabulary)
-    for n, step in enumerate(decode(backbone.model, rows, sampling, backbone.eos_ids, backbone.pad_id)):
-        report("calibration", n, sampling.max_new_tokens)
-        for row, uid in enumerate(step.uids):
-            answers[uid].hidden.append(step.hidden[row])
-            if n % stride == 0:
-                answers[uid].kept.append((n, step.base_logits[row].clone()))  # the step's other rows are not kept with it
-            answers[uid].ids.append(step.ids[row])
-    features = Features.fit(torch.cat([torch.stack(answer.hidden) for answer in answers.values()]).cpu())
+    stride = stride_of(len(prompts), sampling.max_new_tokens, backbone.vocabulary)
+    drawn = itertools.count(1)
+    answers: list[Any] = draw_answers(
+        backbone, backbone.model, prompts, sampling, SEED, adapter=False, keep_states=True,
+        pause=lambda: report("calibration", min(next(drawn), sampling.max_new_tokens), sampling.max_new_tokens),
+        begin=lambda prompt, _: _Watched(prompt, stride),
+    )  # fmt: skip
+    features = Features.fit(torch.cat([torch.stack(answer.states) for answer in answers]).cpu())
     similarity = token_similarity(backbone.model.get_output_embeddings().weight.detach()).cpu()  # type: ignore[operator, union-attr]
-    return BaseCalibration(features, similarity, tuple(answer.visited() for answer in answers.values()))
+    return BaseCalibration(features, similarity, tuple(answer.visited(sampling.temperature) for answer in answers))
 
 
-class _Answer:
-    """One answer of the base as it is drawn: every state, and the logits of some."""
+@dataclass
+class _Watched(Trace):
+    """An answer with the states of all its tokens."""
 
-    def __init__(self, prompt_ids: tuple[int, ...]) -> None:
-        self.prompt_ids = prompt_ids
-        self.ids: list[int] = []
-        self.hidden: list[Tensor] = []
-        self.kept: list[tuple[int, Tensor]] = []  # token index, (V,)
+    states: list[Tensor] = field(default_factory=list)
 
-    def visited(self) -> VisitedStates:
-        logits = torch.stack([logits for _, logits in self.kept])
-        hidden = torch.stack([self.hidden[n] for n, _ in self.kept])
-        positions = tuple(len(self.prompt_ids) + n - 1 for n, _ in self.kept)
-        return _visited(Seen.of(hidden, logits), logits.log_softmax(-1), (*self.prompt_ids, *self.ids), positions)
+    def add(self, step: Step, row: int) -> None:
+        self.states.append(step.hidden[row])
+        super().add(step, row)
 
 
 def _visited(seen: Seen, logprobs: Tensor, sequence: tuple[int, ...], positions: tuple[int, ...]) -> VisitedStates:

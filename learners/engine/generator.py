@@ -17,11 +17,12 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from learners.engine.critique_steering import SOLVED_AT, CritiqueSteering
-from learners.engine.streamed_answer import AnsweredSet, StreamedAnswer, without_states
+from learners.engine.streamed_answer import AnsweredSet, StreamedAnswer
 from learners.human_reward.critique_bias import BiasWithCritiques
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget, VisitedStates, state_stride
 from learners.human_reward.logit_bias import LogitBias
+from learners.model.answer_limits import AnswerLimits
 from learners.model.answer_text import AnswerText
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError
@@ -182,7 +183,7 @@ class Generator:
     def draw(self, candidates: Sequence[AnswerRequest], sampling: Sampling) -> Iterator[None]:
         """Draw answers in one batch; yields after every token. What acting answers spent corrects β before the next ones."""
         self._live = {candidate.uid: begun for candidate in candidates if (begun := self._start_or_refuse(candidate, sampling))}
-        sampling = self._with_thoughts(sampling)
+        sampling = replace(sampling, max_new_tokens=self.backbone.most_tokens(sampling))
         self._temperature = sampling.temperature
         drawn = list(self._live.values())
         yield from self._draw_within_memory(drawn, sampling)
@@ -190,12 +191,6 @@ class Generator:
         self.told = any(drawing.tells_of(self._temperature) for drawing in drawn)
         if self.told:
             self._steer(self.steering)
-
-    def _with_thoughts(self, sampling: Sampling) -> Sampling:
-        """With room for a thought and what closes it, where that has a budget of its own; the prompt keeps a token of the context."""
-        renderer = self.backbone.renderer
-        thought = 0 if renderer.thoughts is None or sampling.max_thinking_tokens is None else sampling.max_thinking_tokens + len(renderer.closing)
-        return replace(sampling, max_new_tokens=min(sampling.max_new_tokens + thought, self.backbone.context - 1))
 
     def _draw_within_memory(self, drawings: Sequence[StreamedAnswer], sampling: Sampling) -> Iterator[None]:
         """In one batch; where memory does not hold it, what is left of the answers in two halves, and so on. Each goes on with the same tokens."""
@@ -227,8 +222,8 @@ class Generator:
         self._solve_words()
         steps = decode(
             tree, rows, sampling, self.backbone.eos_ids, self.backbone.pad_id,
-            steer=_CurrentBias(self, self.words.acting.seqs), twin=adapted, want_stop=self._to_stop, prompts=self.prompts,
-            decoder=self._decoder(tree),
+            steer=_CurrentBias(self, self.words.acting.seqs), twin=adapted, want_stop=self._to_stop, force=self._close_thoughts,
+            prompts=self.prompts, decoder=self._decoder(tree),
         )  # fmt: skip
         for drawn, step in enumerate(steps, start=1):
             self._record(step)
@@ -240,24 +235,20 @@ class Generator:
                 self._flush()
                 flushed = time.monotonic()
             for uid, reason in step.ended.items():
-                self._end(uid, self._live[uid].ended or reason)
+                self._end(uid, self._live[uid].limits.ended or reason)
             yield
-            if self._close_thoughts():
-                steps.close()  # type: ignore[attr-defined]  # with its cache
-                # they go on with these tokens as if they had drawn them
-                yield from self._draw_batch([drawing for drawing in drawings if drawing.candidate.uid in self._live], sampling)
-                return
 
     def _to_stop(self) -> set[str]:
         """What the operator has stopped, and answers that end by themselves."""
-        return self._stops | {uid for uid, drawing in self._live.items() if drawing.ended}
+        return self._stops | {uid for uid, drawing in self._live.items() if drawing.limits.ended}
 
-    def _close_thoughts(self) -> bool:
-        """Whether there were any that had become too long."""
-        found = [drawing for drawing in self._live.values() if drawing.thinks_too_long]
-        for drawing in found:
-            drawing.close_thought(self.backbone.renderer.closing)
-        return bool(found)
+    def _close_thoughts(self) -> dict[str, tuple[int, ...]]:
+        """Of those that have become too long, what closes them."""
+        closing = self.backbone.renderer.closing
+        found = {uid: closing for uid, drawing in self._live.items() if drawing.limits.thinks_too_long}
+        for uid in found:
+            self._live[uid].close_thought(closing)
+        return found
 
     def _solve_words(self, drawings: Sequence[StreamedAnswer] = ()) -> None:
         traces = [drawing.trace for drawing in drawings if drawing.contexts]
@@ -286,18 +277,18 @@ class Generator:
             return None
 
     def _start(self, candidate: AnswerRequest, sampling: Sampling) -> StreamedAnswer:
-        most = self._with_thoughts(sampling).max_new_tokens
+        most = self.backbone.most_tokens(sampling)
         prompt_ids, dropped = self.backbone.fit(candidate.messages, most)
         trace = Trace(tuple(prompt_ids), state_stride(most, self.backbone.vocabulary))
         contexts = self.words.contexts(candidate.messages, most, dropped) if candidate.policy == "acting" and self.bias else ()
-        text = AnswerText(self.backbone.renderer, sampling.stop)
-        drawing = StreamedAnswer(candidate, sampling, trace, text, time.monotonic(), contexts)
+        limits = AnswerLimits(AnswerText(self.backbone.renderer, sampling.stop), sampling, trace.ids)
+        drawing = StreamedAnswer(candidate, sampling, trace, limits, time.monotonic(), contexts)
         before = self._before(candidate.uid) if candidate.prefix_ids else None
         for token in candidate.prefix_ids:
             trace.keep(token, before.trace if before is not None else None)
             drawing.take(0.0)
-        if before is not None and before.forced[1] <= len(trace.ids):
-            drawing.forced = before.forced
+        if before is not None and before.trace.forced[1] <= len(trace.ids):
+            trace.forced = before.trace.forced
         drawing.sent = len(drawing.texts)
         acting = candidate.policy == "acting"
         version = BASE_VERSION if candidate.policy == "base" else (self._lent or self.policy).version
@@ -374,14 +365,14 @@ class Generator:
         self._stops.discard(uid)
         trace = drawing.trace
         seconds = time.monotonic() - drawing.started
-        thought, forced = self.backbone.renderer.answer_start(trace.ids), drawing.forced
+        thought, forced = self.backbone.renderer.answer_start(trace.ids), trace.forced
         told = {"thought_tokens": thought, "forced_tokens": max(0, min(thought, forced[1]) - forced[0])}
         self._emit(Ended(uid=uid, reason=reason, text="".join(drawing.texts), n_tokens=len(trace.ids), kl=trace.kl, seconds=seconds, **told))
         if drawing.tells_of(self._temperature) and len(trace.ids) - trace.kept >= SHORTEST_ANSWER:
             self.budget.visited(trace.visited(self._temperature))
             if drawing.contexts:
                 self.words.visited(trace)
-        drawing.trace = without_states(trace)
+        drawing.trace = trace.without_states()
         self._finished.append(drawing)
 
 

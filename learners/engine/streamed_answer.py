@@ -1,4 +1,4 @@
-"""One answer as it is drawn for the operator: its tokens, its text, where its thought ends, and why it ends itself."""
+"""One answer as it is drawn for the operator: its tokens, their texts and times, and what of them the terminal has."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from learners.model.answer_text import AnswerText
+from learners.model.answer_limits import AnswerLimits
 from learners.model.base import Backbone
 from learners.model.rows import Context
 from learners.protocol import AnswerRequest, Piece
 from learners.rlhf.rollouts import Trace
-from storage.records import Sampling, StopReason
+from storage.records import Sampling
 
 
 @dataclass
@@ -22,39 +22,20 @@ class StreamedAnswer:
     candidate: AnswerRequest
     sampling: Sampling
     trace: Trace
-    text: AnswerText
+    limits: AnswerLimits
     started: float  # monotonic seconds
     contexts: tuple[Context, ...] = ()  # of the critiques that hold for it
     texts: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     sent: int = 0  # tokens that the terminal has
-    forced: tuple[int, int] = (0, 0)  # tokens [start, stop) that closed its thought
-    spoken_from: int | None = None  # the index of the answer's first token; None before that
 
     def take(self, seconds: float) -> None:
         """The trace has one more token."""
-        self.texts.append(self.text.push(self.trace.ids[-1]))
+        self.texts.append(self.limits.take())
         self.times.append(seconds)
-        if self.spoken_from is None and self.text.spoke:
-            self.spoken_from = self.text.renderer.answer_start(self.trace.ids)
-
-    @property
-    def thinks_too_long(self) -> bool:
-        """Whether its thought is to be closed."""
-        most = self.sampling.max_thinking_tokens
-        return most is not None and self.text.thinking and len(self.trace.ids) >= most
-
-    @property
-    def ended(self) -> StopReason | None:
-        """Why it ends here, if its text or the length of what was said says so."""
-        if self.text.stopped:
-            return "eos"
-        bounded = self.sampling.max_thinking_tokens is not None and self.spoken_from is not None
-        return "length" if bounded and len(self.trace.ids) - (self.spoken_from or 0) >= self.sampling.max_new_tokens else None
 
     def close_thought(self, ids: Sequence[int]) -> None:
         """With these tokens, which nobody draws."""
-        self.forced = len(self.trace.ids), len(self.trace.ids) + len(ids)
         for token in ids:
             self.trace.force(token)
             self.take(time.monotonic() - self.started)
@@ -62,7 +43,7 @@ class StreamedAnswer:
     def finish_text(self) -> None:
         """No more tokens come: an incomplete character at the end is shown as it is."""
         if self.texts:
-            self.texts[-1] += self.text.flush()
+            self.texts[-1] += self.limits.text.flush()
 
     def tells_of(self, temperature: float) -> bool:
         """Whether the acting policy drew it, at this temperature."""
@@ -101,9 +82,3 @@ class AnsweredSet(NamedTuple):
         prompts = list({prompt for prompt, _ in pairs})
         answers = tuple(sorted({answer for _, answer in pairs if answer}))
         return AnsweredSet(prompts[0], answers) if len(prompts) == 1 and len(drawn) > 1 and answers else None
-
-
-def without_states(trace: Trace) -> Trace:
-    """What resuming an answer needs. States and logits go: at a vocabulary of 150,000 they take some 10 MB an answer."""
-    kept = {name: getattr(trace, name) for name in ("prompt_ids", "ids", "logprobs", "unbiased", "kls", "stop", "kept")}
-    return Trace(**kept)

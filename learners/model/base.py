@@ -16,7 +16,7 @@ from learners.model.checkpoint import Hashes
 from learners.model.lora import LoraSettings, adapter_tree
 from learners.model.memory import MemoryBudget
 from learners.model.replicas import distinct_bytes, replicate
-from storage.records import Message
+from storage.records import Message, Sampling
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,12 @@ class Backbone:
         An answer that may be longer than the context leaves the prompt one id.
         """
         return self.renderer.fit(messages, max(1, self.context - answer_tokens))
+
+    def most_tokens(self, sampling: Sampling) -> int:
+        """That an answer can have, with a thought and what closes it where thoughts have a budget of their own; the prompt keeps one token."""
+        renderer = self.renderer
+        thought = 0 if renderer.thoughts is None or sampling.max_thinking_tokens is None else sampling.max_thinking_tokens + len(renderer.closing)
+        return min(sampling.max_new_tokens + thought, self.context - 1)
 
     def encode_completion(self, text: str) -> list[int]:
         """Ids of a whole answer, closed by an end token if the model has one. Raises PromptError."""

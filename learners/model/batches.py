@@ -55,10 +55,41 @@ def pad_answers(answers: Sequence[TokenIds], device: torch.device | str = "cpu")
     """Ids (B, R) int64, 0 at padding on the right, and mask (B, R) bool; R is at least 1."""
     longest = max(1, *map(len, answers))
     ids = [list(answer) + [0] * (longest - len(answer)) for answer in answers]
-    mask = [[True] * len(answer) + [False] * (longest - len(answer)) for answer in answers]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    return torch.tensor(ids, device=device), mask_of(answers, device)
 
 
-def unflatten(values: Tensor, mask: Tensor) -> Tensor:
-    """Values (N,) of the N masked-in tokens, row by row -> (B, R), 0 outside; gradients flow back."""
-    return values.new_zeros(mask.shape).masked_scatter(mask, values)
+def mask_of(answers: Sequence[TokenIds], device: torch.device | str = "cpu", without: Sequence[tuple[int, int]] = ()) -> Tensor:
+    """The mask of `pad_answers`, False on the tokens [start, stop) of each answer that `without` names too."""
+    longest = max(1, *map(len, answers))
+    rows = [[True] * len(answer) + [False] * (longest - len(answer)) for answer in answers]
+    for row, (start, stop) in zip(rows, without, strict=bool(without)):
+        row[start:stop] = [False] * (stop - start)
+    return torch.tensor(rows, device=device)
+
+
+class AnswerTokens(NamedTuple):
+    """All tokens of several answers, one answer after the other. Where they stand is known on the host: taking them waits for nothing."""
+
+    ids: Tensor  # (N,)
+    places: Tensor | None  # (N,) among the B * R of a padded batch; None where no answer is padded
+    shape: tuple[int, int]  # B, R
+
+    @staticmethod
+    def of(answers: Sequence[TokenIds], device: torch.device | str = "cpu") -> AnswerTokens:
+        longest = max(1, *map(len, answers))
+        ids = torch.tensor([token for answer in answers for token in answer], dtype=torch.int64, device=device)
+        if all(len(answer) == longest for answer in answers):
+            return AnswerTokens(ids, None, (len(answers), longest))
+        places = [row * longest + column for row, answer in enumerate(answers) for column in range(len(answer))]
+        return AnswerTokens(ids, torch.tensor(places, dtype=torch.int64, device=device), (len(answers), longest))
+
+    def take(self, values: Tensor) -> Tensor:
+        """(B, R, …) -> (N, …); gradients flow back."""
+        flat = values.flatten(0, 1)
+        return flat if self.places is None else flat.index_select(0, self.places)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(N,) -> (B, R), 0 at padding; gradients flow back."""
+        if self.places is not None:
+            values = values.new_zeros(self.shape[0] * self.shape[1]).index_copy(0, self.places, values)
+        return values.view(self.shape)

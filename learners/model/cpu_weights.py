@@ -60,6 +60,9 @@ class Linear16(nn.Linear):
         product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
         return product if self.bias is None else product.add_(self.bias)
 
+    def float_weight(self, dtype: torch.dtype) -> Tensor:
+        return self.weight
+
 
 def _packed(weight: Tensor) -> Any:
     """None where float16 does not hold all of it after all."""
@@ -139,6 +142,9 @@ def _unpacked_class() -> type:
 
         def forward(self, x: Tensor) -> Tensor:
             return nn.functional.linear(x, self.weight.__dict__[COPY], self.bias)
+
+        def float_weight(self, dtype: torch.dtype) -> Tensor:
+            return self.weight.__dict__[COPY]
 
     return UnpackedLinear4bit
 

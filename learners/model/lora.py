@@ -11,16 +11,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from learners.model.lora_forward import ADAPTER, simplify
+from learners.model.lora_forward import ADAPTER, INPUT, FirstRows, refresh, simplify
 from learners.model.replicas import replicate
 
-SEES_ROWS = "_sees_rows"
-"""Where a LoRA layer keeps whether it saw (B, T, d) in its last forward with a scaling by row."""
 USED_BY_KERNELS = {"falcon_h1": {"out_proj"}, "nemotron_h": {"out_proj"}}
 """Layers whose weight is read past their forward, by model type: a LoRA there would not be seen."""
 
@@ -128,11 +126,13 @@ def load_lora(tree: nn.Module, state: Mapping[str, Tensor] | None) -> None:
         for name, parameter in parameters.items():
             if "lora_B" in name:
                 parameter.zero_()
+        refresh(tree)
         return
     if parameters.keys() != state.keys() or any(p.shape != state[name].shape for name, p in parameters.items()):
         raise ValueError("these LoRA weights belong to another model or rank")
     for name, parameter in parameters.items():
         parameter.copy_(state[name])
+    refresh(tree)
 
 
 def copy_lora(source: nn.Module, target: nn.Module) -> None:
@@ -145,10 +145,11 @@ def has_adapter(tree: nn.Module) -> bool:
     return "base_model" in tree._modules  # PEFT's wrapper
 
 
-def set_row_scaling(tree: nn.Module, scaling: Tensor | None) -> None:
+def set_row_scaling(tree: nn.Module, scaling: Tensor | AdaptedRows | None) -> None:
     """Scale the LoRA of each row by itself; None restores the adapter's own scaling.
 
-    scaling: (B,), factors of the adapter's own scaling: 1 for a row with the adapter, 0 for a row of the base.
+    scaling: (B,), factors of the adapter's own scaling: 1 for a row with the adapter, 0 for a row of the base; or how many rows come before those of
+    the base.
     """
     layers = _lora_layers(tree)
     if not layers:
@@ -158,27 +159,37 @@ def set_row_scaling(tree: nn.Module, scaling: Tensor | None) -> None:
         for layer in layers:
             layer.scaling[ADAPTER] = own
         return
+    if isinstance(scaling, AdaptedRows):
+        first = FirstRows(*scaling, own)
+        for layer in layers:
+            layer.scaling[ADAPTER] = first
+        return
     flat = scaling * own
-    rows = flat.view(-1, 1, 1)
+    rows, any_shape = flat.view(-1, 1, 1), _RowFactors(flat)
     for layer in layers:
-        layer.scaling[ADAPTER] = rows if layer.__dict__.get(SEES_ROWS) else _RowFactors(flat, layer)
+        layer.scaling[ADAPTER] = rows if INPUT in layer.__dict__ else any_shape
+
+
+class AdaptedRows(NamedTuple):
+    """The first `rows` of `of` rows have the adapter, the others are the base's."""
+
+    rows: int
+    of: int
 
 
 class _RowFactors:
-    """Factors by row for a layer that sees (B·T, d), as OPT's feed-forward and shared experts do, or of which that is not known before its first
-    forward. Slower than a plain tensor."""
+    """Factors by row for PEFT's own layers, which may see (B·T, d), as shared experts do."""
 
-    def __init__(self, factors: Tensor, layer: nn.Module) -> None:
-        self._factors, self._layer = factors, layer
+    def __init__(self, factors: Tensor) -> None:
+        self._factors = factors
 
     def __rmul__(self, delta: Tensor) -> Tensor:
-        self._layer.__dict__[SEES_ROWS] = delta.dim() == 3
         rows = self._factors.repeat_interleave(delta.shape[0] // len(self._factors)).to(delta.dtype)
         return delta * rows.view(-1, *[1] * (delta.dim() - 1))
 
 
 @contextmanager
-def row_scaling(tree: nn.Module, scaling: Tensor | None) -> Iterator[None]:
+def row_scaling(tree: nn.Module, scaling: Tensor | AdaptedRows | None) -> Iterator[None]:
     """`set_row_scaling` while the block runs."""
     if scaling is None or not has_adapter(tree):
         yield

@@ -145,6 +145,9 @@ def _weight_only_class() -> type:
                 y = _DequantizedLinear.apply(x, self.weight.data, self.state.SCB)
                 return y if self.bias is None else y + self.bias.to(y.dtype)
 
+            def float_weight(self, dtype: torch.dtype) -> Tensor:
+                return _dequantized(self.weight.data, self.state.SCB, dtype)
+
         _WeightOnly = WeightOnlyLinear8bit
     return _WeightOnly
 

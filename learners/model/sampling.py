@@ -8,8 +8,8 @@ KL(acting || base) at every visited state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,6 +52,7 @@ def decode(
     steer: SteeringBias | None = None,
     twin: bool = False,
     want_stop: Callable[[], Collection[str]] = frozenset,
+    force: Callable[[], Mapping[str, Sequence[int]]] = dict,
     prompts: PromptCache | None = None,
     decoder: StaticDecoder | None = None,
     ahead: int = 1,
@@ -59,23 +60,38 @@ def decode(
     """Draw all answers in one batch, a step for each token, until all have ended.
 
     twin: on a tree with an adapter, rows with `adapter` get a row of the base beside them. want_stop: uids to end as 'stopped', asked before each
-    step; they get no further token. prompts: what is known of prompts read earlier, by a tree that computed the same. decoder: by which to draw after
+    step; they get no further token. force: tokens to put behind answers, asked after that: all go on as if these had been drawn, but nobody did, and
+    they are in no step. prompts: what is known of prompts read earlier, by a tree that computed the same. decoder: by which to draw after
     the first tokens; by itself the tree's own where it has one, on a GPU. ahead: where that is used, so many tokens may be drawn before any is given;
     more than one leaves out states and logits, so it is for when nobody waits and only tokens count. Raises ValueError unless temperatures are
     positive. Texts that end an answer are for the caller. The tree may be used for other forwards between steps.
     """
     if min([sampling.temperature, *(row.temperature for row in rows if row.temperature is not None)]) <= 0:
         raise ValueError("temperatures must be positive")
-    ended = {row.uid: reason for row in rows if (reason := _ended_already(row, sampling, eos_ids))}
-    batch = _batch(tree, [row for row in rows if row.uid not in ended], sampling, pad_id, twin, steer, prompts, decoder, ahead)
+    live = {row.uid: row for row in rows}
+    said: dict[str, list[int]] = {row.uid: [] for row in rows}  # since the batch was begun
+
+    def begin() -> tuple[EagerRows | StaticRows, dict[str, StopReason]]:
+        over = {row.uid: reason for row in live.values() if (reason := _ended_already(row, sampling, eos_ids))}
+        return _batch(tree, [row for row in live.values() if row.uid not in over], sampling, pad_id, twin, steer, prompts, decoder, ahead), over
+
+    batch, ended = begin()
     while True:
         stopped: dict[str, StopReason] = {uid: "stopped" for uid in want_stop() if uid in batch.uids}
         batch.drop(stopped)
         ended |= stopped
+        if forced := force():
+            live = {uid: replace(live[uid], prefix_ids=(*live[uid].prefix_ids, *said.pop(uid), *forced.get(uid, ()))) for uid in batch.uids}
+            said = {uid: [] for uid in live}
+            del batch  # with its cache
+            batch, over = begin()
+            ended |= over
         if not batch.uids:
             break
         uids, drawn = batch.uids, batch.draw()
         batch.append(drawn.ids)
+        for uid, token in zip(uids, drawn.ids, strict=True):
+            said[uid].append(token)
         last = {uid: r for uid, n, i in zip(uids, batch.lengths, drawn.ids, strict=True) if (r := _reason(i, n, sampling, eos_ids))}
         yield Step(uids, *drawn, ended=ended | last)
         ended = {}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from learners.model.batches import TokenIds, pad_answers
+from learners.model.batches import AnswerTokens, TokenIds
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
@@ -94,5 +94,5 @@ class Distill:
         with torch.no_grad():
             wanted = self.teacher(prompts, answers)
         self.pause()
-        _, mask = pad_answers(answers, device_of(self.tree))
-        return forward_kl(self._head, states_before(self.tree, prompts, answers, self.memory)[mask], wanted).sum()
+        tokens = AnswerTokens.of(answers, device_of(self.tree))
+        return forward_kl(self._head, tokens.take(states_before(self.tree, prompts, answers, self.memory)), wanted).sum()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from learners.model.batches import TokenIds, pad_answers
+from learners.model.batches import AnswerTokens, TokenIds
 from learners.model.forward import device_of
 from learners.model.shared_prompts import states_before
 
@@ -55,6 +55,6 @@ class FrozenStates:
 
     def _computed(self, keys: Sequence[_Key]) -> dict[_Key, Tensor]:
         answers = [answer for _, answer in keys]
-        _, mask = pad_answers(answers, device_of(self.tree))
-        states = states_before(self.tree, [prompt for prompt, _ in keys], answers)[mask]
+        tokens = AnswerTokens.of(answers, device_of(self.tree))
+        states = tokens.take(states_before(self.tree, [prompt for prompt, _ in keys], answers))
         return {key: each.clone() for key, each in zip(keys, states.split([len(answer) for answer in answers]), strict=True)}

@@ -84,11 +84,10 @@ def generalised_advantages(rewards: Tensor, values: Tensor, mask: Tensor, gamma:
     rewards, values = rewards * mask, values * mask
     following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
     errors = rewards + gamma * following - values
-    advantages = torch.zeros_like(errors)
-    carried = torch.zeros_like(errors[:, 0])
-    for t in reversed(range(errors.shape[1])):
-        carried = errors[:, t] + gamma * lam * carried
-        advantages[:, t] = carried
+    steps = torch.arange(errors.shape[1], device=errors.device)
+    later = (steps[:, None] - steps).clamp_min(0)  # [s, t] of error s for advantage t
+    discounts = torch.full_like(errors[:1, :1], gamma * lam).pow(later).tril()
+    advantages = errors @ discounts
     return advantages * mask, (advantages + values) * mask
 
 

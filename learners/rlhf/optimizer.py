@@ -6,12 +6,14 @@ LoRA starts from a zero matrix, where Adam's first steps are its largest: hence 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import increment_version
 
 from learners.rlhf import ranks
 from learners.rlhf.ops import warmup
@@ -39,8 +41,13 @@ class Optimizer:
     def reset(self) -> None:
         """Forget moments, warm-up and gradients: the parameters have been given other values."""
         self.steps = 0
-        self._adam = torch.optim.Adam(self.parameters, self.rate, self.settings.betas, self.settings.eps)
+        self._adam = torch.optim.Adam(self.parameters, self.rate, self.settings.betas, self.settings.eps, fused=self._fused)
         self.clear()
+
+    @property
+    def _fused(self) -> bool:
+        """One kernel for many weights where there are such kernels."""
+        return bool(self.parameters) and all(p.device.type in ("cuda", "cpu") and p.is_floating_point() for p in self.parameters)
 
     @property
     def learning_rate(self) -> float:
@@ -51,13 +58,14 @@ class Optimizer:
         """Apply and clear the gradients that have gathered, on all ranks; their norm before clipping, which if not finite leaves the parameters
         alone."""
         ranks.add_up_gradients(self.parameters)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        if norm.isfinite():
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))  # the step's only wait for the device
+        if math.isfinite(norm):
             self._adam.param_groups[0]["lr"] = self.learning_rate
             self._adam.step()
+            increment_version(self.parameters)  # the fused one does not: copies of weights go by it
             self.steps += 1
         self.clear()
-        return float(norm)
+        return norm
 
     def clear(self) -> None:
         """Drop the gradients that have gathered, also those of a step that was broken off."""

@@ -11,6 +11,7 @@ differs:
   sampling, so the ratio is exactly 1 and the approximate KL exactly 0 until the first optimizer step.
 - Of several ranks each draws and computes its share of every batch; advantages are whitened over all rollouts of all ranks.
 - Answers are shuffled by whole prompts: a forward computes the prompt of its answers once.
+- A token that nobody drew, as one that closes a thought, is a step of the environment: it has a value, and neither a ratio nor a KL.
 - Scores may come per token. The score of a whole answer goes on its last token, not after it, and is credited to all tokens alike
   (λ = 1): that is the better choice while the value head knows little.
 - An answer that ran into the length limit is not punished unless asked for, and one that was stopped never is.
@@ -27,18 +28,17 @@ import torch
 from torch import Tensor, nn
 
 from learners.feedback.tap_advantages import Tapped
-from learners.model import shards
 from learners.model.base import Backbone
-from learners.model.batches import pad_answers, unflatten
+from learners.model.batches import AnswerTokens, mask_of
 from learners.model.forward import LMHead
-from learners.model.sampling import Row, decode
 from learners.model.shared_prompts import states_before
 from learners.rlhf import losses, ops, ranks
-from learners.rlhf.distributions import compare, token_logprobs
+from learners.rlhf.distributions import Compared, compare, token_logprobs
+from learners.rlhf.microbatches import Microbatch, minibatches
 from learners.rlhf.optimizer import AdamSettings, Optimizer
-from learners.rlhf.rollouts import AHEAD
+from learners.rlhf.rollouts import Rollouts, draw_answers
 from learners.rlhf.stats import StepStats
-from storage.records import Sampling, StopReason
+from storage.records import Sampling
 
 TokenIds = tuple[int, ...]
 Reward = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
@@ -70,16 +70,6 @@ class PPOSettings:
     tap_weight: float = 0.5  # of the mean loss over tapped tokens, beside that over the rollouts' tokens
     policy_loss_weight: float = 1.0  # 0 leaves the policy as it is, for comparison
     adam: AdamSettings = field(default_factory=AdamSettings)
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """Answers that the policy drew, by plain sampling."""
-
-    prompts: tuple[TokenIds, ...]  # one for each answer
-    answers: tuple[TokenIds, ...]  # the end-of-sequence token included
-    stops: tuple[StopReason, ...]
-    logprobs: tuple[tuple[float, ...], ...]  # as sampled: for the record, not for the ratio
 
 
 class PPO:
@@ -131,33 +121,11 @@ class PPO:
         self._kl_target = nats
 
     def rollout(self, prompts: Sequence[TokenIds], answers_per_prompt: int) -> Rollouts:
-        """Draw answers to each prompt from the policy as it is now. What was thought before one stands in its prompt; a thought without an answer
-        is left out."""
+        """Draw answers to each prompt from the policy as it is now."""
         repeated = [tuple(prompt) for prompt in prompts for _ in range(answers_per_prompt)]
-        rows = [Row(str(i), prompt, self._new_seed(), adapter=True, steer=False) for i, prompt in enumerate(repeated)]
-        ids: list[list[int]] = [[] for _ in rows]
-        logprobs: list[list[float]] = [[] for _ in rows]
-        stops: dict[str, StopReason] = {}
-        backbone = self.backbone
-        size = backbone.memory_budget.rows_to_draw(max(map(len, repeated), default=0), self.sampling.max_new_tokens, len(rows))
-        own = ranks.own(rows)
-        with shards.whole():
-            for start in range(0, len(own), size):
-                for step in decode(self.policy, own[start : start + size], self.sampling, backbone.eos_ids, backbone.pad_id, ahead=AHEAD):
-                    for uid, token, logprob in zip(step.uids, step.ids, step.logprobs, strict=True):
-                        ids[int(uid)].append(int(token))
-                        logprobs[int(uid)].append(float(logprob))
-                    stops.update(step.ended)
-                    self.pause()
-        drawn = ranks.gathered([(ids[i], logprobs[i], stops[rows[i].uid]) for i in ranks.share(len(rows))])
-        ids, logprobs = [each[0] for each in drawn], [each[1] for each in drawn]
-        stops = {row.uid: each[2] for row, each in zip(rows, drawn, strict=True)}
-        spoken = [backbone.spoken(prompt, answer) for prompt, answer in zip(repeated, ids, strict=True)]
-        kept = [i for i, (_, answer) in enumerate(spoken) if answer]
-        return Rollouts(
-            tuple(spoken[i][0] for i in kept), tuple(spoken[i][1] for i in kept), tuple(stops[rows[i].uid] for i in kept),
-            tuple(tuple(logprobs[i][-len(spoken[i][1]) :]) for i in kept),
-        )  # fmt: skip
+        seed = int(torch.randint(2**62, (), generator=self._random))
+        how = {"adapter": True, "exact_kl": False, "pause": self.pause}
+        return Rollouts.of(self.backbone, draw_answers(self.backbone, self.policy, repeated, self.sampling, seed, **how))  # type: ignore[arg-type]
 
     def step(self, rollouts: Rollouts, tapped: Tapped | None = None) -> StepStats:
         """Several epochs over one batch of rollouts, which must be this policy's own as it is now.
@@ -168,14 +136,16 @@ class PPO:
         parts = self._parts(rollouts)  # the answers of each forward, the same in every epoch
         trajectory = self._trajectory(rollouts, parts)
         score, lam = self._score(rollouts, trajectory.mask)
-        log_ratios = ops.kl_k1(trajectory.old_logprobs, trajectory.ref_logprobs)
+        log_ratios = ops.kl_k1(trajectory.logprobs, trajectory.ref_logprobs)
         rewards = ops.per_token_rewards(score, log_ratios, trajectory.mask, self.kl_coefficient)
         advantages, returns = ops.generalised_advantages(rewards, trajectory.values, trajectory.mask, self.settings.gamma, lam)
-        advantages = ops.masked_whiten(advantages, trajectory.mask)
-        microbatches = [_microbatch(rollouts, trajectory, advantages, returns, part) for part in parts]
+        advantages = ops.masked_whiten(advantages, trajectory.chosen)
+        fields = (trajectory.chosen, trajectory.logprobs, trajectory.values, advantages, returns)
+        microbatches = [Microbatch.of(rollouts, part, *fields) for part in parts]
         updates = self._update(microbatches, self._tapped(tapped))
         stats = self._stats(rollouts, trajectory, returns, score, updates)
-        self._adapt_kl_coefficient(trajectory)
+        kl, answers = stats.kl or 0.0, len(rollouts.answers)
+        self.kl_coefficient = ops.adapted_kl_coefficient(self.kl_coefficient, kl, self.kl_target, answers, self.settings.kl_horizon)
         return stats
 
     def reset_optimizer(self) -> None:
@@ -221,23 +191,23 @@ class PPO:
 
     def _trajectory(self, rollouts: Rollouts, parts: Sequence[Sequence[int]]) -> Trajectory:
         """What policy, value head and reference say of the rollouts. The policy's forward keeps its graph, as in the update."""
-        _, mask = pad_answers(rollouts.answers, self._device)
-        trajectory = Trajectory(mask, *(torch.zeros(mask.shape, device=self._device) for _ in Trajectory._fields[1:]))
+        mask, chosen = mask_of(rollouts.answers, self._device), mask_of(rollouts.answers, self._device, rollouts.forced)
+        trajectory = Trajectory(mask, chosen, *(torch.zeros(mask.shape, device=self._device) for _ in Trajectory._fields[2:]))
         for part in map(ranks.own, parts):
             if not part:
                 continue
             prompts, answers = [rollouts.prompts[i] for i in part], [rollouts.answers[i] for i in part]
-            ids, of_part = pad_answers(answers, self._device)
+            tokens = AnswerTokens.of(answers, self._device)
             hidden = states_before(self.policy, prompts, answers, self.backbone.memory_budget).detach()
             with torch.no_grad():
                 ref_hidden = states_before(self.reference, prompts, answers)
-                found = compare(self._head, hidden[of_part], ref_hidden[of_part], ids[of_part], self.sampling.temperature)
-                columns = (found.logprobs, found.ref_logprobs, self._values(hidden)[of_part], found.kl, found.entropy)
-            for whole, values in zip(trajectory[1:], columns, strict=True):
-                whole[part, : of_part.shape[1]] = unflatten(values, of_part)
+                found = compare(self._head, tokens.take(hidden), tokens.take(ref_hidden), tokens.ids, self.sampling.temperature)
+                columns = (*map(tokens.spread, found), self._values(hidden))
+            for whole, values in zip(trajectory[2:], columns, strict=True):
+                whole[part, : tokens.shape[1]] = values
             self.pause()
-        ranks.add_up(*trajectory[1:])
-        return trajectory
+        ranks.add_up(*trajectory[2:])
+        return trajectory._replace(values=trajectory.values * mask, **{name: getattr(trajectory, name) * chosen for name in Compared._fields})
 
     def _values(self, hidden: Tensor) -> Tensor:
         """Of states (…, d), scaled to unit size: (…). No gradient flows into the states."""
@@ -262,59 +232,45 @@ class PPO:
             raise ValueError("a reward is not finite")
         return rewards
 
-    def _tapped(self, tapped: Tapped | None) -> list[_Microbatch]:
+    def _tapped(self, tapped: Tapped | None) -> list[Microbatch]:
         """Tapped answers as the policy sees them before the update, masked to the tokens that taps were about."""
         if tapped is None:
             return []
         parts = self.backbone.memory_budget.parts(tapped.prompts, tapped.answers, gradients=True)
         return [self._tapped_part(tapped, part) for part in parts]
 
-    def _tapped_part(self, tapped: Tapped, part: Sequence[int]) -> _Microbatch:
+    def _tapped_part(self, tapped: Tapped, part: Sequence[int]) -> Microbatch:
         prompts, answers = tuple(tapped.prompts[i] for i in part), tuple(tapped.answers[i] for i in part)
-        _, mask = pad_answers(answers, self._device)
-        advantages = torch.zeros(mask.shape, device=self._device)
-        for row, i in zip(advantages, part, strict=True):
-            values = tapped.advantages[i]
-            row[: len(values)] = torch.tensor(values, device=self._device)
+        longest = max(1, *map(len, answers))
+        rows = [(*tapped.advantages[i][:longest], *(0.0,) * (longest - len(tapped.advantages[i]))) for i in part]
+        advantages = torch.tensor(rows, device=self._device)
         nothing, old_logprobs = torch.zeros_like(advantages), torch.zeros_like(advantages)
         own = ranks.share(len(part))
         if own:
             with torch.no_grad():
                 found, _ = self._evaluate(ranks.own(prompts), ranks.own(answers))
             old_logprobs[own.start : own.stop, : found.shape[1]] = found
-        return _Microbatch(prompts, answers, mask & (advantages != 0), old_logprobs, nothing, advantages, nothing)
+        count = sum(advantage != 0 for row in rows for advantage in row)
+        return Microbatch(prompts, answers, count, advantages != 0, old_logprobs, nothing, advantages, nothing)
 
     # --- the update --------------------------------------------------------------------------------------------------
 
-    def _update(self, microbatches: Sequence[_Microbatch], tapped: Sequence[_Microbatch]) -> list[_Update]:
+    def _update(self, microbatches: Sequence[Microbatch], tapped: Sequence[Microbatch]) -> list[_Update]:
         """Optimizer steps over shuffled minibatches, until the epochs are over or the policy has moved far enough."""
         updates: list[_Update] = []
         for _ in range(self.settings.epochs):
-            for chosen in self._minibatches(microbatches):
+            for chosen in minibatches(microbatches, self.settings.minibatch, self._random):
                 updates.append(self._minibatch(chosen, tapped))
                 if not updates[-1].applied:
                     return updates
         return updates
 
-    def _minibatches(self, microbatches: Sequence[_Microbatch]) -> list[list[_Microbatch]]:
-        """In random order, as many to an optimizer step as its number of answers allows, at least one."""
-        found: list[list[_Microbatch]] = []
-        room = 0
-        for i in torch.randperm(len(microbatches), generator=self._random).tolist():
-            size = len(microbatches[i].answers)
-            if not found or size > room:
-                found.append([])
-                room = self.settings.minibatch
-            found[-1].append(microbatches[i])
-            room -= size
-        return found
-
-    def _minibatch(self, microbatches: Sequence[_Microbatch], tapped: Sequence[_Microbatch]) -> _Update:
+    def _minibatch(self, microbatches: Sequence[Microbatch], tapped: Sequence[Microbatch]) -> _Update:
         """One optimizer step, its gradient gathered over several forwards; left out when the policy has moved too far."""
         self._clear()
-        tokens = sum(int(each.mask.sum()) for each in microbatches)
+        tokens = sum(each.count for each in microbatches)
         sums = torch.zeros(5, device=self._device)
-        for each in map(_Microbatch.own, microbatches):
+        for each in map(Microbatch.own, microbatches):
             if each.answers:
                 sums += self._backward(each, tokens)
             self.pause()
@@ -334,13 +290,14 @@ class PPO:
         self._value_optimizer.clear()
 
     def _evaluate(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
-        """The policy's log-probabilities of the taken tokens and the values of the states before them: (B, R) each, 0 beyond the answers."""
-        ids, mask = pad_answers(answers, self._device)
+        """The policy's log-probabilities of the taken tokens and the values of the states before them: (B, R) each, anything
+        beyond the answers."""
+        tokens = AnswerTokens.of(answers, self._device)
         hidden = states_before(self.policy, prompts, answers, self.backbone.memory_budget)
-        logprobs = token_logprobs(self._head, hidden[mask], ids[mask], self.sampling.temperature)
-        return unflatten(logprobs, mask), self._values(hidden) * mask
+        logprobs = token_logprobs(self._head, tokens.take(hidden), tokens.ids, self.sampling.temperature)
+        return tokens.spread(logprobs), self._values(hidden)
 
-    def _backward(self, part: _Microbatch, tokens: int) -> Tensor:
+    def _backward(self, part: Microbatch, tokens: int) -> Tensor:
         """Add the gradient of the mean loss over `tokens`; sums over tokens of the five figures of an update, (5,)."""
         settings, mask = self.settings, part.mask
         logprobs, values = self._evaluate(part.prompts, part.answers)
@@ -352,10 +309,10 @@ class PPO:
             approx_kl = (ops.kl_k3(part.old_logprobs, logprobs) * mask).sum()
             return torch.stack([policy.loss, value, ratio, approx_kl, policy.clip_fraction])
 
-    def _backward_tapped(self, tapped: Sequence[_Microbatch]) -> None:
+    def _backward_tapped(self, tapped: Sequence[Microbatch]) -> None:
         """Add the gradient of the mean clipped surrogate over the tokens that taps were about."""
-        tokens = sum(int(part.mask.sum()) for part in tapped)
-        for part in map(_Microbatch.own, tapped):
+        tokens = sum(part.count for part in tapped)
+        for part in map(Microbatch.own, tapped):
             if not part.answers:
                 continue
             logprobs, _ = self._evaluate(part.prompts, part.answers)
@@ -365,71 +322,39 @@ class PPO:
 
     # --- after the update --------------------------------------------------------------------------------------------
 
-    def _adapt_kl_coefficient(self, trajectory: Trajectory) -> None:
-        answers = len(trajectory.mask)
-        kl = float(trajectory.kl.sum()) / answers
-        self.kl_coefficient = ops.adapted_kl_coefficient(self.kl_coefficient, kl, self.kl_target, answers, self.settings.kl_horizon)
-
     def _stats(self, rollouts: Rollouts, trajectory: Trajectory, returns: Tensor, score: Tensor, updates: Sequence[_Update]) -> StepStats:
-        answers, tokens = len(trajectory.mask), int(trajectory.mask.sum())
+        answers, tokens = len(rollouts.answers), sum(map(len, rollouts.answers))
+        explained = ops.explained_variance(trajectory.values, returns, trajectory.mask)
+        reward, kl, entropy, explained_variance = torch.stack([score.sum(), trajectory.kl.sum(), trajectory.entropy.sum(), explained]).tolist()
         return StepStats(
             loss=fmean(u.policy_loss for u in updates),
             grad_norm=updates[0].grad_norm,
             tokens=tokens,
-            reward=float(score.sum()) / answers,
-            kl=float(trajectory.kl.sum()) / answers,
+            reward=reward / answers,
+            kl=kl / answers,
             kl_coefficient=self.kl_coefficient,
             approx_kl=updates[-1].approx_kl,
             ratio=updates[0].ratio,
             clip_fraction=fmean(u.clip_fraction for u in updates),
-            entropy=float(trajectory.entropy.sum()) / tokens,
+            entropy=entropy / tokens,
             value_loss=fmean(u.value_loss for u in updates),
-            explained_variance=float(ops.explained_variance(trajectory.values, returns, trajectory.mask)),
+            explained_variance=explained_variance,
             length=tokens / answers,
             no_eos=sum(stop == "length" for stop in rollouts.stops) / answers,
             learning_rate=self._policy_optimizer.learning_rate,
         )
 
-    def _new_seed(self) -> int:
-        return int(torch.randint(2**62, (), generator=self._random))
-
 
 class Trajectory(NamedTuple):
     """The rollouts as the trees see them before the update: (B, R) each, 0 outside the mask."""
 
-    mask: Tensor  # bool
-    old_logprobs: Tensor
+    mask: Tensor  # bool, the tokens of answers
+    chosen: Tensor  # bool, those that the policy drew; of what follows, all but values are 0 at the others
+    logprobs: Tensor
     ref_logprobs: Tensor
-    values: Tensor
-    kl: Tensor  # exact, policy against reference
     entropy: Tensor
-
-
-class _Microbatch(NamedTuple):
-    """The answers of one forward with all that the update needs: (B, R) each."""
-
-    prompts: tuple[TokenIds, ...]
-    answers: tuple[TokenIds, ...]
-    mask: Tensor  # bool, the tokens that count
-    old_logprobs: Tensor
-    old_values: Tensor
-    advantages: Tensor  # of rollouts whitened over all of them; of taps as they are
-    returns: Tensor
-
-    def own(self) -> _Microbatch:
-        """This rank's share of it."""
-        if ranks.world() == 1:
-            return self
-        answers, rows = ranks.own(self.answers), ranks.share(len(self.answers))
-        longest = max((1, *map(len, answers)))
-        return _Microbatch(tuple(ranks.own(self.prompts)), tuple(answers), *(column[rows.start : rows.stop, :longest] for column in self[2:]))
-
-
-def _microbatch(rollouts: Rollouts, trajectory: Trajectory, advantages: Tensor, returns: Tensor, part: Sequence[int]) -> _Microbatch:
-    answers = tuple(rollouts.answers[i] for i in part)
-    longest = max(1, *map(len, answers))
-    fields = (trajectory.mask, trajectory.old_logprobs, trajectory.values, advantages, returns)
-    return _Microbatch(tuple(rollouts.prompts[i] for i in part), answers, *(field[part, :longest] for field in fields))
+    kl: Tensor  # exact, policy against reference
+    values: Tensor
 
 
 class _Update(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.feedback.samples import Comparison, Scored
-from learners.model.batches import pad_answers
+from learners.model.batches import mask_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_after
 from learners.rlhf import losses, ops, ranks
@@ -87,7 +87,7 @@ class RewardModel:
     @torch.no_grad()
     def token_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Normalised reward after each token, (B, R) float32, 0 beyond an answer's end. Their mean is the answer's score."""
-        _, mask = pad_answers(answers, self._device)
+        mask = mask_of(answers, self._device)
         rewards = torch.zeros(mask.shape, device=self._device)
         own = ranks.share(len(answers))
         for part in self._parts(ranks.own(prompts), ranks.own(answers), gradients=False):
@@ -213,8 +213,7 @@ class RewardModel:
 
     def _raw_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
         """Of the states that have read each answer token (B, R), and the answers' mask (B, R)."""
-        _, mask = pad_answers(answers, self._device)
-        return self.head(states_after(self.tree, prompts, answers, self.memory))[..., 0], mask
+        return self.head(states_after(self.tree, prompts, answers, self.memory))[..., 0], mask_of(answers, self._device)
 
     def _losses(self, items: Sequence[Comparison | Scored], scores: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Summed over items, and the scores (K,) of each."""

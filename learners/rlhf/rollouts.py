@@ -1,4 +1,4 @@
-"""Answers drawn for the machine's own use: to calibrate Ĥ's features, to distil, to judge a candidate version.
+"""Answers drawn for the machine's own use: to calibrate Ĥ's features, to distil, to practise by PPO, to judge a candidate version.
 
 A `Trace` follows one answer through the decode loop; the generator uses the same for what the operator sees.
 """
@@ -6,10 +6,11 @@ A `Trace` follows one answer through the decode loop; the generator uses the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from msgspec.structs import replace as replaced
 from torch import Tensor, nn
 
 from learners.human_reward.critique_bias import BiasWithCritiques, CriticisedStates
@@ -17,8 +18,10 @@ from learners.human_reward.features import Seen
 from learners.human_reward.kl_budget import VisitedStates, pooled_nats, state_stride
 from learners.human_reward.logit_bias import LogitBias
 from learners.model import shards, shared_prompts
+from learners.model.answer_limits import AnswerLimits
+from learners.model.answer_text import AnswerText
 from learners.model.base import Backbone
-from learners.model.batches import pad_answers
+from learners.model.batches import AnswerTokens
 from learners.model.forward import LMHead, states
 from learners.model.memory import within_memory
 from learners.model.sampling import Context, Row, Step, decode
@@ -44,6 +47,7 @@ class Trace:
     kls: list[float] = field(default_factory=list)  # nats against the base
     stop: StopReason | None = None
     kept: int = 0  # tokens that were fixed when it began
+    forced: tuple[int, int] = (0, 0)  # tokens [start, stop) that closed its thought: nobody drew them
     _positions: list[int] = field(default_factory=list)
     _hidden: list[Tensor] = field(default_factory=list)
     _base: list[Tensor] = field(default_factory=list)
@@ -66,7 +70,9 @@ class Trace:
         self.kls.append(step.kl[row])
 
     def force(self, token: int) -> None:
-        """A token that nobody drew: it was certain, and costs nothing."""
+        """A token that closes its thought: it was certain, and costs nothing."""
+        at = len(self.ids)
+        self.forced = self.forced[0] if self.forced[1] == at > 0 else at, at + 1
         for column in (self.logprobs, self.unbiased, self.kls):
             column.append(0.0)
         self.ids.append(token)
@@ -125,44 +131,98 @@ def draw_answers(
     adapter: bool,
     steering: LogitBias | BiasWithCritiques | None = None,
     keep_states: bool = False,
+    exact_kl: bool = True,
     pause: Callable[[], None] = lambda: None,
     contexts: Sequence[tuple[Context, ...]] = (),
+    begin: Callable[[tuple[int, ...], int], Trace] = Trace,
 ) -> list[Trace]:
-    """One answer for each prompt (repeat a prompt for several), with the tree's adapter or as the base; `pause` is called between tokens.
-    Where several ranks train, each draws its share, and all of them get all.
+    """One answer for each prompt (repeat a prompt for several), by plain sampling, with the tree's adapter or as the base. A thought that becomes too
+    long is closed, and its answer drawn. Where several ranks train, each draws its share, and all of them get all.
 
-    contexts: of each prompt, or none at all.
+    exact_kl: with a row of the base beside each that has the adapter; without it `kls` are 0. pause: called between tokens. contexts: of each prompt,
+    or none at all. begin: makes a trace of a prompt and a stride.
     """
-    stride = state_stride(sampling.max_new_tokens, backbone.vocabulary) if keep_states else 0
-    ahead = 1 if keep_states else AHEAD
-    traces: list[Trace] = []
-    most = max(map(len, contexts), default=0)
-    longest = max((len(ids) for ids in (*prompts, *(context.prompt_ids for some in contexts for context in some))), default=0)
-    size = backbone.memory_budget.rows_to_draw(longest, sampling.max_new_tokens, LARGEST_BATCH, twin=adapter)
-    size = max(1, size * (1 + adapter) // (1 + adapter + most))
+    most = backbone.most_tokens(sampling)
+    stride = state_stride(most, backbone.vocabulary) if keep_states else 0
+    twin = adapter and exact_kl
     own = ranks.share(len(prompts))
+    traces = [begin(prompt, stride) for prompt in prompts[own.start : own.stop]]
+    rows = [Row(str(i), prompts[i], seed + i, adapter, steering is not None, contexts=contexts[i] if contexts else ()) for i in own]
+    beside = max((len(row.contexts) for row in rows), default=0)
+    longest = max((len(ids) for row in rows for ids in (row.prompt_ids, *(context.prompt_ids for context in row.contexts))), default=0)
+    size = backbone.memory_budget.rows_to_draw(longest, most, LARGEST_BATCH, twin)
+    size = max(1, size * (1 + twin) // (1 + twin + beside))
     with shards.whole():
-        for start in range(own.start, own.stop, size):
-            batch = prompts[start : min(start + size, own.stop)]
-            beside = contexts[start : start + len(batch)] or [()] * len(batch)
-            rows = [Row(str(i), p, seed + start + i, adapter, steering is not None, contexts=beside[i]) for i, p in enumerate(batch)]
-            drawn = {row.uid: Trace(row.prompt_ids, stride) for row in rows}
-            for step in decode(tree, rows, sampling, backbone.eos_ids, backbone.pad_id, steer=steering, twin=adapter, ahead=ahead):
-                for row, uid in enumerate(step.uids):
-                    drawn[uid].add(step, row)
-                for uid, reason in step.ended.items():
-                    drawn[uid].stop = reason
+        for start in range(0, len(rows), size):
+            together = rows[start : start + size]
+            batch = _Batch(backbone, dict(zip((row.uid for row in together), traces[start:], strict=False)), sampling)
+            for step in decode(
+                tree, together, replaced(sampling, max_new_tokens=most), backbone.eos_ids, backbone.pad_id,
+                steer=steering, twin=twin, want_stop=batch.to_stop, force=batch.to_close, ahead=1 if keep_states else AHEAD,
+            ):  # fmt: skip
+                batch.add(step)
                 pause()
-            traces += drawn.values()
     if ranks.world() == 1:
         return traces
     return [trace.on(backbone.device) for trace in ranks.gathered([trace.on(torch.device("cpu")) for trace in traces])]
+
+
+class _Batch:
+    """Answers that are drawn together. Only where thoughts have a length of their own is a text looked at while it comes."""
+
+    def __init__(self, backbone: Backbone, traces: Mapping[str, Trace], sampling: Sampling) -> None:
+        self._traces, self._closing, self._limits = traces, backbone.renderer.closing, dict[str, AnswerLimits]()
+        if self._closing and sampling.max_thinking_tokens is not None:
+            self._limits = {uid: AnswerLimits(AnswerText(backbone.renderer), sampling, trace.ids) for uid, trace in traces.items()}
+
+    def add(self, step: Step) -> None:
+        for row, uid in enumerate(step.uids):
+            self._traces[uid].add(step, row)
+            if uid in self._limits:
+                self._limits[uid].take()
+        for uid, reason in step.ended.items():
+            limits = self._limits.pop(uid, None)
+            self._traces[uid].stop = limits.ended or reason if limits is not None else reason
+
+    def to_stop(self) -> list[str]:
+        return [uid for uid, limits in self._limits.items() if limits.ended]
+
+    def to_close(self) -> dict[str, tuple[int, ...]]:
+        found = {uid: self._closing for uid, limits in self._limits.items() if limits.thinks_too_long}
+        for uid in found:
+            for token in self._closing:
+                self._traces[uid].force(token)
+                self._limits[uid].take()
+        return found
 
 
 def spoken(backbone: Backbone, traces: Sequence[Trace]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Prompts and answers of these, as learners take them."""
     pairs = [backbone.spoken(trace.prompt_ids, trace.ids) for trace in traces]
     return [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Answers that a policy drew, by plain sampling, as learners take them: one entry for each."""
+
+    prompts: tuple[tuple[int, ...], ...]  # what was thought before an answer stands in its prompt
+    answers: tuple[tuple[int, ...], ...]  # the end-of-sequence token included
+    stops: tuple[StopReason, ...]
+    logprobs: tuple[tuple[float, ...], ...]  # as sampled: for the record, not for the ratio
+    forced: tuple[tuple[int, int], ...] = ()  # tokens [start, stop) of each that nobody drew; empty where there are none at all
+
+    @staticmethod
+    def of(backbone: Backbone, traces: Sequence[Trace]) -> Rollouts:
+        """Thoughts without an answer are left out."""
+        found = [(trace, *both) for trace, *both in zip(traces, *spoken(backbone, traces), strict=True) if both[1]]
+        thought = [len(trace.ids) - len(answer) for trace, _, answer in found]
+        forced = tuple((max(0, t.forced[0] - n), max(0, t.forced[1] - n)) for (t, _, _), n in zip(found, thought, strict=True))
+        return Rollouts(
+            tuple(prompt for _, prompt, _ in found), tuple(answer for _, _, answer in found), tuple(trace.stop or "stopped" for trace, _, _ in found),
+            tuple(tuple(trace.logprobs[n:]) for (trace, _, _), n in zip(found, thought, strict=True)),
+            forced if any(stop > start for start, stop in forced) else (),
+        )  # fmt: skip
 
 
 def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:
@@ -180,10 +240,9 @@ def states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int]
 
 
 def _states_before(backbone: Backbone, tree: nn.Module, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Seen]:
-    _, mask = pad_answers(answers)
     with torch.no_grad():
-        hidden = shared_prompts.states_before(tree, [prompt_ids] * len(answers), answers)[mask.to(backbone.device)]
-        seen = look(LMHead(tree), hidden)
+        hidden = shared_prompts.states_before(tree, [prompt_ids] * len(answers), answers)
+        seen = look(LMHead(tree), AnswerTokens.of(answers, backbone.device).take(hidden))
     lengths = [len(answer) for answer in answers]
     return [Seen(*each) for each in zip(*(field.cpu().split(lengths) for field in seen), strict=True)]
 

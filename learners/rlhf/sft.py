@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from learners.feedback.samples import Target
-from learners.model.batches import pad_answers
+from learners.model.batches import AnswerTokens
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
@@ -73,9 +73,10 @@ class SFT:
 
     def _loss(self, targets: Sequence[Target], weights: Sequence[float], whole: float) -> Tensor:
         """Negative log-likelihood of these targets' tokens, each times its weight, over the weight of the whole batch."""
-        ids, mask = pad_answers([target.token_ids for target in targets], device_of(self.tree))
-        hidden = states_before(self.tree, [target.prompt_ids for target in targets], [target.token_ids for target in targets], self.memory)
-        logprobs = token_logprobs(self._head, hidden[mask], ids[mask])
+        answers = [target.token_ids for target in targets]
+        tokens = AnswerTokens.of(answers, device_of(self.tree))
+        hidden = states_before(self.tree, [target.prompt_ids for target in targets], answers, self.memory)
+        logprobs = token_logprobs(self._head, tokens.take(hidden), tokens.ids)
         return -(logprobs * logprobs.new_tensor(weights)).sum() / whole
 
 

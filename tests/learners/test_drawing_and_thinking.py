@@ -22,12 +22,16 @@ from learners.feedback.dataset import Feedback
 from learners.human_reward.critique_bias import CritiqueBias
 from learners.model.checkpoint import ModelError
 from learners.model.forward import forward
+from learners.model.lora import load_lora, lora_state
 from learners.model.rows import wish_of
 from learners.model.sampling import Row, decode
 from learners.protocol import Answer, AnswerRequest, Ended, Event, Lesson, Load, Started, Tokens
+from learners.rlhf.ppo import PPO, PPOSettings
+from learners.rlhf.rollouts import Rollouts
 from storage.records import Correction, Critique, Demonstration, Message, Ranking, Sampling
 from storage.thoughts import split_thought
 from tests.learners.model.families import TEMPLATE, saved_family
+from tests.learners.models import stirred
 from tests.learners.test_families import Course
 
 PROMPT = (Message("user", "What is a dog?"),)
@@ -213,6 +217,67 @@ def test_all_stages_learn_from_answers_after_thoughts(tmp_path: Path, monkeypatc
         seen.append(len(prompt) - min(map(len, course.prompts)))
         assert any(prompt[: len(asked)] == asked for asked in course.prompts) and answer
     assert max(seen) > 0
+
+
+@pytest.mark.parametrize("learn_thoughts", [False, True])
+def test_rollouts_close_thoughts_and_what_closes_them_is_no_choice_of_the_policy(
+    learn_thoughts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Engine(monkeypatch, model_in(tmp_path / "m", OPENED), sampling=SHORT, train_prompts=(PROMPT,), learn_thoughts=learn_thoughts).parts
+    backbone, closing = parts.backbone, parts.backbone.renderer.closing
+    asked = tuple(backbone.encode(PROMPT))
+    scored: list[torch.Tensor] = []
+
+    def reward(prompts: Any, answers: Any) -> torch.Tensor:
+        scored.append(torch.linspace(-1.0, 1.0, len(answers)))
+        return scored[-1]
+
+    policy = stirred(backbone, size=0.03)  # tags stay likely
+    ppo = PPO(policy, backbone.tree(), reward, PPOSettings(microbatch=4, minibatch=64, epochs=1), backbone=backbone, sampling=parts.sampling)
+    rollouts = ppo.rollout([asked], 12)
+    assert len(rollouts.answers) == 12, "none is left out"
+    drawn = [(p + a)[len(asked) :] for p, a in zip(rollouts.prompts, rollouts.answers, strict=True)]
+    forced = [ids for ids in drawn if ids[5 : 5 + len(closing)] == closing]
+    assert forced and len(forced) < 12, "some close their thought themselves, earlier"
+    for ids in drawn:
+        thought = backbone.renderer.answer_start(ids)
+        assert not backbone.decode(ids[5 + len(closing) : thought]).strip() and len(ids) - thought <= SHORT.max_new_tokens
+    for answer, logprobs, prompt, span in zip(rollouts.answers, rollouts.logprobs, rollouts.prompts, rollouts.forced or [(0, 0)] * 12, strict=True):
+        assert len(answer) == len(logprobs) and (learn_thoughts or span == (0, 0))
+        assert answer[slice(*span)] in ((), closing)
+        with torch.no_grad():
+            logits = forward(policy, torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0]
+        expected[slice(*span)] = 0.0
+        torch.testing.assert_close(torch.tensor(logprobs), expected, atol=1e-3, rtol=0)
+    assert bool(rollouts.forced) == learn_thoughts
+    stats = ppo.step(rollouts)
+    assert stats.ratio == 1.0 and stats.approx_kl == 0.0
+    if learn_thoughts:  # however unlikely what was forced: it is no part of the KL
+        tree = backbone.tree()
+        nats = 0.0
+        for prompt, answer, (start, stop) in zip(rollouts.prompts, rollouts.answers, rollouts.forced, strict=True):
+            ids = torch.tensor([[*prompt, *answer]])
+            with torch.no_grad():
+                load_lora(policy, lora_state(stirred(backbone, size=0.03)))
+                p, q = (forward(each, ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for each in (policy, tree))
+            kl = (p.exp() * (p - q)).sum(1)
+            nats += float(kl.sum() - kl[start:stop].sum())
+        assert stats.kl == pytest.approx(nats / 12, rel=1e-3)
+
+
+def test_a_gradient_is_of_what_was_drawn_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tokens in the place of those that were forced, of the same likelihood or not, in states that nothing else depends on: the last ones."""
+    parts = Engine(monkeypatch, model_in(tmp_path / "m", OPENED), learn_thoughts=True).parts
+    backbone, found = parts.backbone, []
+    asked = tuple(backbone.encode(PROMPT))
+    for end in ((7, 8), (9, 10)):
+        policy = stirred(backbone)
+        ppo = PPO(policy, backbone.tree(), lambda prompts, answers: torch.tensor([1.0, -1.0]), PPOSettings(epochs=1), backbone=backbone)
+        rollouts = Rollouts((asked,) * 2, ((4, 5, 6, *end), (6, 5)), ("length", "eos"), ((0.0,) * 5, (0.0,) * 2), ((3, 5), (0, 0)))
+        found.append((ppo.step(rollouts), lora_state(policy)))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1].values(), found[1][1].values(), strict=True))
 
 
 def test_without_an_answer_there_is_nothing_to_learn_and_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

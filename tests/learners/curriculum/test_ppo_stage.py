@@ -16,8 +16,8 @@ from learners.engine.assembly import Parts, assemble
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import load_lora, lora_state
 from learners.protocol import Event, Load, Metrics
-from learners.rlhf.ppo import PPO, Rollouts
-from learners.rlhf.rollouts import draw_answers
+from learners.rlhf.ppo import PPO
+from learners.rlhf.rollouts import Rollouts, draw_answers
 from learners.rlhf.stats import StepStats
 from learners.versions.snapshot import PolicySnapshot, VersionState
 from tests.learners.curriculum.test_stages import PROMPTS, SAMPLING, Learning, ranking, run

@@ -42,7 +42,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseCalibration, Pa
 
 def test_from_the_cache_it_is_the_same_and_nothing_is_drawn(drawn: tuple[BaseCalibration, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     found, cache = drawn
-    monkeypatch.setattr(calibration, "decode", lambda *a, **k: pytest.fail("it was drawn again"))
+    monkeypatch.setattr(calibration, "draw_answers", lambda *a, **k: pytest.fail("it was drawn again"))
     assert same(BaseCalibration.of(stories(), cache), found)
 
 

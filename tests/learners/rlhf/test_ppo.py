@@ -19,7 +19,8 @@ from learners.model.lora import copy_lora, load_lora, lora_state
 from learners.model.shared_prompts import states_in_one_row
 from learners.rlhf import ops
 from learners.rlhf import ppo as ppo_module
-from learners.rlhf.ppo import PPO, PPOSettings, Rollouts
+from learners.rlhf.ppo import PPO, PPOSettings
+from learners.rlhf.rollouts import Rollouts
 from storage.records import Sampling
 from tests.learners.models import STORIES, needs_stories, prompt, random_llama, stirred, stories, tensor
 
