@@ -169,9 +169,9 @@ def _forward(self: Any, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
 
 
 def _with_lora(base: Any, x: Tensor, inner: Tensor, b: Tensor) -> Tensor:
-    product = base.forward(x.reshape(-1, x.shape[-1]))
-    product[: len(inner)].addmm_(inner, in_dtype(b, x.dtype).t())
-    return product.view(*x.shape[:-1], -1)
+    product: Tensor = base.forward(x)
+    product.view(-1, product.shape[-1])[: len(inner)].addmm_(inner, in_dtype(b, x.dtype).t())
+    return product  # no view: some families add to it in place
 
 
 class _Adapted(torch.autograd.Function):
