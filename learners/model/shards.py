@@ -95,17 +95,16 @@ class ShardedBase:
     def __init__(self, model: nn.Module, device: torch.device, offload: Any) -> None:
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        self._device, self._world = device, distributed.get_world_size()
+        self._device, self._world = torch.empty(0, device=device).device, distributed.get_world_size()
         self._words = distributed.new_group(backend="gloo")
         self._whole, self._here = False, NOTHING
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        arrival = _Arrival(model, device)
         layers_of = Counter(tensor for layer in layers for tensor in {id(each) for each in tensors_of(layer)})
         self._holders: list[Any] = []
         for layer in layers:
-            worth = [group for group in arrival.bring(layer) if layers_of[id(group[0])] == 1 and group[0].numel() >= LEAST_NUMBERS]
-            self._hold(layer, worth, offload)
-        arrival.bring(model)
+            groups = _moved(layer, self._device)
+            self._hold(layer, [group for group in groups if layers_of[id(group[0])] == 1 and group[0].numel() >= LEAST_NUMBERS], offload)
+        _moved(model, self._device)
         found = [[*holder.parameters()] for holder in self._holders]
         self.nbytes = sum(each.to_local().nbytes for some in found for each in some)  # type: ignore[attr-defined]
         self._layer_bytes = [sum(each.nbytes for each in some) for some in found]
@@ -227,71 +226,39 @@ def _graph_safe_linear_4bit() -> type:
     from bitsandbytes.nn import Linear4bit
 
     class Unpacked(torch.autograd.Function):
-        """x · unpack(W)ᵀ. bitsandbytes' own hides the weight from those who look after what a graph keeps."""
+        """x · unpack(W)ᵀ. bitsandbytes' own keeps the weight where nobody is asked for it."""
 
         @staticmethod
-        def forward(ctx: Any, x: Tensor, weight: Tensor, state: Any) -> Tensor:
-            ctx.save_for_backward(weight)
-            ctx.state = state
-            return nn.functional.linear(x, dequantize_4bit(weight, state).to(x.dtype))
+        def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
+            ctx.layer = layer
+            return nn.functional.linear(x, dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(x.dtype))
 
         @staticmethod
-        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-            (weight,) = ctx.saved_tensors
-            return gradients[0] @ dequantize_4bit(weight, ctx.state).to(gradients[0].dtype), None, None
+        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+            ctx.layer.__dict__[LAYER].need()
+            return gradients[0] @ dequantize_4bit(ctx.layer.weight.data, ctx.layer.weight.quant_state).to(gradients[0].dtype), None
 
     class ShardedLinear4bit(Linear4bit):
         """A 4-bit layer whose weight may be gone between forward and backward pass."""
 
         def forward(self, x: Tensor) -> Tensor:
-            y = Unpacked.apply(x, self.weight.data, self.weight.quant_state)
+            y = Unpacked.apply(x, self)
             return y if self.bias is None else y + self.bias.to(y.dtype)
 
     return ShardedLinear4bit
 
 
-class _Arrival:
-    """Brings a base's tensors to the device that computes with them; from the first process where others have loaded none, which is how transformers
-    reads a model once for all (`fsdp_cpu_ram_efficient_loading`)."""
-
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._device, self._brought = device, set[int]()
-        absent: list[bool] = [False] * distributed.get_world_size()
-        distributed.all_gather_object(absent, any(tensor.is_meta for tensor in tensors_of(model)))
-        self._from_first = any(absent)
-        if absent[distributed.get_rank()]:
-            _make_room(model)
-
-    def bring(self, module: nn.Module) -> list[_Group]:
-        """Tensors of it that were not brought before, those over one memory together. Collective."""
-        groups: dict[Any, _Group] = {}
-        for tensor in tensors_of(module):
-            if id(tensor) not in self._brought:
-                groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.dtype), []).append(tensor)
-                self._brought.add(id(tensor))
-        for group in groups.values():
-            there = self._there(group[0].detach())
+def _moved(module: nn.Module, device: torch.device) -> list[_Group]:
+    """Its tensors, on the device that computes with them; those over one memory together."""
+    groups: dict[Any, _Group] = {}
+    for tensor in tensors_of(module):
+        groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.dtype), []).append(tensor)
+    for group in groups.values():
+        if group[0].device != device:
+            there = group[0].detach().to(device)
             for tensor in group:
                 tensor.data = there
-        return [*groups.values()]
-
-    def _there(self, tensor: Tensor) -> Tensor:
-        if not self._from_first:
-            return tensor.to(self._device)
-        there = tensor.to(self._device) if distributed.get_rank() == 0 else torch.empty_like(tensor, device=self._device)
-        distributed.broadcast(there, 0)
-        return there
-
-
-def _make_room(model: nn.Module) -> None:
-    """Tensors in the place of those that were not loaded. Memory that nobody has written to is not taken yet."""
-    made: dict[int, Any] = {}
-    for module in model.modules():
-        for table in (module._parameters, module._buffers):
-            for name, tensor in table.items():
-                if tensor is not None and tensor.is_meta:
-                    empty = made.setdefault(id(tensor), torch.empty_like(tensor, device="cpu"))
-                    made[id(tensor)] = table[name] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
+    return [*groups.values()]
 
 
 def _sharded(tensors: list[Tensor], device: torch.device, offload: Any) -> Any:

@@ -48,7 +48,10 @@ def _offload_policy() -> object:
     except (ValueError, ImportError) as error:
         raise ModelError(f"Accelerate's FSDP settings: {error}", "see examples/accelerate/fsdp2-1x8.yaml") from error
     if not plugin.reshard_after_forward:
-        raise ModelError("a base that is not sharded again after a forward is whole everywhere", "leave out fsdp_config, or set fsdp_reshard_after_forward: true")
+        raise ModelError(
+            "a base that is not sharded again after a forward is whole everywhere", "leave out fsdp_config, or set fsdp_reshard_after_forward: true"
+        )
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # with it transformers leaves weights out in all processes but one
     return plugin.cpu_offload
 
 

@@ -19,8 +19,8 @@ from learners.model.memory import MemoryBudget
 from learners.model.replicas import distinct_bytes
 from learners.model.shared_prompts import states_after, states_before
 from tests.learners.model import families
-from tests.learners.model.families import FAMILIES, saved_family
-from tests.learners.model.test_shared_prompts import ANSWERS, PROMPTS, gradients
+from tests.learners.model.families import MECHANICS, saved_family
+from tests.learners.model.test_shared_prompts import ANSWERS, MASK, PROMPTS, gradients
 from tests.learners.models import QUANTIZED, STORIES, cpu_only, needs_stories, stories
 from tests.learners.processes import in_processes
 from tests.learners.train import test_ranks as trained
@@ -117,28 +117,45 @@ def test_processes_may_run_different_numbers_of_forwards(tmp_path: Path) -> None
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_no_family_reads_weights_of_a_layer_that_is_in_shards(family: str, tmp_path: Path) -> None:
-    """States and gradients, also of layers that are computed again: freed memory would give an error or other numbers."""
+def states_and_gradients(model: Any) -> list[Tensor]:
+    """Of a tree on it, with everything kept for the backward pass and with layers that are computed again."""
+    tree, found = families.with_adapter(model), list[Tensor]()
+    for allowance in (1e12, 0.0):
+        memory = replace(MemoryBudget.of_tree(tree), allowance=allowance)
+        hidden = states_after(tree, PROMPTS, ANSWERS, memory)
+        found += [hidden.detach().masked_fill(~MASK[..., None], 0.0), *gradients(tree, hidden)]
+    return found
 
-    def read(model: Any) -> list[Tensor]:
-        tree = families.with_adapter(model)
-        found = []
-        for allowance in (1e12, 0.0):
-            memory = replace(MemoryBudget.of_tree(tree), allowance=allowance)
-            hidden = states_after(tree, PROMPTS, ANSWERS, memory)
-            found += [hidden.detach(), *gradients(tree, hidden)]
-        return found
+
+@pytest.mark.parametrize("family", (*MECHANICS, "gpt_oss"))
+def test_no_kind_of_body_reads_weights_of_a_layer_that_is_in_shards(family: str, tmp_path: Path) -> None:
+    """Freed memory would give an error or other numbers."""
 
     def work() -> tuple[list[Tensor], int]:
         shards.LEAST_NUMBERS = 1
         shards.ask_for(OffloadPolicy())
         model = families.random_model(family)
         shards.shard(model, torch.device("cpu"))
-        return read(model), shards._base.nbytes
+        return states_and_gradients(model), shards._base.nbytes
 
     ((found, sharded),) = in_processes(work, tmp_path, n=1)
     assert sharded > 0
-    for one, other in zip(found, read(families.random_model(family)), strict=True):
-        assert torch.equal(one.isnan(), other.isnan())
-        torch.testing.assert_close(one.nan_to_num(), other.nan_to_num(), rtol=1e-4, atol=1e-5)
+    for one, other in zip(found, states_and_gradients(families.random_model(family)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_experts_in_four_bits_are_in_shards_too(tmp_path: Path) -> None:
+    def read() -> list[Tensor]:
+        return states_and_gradients(load_backbone(str(saved_family("qwen2_moe")), "nf4", "cpu").model)
+
+    def work() -> tuple[list[Tensor], int]:
+        shards.LEAST_NUMBERS = 64
+        shards.ask_for(OffloadPolicy())
+        return read(), sum(parameter.nbytes for holder in shards._base._holders for parameter in holder.parameters())
+
+    ((found, sharded),) = in_processes(work, tmp_path, n=1)
+    whole = load_backbone(str(saved_family("qwen2_moe")), "nf4", "cpu").model
+    packed = sum(tensor.nbytes for name, tensor in whole.named_buffers() if name.endswith(("packed", "scales")))
+    assert 0 < packed < sharded
+    for one, other in zip(found, states_and_gradients(whole), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
