@@ -28,18 +28,18 @@ from tests.learners.train import test_ranks as trained
 pytestmark = [needs_stories, cpu_only]
 
 
-def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", n: int = 2) -> list[Any]:
+def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", copies: int = 1) -> list[Any]:
     """What `work` finds in each of some processes that have loaded stories260k in shards."""
 
     def run() -> Any:
-        shards.ask_for(OffloadPolicy())
+        shards.ask_for(shards.Sharding(OffloadPolicy(), copies))
         backbone = load_backbone(str(STORIES), quantize, "cpu")
         trained.stories = lambda: backbone  # of this child alone
         found = work()
         shards.meet()  # as every run ends
         return found
 
-    return in_processes(run, folder, n)
+    return in_processes(run, folder, 2 * copies)
 
 
 @pytest.mark.parametrize("quantize", QUANTIZED)
@@ -52,6 +52,20 @@ def test_a_step_over_shards_is_the_step_of_one_process(
     for theirs, adapter, *_ in in_shards(work, tmp_path, quantize):
         assert theirs == pytest.approx(loss, abs=1e-5)
         assert trained.close(adapter, weights, 1e-5)
+
+
+def test_two_copies_over_two_processes_each_do_the_same(tmp_path: Path) -> None:
+    """As over two machines: a process has half of the layers, and the gradient is of the rows of all four."""
+
+    def work() -> tuple[float, dict[str, Tensor], int]:
+        return *trained.imitated(), shards._base.nbytes
+
+    loss, weights = trained.imitated()
+    whole = sum(distinct_bytes(layer) for layer in stories().model.model.layers)
+    for theirs, adapter, kept in in_shards(work, tmp_path, copies=2):
+        assert theirs == pytest.approx(loss, abs=1e-5)
+        assert trained.close(adapter, weights, 1e-5)
+        assert kept == pytest.approx(0.5 * whole, rel=0.02)
 
 
 @pytest.mark.parametrize("room", [0.0, 1.0])
@@ -133,7 +147,7 @@ def test_no_kind_of_body_reads_weights_of_a_layer_that_is_in_shards(family: str,
 
     def work() -> tuple[list[Tensor], int]:
         shards.LEAST_NUMBERS = 1
-        shards.ask_for(OffloadPolicy())
+        shards.ask_for(shards.Sharding(OffloadPolicy()))
         model = families.random_model(family)
         shards.shard(model, torch.device("cpu"))
         return states_and_gradients(model), shards._base.nbytes
@@ -150,7 +164,7 @@ def test_experts_in_four_bits_are_in_shards_too(tmp_path: Path) -> None:
 
     def work() -> tuple[list[Tensor], int]:
         shards.LEAST_NUMBERS = 64
-        shards.ask_for(OffloadPolicy())
+        shards.ask_for(shards.Sharding(OffloadPolicy()))
         return read(), sum(parameter.nbytes for holder in shards._base._holders for parameter in holder.parameters())
 
     ((found, sharded),) = in_processes(work, tmp_path, n=1)
