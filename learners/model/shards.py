@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
+from learners.model.checkpoint import ModelError
 from learners.model.memory import SHARE, available_memory
 from learners.model.replicas import tensors_of
 
@@ -34,28 +36,38 @@ NOTHING = -1
 _Group = list[Tensor]
 """Tensor objects over one memory."""
 
-_offload: Any = None
-"""Where shards are kept, as a policy of FSDP2; None where nothing is sharded."""
+
+@dataclass(frozen=True)
+class Sharding:
+    """How a base is to be sharded."""
+
+    offload: Any  # where shards are kept, as a policy of FSDP2
+    copies: int = 1  # each over its share of the processes, neighbours: over the GPUs of one machine, where the network between machines is slower
+
+
+_asked: Sharding | None = None
 _base: ShardedBase | None = None
 
 
-def ask_for(offload: Any) -> None:
-    """Bases that this process loads from here on are sharded over all processes."""
-    global _offload
-    _offload = offload
+def ask_for(sharding: Sharding) -> None:
+    """Bases that this process loads from here on are sharded. Raises ModelError where the processes cannot be divided so."""
+    global _asked
+    if distributed.get_world_size() % sharding.copies:
+        raise ModelError(f"{distributed.get_world_size()} processes cannot hold {sharding.copies} copies of a base", "see parallelism_config")
+    _asked = sharding
 
 
 def loaded_on(device: torch.device) -> torch.device:
     """Where a base is put together that will compute on `device`: one that is sharded may not fit there."""
-    return torch.device("cpu") if _offload is not None else device
+    return torch.device("cpu") if _asked is not None else device
 
 
 def shard(model: nn.Module, device: torch.device) -> bool:
     """Keep this process's shards of a base, on `device`; False where that was not asked for. Collective."""
     global _base
-    if _offload is None:
+    if _asked is None:
         return False
-    _base = ShardedBase(model, device, _offload)
+    _base = ShardedBase(model, device, _asked)
     return True
 
 
@@ -92,27 +104,29 @@ def shard_bytes() -> int:
 class ShardedBase:
     """The layers of one base."""
 
-    def __init__(self, model: nn.Module, device: torch.device, offload: Any) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, sharding: Sharding) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        self._device, self._world = device, distributed.get_world_size()
-        self._words = distributed.new_group(backend="gloo")
+        self._device, self._processes = torch.empty(0, device=device).device, distributed.get_world_size() // sharding.copies
+        self._words, _ = distributed.new_subgroups(self._processes, backend="gloo")
+        mesh = init_device_mesh(device.type, (sharding.copies, self._processes), mesh_dim_names=("copies", "shards"))
+        self._how = {"mesh": mesh if sharding.copies > 1 else mesh["shards"], "offload_policy": sharding.offload}
         self._whole, self._here = False, NOTHING
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        arrival = _Arrival(model, device)
         layers_of = Counter(tensor for layer in layers for tensor in {id(each) for each in tensors_of(layer)})
         self._holders: list[Any] = []
         for layer in layers:
-            worth = [group for group in arrival.bring(layer) if layers_of[id(group[0])] == 1 and group[0].numel() >= LEAST_NUMBERS]
-            self._hold(layer, worth, offload)
-        arrival.bring(model)
+            groups = _moved(layer, self._device)
+            self._hold(layer, [group for group in groups if layers_of[id(group[0])] == 1 and group[0].numel() >= LEAST_NUMBERS])
+        _moved(model, self._device)
         found = [[*holder.parameters()] for holder in self._holders]
         self.nbytes = sum(each.to_local().nbytes for some in found for each in some)  # type: ignore[attr-defined]
         self._layer_bytes = [sum(each.nbytes for each in some) for some in found]
         self.largest = max(self._layer_bytes, default=0)
 
-    def _hold(self, layer: nn.Module, groups: list[_Group], offload: Any) -> None:
-        holder = _sharded([group[0] for group in groups], self._device, offload)
+    def _hold(self, layer: nn.Module, groups: list[_Group]) -> None:
+        holder = _sharded([group[0] for group in groups], self._how)
         holder.unshard()
         storages = set()
         for group, parameter in zip(groups, holder.parameters(), strict=True):
@@ -155,7 +169,7 @@ class ShardedBase:
 
     def _gather(self, wanted: int) -> bool:
         """What any process needs now; whether there was something. No layer may be whole before."""
-        said = [torch.empty(1, dtype=torch.int64) for _ in range(self._world)]
+        said = [torch.empty(1, dtype=torch.int64) for _ in range(self._processes)]
         distributed.all_gather(said, torch.tensor([wanted]), self._words)
         needed = sorted({int(each) for each in said} - {NOTHING})
         for layer in needed:
@@ -167,7 +181,7 @@ class ShardedBase:
 
     def _free_bytes(self) -> float:
         if self._device.type != "cuda":
-            return available_memory() / self._world
+            return available_memory() / self._processes
         free, _ = torch.cuda.mem_get_info(self._device)
         return float(free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device))
 
@@ -227,79 +241,45 @@ def _graph_safe_linear_4bit() -> type:
     from bitsandbytes.nn import Linear4bit
 
     class Unpacked(torch.autograd.Function):
-        """x · unpack(W)ᵀ. bitsandbytes' own hides the weight from those who look after what a graph keeps."""
+        """x · unpack(W)ᵀ. bitsandbytes' own keeps the weight where nobody is asked for it."""
 
         @staticmethod
-        def forward(ctx: Any, x: Tensor, weight: Tensor, state: Any) -> Tensor:
-            ctx.save_for_backward(weight)
-            ctx.state = state
-            return nn.functional.linear(x, dequantize_4bit(weight, state).to(x.dtype))
+        def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
+            ctx.layer = layer
+            return nn.functional.linear(x, dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(x.dtype))
 
         @staticmethod
-        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-            (weight,) = ctx.saved_tensors
-            return gradients[0] @ dequantize_4bit(weight, ctx.state).to(gradients[0].dtype), None, None
+        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+            ctx.layer.__dict__[LAYER].need()
+            return gradients[0] @ dequantize_4bit(ctx.layer.weight.data, ctx.layer.weight.quant_state).to(gradients[0].dtype), None
 
     class ShardedLinear4bit(Linear4bit):
         """A 4-bit layer whose weight may be gone between forward and backward pass."""
 
         def forward(self, x: Tensor) -> Tensor:
-            y = Unpacked.apply(x, self.weight.data, self.weight.quant_state)
+            y = Unpacked.apply(x, self)
             return y if self.bias is None else y + self.bias.to(y.dtype)
 
     return ShardedLinear4bit
 
 
-class _Arrival:
-    """Brings a base's tensors to the device that computes with them; from the first process where others have loaded none, which is how transformers
-    reads a model once for all (`fsdp_cpu_ram_efficient_loading`)."""
-
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._device, self._brought = device, set[int]()
-        absent: list[bool] = [False] * distributed.get_world_size()
-        distributed.all_gather_object(absent, any(tensor.is_meta for tensor in tensors_of(model)))
-        self._from_first = any(absent)
-        if absent[distributed.get_rank()]:
-            _make_room(model)
-
-    def bring(self, module: nn.Module) -> list[_Group]:
-        """Tensors of it that were not brought before, those over one memory together. Collective."""
-        groups: dict[Any, _Group] = {}
-        for tensor in tensors_of(module):
-            if id(tensor) not in self._brought:
-                groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.dtype), []).append(tensor)
-                self._brought.add(id(tensor))
-        for group in groups.values():
-            there = self._there(group[0].detach())
+def _moved(module: nn.Module, device: torch.device) -> list[_Group]:
+    """Its tensors, on the device that computes with them; those over one memory together."""
+    groups: dict[Any, _Group] = {}
+    for tensor in tensors_of(module):
+        groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.dtype), []).append(tensor)
+    for group in groups.values():
+        if group[0].device != device:
+            there = group[0].detach().to(device)
             for tensor in group:
                 tensor.data = there
-        return [*groups.values()]
-
-    def _there(self, tensor: Tensor) -> Tensor:
-        if not self._from_first:
-            return tensor.to(self._device)
-        there = tensor.to(self._device) if distributed.get_rank() == 0 else torch.empty_like(tensor, device=self._device)
-        distributed.broadcast(there, 0)
-        return there
+    return [*groups.values()]
 
 
-def _make_room(model: nn.Module) -> None:
-    """Tensors in the place of those that were not loaded. Memory that nobody has written to is not taken yet."""
-    made: dict[int, Any] = {}
-    for module in model.modules():
-        for table in (module._parameters, module._buffers):
-            for name, tensor in table.items():
-                if tensor is not None and tensor.is_meta:
-                    empty = made.setdefault(id(tensor), torch.empty_like(tensor, device="cpu"))
-                    made[id(tensor)] = table[name] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
-
-
-def _sharded(tensors: list[Tensor], device: torch.device, offload: Any) -> Any:
-    from torch.distributed.device_mesh import init_device_mesh
+def _sharded(tensors: list[Tensor], how: dict[str, Any]) -> Any:
     from torch.distributed.fsdp import fully_shard
 
     holder = nn.Module()
     for i, tensor in enumerate(tensors):
         holder.register_parameter(str(i), nn.Parameter(tensor.detach(), requires_grad=False))
-    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-    return fully_shard(holder, mesh=mesh, offload_policy=offload)
+    return fully_shard(holder, **how)

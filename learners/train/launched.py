@@ -34,11 +34,11 @@ def join() -> None:
         raise ModelError("several processes need Accelerate", "pip install 'tamer-tui[distributed]'") from error
     PartialState(cpu=_said("ACCELERATE_USE_CPU"), timeout=PATIENCE)
     if _said(SHARDS):
-        shards.ask_for(_offload_policy())
+        shards.ask_for(_sharding())
 
 
-def _offload_policy() -> object:
-    """Where FSDP2 keeps shards, as the configuration says. Raises ModelError for one that would do something else here."""
+def _sharding() -> shards.Sharding:
+    """As Accelerate's configuration says. Raises ModelError for one that would do something else here."""
     from accelerate import FullyShardedDataParallelPlugin
 
     if os.environ.get("FSDP_VERSION") != "2":
@@ -48,8 +48,14 @@ def _offload_policy() -> object:
     except (ValueError, ImportError) as error:
         raise ModelError(f"Accelerate's FSDP settings: {error}", "see examples/accelerate/fsdp2-1x8.yaml") from error
     if not plugin.reshard_after_forward:
-        raise ModelError("a base that is not sharded again after a forward is whole everywhere", "leave out fsdp_config, or set fsdp_reshard_after_forward: true")
-    return plugin.cpu_offload
+        raise ModelError(
+            "a base that is not sharded again after a forward is whole everywhere", "leave out fsdp_config, or set fsdp_reshard_after_forward: true"
+        )
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # with it transformers leaves weights out in all processes but one
+    for cut in ("TP", "CP", "SP"):
+        if int(os.environ.get(f"PARALLELISM_CONFIG_{cut}_SIZE", "1")) > 1:
+            raise ModelError(f"{cut.lower()}_size: nothing but rows and weights is divided here", "leave it at 1")
+    return shards.Sharding(plugin.cpu_offload, int(os.environ.get("PARALLELISM_CONFIG_DP_REPLICATE_SIZE", "1")))
 
 
 def _said(variable: str) -> bool:

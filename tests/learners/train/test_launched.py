@@ -16,7 +16,7 @@ from learners.rlhf import ranks
 from learners.train import launched
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "accelerate"
-SIZES = {"1x8": (1, 8), "2x8": (2, 16), "fsdp2-1x8": (1, 8), "qlora-fsdp2-1x8": (1, 8)}
+SIZES = {"1x8": (1, 8), "2x8": (2, 16), "fsdp2-1x8": (1, 8), "fsdp2-2x8": (2, 16), "qlora-fsdp2-1x8": (1, 8)}
 
 
 def environment(file: Path, *options: str) -> dict[str, str]:
@@ -48,33 +48,38 @@ def test_all_configurations_are_tried() -> None:
     ("name", "options", "policy"),
     [
         ("fsdp2-1x8", (), OffloadPolicy),
+        ("fsdp2-2x8", (), OffloadPolicy),
         ("qlora-fsdp2-1x8", (), OffloadPolicy),
         ("fsdp2-1x8", ("--fsdp_offload_params", "true"), CPUOffloadPolicy),
+        ("fsdp2-1x8", ("--fsdp_cpu_ram_efficient_loading", "true"), OffloadPolicy),
     ],
 )
 def test_accelerates_settings_of_fsdp2_reach_the_shards(name: str, options: tuple[str, ...], policy: type, monkeypatch: pytest.MonkeyPatch) -> None:
     said = environment(EXAMPLES / f"{name}.yaml", *options)
     assert said[launched.SHARDS] == "true"
-    assert said["FSDP_CPU_RAM_EFFICIENT_LOADING"] == ("false" if "qlora" in name else "true")
     for variable in said.keys() - os.environ.keys():
         monkeypatch.setenv(variable, said[variable])
-    assert type(launched._offload_policy()) is policy
+    sharding = launched._sharding()
+    assert type(sharding.offload) is policy
+    assert sharding.copies == SIZES[name][0]
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false", "else transformers would not load all of the model everywhere"
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("name", "options", "words"),
     [
-        (("--fsdp_version", "1", "--fsdp_reshard_after_forward", "FULL_SHARD"), "FSDP 1 cannot"),
-        (("--fsdp_reshard_after_forward", "false"), "is whole everywhere"),
-        (("--fsdp_auto_wrap_policy", "perhaps"), "Accelerate's FSDP settings"),
+        ("fsdp2-1x8", ("--fsdp_version", "1", "--fsdp_reshard_after_forward", "FULL_SHARD"), "FSDP 1 cannot"),
+        ("fsdp2-1x8", ("--fsdp_reshard_after_forward", "false"), "is whole everywhere"),
+        ("fsdp2-2x8", ("--parallelism_config_tp_size", "2"), "tp_size"),
+        ("fsdp2-1x8", ("--fsdp_auto_wrap_policy", "perhaps"), "Accelerate's FSDP settings"),
     ],
 )
-def test_settings_that_would_do_something_else_are_refused(options: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = environment(EXAMPLES / "fsdp2-1x8.yaml", *options)
+def test_settings_that_would_do_something_else_are_refused(name: str, options: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = environment(EXAMPLES / f"{name}.yaml", *options)
     for variable in said.keys() - os.environ.keys():
         monkeypatch.setenv(variable, said[variable])
     with pytest.raises(ModelError, match=words):
-        launched._offload_policy()
+        launched._sharding()
 
 
 @pytest.mark.parametrize(("variable", "name"), launched.OTHERS.items())

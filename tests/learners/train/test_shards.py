@@ -19,8 +19,8 @@ from learners.model.memory import MemoryBudget
 from learners.model.replicas import distinct_bytes
 from learners.model.shared_prompts import states_after, states_before
 from tests.learners.model import families
-from tests.learners.model.families import FAMILIES, saved_family
-from tests.learners.model.test_shared_prompts import ANSWERS, PROMPTS, gradients
+from tests.learners.model.families import MECHANICS, saved_family
+from tests.learners.model.test_shared_prompts import ANSWERS, MASK, PROMPTS, gradients
 from tests.learners.models import QUANTIZED, STORIES, cpu_only, needs_stories, stories
 from tests.learners.processes import in_processes
 from tests.learners.train import test_ranks as trained
@@ -28,18 +28,18 @@ from tests.learners.train import test_ranks as trained
 pytestmark = [needs_stories, cpu_only]
 
 
-def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", n: int = 2) -> list[Any]:
+def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", copies: int = 1) -> list[Any]:
     """What `work` finds in each of some processes that have loaded stories260k in shards."""
 
     def run() -> Any:
-        shards.ask_for(OffloadPolicy())
+        shards.ask_for(shards.Sharding(OffloadPolicy(), copies))
         backbone = load_backbone(str(STORIES), quantize, "cpu")
         trained.stories = lambda: backbone  # of this child alone
         found = work()
         shards.meet()  # as every run ends
         return found
 
-    return in_processes(run, folder, n)
+    return in_processes(run, folder, 2 * copies)
 
 
 @pytest.mark.parametrize("quantize", QUANTIZED)
@@ -52,6 +52,20 @@ def test_a_step_over_shards_is_the_step_of_one_process(
     for theirs, adapter, *_ in in_shards(work, tmp_path, quantize):
         assert theirs == pytest.approx(loss, abs=1e-5)
         assert trained.close(adapter, weights, 1e-5)
+
+
+def test_two_copies_over_two_processes_each_do_the_same(tmp_path: Path) -> None:
+    """As over two machines: a process has half of the layers, and the gradient is of the rows of all four."""
+
+    def work() -> tuple[float, dict[str, Tensor], int]:
+        return *trained.imitated(), shards._base.nbytes
+
+    loss, weights = trained.imitated()
+    whole = sum(distinct_bytes(layer) for layer in stories().model.model.layers)
+    for theirs, adapter, kept in in_shards(work, tmp_path, copies=2):
+        assert theirs == pytest.approx(loss, abs=1e-5)
+        assert trained.close(adapter, weights, 1e-5)
+        assert kept == pytest.approx(0.5 * whole, rel=0.02)
 
 
 @pytest.mark.parametrize("room", [0.0, 1.0])
@@ -117,28 +131,45 @@ def test_processes_may_run_different_numbers_of_forwards(tmp_path: Path) -> None
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_no_family_reads_weights_of_a_layer_that_is_in_shards(family: str, tmp_path: Path) -> None:
-    """States and gradients, also of layers that are computed again: freed memory would give an error or other numbers."""
+def states_and_gradients(model: Any) -> list[Tensor]:
+    """Of a tree on it, with everything kept for the backward pass and with layers that are computed again."""
+    tree, found = families.with_adapter(model), list[Tensor]()
+    for allowance in (1e12, 0.0):
+        memory = replace(MemoryBudget.of_tree(tree), allowance=allowance)
+        hidden = states_after(tree, PROMPTS, ANSWERS, memory)
+        found += [hidden.detach().masked_fill(~MASK[..., None], 0.0), *gradients(tree, hidden)]
+    return found
 
-    def read(model: Any) -> list[Tensor]:
-        tree = families.with_adapter(model)
-        found = []
-        for allowance in (1e12, 0.0):
-            memory = replace(MemoryBudget.of_tree(tree), allowance=allowance)
-            hidden = states_after(tree, PROMPTS, ANSWERS, memory)
-            found += [hidden.detach(), *gradients(tree, hidden)]
-        return found
+
+@pytest.mark.parametrize("family", (*MECHANICS, "gpt_oss"))
+def test_no_kind_of_body_reads_weights_of_a_layer_that_is_in_shards(family: str, tmp_path: Path) -> None:
+    """Freed memory would give an error or other numbers."""
 
     def work() -> tuple[list[Tensor], int]:
         shards.LEAST_NUMBERS = 1
-        shards.ask_for(OffloadPolicy())
+        shards.ask_for(shards.Sharding(OffloadPolicy()))
         model = families.random_model(family)
         shards.shard(model, torch.device("cpu"))
-        return read(model), shards._base.nbytes
+        return states_and_gradients(model), shards._base.nbytes
 
     ((found, sharded),) = in_processes(work, tmp_path, n=1)
     assert sharded > 0
-    for one, other in zip(found, read(families.random_model(family)), strict=True):
-        assert torch.equal(one.isnan(), other.isnan())
-        torch.testing.assert_close(one.nan_to_num(), other.nan_to_num(), rtol=1e-4, atol=1e-5)
+    for one, other in zip(found, states_and_gradients(families.random_model(family)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_experts_in_four_bits_are_in_shards_too(tmp_path: Path) -> None:
+    def read() -> list[Tensor]:
+        return states_and_gradients(load_backbone(str(saved_family("qwen2_moe")), "nf4", "cpu").model)
+
+    def work() -> tuple[list[Tensor], int]:
+        shards.LEAST_NUMBERS = 64
+        shards.ask_for(shards.Sharding(OffloadPolicy()))
+        return read(), sum(parameter.nbytes for holder in shards._base._holders for parameter in holder.parameters())
+
+    ((found, sharded),) = in_processes(work, tmp_path, n=1)
+    whole = load_backbone(str(saved_family("qwen2_moe")), "nf4", "cpu").model
+    packed = sum(tensor.nbytes for name, tensor in whole.named_buffers() if name.endswith(("packed", "scales")))
+    assert 0 < packed < sharded
+    for one, other in zip(found, states_and_gradients(whole), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
