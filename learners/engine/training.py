@@ -194,7 +194,10 @@ class Learner:
     def _step_within_memory(self, work: Iterator[bool]) -> Iterator[bool]:
         """A step that runs out of memory is given up, and its stage begun again with smaller forwards."""
         try:
-            return self._step(work)
+            work = self._step(work)
+            if self._backbone.memory_budget.went_well():
+                self._out_of_memory = max(0, self._out_of_memory - 1)
+            return work
         except Abandon:
             return self._curriculum.work()
         except MAY_MEAN_MEMORY as error:

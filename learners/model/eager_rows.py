@@ -25,6 +25,7 @@ class RowsState(NamedTuple):
     keys_values: KeysValues  # (B, heads, n, width) of each layer
     columns: int  # n
     twin: bool
+    mixed: bool  # whether some of the answers are the base's own, on a tree with an adapter
     seen: Tensor  # (B, n) bool: which are no padding
     ids: Tensor  # (B, 1) the tokens to read next
     positions: Tensor  # (B, 1) their places in the text
@@ -117,11 +118,11 @@ class EagerRows:
         layout, k = self._layout, len(self._rows)
         twin = len(layout.source) > k
         rows = [*range(k), *(layout.base_rows.tolist() if twin else [])]  # a row that draws from the base is its own twin
-        columns = self._past.get_seq_length()
+        columns, mixed = self._past.get_seq_length(), self._adapted and not all(layout.adapter[:k])
         seen = self._next.new_ones(len(rows), columns, dtype=torch.bool) if self._mask is None else self._mask[rows, :columns].bool()
         scaling = torch.tensor([1.0 if each else 0.0 for each in layout.adapter], device=self._device)[rows]
         return RowsState(
-            [(layer.keys[rows], layer.values[rows]) for layer in self._past.layers], columns, twin, seen, self._next[rows],
+            [(layer.keys[rows], layer.values[rows]) for layer in self._past.layers], columns, twin, mixed, seen, self._next[rows],
             seen.sum(1, keepdim=True), scaling, layout.steered, self._at[:, None], self._uniforms, self._temperature, self._truncation,
         )  # fmt: skip
 

@@ -57,11 +57,13 @@ def simplify(tree: nn.Module) -> None:
 
 def refresh(tree: nn.Module) -> None:
     """Bring all copies of weights up to date, for steps that were captured: those only read them."""
-    for module in tree.modules():
-        same: SameInput | None = module.__dict__.get(INPUT)
-        if same is not None and same.a is not None:
+    if "_simplified" not in tree.__dict__:
+        tree.__dict__["_simplified"] = [module for module in tree.modules() if INPUT in module.__dict__]
+    for layer in tree.__dict__["_simplified"]:
+        same: SameInput = layer.__dict__[INPUT]
+        if same.a is not None:
             same.stacked(same.a.dtype)
-            in_dtype(_weights(module)[1], same.a.dtype)
+            in_dtype(_weights(layer)[1], same.a.dtype)
 
 
 def _is_plain(layer: Any) -> bool:

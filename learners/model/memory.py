@@ -26,14 +26,18 @@ ALLOWANCE = 1e9
 """Bytes that one forward may take beside the weights, its backward included; on a GPU …"""
 ALLOWED_SHARE = 1 / 16
 """… at least this share of its memory."""
+FREE_SHARE = 1 / 8
+"""… and of what is free of it: a large card beside a small model."""
 SHARE = 0.5
-"""Of a GPU's free memory: what is drawn, fitted and shown meanwhile needs some too."""
+"""Of a GPU's free memory, never more: what is drawn, fitted and shown meanwhile needs some too."""
 SHARE_FOR_ONE = 0.25
 """Of the memory that is available on a CPU, for an answer that stands alone."""
 LOGITS = 0.048
 """Of the allowance, float32 logits at once; a few tensors as large stand beside them."""
 WORTH_SHARING = 2048
 """Tokens that sharing prompts must save on a GPU, where a second forward over few tokens costs as many launches as the first."""
+RECOVERING_STEPS = 50
+"""Of training, after which what was out of memory may have been somebody else's."""
 COLUMNS_AT_ONCE = 2048
 """Tokens of each row that go through the layers together where no gradients are kept: of 7.6 billion parameters 2 GB for four rows."""
 COPIES_IN_DRAWING = 10
@@ -98,11 +102,14 @@ class MemoryBudget:
     width: int  # d
     layers: int
     vocabulary: int
-    linear_in: int  # inputs of all linear layers: a LoRA keeps each as float32 for its gradient
+    linear_in: int  # inputs of all linear layers: a LoRA keeps each for its gradient
     linear_out: int
     keys_values: int
     scores: int  # attention heads, where their scores are kept: in models that do something to them before the softmax
     allowance: float = ALLOWANCE
+    _whole: float | None = None  # what the allowance was before anything ran out of memory
+    _patience: int = RECOVERING_STEPS
+    _went_well: int = 0  # steps since it was changed last
 
     @staticmethod
     def of(backbone: Backbone) -> MemoryBudget:
@@ -137,8 +144,23 @@ class MemoryBudget:
         return positions_at_once(self.vocabulary, self.device)
 
     def halve(self) -> None:
-        """Something ran out of memory: half as much in each forward from here on."""
-        self.allowance /= 2
+        """Something ran out of memory: half as much in each forward from here on. See `went_well`."""
+        if self._whole is None:
+            self._whole = self.allowance
+        else:
+            self._patience *= 2
+        self.allowance, self._went_well = self.allowance / 2, 0
+
+    def went_well(self) -> bool:
+        """A step of training did not run out of memory. After RECOVERING_STEPS of these, twice as many each time that it ran out again, there is twice
+        as much, up to what there was; True when that comes about."""
+        if self._whole is None or self.allowance >= self._whole:
+            return False
+        self._went_well += 1
+        if self._went_well < self._patience:
+            return False
+        self.allowance, self._went_well = min(2 * self.allowance, self._whole), 0
+        return True
 
     def fits(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool) -> bool:
         """Whether these answers can go into one forward, those to the same prompt sharing it."""
@@ -185,7 +207,9 @@ class MemoryBudget:
         free, total = torch.cuda.mem_get_info(self.device)
         free -= int(total * (1 - torch.cuda.get_per_process_memory_fraction(self.device)))
         unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device) - kept_in_graphs(self.device)
-        return min(self.allowance, SHARE * (free + max(0, unused)))
+        free += max(0, unused)
+        of_free = FREE_SHARE * free * (self.allowance / (self._whole or self.allowance))
+        return min(max(self.allowance, of_free), SHARE * free)
 
     def _bytes(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], gradients: bool, room: float = math.inf) -> float:
         """At most so much is needed beside the weights. room: beyond which an answer alone has its layers computed again."""
@@ -214,9 +238,8 @@ class MemoryBudget:
 
     @property
     def _kept(self) -> float:
-        """Bytes that one token leaves behind for the backward pass, measured: a float32 input is one tensor for all LoRAs that read it."""
-        inputs = 4.0 if self.itemsize < 4 else 2.4
-        return inputs * self.linear_in + (2 + self.itemsize) * self.linear_out + 4 * self.itemsize * self.layers * self.width
+        """Bytes that one token leaves behind for the backward pass, measured: an input is one tensor for all layers that read it."""
+        return self.itemsize * (0.6 * self.linear_in + 1.5 * self.linear_out + 4 * self.layers * self.width)
 
 
 def _allowance(device: torch.device) -> float:

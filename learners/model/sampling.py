@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.model.eager_rows import EagerRows
+from learners.model.lora_forward import refresh
 from learners.model.rows import Context, Row, SteeringBias
 from learners.model.static_rows import StaticDecoder, StaticRows, static_decoder
 from storage.records import Sampling, StopReason
@@ -106,6 +107,7 @@ def _batch(
     decoder: StaticDecoder | None, ahead: int,
 ) -> EagerRows | StaticRows:  # fmt: skip
     steer = steer if any(row.steer for row in rows) else None
+    refresh(tree)  # what trains has changed its weights
     eager = EagerRows(tree, rows, sampling, pad_id, twin, steer, prompts)
     decoder = decoder or static_decoder(tree)
     if decoder is None or not decoder.usable or any(row.contexts for row in rows) or (steer is not None and not hasattr(steer, "fixed")):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learners.model.batches import TokenIds, pad, pad_answers, pad_prompts
+from learners.model.batches import TokenIds, pad_answers, pad_prompts
 from learners.model.forward import causal_model, device_of, keeps_keys_and_values, plain_cache, states
 from learners.model.memory import MemoryBudget, shares
 from learners.model.recompute import recomputing_layers
@@ -64,9 +64,18 @@ def _states_after(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequenc
 
 
 def states_in_one_row(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
-    """Prompt and answer side by side: (B, R + 1, d), of which [:, :-1] are before each answer token and [:, 1:] after it."""
-    padded = pad(prompts, answers, device_of(tree))
-    return states(tree, padded.input_ids, padded.attention_mask)[:, -padded.keep :]
+    """Prompt and answer side by side: (B, R + 1, d), of which [:, :-1] are before each answer token and [:, 1:] after it.
+
+    What is missing at the end of a row no causal layer sees: there is no mask, so attention takes its fastest kernels.
+    """
+    longest, length = max(1, *map(len, answers)), max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    hidden = states(tree, torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device_of(tree)))
+    starts = [len(prompt) - 1 for prompt in prompts]
+    if length == starts[0] + longest + 1 and len({*starts}) == 1:
+        return hidden[:, starts[0] :]
+    places = [row * length + min(start + i, length - 1) for row, start in enumerate(starts) for i in range(longest + 1)]
+    return hidden.flatten(0, 1).index_select(0, torch.tensor(places, device=hidden.device)).view(len(rows), longest + 1, -1)
 
 
 def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device) -> tuple[Tensor, Tensor, Any, Tensor]:
@@ -74,7 +83,8 @@ def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device)
     distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_prompts(list(distinct), device)
     past = plain_cache(causal_model(tree))
-    at_end = states(tree, ids, None if bool(mask.all()) else mask.long(), past)[:, -1]
+    padded = len({len(prompt) for prompt in distinct}) > 1
+    at_end = states(tree, ids, mask.long() if padded else None, past)[:, -1]
     index = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
     past.reorder_cache(index)  # by index_select, whose gradient is a sum over the answers to a prompt
     return at_end, index, past, mask[index]

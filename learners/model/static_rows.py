@@ -25,7 +25,7 @@ from learners.model.cuda_graph import capture
 from learners.model.eager_rows import EagerRows, RowsState
 from learners.model.fixed_cache import FixedCache
 from learners.model.forward import causal_model, device_of, forward_at, vocabulary_of
-from learners.model.lora import has_adapter, row_scaling
+from learners.model.lora import AdaptedRows, has_adapter, row_scaling
 from learners.model.memory import COPIES_IN_DRAWING, MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.rows import Drawn, FixedBias, KeysValues, Row, SteeringBias, draw_tokens
 from learners.model.shards import sharded
@@ -74,6 +74,7 @@ class Shape:
     length: int  # columns of the cache, a power of two
     most: int  # tokens of an answer, a power of two
     steered: bool
+    mixed: bool = True  # whether some of the answers may be the base's own
     candidates: int = 0  # see truncation.candidates
 
 
@@ -135,9 +136,18 @@ class Buffers:
     def logits(self) -> tuple[Tensor, Tensor]:
         """Logits (B, V) and states (B, d) of the next token; the token before it is read into the cache."""
         self.seen.index_copy_(1, self.column, self._yes)
-        with row_scaling(self._tree, self.scaling if has_adapter(self._tree) else None), drawing():
+        with row_scaling(self._tree, self._scaling), drawing():
             output = forward_at(self._tree, self.ids, self.seen, self.positions, self._past)
         return output.logits[:, 0], output.hidden[:, 0]
+
+    @property
+    def _scaling(self) -> Tensor | AdaptedRows | None:
+        """Of the LoRA. Where no answer is the base's own no factors are needed."""
+        if not has_adapter(self._tree):
+            return None
+        if self.shape.mixed:
+            return self.scaling
+        return AdaptedRows(self.shape.rows, len(self.ids)) if self.shape.twin else None
 
     @torch.no_grad()
     def _step(self) -> Outputs:
@@ -359,7 +369,7 @@ class StaticRows:
         if self._steer is not None:
             self._decoder.steer(self._steer)
         self._column, self._end = state.columns, state.columns + self._sampling.max_new_tokens - min(self.lengths)
-        shape = self._shape(power_of_two(len(self.uids)), state.twin)
+        shape = self._shape(power_of_two(len(self.uids)), state.twin, state.mixed)
         if not self._decoder.ready(shape, state.keys_values, self._sampling.max_new_tokens):
             return
         self._buffers = self._decoder.buffers(shape, state.keys_values)
@@ -367,7 +377,7 @@ class StaticRows:
         self._use(torch.arange(len(self.uids), device=self._buffers.ids.device))
         self._eager.forget()
 
-    def _shape(self, k: int, twin: bool) -> Shape:
+    def _shape(self, k: int, twin: bool, mixed: bool) -> Shape:
         """With room for the next tokens; for all of them where another shape would have to be prepared."""
         most = self._sampling.max_new_tokens
         length = max(LEAST_LENGTH, power_of_two(self._column + (most if self._decoder.prepared else self._ahead_now)))
@@ -375,7 +385,7 @@ class StaticRows:
         if self._end <= most_columns < length:
             length = max(LEAST_LENGTH, most_columns)
         some = candidates(self._sampling, vocabulary_of(self._decoder.tree))
-        return Shape(k, twin, length, power_of_two(most), self._steer is not None, some)
+        return Shape(k, twin, length, power_of_two(most), self._steer is not None, mixed, some)
 
     @property
     def _ahead_now(self) -> int:
@@ -403,7 +413,7 @@ class StaticRows:
         few = old.shape.rows >= FEWER_FROM and len(self.uids) <= old.shape.rows // 4
         if self._column + self._ahead_now <= old.shape.length and not few and old.bias is self._decoder.bias_of(old.shape):
             return old
-        shape = self._shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin)
+        shape = self._shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin, old.shape.mixed)
         self._buffers = self._decoder.buffers(shape, old.cache)
         _move_in(self._buffers, _taken(old, self._slots.tolist(), self._column))
         self._use(torch.arange(len(self.uids), device=self._slots.device))
@@ -434,9 +444,9 @@ def _taken(buffers: Buffers, slots: list[int], n: int) -> RowsState:
     """Some of the answers in buffers, which have n columns."""
     rows = [*slots, *(buffers.shape.rows + i for i in slots if buffers.shape.twin)]
     return RowsState(
-        [(keys[rows, :, :n], values[rows, :, :n]) for keys, values in buffers.cache], n, buffers.shape.twin, buffers.seen[rows, :n],
-        buffers.ids[rows], buffers.positions[rows], buffers.scaling[rows], buffers.steered[slots], buffers.drawn[slots], buffers.uniforms[slots],
-        buffers.temperature[slots], buffers.truncation and buffers.truncation.over(buffers.truncation.said[slots]),
+        [(keys[rows, :, :n], values[rows, :, :n]) for keys, values in buffers.cache], n, buffers.shape.twin, buffers.shape.mixed,
+        buffers.seen[rows, :n], buffers.ids[rows], buffers.positions[rows], buffers.scaling[rows], buffers.steered[slots], buffers.drawn[slots],
+        buffers.uniforms[slots], buffers.temperature[slots], buffers.truncation and buffers.truncation.over(buffers.truncation.said[slots]),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ class Microbatch(NamedTuple):
 
     prompts: tuple[TokenIds, ...]
     answers: tuple[TokenIds, ...]
-    count: int  # of the tokens that count
+    counted: int  # of the tokens that count
     mask: Tensor  # bool, which
     old_logprobs: Tensor
     old_values: Tensor
@@ -41,7 +41,7 @@ class Microbatch(NamedTuple):
         answers, rows = ranks.own(self.answers), ranks.share(len(self.answers))
         longest = max((1, *map(len, answers)))
         columns = (column[rows.start : rows.stop, :longest] for column in self[3:])
-        return Microbatch(tuple(ranks.own(self.prompts)), tuple(answers), self.count, *columns)
+        return Microbatch(tuple(ranks.own(self.prompts)), tuple(answers), self.counted, *columns)
 
 
 def minibatches(microbatches: Sequence[Microbatch], answers: int, random: torch.Generator) -> list[list[Microbatch]]:

@@ -268,7 +268,7 @@ class PPO:
     def _minibatch(self, microbatches: Sequence[Microbatch], tapped: Sequence[Microbatch]) -> _Update:
         """One optimizer step, its gradient gathered over several forwards; left out when the policy has moved too far."""
         self._clear()
-        tokens = sum(each.count for each in microbatches)
+        tokens = sum(each.counted for each in microbatches)
         sums = torch.zeros(5, device=self._device)
         for each in map(Microbatch.own, microbatches):
             if each.answers:
@@ -311,7 +311,7 @@ class PPO:
 
     def _backward_tapped(self, tapped: Sequence[Microbatch]) -> None:
         """Add the gradient of the mean clipped surrogate over the tokens that taps were about."""
-        tokens = sum(part.count for part in tapped)
+        tokens = sum(part.counted for part in tapped)
         for part in map(Microbatch.own, tapped):
             if not part.answers:
                 continue

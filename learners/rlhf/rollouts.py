@@ -215,13 +215,12 @@ class Rollouts:
     @staticmethod
     def of(backbone: Backbone, traces: Sequence[Trace]) -> Rollouts:
         """Thoughts without an answer are left out."""
-        found = [(trace, *both) for trace, *both in zip(traces, *spoken(backbone, traces), strict=True) if both[1]]
-        thought = [len(trace.ids) - len(answer) for trace, _, answer in found]
-        forced = tuple((max(0, t.forced[0] - n), max(0, t.forced[1] - n)) for (t, _, _), n in zip(found, thought, strict=True))
+        prompts, answers = spoken(backbone, traces)
+        found = [(t, prompt, answer, len(t.ids) - len(answer)) for t, prompt, answer in zip(traces, prompts, answers, strict=True) if answer]
+        forced = tuple((max(0, t.forced[0] - thought), max(0, t.forced[1] - thought)) for t, _, _, thought in found)
         return Rollouts(
-            tuple(prompt for _, prompt, _ in found), tuple(answer for _, _, answer in found), tuple(trace.stop or "stopped" for trace, _, _ in found),
-            tuple(tuple(trace.logprobs[n:]) for (trace, _, _), n in zip(found, thought, strict=True)),
-            forced if any(stop > start for start, stop in forced) else (),
+            tuple(prompt for _, prompt, _, _ in found), tuple(answer for _, _, answer, _ in found), tuple(t.stop or "stopped" for t, *_ in found),
+            tuple(tuple(t.logprobs[thought:]) for t, _, _, thought in found), forced if any(stop > start for start, stop in forced) else (),
         )  # fmt: skip
 
 

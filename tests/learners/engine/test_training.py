@@ -33,8 +33,14 @@ class Budget:
 
     share: float = 1.0
 
+    recovers: bool = False
+
     def halve(self) -> None:
         self.share /= 2
+
+    def went_well(self) -> bool:
+        self.share = min(1.0, 2 * self.share) if self.recovers else self.share
+        return self.recovers
 
 
 class Sitting:
@@ -146,6 +152,19 @@ def test_a_stage_that_runs_out_of_memory_is_begun_again_with_half_of_it(sitting:
     assert isinstance(trained, Trained) and trained.run.stage == "distill"
     assert isinstance(sitting.until(Gated, Error), Gated)
     assert sitting.budget.share == 0.25
+
+
+def test_retries_that_went_well_long_ago_do_not_count(sitting: Sitting) -> None:
+    sitting.budget.recovers = True
+    times: list[float] = []
+
+    def too_large(share: float) -> bool:
+        times.append(share)
+        return len(times) % 2 == 1 and len(times) < 4 * MOST_RETRIES  # every other step, more often than it is tried again at once
+
+    sitting.too_large = too_large
+    sitting.judge(1, replayed=True)
+    assert isinstance(sitting.until(Gated, Error), Gated) and len(times) > 2 * MOST_RETRIES
 
 
 def test_memory_that_is_never_enough_pauses_training_with_one_error_and_the_operator_can_try_again(sitting: Sitting) -> None:

@@ -32,9 +32,13 @@ def kept_bytes(tree: nn.Module, prompts: list[tuple[int, ...]], answers: list[tu
     return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in weights)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gemma2", "granite", "cohere"])
-def test_the_estimate_is_of_the_size_of_what_is_kept(family: str) -> None:
+def test_the_estimate_is_of_the_size_of_what_is_kept(family: str, dtype: torch.dtype) -> None:
     tree = random_tree(family)
+    for name, parameter in tree.named_parameters():
+        if ".lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
     budget = MemoryBudget.of_tree(tree)
     for prompts in ([LONG] * 4, [LONG, SHORT, LONG, SHORT], [SHORT] * 4):
         answers = [tuple(range(2, 2 + n)) for n in (60, 30, 50, 60)]
@@ -105,6 +109,35 @@ def test_after_running_out_of_memory_there_is_half_as_much() -> None:
     assert ours.allowance == ALLOWANCE / 2
 
 
+def test_what_was_halved_comes_back_after_steps_that_went_well_and_later_each_time_it_ran_out_again() -> None:
+    ours = budget(ALLOWANCE)
+    assert not any(ours.went_well() for _ in range(500)) and ours.allowance == ALLOWANCE, "nothing to come back to"
+    ours.halve()
+    ours.halve()
+    found = []
+    for _ in range(300):
+        found.append(ours.allowance / ALLOWANCE)
+        ours.went_well()
+    assert found[0] == 0.25 and found[-1] == 1.0 and sorted(found) == found and set(found) == {0.25, 0.5, 1.0}
+    steps = found.count(0.25)
+    assert found.count(0.5) == steps
+    ours.halve()
+    assert [ours.went_well() for _ in range(2 * steps)].index(True) == 2 * steps - 1
+    assert ours.allowance == ALLOWANCE
+
+
+def test_a_step_that_runs_out_begins_the_count_anew() -> None:
+    ours = budget(ALLOWANCE)
+    ours.halve()
+    while not ours.went_well():
+        before = ours._went_well
+    assert before > 0
+    ours.halve()
+    ours.went_well()
+    ours.halve()
+    assert ours._went_well == 0 and ours.allowance == ALLOWANCE / 4
+
+
 def test_fewer_rows_are_drawn_at_a_large_vocabulary_and_with_twins() -> None:
     small, large = (replace(budget(1e9), vocabulary=v) for v in (1000, 500_000))
     assert small.rows_to_draw(60, 60, most=48) == 48
@@ -129,6 +162,12 @@ def test_free_memory_counts_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("learners.model.memory.kept_in_graphs", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6e9, 8e9))
     assert ours._room == 1e9
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80e9, 88e9))
+    assert ours._room == (80e9 + 200e6) / 8, "a large card beside a small model"
+    ours.halve()
+    assert ours._room == (80e9 + 200e6) / 16, "unless something ran out of memory"
+    ours = replace(budget(1e9), device=torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6e9, 8e9))
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.3)
     assert ours._room == 0.5 * (6e9 - 0.7 * 8e9 + 200e6), "a process may be held to a share of the card"
 
