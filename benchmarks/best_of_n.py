@@ -3,9 +3,9 @@
     python benchmarks/best_of_n.py [--tastes cheerful,animals] [--seeds 3] [--rankings 25] [--noisy]
 
 Ĥ is fitted to rankings of the base's own answers on stories260k; then, on prompts that were not ranked: the base's answers, the best of n of them by
-Ĥ, which costs log n - (n - 1)/n nats an answer at most, answers steered at as many nats per 64 tokens (all have 64), steered at 6, and the best of 4
-of those. Win rate against the base's own answers by the taste, and perplexity under the base as a multiple of the base's own. One JSON line for each
-method: medians over tastes and seeds. In one process, without the terminal.
+Ĥ fitted to rewards, which costs log n - (n - 1)/n nats an answer at most, answers steered at as many nats per 64 tokens (all have 64), steered at 6,
+and the best of 4 of those. Win rate against the base's own answers by the taste, and perplexity under the base as a multiple of the base's own. One
+JSON line for each method: medians over tastes and seeds. In one process, without the terminal.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Bench:
 
     def run(self, rankings: int) -> dict[str, tuple[float, float, float]]:
         """Win rate, nats an answer and perplexity ratio of each method."""
-        head = self.taught(rankings)
+        head, of_rewards = self.taught(rankings)
         asked = [p for p in self.prompts[rankings : rankings + HELD_OUT] for _ in range(ANSWERS)]
         base = self.drawn(asked, 1)
         probe = [self.drawn(asked, 2, keep=True)]
-        scorer, loss = HumanRewardScorer(self.backbone.model, head), loss_under(self.backbone, self.backbone.model, base)
+        scorer, loss = HumanRewardScorer(self.backbone.model, of_rewards, rewards=True), loss_under(self.backbone, self.backbone.model, base)
         methods: dict[str, tuple[list[Trace], float]] = {}
         for n in CHOICES:
             nats = math.log(n) - (n - 1) / n
@@ -74,17 +74,19 @@ class Bench:
             for name, (answers, nats) in methods.items()
         }
 
-    def taught(self, rankings: int) -> RewardHead:
-        """Ĥ of rankings of the base's answers."""
-        learner, evidence = HumanReward(self.calibration.features, self.calibration.similarity), []
+    def taught(self, rankings: int) -> tuple[RewardHead, RewardHead]:
+        """Ĥ of rankings of the base's answers, fitted to advantages and to rewards."""
+        by_advantages, by_rewards = (HumanReward(self.calibration.features, self.calibration.similarity) for _ in range(2))
+        evidence = []
         for i, prompt in enumerate(self.prompts[:rankings]):
             answers = sorted({tuple(trace.ids) for trace in self.drawn([prompt] * K, 100 + i)})
             for j, (ids, seen) in enumerate(zip(answers, states_before(self.backbone, self.backbone.model, prompt, answers), strict=True)):
-                learner.add_answer(f"{i}/{j}", ids, seen)
+                by_advantages.add_answer(f"{i}/{j}", ids, seen)
+                by_rewards.add_answer(f"{i}/{j}", ids, seen.alone())
             scores = self.teacher(self.text_of[prompt], [self.backbone.decode(ids) for ids in answers])
             order = sorted(set(scores), reverse=True)
             evidence.append(Pairs.of_ranks({f"{i}/{j}": order.index(score) for j, score in enumerate(scores)}))
-        return learner.fit(evidence, 1)
+        return by_advantages.fit(evidence, 1), by_rewards.fit(evidence, 1)
 
     def solved(self, head: RewardHead, nats: float, probe: list[list[Trace]]) -> LogitBias:
         """β on the states that answers with the β before led to, a few times."""
@@ -97,7 +99,7 @@ class Bench:
         return bias
 
     def best(self, asked: list[tuple[int, ...]], n: int, scorer: HumanRewardScorer, bias: LogitBias | None) -> list[Trace]:
-        """The best of n answers to each prompt by Ĥ."""
+        """The best of n answers to each prompt by Ĥ fitted to rewards."""
         answers = self.drawn([p for p in asked for _ in range(n)], 5 + n, bias)
         scores = scorer.score([t.prompt_ids for t in answers], [tuple(t.ids) for t in answers]).tolist()
         return [answers[max(range(n * i, n * i + n), key=scores.__getitem__)] for i in range(len(asked))]

@@ -125,7 +125,7 @@ class Run:
     @cached_property
     def scorer(self) -> HumanRewardScorer:
         inputs = self.inputs
-        head = RewardFit(self.backbone, self.parts.trees.base).head(inputs.feedback, inputs.head.features, inputs.similarity)
+        head = RewardFit.reading(self.backbone, self.parts.trees.base).head(inputs.feedback, inputs.head.features, inputs.similarity)
         assert head is not None, "rankings were learned"
         return HumanRewardScorer(self.parts.trees.base, head, rewards=True)
 

@@ -177,6 +177,7 @@ class Appraise(_Line, frozen=True, kw_only=True):
 
     answers: tuple[Answer, ...]
     by: RewardLearner = "human_reward"
+    whole: bool = False  # of Ĥ: rewards whose mean tells whole answers apart, where there are such; else what each token adds, which steers
 
 
 class Blob(_Line, frozen=True, kw_only=True):

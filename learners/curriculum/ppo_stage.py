@@ -97,7 +97,7 @@ class PPOStage:
         self._weights, self._practice, self._inputs, self._runs = weights, practice, inputs, runs
         self._reward, self._plan, self._settings = reward, plan or PPOPlan(), settings
         self._scorer: Scorer | None = None
-        self._rewards = RewardFit(practice.backbone, practice.base)
+        self._rewards = RewardFit.reading(practice.backbone, practice.base)
         self._teacher = DistillationTeacher(practice, weights, self._plan.share)
         self._generation: _Generation | None = None
         self._under_way: _Round | None = None

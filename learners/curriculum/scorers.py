@@ -6,7 +6,7 @@ each judgement before they learn from it (prequentially, Dawid 1984): that log-l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from learners.feedback.dataset import Feedback, Sample
 from learners.feedback.samples import Comparison
 from learners.human_reward.evidence import evidence_of
-from learners.human_reward.features import Features, Seen
+from learners.human_reward.features import Features
 from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
+from learners.human_reward.gram import LinearFunctional
 from learners.human_reward.head import RewardHead
 from learners.human_reward.likelihood import Evidence, mentioned
 from learners.human_reward.prequential import PrequentialScores
@@ -83,19 +84,33 @@ class RewardFit:
 
     For steering the advantage is right: that is what a choice changes. As a score it leaves out where an answer has got to, which an operator
     sees too, and foresees fewer of their rankings (docs/learning.md); who learns from a score by itself, as PPO does, finds the advantages by itself.
-    Fitted from the newest judgements of whole answers, by the learner, on its own thread.
+    Fitted from the newest judgements of whole answers. Belongs to one thread: the learner has one and the generator another.
     """
 
-    def __init__(self, backbone: Backbone, base_tree: nn.Module, settings: HumanRewardSettings | None = None) -> None:
-        self._backbone, self._tree, self._settings = backbone, base_tree, settings or HumanRewardSettings()
+    def __init__(self, rewards_of: Callable[[Sample, Features], LinearFunctional | None], settings: HumanRewardSettings | None = None) -> None:
+        """rewards_of: the mean reward of a judged answer's tokens; None of one whose states are not known yet, which is left out."""
+        self._rewards_of, self._settings = rewards_of, settings or HumanRewardSettings()
         self._human_reward: HumanReward | None = None
         self._of: tuple[int, ...] | None = None
         self._head: RewardHead | None = None
+        self._complete = True
+
+    @staticmethod
+    def reading(backbone: Backbone, base_tree: nn.Module, settings: HumanRewardSettings | None = None) -> RewardFit:
+        """That reads judged answers with a tree without an adapter."""
+
+        def rewards_of(sample: Sample, features: Features) -> LinearFunctional:
+            (seen,) = seen_before(backbone, base_tree, sample.prompt_ids, [sample.token_ids])
+            start, stop = sample.span or (0, len(sample.token_ids))
+            return LinearFunctional.of_answer(torch.tensor(sample.token_ids[start:stop]), seen.alone().span(start, stop), features)
+
+        return RewardFit(rewards_of, settings)
 
     def head(self, feedback: Feedback, features: Features, similarity: Tensor | None) -> RewardHead | None:
         """None where words were tapped, whose rewards Ĥ alone knows, or where no whole answers were compared or scored."""
         if feedback.seqs != self._of:
-            self._of, self._head = feedback.seqs, self._fitted(feedback, features, similarity)
+            self._head = self._fitted(feedback, features, similarity)
+            self._of = feedback.seqs if self._complete else None
         return self._head
 
     def _fitted(self, feedback: Feedback, features: Features, similarity: Tensor | None) -> RewardHead | None:
@@ -109,14 +124,12 @@ class RewardFit:
         names = {name for item in evidence for name in mentioned(item)}
         self._human_reward.keep(names)
         for name in sorted(names):
-            if name not in self._human_reward:
-                sample = feedback.samples[name]
-                self._human_reward.add_answer(name, sample.token_ids, self._seen(sample).alone(), sample.span)
+            if name not in self._human_reward and (functional := self._rewards_of(feedback.samples[name], features)) is not None:
+                self._human_reward.add(name, functional)
+        self._complete = all(name in self._human_reward for name in names)
         groups = tuple(tuple(sorted(mentioned(item))) for item in evidence)
-        return self._human_reward.fit_blocks([Block(groups, tuple(evidence))], 0)
-
-    def _seen(self, sample: Sample) -> Seen:
-        return seen_before(self._backbone, self._tree, sample.prompt_ids, [sample.token_ids])[0]
+        head = self._human_reward.fit_blocks([Block(groups, tuple(evidence))], 0)
+        return None if head.blank else head
 
 
 def _newest(evidence: Sequence[Evidence], window: int) -> list[Evidence]:

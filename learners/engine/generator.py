@@ -155,15 +155,15 @@ class Generator:
     def _steer(self, steering: LogitBias) -> None:
         self.steering = self.budget.solve(steering, self._temperature) if self.bias else steering
 
-    def appraise(self, answers: Sequence[Answer]) -> Appraised:
-        """What Ĥ thinks of each token of these answers, from the same states of the base that it learns from."""
-        head, backbone = self.steering.head, self.backbone
+    def appraise(self, answers: Sequence[Answer], of_rewards: RewardHead | None = None) -> Appraised:
+        """What Ĥ thinks of each token of these answers, from the same states of the base that it learns from; or its fit to rewards."""
+        head, backbone = of_rewards or self.steering.head, self.backbone
 
         def rewards(prompt_ids: tuple[int, ...], token_ids: tuple[int, ...]) -> list[float]:
             (seen,) = states_before(backbone, backbone.model, prompt_ids, [token_ids])
-            return head.token_rewards(seen, torch.tensor(token_ids)).tolist()
+            return head.token_rewards(seen if of_rewards is None else seen.alone(), torch.tensor(token_ids)).tolist()
 
-        return Appraised(h_epoch=head.epoch, appraisals=appraise(backbone, answers, rewards))
+        return Appraised(h_epoch=self.steering.head.epoch, appraisals=appraise(backbone, answers, rewards))
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from functools import partial
 import msgspec
 
 from learners import protocol
+from learners.curriculum.scorers import RewardFit
 from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.engine.freed_memory import return_freed_memory
 from learners.engine.generator import Generator
@@ -57,6 +58,7 @@ class GeneratorWorker:
         self._backbone = parts.backbone
         self._generator: Generator = parts.generator
         self._reward: OnlineHumanReward = parts.live_reward
+        self._rewards = RewardFit(lambda sample, _: self._reward.rewards_of(sample))
         self._learner, self._shelf, self._emit = learner, shelf, emit
         self._commands, self._wanted = commands, wanted
         self._later: deque[Command] = deque()  # what must wait until no answer is being drawn
@@ -152,12 +154,18 @@ class GeneratorWorker:
                 self._roll_back(version, sha256)
             case protocol.Appraise(answers=answers, by="reward"):
                 self._learner.appraise(answers)
-            case protocol.Appraise(answers=answers):
-                self._emit(within_memory(partial(self._generator.appraise, answers), too_large_to_appraise))
+            case protocol.Appraise(answers=answers, whole=whole):
+                of_rewards = self._of_rewards() if whole else None
+                self._emit(within_memory(partial(self._generator.appraise, answers, of_rewards), too_large_to_appraise))
             case protocol.Blob():
                 self._shelf.receive(command)
             case protocol.PublishAck(sha256=sha256, version=version):
                 self._publish(sha256, version)
+
+    def _of_rewards(self) -> RewardHead | None:
+        """Ĥ's model fitted to rewards, from the states that Ĥ was fitted to; None while it is to stay as it was."""
+        live = self._reward
+        return None if self._held else self._rewards.head(live.lessons, live.head.features, live.similarity)
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 

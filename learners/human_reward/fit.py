@@ -108,6 +108,15 @@ class HumanReward:
         functional = LinearFunctional.of_answer(torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop), self.features)
         self._known[name] = replace(functional, sureness=0.0) if span else functional
 
+    def add(self, name: str, functional: LinearFunctional) -> None:
+        """Remember an answer whose statistics are known."""
+        self._known[name] = functional
+
+    def rewards_of(self, name: str, token_ids: Sequence[int]) -> LinearFunctional | None:
+        """Of an answer, or of the span of one that is judged, these tokens: the mean of their rewards. None where it is not known."""
+        known = self._known.get(name)
+        return None if known is None else known.of_rewards(torch.tensor(token_ids, dtype=torch.int64))
+
     def add_word(self, name: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int]) -> None:
         """Remember a word of an answer, [start, stop) of its tokens: the sum of what they are worth."""
         self._known[name] = LinearFunctional.of_word(torch.tensor(token_ids[slice(*span)]), seen.span(*span), self.features)

@@ -17,6 +17,7 @@ from learners.feedback.dataset import Feedback, FeedbackDataset, Sample
 from learners.human_reward.evidence import EvidenceBlocks, pairs_of
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
+from learners.human_reward.gram import LinearFunctional
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores, Score
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
@@ -81,6 +82,15 @@ class OnlineHumanReward:
     def count(self, kind: type) -> int:
         """Judgements of a kind that Ĥ knows: live, and none that waits."""
         return sum(isinstance(lesson.judgement, kind) for lesson in self.lessons.lessons if lesson.seq not in self._waiting)
+
+    @property
+    def similarity(self) -> Tensor:
+        """The factor L of the prior covariance."""
+        return self._human_reward.similarity
+
+    def rewards_of(self, sample: Sample) -> LinearFunctional | None:
+        """The mean reward of an answer's tokens, which `RewardFit` fits; None where its states have not been computed, or are not kept any more."""
+        return self._human_reward.rewards_of(sample.name, sample.token_ids[slice(*sample.span or (None,))])
 
     @property
     def refused(self) -> Mapping[int, str]:

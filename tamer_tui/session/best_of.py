@@ -96,9 +96,11 @@ class BestOf:
             return []
         messages = view.prompt.messages
         asked = self._asked[by] = asyncio.get_running_loop().create_future()
-        session.engine.send(protocol.Appraise(answers=tuple(answer_of(c.response(), messages) for c in pool), by=by))
+        session.engine.send(protocol.Appraise(answers=tuple(answer_of(c.response(), messages) for c in pool), by=by, whole=True))
         appraised = await asked
-        rewards = {a.uid: statistics.fmean(a.rewards) for a in (appraised.appraisals if appraised else ()) if a.rewards}
+        thought = {c.uid: 0 if session.settings.learn_thoughts else c.thought_tokens or 0 for c in pool}
+        said = {a.uid: a.rewards[thought[a.uid] :] for a in (appraised.appraisals if appraised else ())}
+        rewards = {uid: statistics.fmean(some) for uid, some in said.items() if some}
         if not rewards:
             return []
         mean, spread = statistics.fmean(rewards.values()), statistics.pstdev(rewards.values()) or 1.0

@@ -25,7 +25,8 @@ class Opinionated(FakeEngine):
         if isinstance(command, protocol.Appraise):
             self.received.append(command)
             known = command.answers if command.by == "human_reward" else ()
-            found = tuple(Appraisal(uid=a.uid, texts=("",) * 2, rewards=(self.worth[a.uid],) * 2) for a in known)
+            sign = 1 if command.whole else -1  # what steers is no score of whole answers
+            found = tuple(Appraisal(uid=a.uid, texts=("",) * 2, rewards=(sign * self.worth[a.uid],) * 2) for a in known)
             self.emit(protocol.Appraised(h_epoch=self.epoch, appraisals=found, by=command.by))
             return
         if isinstance(command, protocol.Generate):

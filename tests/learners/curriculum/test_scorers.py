@@ -46,7 +46,7 @@ def features() -> Features:
 @needs_stories
 def test_an_answer_scores_the_mean_reward_of_its_tokens_whatever_else_was_likely(features: Features) -> None:
     backbone, some = stories(), lessons(4)
-    head = RewardFit(backbone, backbone.model).head(feedback_of(some), features, None)
+    head = RewardFit.reading(backbone, backbone.model).head(feedback_of(some), features, None)
     assert head is not None and head.sureness == 0.0
     scorer = HumanRewardScorer(backbone.model, head, rewards=True)
     answers = [answer for lesson in some[:4] for answer in lesson.answers]
@@ -69,7 +69,7 @@ def test_an_answer_scores_the_mean_reward_of_its_tokens_whatever_else_was_likely
 @needs_stories
 def test_what_is_taken_back_leaves_no_bit_and_critiques_say_nothing(features: Features) -> None:
     backbone, some = stories(), lessons(3)
-    fit = RewardFit(backbone, backbone.model)
+    fit = RewardFit.reading(backbone, backbone.model)
     before, more = feedback_of(some[:2]), feedback_of(some)
     first, second = fit.head(before, features, None), fit.head(more, features, None)
     again = fit.head(before, features, None)
@@ -83,7 +83,7 @@ def test_what_is_taken_back_leaves_no_bit_and_critiques_say_nothing(features: Fe
 @needs_stories
 def test_where_words_were_tapped_or_nothing_was_compared_it_is_not_asked(features: Features) -> None:
     backbone, some = stories(), lessons(2)
-    fit = RewardFit(backbone, backbone.model)
+    fit = RewardFit.reading(backbone, backbone.model)
     tapped = Lesson(seq=9, judgement=Tap("s", "1/0", 1.0, "+", 1.0, whole=True), answers=some[0].answers[:1])
     assert fit.head(feedback_of([*some, tapped]), features, None) is None
     assert fit.head(feedback_of([]), features, None) is None
@@ -92,7 +92,7 @@ def test_where_words_were_tapped_or_nothing_was_compared_it_is_not_asked(feature
 @needs_stories
 def test_only_the_newest_judgements_that_are_solved_together_count(features: Features) -> None:
     backbone, some = stories(), lessons(4)[:4]
-    fit = RewardFit(backbone, backbone.model, HumanRewardSettings(window=9))
-    newest = RewardFit(backbone, backbone.model).head(feedback_of(some[2:]), features, None)
+    fit = RewardFit.reading(backbone, backbone.model, HumanRewardSettings(window=9))
+    newest = RewardFit.reading(backbone, backbone.model).head(feedback_of(some[2:]), features, None)
     found = fit.head(feedback_of(some), features, None)
     assert newest is not None and found is not None and torch.equal(newest.weights, found.weights)

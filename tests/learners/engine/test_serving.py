@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 
 from learners import protocol
+from learners.curriculum.scorers import HumanRewardScorer, RewardFit
 from learners.engine.serving import Workers
 from learners.protocol import Acting, Answer, AnswerRequest, Blob, Command, Ended, Error, Event, Gated, Idle, Learned, Lesson, Load, Started, Tokens
 from storage.records import Critique, Message, Policy, Ranking, Sampling
@@ -30,7 +31,7 @@ class Engine:
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.wanted = threading.Event()
         self.send(*early)
-        workers = Workers.load(load, self.events.put, self.commands, self.wanted)
+        self.workers = workers = Workers.load(load, self.events.put, self.commands, self.wanted)
         for work in (workers.generator.run, workers.learner.run):
             threading.Thread(target=work, daemon=True).start()
 
@@ -303,6 +304,21 @@ def test_an_appraisal_gives_each_word_what_makes_up_the_answers_score(engine: En
     assert means[0] > means[1] > means[2]  # an answer's score is the mean over its tokens
     for answer, appraisal in zip(answers, appraised.appraisals, strict=True):
         assert "".join(appraisal.texts) == answer.text and len(appraisal.rewards) == len(answer.token_ids)
+
+
+def test_whole_answers_are_scored_by_the_fit_to_rewards_that_the_learner_makes_for_itself(engine: Engine) -> None:
+    engine.draw(*(AnswerRequest(uid=f"x{i}", seed=i, messages=PROMPTS[0]) for i in range(3)))
+    answers = tuple(engine.answer(f"x{i}", PROMPTS[0]) for i in range(3))
+    lesson = Lesson(seq=1, judgement=Ranking("s", {"x0": 1, "x1": 2, "x2": 3}), answers=answers)
+    engine.send(protocol.AddJudgement(lesson=lesson), protocol.Appraise(answers=answers, whole=True), protocol.Appraise(answers=answers))
+    by_rewards, by_advantages = engine.until(protocol.Appraised), engine.until(protocol.Appraised)
+    live, backbone = engine.workers.generator._reward, engine.workers.generator._backbone
+    tree = backbone.tree()
+    head = RewardFit.reading(backbone, tree).head(live.lessons, live.head.features, live.similarity)
+    assert head is not None
+    scores = HumanRewardScorer(tree, head, rewards=True).score([a.prompt_ids for a in answers], [a.token_ids for a in answers]).tolist()
+    assert [sum(a.rewards) / len(a.rewards) for a in by_rewards.appraisals] == pytest.approx(scores, abs=1e-4)
+    assert all(a.rewards != b.rewards for a, b in zip(by_rewards.appraisals, by_advantages.appraisals, strict=True))
 
 
 def test_the_reward_model_is_asked_on_its_own_thread_even_while_learning_is_paused(engine: Engine) -> None:
