@@ -2,8 +2,8 @@
 
     python -m benchmarks.long_log [--rows 20000] [--model ../shared/data/stories260k]
 
-Three engines over one database, each told otherwise: nothing of the log, a sample first (as a sitting does), all of it first (as before). Seconds are
-from the moment at which the model is loaded. Prints one JSON line.
+Three engines over one database, each told otherwise: nothing of the log, as a sitting tells it, and all of it first. As in a sitting more is told
+once the first answer has ended. Seconds are from the moment at which the model is loaded. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.importing import rows
-from learners.protocol import AnswerRequest, Command, Event, Generate, Load, Metrics, Read, Ready, Replay, Tokens
+from learners.protocol import AnswerRequest, Command, Ended, Event, Generate, Load, Metrics, Read, Ready, Replay, Tokens
 from storage.exchange.importing import import_file
 from storage.journal import Journal
 from storage.queries import Record
@@ -35,7 +35,7 @@ async def measured(model: str, begin: list[Command], rest: Iterator[Command], pa
     await client.start(events.put_nowait, print)
     client.send(Load(model=model, quantize="none", device="cpu", stages=("reward",), sampling=Sampling(1.0, 16)))
     found: dict[str, float | str | None] = {"first_token": None, "first_reward_step": None, "told": ""}
-    started = 0.0
+    started, asked, ended = 0.0, 0, False
     while None in found.values() and (not started or time.monotonic() - started < patience):
         try:
             event = await asyncio.wait_for(events.get(), 5)
@@ -45,9 +45,12 @@ async def measured(model: str, begin: list[Command], rest: Iterator[Command], pa
             started = time.monotonic()
             for command in (*begin, Generate(requests=(AnswerRequest(uid="a", seed=1, messages=PROMPT),), sampling=Sampling(1.0, 16))):
                 client.send(command)
-        elif isinstance(event, Read) and (more := next(rest, None)) is not None:
+        asked += isinstance(event, Read)
+        ended |= isinstance(event, Ended)
+        while ended and asked and (more := next(rest, None)) is not None:
             client.send(more)
-        elif isinstance(event, Tokens) and found["first_token"] is None:
+            asked -= 1
+        if isinstance(event, Tokens) and found["first_token"] is None:
             found["first_token"] = round(time.monotonic() - started, 2)
         elif isinstance(event, Metrics) and event.stage == "reward":
             found["first_reward_step"], found["told"] = round(time.monotonic() - started, 2), event.note
@@ -67,7 +70,7 @@ def main() -> None:
         with Journal.open(database) as journal:
             import_file(journal, file)
         found: dict[str, object] = {"rows": options.rows}
-        for name, whole in (("no log", None), ("a sample first", False), ("all of it first", True)):
+        for name, whole in (("no log", None), ("as a sitting", False), ("all of it first", True)):
             with Record(database) as record:
                 told = ToldLessons(record)
                 begin = [Replay(lessons=(), last=True)] if whole is None else list(told.begin(whole))

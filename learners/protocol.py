@@ -95,14 +95,16 @@ class Load(_Line, frozen=True, kw_only=True):
 class Replay(_Line, frozen=True, kw_only=True):
     """Live judgements of the log, in order, in chunks; `last` ends them, also where there are none. Ĥ learns from them beside what is asked for.
 
-    Of a long log a `sample` comes first, in the order in which it should be learned from: `last` ends it, and answers may be drawn. The log follows
-    in chunks, each when the one before was `read`, without what the sample had; adapters are trained once all of it is there.
+    Of a log that is long, or was imported, a `sample` comes first, in the order in which it should be learned from: `last` ends it, and answers may
+    be drawn. More follows in chunks, each when the one before was `read`, without what came before: perhaps another sample, then the log. Adapters
+    are trained once all of it is there.
     """
 
     lessons: tuple[Lesson, ...]
     last: bool = False
     sample: bool = False
     of: int = 0  # judgements in the whole log; 0 where only its end tells
+    stale: bool = False  # of what comes first: the version that acts learned from what is not live any more
 
 
 class AddJudgement(_Line, frozen=True, kw_only=True):
@@ -388,6 +390,7 @@ class Acting(_Line, frozen=True, kw_only=True):
     version: str
     beta: float
     h_epoch: int
+    refused: str = ""  # the version that was to act, and does not
 
 
 class Idle(_Line, frozen=True, kw_only=True):
@@ -497,6 +500,18 @@ def fingerprint() -> str:
     lines = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Struct) and kind.__module__ == __name__]
     names = sorted(f"{kind.__name__}({','.join(field.name for field in msgspec.structs.fields(kind))})" for kind in lines)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+
+
+class LineTooLongError(ValueError):
+    """No line of the protocol is as long."""
+
+
+def encode_command(command: Command) -> bytes:
+    """One line for the engine. Raises LineTooLongError."""
+    line = encode(command)
+    if len(line) > MAX_LINE:
+        raise LineTooLongError
+    return line
 
 
 def encode(line: Command | Event | Hello | Welcome | Attach | Received) -> bytes:

@@ -11,7 +11,7 @@ import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage import schema
+from storage import schema, state
 from storage.migration import migrate
 
 try:
@@ -220,6 +220,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")  # says now if writing is impossible
     connection.execute("ROLLBACK" if version else "COMMIT")
     migrate(connection, schema.MIGRATIONS)
+    state.mend(connection)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
 
 

@@ -40,11 +40,17 @@ LEARNABLE = f"e.set_id NOT IN (SELECT set_id FROM kept_rows WHERE NOT teaches) A
 """Of an event `e`: its set is not one that is only kept, and it does not say again what was learned already."""
 
 
-def teaching(connection: sqlite3.Connection) -> list[Teaching]:
-    """Of every lesson, in seq order."""
+OWN = """e.seq IN (
+    SELECT o.seq FROM events o WHERE o.set_id IN (SELECT id FROM sample_sets WHERE purpose < 'imported' OR purpose > 'imported')
+    UNION ALL SELECT seq FROM critiques)"""
+"""Of an event `e`: of a set that was not imported, or words, of which imported ones too hold at once and have no answers to be looked at."""
+
+
+def teaching(connection: sqlite3.Connection, where: str = "1") -> list[Teaching]:
+    """Of every lesson, in seq order; of those that a condition over events `e` and sets `s` is true of."""
     found = connection.execute(
         "SELECT e.seq, e.kind, s.purpose = 'imported' FROM v_live e JOIN sample_sets s ON s.id = e.set_id"
-        f" WHERE e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {LEARNABLE} ORDER BY e.seq"
+        f" WHERE e.kind IN (SELECT kind FROM event_kinds WHERE teaches) AND {LEARNABLE} AND {where} ORDER BY e.seq"
     )
     return [Teaching(seq, kind, bool(imported)) for seq, kind, imported in found]
 

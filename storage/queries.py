@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from msgspec import Struct
 
-from storage import blind, derived, kept, lessons, provenance, repeats, rows, statistics
+from storage import blind, derived, kept, lessons, provenance, repeats, rows, state, statistics
 from storage.blind import BlindCount, wilson
 from storage.database import JournalError, explain, open_reader
 from storage.lessons import Taught, Teaching
@@ -162,10 +162,14 @@ class Record:
         """Every live judgement that teaches, in seq order, with its set and answers."""
         return self._lessons("1")
 
-    def teaching(self) -> list[Teaching]:
-        """What `lessons` are of, in seq order, without their texts: a hundred thousand are told in a second."""
+    def teaching(self, own: bool = False) -> list[Teaching]:
+        """What `lessons` are of, in seq order, without their texts: a hundred thousand are told in a second. `own`: see lessons.OWN."""
         with self._snapshot() as connection:
-            return lessons.teaching(connection)
+            return lessons.teaching(connection, lessons.OWN if own else "1")
+
+    def has_imports(self) -> bool:
+        """Whether any set came from elsewhere."""
+        return bool(self._values("SELECT 1 FROM sample_sets WHERE purpose = 'imported' LIMIT 1"))
 
     def teaches_nothing(self) -> dict[str, int]:
         """Events that `teaching` leaves out: why, and how many."""
@@ -391,7 +395,7 @@ def _counts(connection: sqlite3.Connection) -> Counts:
     def count(of: str) -> int:
         return int(connection.execute(f"SELECT count(*) FROM {of}").fetchone()[0])
 
-    tallies = dict(iter(connection.execute("SELECT name, n FROM tallies")))
+    tallies = state.tallies(connection)
     live = {name.removeprefix("live "): n for name, n in tallies.items()}
     refused = connection.execute("SELECT reason_code, count(*) FROM versions WHERE NOT published GROUP BY 1 ORDER BY 1")
     return Counts(

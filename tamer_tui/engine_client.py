@@ -85,11 +85,11 @@ class EngineClient:
         self._reader = asyncio.create_task(self._read(on_event, on_exit))
 
     def send(self, command: Command) -> None:
-        """Queue a command; what is sent to an engine that is gone is lost, and replayed when it is started again."""
+        """Queue a command; what is sent to an engine that is gone is lost, and replayed when it is started again. Raises LineTooLongError."""
         if self._process is None or self._process.stdin is None or self._process.stdin.is_closing():
             return
         with contextlib.suppress(ConnectionError, RuntimeError):
-            self._process.stdin.write(protocol.encode(command))
+            self._process.stdin.write(protocol.encode_command(command))
 
     async def close(self) -> None:
         """Ask the engine to end, and make it."""

@@ -109,8 +109,8 @@ class RemoteEngine:
         return link.welcome
 
     def send(self, command: Command) -> None:
-        """Now, or as soon as the link is back."""
-        line = protocol.encode(command)
+        """Now, or as soon as the link is back. Raises LineTooLongError."""
+        line = protocol.encode_command(command)
         self._said.add(line)
         self._emptied.clear()
         if self.link is not None:

@@ -142,8 +142,9 @@ class SessionStore:
         except BlobError as error:
             raise SessionError(str(error)) from error
 
-    async def keep_version(self, judged: Gated, complain: Callable[[str], None] = lambda line: None) -> str:
-        """Write a verdict down: a published version's files first, then its row. Returns its id; ids follow the order of the verdicts.
+    async def keep_version(self, judged: Gated, complain: Callable[[str], None] = lambda line: None, acts: Callable[[], bool] = lambda: True) -> str:
+        """Write a verdict down: a published version's files first, then its row, and that it acts, where nobody went back to another meanwhile.
+        Returns its id; ids follow the order of the verdicts.
 
         What cannot be written is told, and tried again for a while. Raises SessionError after that, or where the files are not whole.
         """
@@ -152,7 +153,7 @@ class SessionStore:
             end = time.monotonic() + KEEPING_SECONDS
             while True:
                 try:
-                    return await self._keep_version(judged, files)
+                    return await self._keep_version(judged, files, acts)
                 except (BlobError, JournalError, OSError) as error:
                     problem = SessionError(f"the new version could not be kept: {error}", getattr(error, "hint", ""))
                     if time.monotonic() > end:
@@ -160,7 +161,7 @@ class SessionStore:
                 complain(str(problem))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _keep_version(self, judged: Gated, files: Mapping[str, bytes] | None) -> str:
+    async def _keep_version(self, judged: Gated, files: Mapping[str, bytes] | None, acts: Callable[[], bool]) -> str:
         if files is not None:
             await asyncio.to_thread(write_directory, files, self._root)
         version = await asyncio.to_thread(self._journal.new_version_id)
@@ -169,8 +170,8 @@ class SessionStore:
             judged.seed, judged.kl, judged.win_rate, judged.h_epoch, canary=judged.canary,
         )  # fmt: skip
         owed = [run for run in self._owed if run.uid in judged.runs]
-        acts = [Activation(version, "published")] if judged.published else []
-        await asyncio.wrap_future(self._journal.together([*owed, row, *acts]))
+        activation = [Activation(version, "published")] if judged.published and acts() else []
+        await asyncio.wrap_future(self._journal.together([*owed, row, *activation]))
         self._owed = [record for record in self._owed if record not in owed]
         return version
 
@@ -186,6 +187,10 @@ class SessionStore:
     def blobs_of(self, sha256: str) -> list[Blob]:
         """A version's files for the engine."""
         return blobs_in(self._root, sha256)
+
+    def acts_with(self) -> str:
+        """Id of the version that the record ends with."""
+        return (self.acting_version() or (BASE_VERSION,))[0]
 
     def acting_version(self) -> tuple[str, str] | None:
         """Id and sha256 of the version to resume from; None for the base."""

@@ -22,9 +22,9 @@ REPLAY_CHUNK = 32
 REPLAY_CHARACTERS = 500_000
 """… and characters of text, which keeps the line under the protocol's longest; a judgement with more has a line of its own."""
 LONG_LOG = 2048
-"""Judgements; of a longer log the engine gets a sample before the first answer."""
+"""Judgements; where there are more of the operator's own, the engine gets a sample of them before the first answer."""
 SAMPLE = 256
-"""Judgements in it."""
+"""Judgements in it, and in that of the imported ones, with which the rest of the log begins."""
 
 
 class ToldLessons:
@@ -35,42 +35,59 @@ class ToldLessons:
         self._sent: dict[str, set[int]] = {}  # set uid -> seqs that the engine has learned from
         self._over: dict[int, frozenset[str]] = {}  # seq of what was told -> uids of the answers that it beats besides
         self._changed: set[str] = set()  # uids of sets that `changes` has told all of
-        self._left: list[int] = []  # of a long log, what is not told yet
+        self._known: set[int] | None = None  # what the engine knew before, where something is told after the first answer
 
     def begin(self, whole: bool) -> Iterator[Command]:
-        """For an engine that knows nothing: everything live and the end of it, or, where that is long, a sample. `rest` goes on from there."""
+        """For an engine that knows nothing: everything live and the end of it, or, where some is imported or there is much, what it should know
+        before the first answer. `rest` goes on from there."""
         self._sent.clear()
         self._over.clear()
-        self._changed.clear()
-        self._left = []
-        if whole or self._record.counts().judged <= LONG_LOG:
-            yield from self._lines(self._lessons([each.seq for each in self._record.teaching()]))
-            return
-        teaching = self._record.teaching()
-        sample = stratified(teaching, SAMPLE)
-        self._left = [each.seq for each in teaching]
-        place = {seq: i for i, seq in enumerate(sample)}
-        found = sorted(self._lessons(sample), key=lambda taught: place[taught.logged.seq])
-        yield from self._lines(found, sample=True, of=len(teaching))
+        yield from self._first(set(), whole)
 
     def go_on(self, runs: Iterable[tuple[int, int]]) -> Iterator[Command]:
         """For an engine that knows these judgements (first and last of each run): what it lacks, and what is not live any more."""
         known = {seq for first, last in runs for seq in range(first, last + 1)}
-        self._changed.clear()
-        self._left = []
         live = {each.seq for each in self._record.teaching()}
         self._sent = {}
         for seq, set_uid in self._record.sets_of(sorted(live & known)).items():
             self._sent.setdefault(set_uid, set()).add(seq)
         for seq in sorted(known - live):
             yield protocol.Retract(seq=seq)
-        yield from self._lines(self._lessons(sorted(live - known)))
+        yield from self._first(known)
 
     def rest(self) -> Iterator[Command]:
-        """What `begin` left out, and the end of it; nothing where it left nothing out. Each line is right at the moment at which it is taken."""
-        left, self._left = self._left, []
-        if left:
-            yield from self._lines(self._lessons(left), of=len(left))
+        """What `begin` or `go_on` left out, a sample of what was imported first, and the end of it; nothing where nothing was left out. Each line is
+        right at the moment at which it is taken."""
+        known, self._known = self._known, None
+        if known is None:
+            return
+        left = [each for each in self._record.teaching() if each.seq not in known]
+        if imported := [each for each in left if each.imported and each.kind != "critique"]:
+            yield from self._sample(imported, len(left))
+        yield from self._lines(self._lessons([each.seq for each in left]), of=len(left))
+
+    def _first(self, known: set[int], whole: bool = False) -> Iterator[Command]:
+        """Before the first answer: what the operator judged, or a sample of it. Nobody waits for what was imported."""
+        self._changed.clear()
+        acting = self._record.acting_version()
+        stale = acting is not None and acting.stale
+        everything = whole or not self._record.has_imports()
+        listed = [each for each in self._record.teaching(own=not everything) if each.seq not in known]
+        if whole or (everything and len(listed) <= LONG_LOG):
+            self._known = None
+            yield from self._lines(self._lessons([each.seq for each in listed]), stale=stale)
+            return
+        self._known = known
+        of = max(len(listed), self._record.counts().judged)  # about: `rest` counts
+        if len(listed) > LONG_LOG:
+            yield from self._sample(listed, of, stale)
+        else:
+            yield from self._lines(self._lessons([each.seq for each in listed]), True, of, stale)
+
+    def _sample(self, listed: Sequence[Listed], of: int, stale: bool = False) -> Iterator[Command]:
+        place = {seq: i for i, seq in enumerate(stratified(listed, SAMPLE))}
+        found = sorted(self._lessons(list(place)), key=lambda taught: place[taught.logged.seq])
+        yield from self._lines(found, True, of, stale)
 
     def changes(self, set_uid: str) -> Iterator[Command]:
         """What the engine must be told so that it knows what is live of one set: a newer score replaces an older, an undo brings it back."""
@@ -107,7 +124,7 @@ class ToldLessons:
         for start in range(0, len(seqs), READ_AT_ONCE):
             yield from self._record.lessons_of(seqs[start : start + READ_AT_ONCE])
 
-    def _lines(self, lessons: Iterable[Taught], sample: bool = False, of: int = 0) -> Iterator[Command]:
+    def _lines(self, lessons: Iterable[Taught], sample: bool = False, of: int = 0, stale: bool = False) -> Iterator[Command]:
         """Chunks of those that the engine does not know yet."""
         chunk: list[tuple[str, Lesson]] = []
         characters = 0
@@ -115,11 +132,11 @@ class ToldLessons:
             lesson = self._told(taught)
             size = _characters(lesson)
             if chunk and (len(chunk) == REPLAY_CHUNK or characters + size > REPLAY_CHARACTERS):
-                yield protocol.Replay(lessons=self._unknown(chunk), sample=sample, of=of)
+                yield protocol.Replay(lessons=self._unknown(chunk), sample=sample, of=of, stale=stale)
                 chunk, characters = [], 0
             chunk.append((taught.sample_set.uid, lesson))
             characters += size
-        yield protocol.Replay(lessons=self._unknown(chunk), last=True, sample=sample, of=of)
+        yield protocol.Replay(lessons=self._unknown(chunk), last=True, sample=sample, of=of, stale=stale)
 
     def _unknown(self, chunk: list[tuple[str, Lesson]]) -> tuple[Lesson, ...]:
         """Those that were not told in the meantime; from now on they are."""
@@ -130,18 +147,13 @@ class ToldLessons:
 
 
 def stratified(teaching: Sequence[Listed], n: int) -> list[int]:
-    """Seqs of at most `n` judgements, in an order of which each beginning is a sample too: as many of the operator's own as of the imported, and of
-    every kind its share, spread over the log. The same log gives the same sample."""
-    own, imported = [each for each in teaching if not each.imported], [each for each in teaching if each.imported]
-    n_own = min(len(own), max(n // 2, n - len(imported)))
-    found = _spread(own, n_own) + _spread(imported, min(len(imported), n - n_own))
+    """Seqs of at most `n` judgements, in an order of which each beginning is a sample too: of every kind its share, spread over the log. The same log
+    gives the same sample."""
+    by_kind = sorted(teaching, key=lambda each: (each.kind, each.seq))
+    n = min(n, len(by_kind))
+    found = [by_kind[i * len(by_kind) // n].seq for i in range(n)]
     random.Random(n).shuffle(found)
     return found
-
-
-def _spread(some: Sequence[Listed], n: int) -> list[int]:
-    by_kind = sorted(some, key=lambda each: (each.kind, each.seq))
-    return [by_kind[i * len(by_kind) // n].seq for i in range(n)]
 
 
 def lesson_of(taught: Taught) -> Lesson:

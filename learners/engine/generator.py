@@ -116,9 +116,9 @@ class Generator:
         """None where memory does not hold it."""
         return within_memory(lambda: look_again(self.backbone, self.actor, answer, self._temperature), lambda: None)
 
-    def tell_acting(self) -> None:
-        """Which version acts, and how strongly Ĥ steers it."""
-        self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch))
+    def tell_acting(self, refused: str = "") -> None:
+        """Which version acts, and how strongly Ĥ steers it; instead of the one that is `refused`."""
+        self._emit(Acting(version=self.policy.version, beta=self.beta, h_epoch=self.steering.head.epoch, refused=refused))
 
     def use_budget(self, nats: float | None, bias: bool | None) -> None:
         """Change the nats budget, or switch steering by Ĥ on or off; None leaves it."""

@@ -43,8 +43,8 @@ class LogReplay:
 
     @property
     def empty(self) -> bool:
-        """Whether the log held nothing."""
-        return self.total == 0
+        """Whether nothing of it came so far."""
+        return self._received == 0
 
     @property
     def due(self) -> bool:

@@ -70,6 +70,7 @@ class GeneratorWorker:
         self._set_drawn: AnsweredSet | None = None  # is being read, and has not been looked at
         self._beta_due = False
         self._replayed = False  # the log has been learned from once
+        self._as_left = False  # until then a version is steered by its own Ĥ, as when it was published
 
     def run(self) -> None:
         """Never returns."""
@@ -240,6 +241,8 @@ class GeneratorWorker:
             fitted = fit()
 
         self._within_memory(work, "Ĥ stays as it was")
+        if seq:
+            self._as_left = False
         if self._reward.resets > resets:
             self._emit(
                 Error(what="Ĥ was no number any more and was built anew from the log", hint="go on; undo (u) what was judged last if it comes again")
@@ -247,7 +250,7 @@ class GeneratorWorker:
         if fitted.dropped:  # says itself why this one was refused
             self._replay.refusals()
         if not self._held:
-            if fitted.head is not self._generator.steering.head:
+            if not self._as_left and fitted.head is not self._generator.steering.head:
                 self._within_memory(lambda: self._generator.use_head(fitted.head), "the new Ĥ steers from the next judgement on")
             self._generator.words.use(Critiques.of(self._reward.lessons.lessons))
         milliseconds = 1000 * (time.monotonic() - started)
@@ -282,21 +285,26 @@ class GeneratorWorker:
     # --- the log -----------------------------------------------------------------------------------------------------------
 
     def _read(self, log: protocol.Replay) -> None:
-        """A chunk. The first answer waits for the log, or for a sample of it; the rest of a log comes as it is asked for."""
+        """A chunk. The first answer waits for what comes first: the log, or what the operator judged, or a sample of that. The rest of a log comes as
+        it is asked for."""
         self._replay.take(log.lessons, log.of, log.sample)
         follows = self._replay.begun
         if log.last:
             self._replay.end(log.sample)
         if log.last and not follows:
             self._replayed = False
-            self._catch_up()
+            self._catch_up(log.stale)
+        elif log.last and log.sample:
+            self._learned(0, lambda: Fitted(self._reward.fit()))
+            self._learn_from_sample()
         elif log.last and not self._replay.due:
             self._end_replay(interrupted=lambda: not self._commands.empty())
         if not self._replay.ended and (follows or log.last):
             self._emit(protocol.Read())
 
-    def _catch_up(self) -> None:
-        """The log has been read: learn from it before the first answer as far as that takes no time to speak of."""
+    def _catch_up(self, stale: bool) -> None:
+        """The log, or what comes first of it, has been read: learn from it before the first answer as far as that takes no time to speak of. A part
+        of a log says less than the version that all of it taught, unless that one is `stale`."""
         deadline = time.monotonic() + PATIENCE
 
         def late() -> bool:
@@ -304,6 +312,7 @@ class GeneratorWorker:
 
         while self._replay.due and not late():
             self._replay.advance()
+        self._act_as_left(stale)
         if self._replay.due:
             self._learned(0, lambda: Fitted(self._reward.fit()))
             self._learn_from_sample()
@@ -312,12 +321,22 @@ class GeneratorWorker:
         else:
             self._learn_on()
 
+    def _act_as_left(self, stale: bool) -> None:
+        """At a start, while a part of the log is not known: what of an adapter no Ĥ says would be taken back."""
+        head = self._learner.inputs().live.head
+        known = self._replay.ended and not self._replay.due
+        self._as_left = not (known or stale or self._held) and self._reward.head.blank and head is not None
+        if self._as_left and head is not None:
+            self._generator.use_head(head)
+            self._beta_due = True
+
     def _end_replay(self, interrupted: Callable[[], bool]) -> None:
         """All that waited has been looked at."""
+        self._as_left &= not self._replay.ended
 
         def fitted() -> Fitted:
             fitted = Fitted(self._reward.fit())
-            if not (self._held or self._replayed):
+            if not (self._held or self._replayed or self._as_left):
                 self._within_memory(lambda: self._begin_steering(fitted.head, interrupted), "how strongly Ĥ may steer is not known yet")
             return fitted
 
@@ -336,7 +355,7 @@ class GeneratorWorker:
         self._learn_from_sample()
 
     def _learn_from_sample(self) -> None:
-        if not self._replay.ended:
+        if not (self._replay.ended or self._replay.empty):
             self._learner.tell(sampled=self._replay.total)
 
     def _calibrate_beta(self, interrupted: Callable[[], bool]) -> None:
@@ -367,13 +386,12 @@ class GeneratorWorker:
         self._learner.set(command)
 
     def _publish(self, sha256: str, version: str) -> None:
-        if self._held or self._shelf.withdrawn(sha256):  # it was proposed before a rollback: what the operator went back to acts on
-            self._emit(Error(what=f"version {version} does not act: it was trained before you went back", hint="it is kept: V"))
-            self._generator.tell_acting()
-            return
-        published = self._shelf.publish(sha256, version)
+        refused = self._held or self._shelf.withdrawn(sha256)  # proposed before a rollback: what the operator went back to acts on
+        published = None if refused else self._shelf.publish(sha256, version)
         if published is None:
-            self._emit(Error(what=f"version {version} is not here to publish", hint="restart the engine with R"))
+            why = "it was trained before you went back" if refused else "it is not here any more"
+            self._emit(Error(what=f"version {version} does not act: {why}", hint="it is kept: V"))
+            self._generator.tell_acting(refused=version)
             return
         self._generator.use_policy(published.policy)
         if not self._metered:
@@ -387,11 +405,11 @@ class GeneratorWorker:
         if found is None:
             self._emit(Error(what=f"version {version} is not here", hint="its files are missing or damaged: see tamer versions"))
             return
-        self._held = True
-        self._shelf.withdraw()
+        self._held, self._as_left = True, False
         self._generator.use_policy(found.policy)
         self._generator.use_head(found.head or RewardHead.empty(self._reward.head.features))
         self._learner.restart_from(found, self._generator.beta, held=True)
+        self._shelf.withdraw()  # only now: from here on nothing from before is proposed
 
     def resume_version(self, version: str, sha256: str) -> Error | None:
         """Before anything is served: act with the version that an earlier sitting ended with, whose blobs were sent. Says what is wrong with it."""

@@ -26,7 +26,7 @@ from tamer_tui.views import Change, EngineState
 if TYPE_CHECKING:
     from tamer_tui.session.session import Session
 
-PARTS = {protocol.Generate: "requests", protocol.Replay: "lessons", protocol.Appraise: "answers", protocol.AddJudgement: ""}
+PARTS = {protocol.Generate: "requests", protocol.Replay: "lessons", protocol.Appraise: "answers"}
 """Commands that hold texts of any length, and which of their fields can be cut into parts."""
 MOST_PROMPTS = 4096
 PROMPT_CHARACTERS = 500_000
@@ -43,7 +43,7 @@ class EngineConnection(Protocol):
         """Start it."""
 
     def send(self, command: Command) -> None:
-        """Queue a command."""
+        """Queue a command. Raises LineTooLongError."""
 
     async def close(self) -> None:
         """End it."""
@@ -65,14 +65,14 @@ class EngineLink:
         """To the engine, if there is one. What would make a line that is too long goes in several."""
         if self._connection is None:
             return
-        if type(command) in PARTS and len(protocol.encode(command)) > protocol.MAX_LINE:
-            self._send_in_parts(command)
-        else:
+        try:
             self._connection.send(command)
+        except protocol.LineTooLongError:
+            self._send_in_parts(command)
 
     def _send_in_parts(self, command: Command) -> None:
         """A single answer or judgement that is too long is left out, and told."""
-        field = PARTS[type(command)]
+        field = PARTS.get(type(command), "")
         items: tuple[Any, ...] = getattr(command, field) if field else ()
         if len(items) > 1:
             middle = len(items) // 2
@@ -249,7 +249,7 @@ class EngineLink:
         if self.remote:
             self.send(protocol.Teaches(database=store.record.identity(), place=str(store.path.absolute())))
         held = session.record.held()
-        if self.remote and ready.taught is not None and (store.acting_version() or (BASE_VERSION,))[0] == ready.version:
+        if self.remote and ready.taught is not None and store.acts_with() == ready.version:
             self._find_as_left(ready, held)
         elif held or late or self.remote:
             self._roll_to_last(held)

@@ -45,7 +45,9 @@ def _learn(session: Session, event: protocol.Learned | protocol.Metrics | protoc
                 session.taps.count_unlearned()
                 session.say(f"not learned from: {dropped}")
             session.tell(Change.LEARNED)
-        case protocol.Acting():
+        case protocol.Acting(version=version, refused=refused):
+            if refused:
+                session.spawn(_stay_with(session, version, refused))
             session.tell(Change.VERSION)
         case protocol.Metrics():
             session.tell(Change.METRICS)
@@ -64,10 +66,17 @@ async def _publish(session: Session, judged: protocol.Gated) -> None:
     """A verdict of the gate: on disk first, then the engine may act with it."""
     proposed_by = session.ready
     known = next((v.id for v in session.record.versions() if judged.published and v.published and v.sha256 == judged.sha256), None)
-    version = known or await session.opened.keep_version(judged, session.say)  # known: the engine did not hear that it is on disk
+    store, status = session.opened, session.status
+    version = known or await store.keep_version(judged, session.say, lambda: not status.held)  # known: the engine did not hear that it is on disk
     session.status.refused = "" if judged.published else f"{version} refused: {judged.reason}"
     if judged.published:
         for blob in session.opened.blobs_of(judged.sha256) if session.ready is not proposed_by else ():  # another engine by now, which lacks it
             session.engine.send(blob)
         session.engine.send(protocol.PublishAck(sha256=judged.sha256, version=version))
     session.tell(Change.VERSION)
+
+
+async def _stay_with(session: Session, acting: str, refused: str) -> None:
+    """The engine does not act with a version that came too late: nor does it in the record."""
+    if session.opened.acts_with() == refused:
+        await session.opened.activate(acting, "rollback" if session.status.held else "resumed")

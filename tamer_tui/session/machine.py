@@ -42,7 +42,7 @@ class Machine:
         """Hold or resume the learning of adapters; resuming also ends the hold after a rollback."""
         status = self._session.status
         if status.held and not paused:
-            await self._session.opened.activate(status.acting[0], "resumed")
+            await self._session.opened.activate(self._session.opened.acts_with(), "resumed")
             status.held = False
         status.paused = paused
         self._session.engine.send(protocol.Set(paused=paused))
@@ -63,11 +63,16 @@ class Machine:
         if found is None and version != BASE_VERSION:
             raise SessionError(f"there is no published version {version}")
         blobs = store.blobs_of(found.sha256) if found is not None else []
-        await store.activate(version, "rollback")
+        before, status.held = status.held, True  # at once: a version that passed the gate before does not act any more
+        try:
+            await store.activate(version, "rollback")
+        except SessionError:
+            status.held = before
+            raise
         for blob in blobs:
             self._session.engine.send(blob)
         self._session.engine.send(protocol.Rollback(version=version, sha256=found.sha256 if found is not None else None))
-        status.held = status.paused = True
+        status.paused = True
         self._session.tell(Change.VERSION)
 
     async def lend(self, hashes: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from storage import bulk
 from storage.database import JournalError
 from storage.exchange.lossless import TABLES
 from storage.journal import Journal
+from storage.queries import Record
 from storage.records import (
     Comment,
     Correction,
@@ -133,3 +134,30 @@ def test_what_fails_in_the_middle_leaves_nothing_and_the_guards_stand(begun: Pat
     with closing(sqlite3.connect(begun)) as other, pytest.raises(sqlite3.IntegrityError, match="append-only"):
         other.execute("INSERT OR REPLACE INTO nodes SELECT * FROM nodes")
     assert list(problems(begun)) == []
+
+
+def test_an_old_database_that_counted_two_scores_by_one_criterion_tells_the_right_number_before_and_after_it_is_mended(begun: Path) -> None:
+    at_once(begun)
+    with Record(begun) as record:
+        right = record.counts()
+    with closing(sqlite3.connect(begun)) as connection:  # as earlier versions left it
+        connection.execute("DELETE FROM tallies WHERE name = 'counted anew'")
+        connection.execute("UPDATE tallies SET n = n + 1 WHERE name IN ('live rating', 'live correction')")
+        connection.commit()
+
+    def kept() -> dict[str, int]:
+        with closing(sqlite3.connect(begun)) as connection:
+            return {name: n for name, n in connection.execute("SELECT name, n FROM tallies") if n}
+
+    wrong = kept()
+    with Record(begun) as record:
+        assert record.counts() == right and wrong["live rating"] == right.ratings + 1
+    assert list(problems(begun)) == []
+    Journal.open(begun).close()
+    assert kept() == wrong | {"live rating": right.ratings, "live correction": right.corrections}
+    with Record(begun) as record:
+        assert record.counts() == right
+    with closing(sqlite3.connect(begun)) as connection:
+        connection.execute("UPDATE tallies SET n = n + 1 WHERE name = 'live rating'")
+        connection.commit()
+    assert len(list(problems(begun))) == 2, "from then on a count that is wrong is told"

@@ -45,6 +45,7 @@ class FakeEngine:
         self.lessons: dict[int, protocol.Lesson] = {}
         self.version, self.epoch, self.running = BASE_VERSION, 0, False
         self.silent = False  # grants are not answered
+        self._begun = False  # answers may be drawn
         self._open: dict[str, asyncio.Task[None] | None] = {}
         self._said: dict[str, int] = {}
         self._texts: dict[str, str] = {}
@@ -65,6 +66,7 @@ class FakeEngine:
         asyncio.get_running_loop().call_soon(lambda: self._emit_now(event) if self.running else None, context=Context())
 
     def send(self, command: Command) -> None:
+        protocol.encode_command(command)  # as any engine: raises where no line is as long
         self.received.append(command)
         match command:
             case protocol.Load():
@@ -73,7 +75,8 @@ class FakeEngine:
                 self.lessons |= {lesson.seq: lesson for lesson in lessons}
                 if last and self.lessons:
                     self._learn(0)
-                if last == sample:  # of a long log, which goes on
+                self._begun |= last
+                if self._begun and not (last and not sample):  # of a long log, which goes on
                     self.emit(protocol.Read())
             case protocol.AddJudgement(lesson=lesson):
                 self.lessons[lesson.seq] = lesson

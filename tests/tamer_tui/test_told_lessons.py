@@ -9,11 +9,25 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from learners.protocol import AddJudgement, Command, Replay, Retract
+from learners.protocol import AddJudgement, Command, Generate, Replay, Retract
 from storage.journal import Journal
 from storage.lessons import Teaching
 from storage.queries import Record
-from storage.records import BaseModel, Critique, Prompt, Ranking, Rating, Redo, Response, SampleSet, Sitting, Undo
+from storage.records import (
+    Activation,
+    BaseModel,
+    Critique,
+    Prompt,
+    Ranking,
+    Rating,
+    Redo,
+    Response,
+    Run,
+    SampleSet,
+    Sitting,
+    Undo,
+    Version,
+)
 from tamer_tui import told_lessons
 from tamer_tui.session import Session
 from tamer_tui.told_lessons import ToldLessons, stratified
@@ -92,14 +106,84 @@ def _undone(database: Path, told: ToldLessons, seq: int) -> list[Command]:
     return list(told.changes(f"x{seq - 1}"))
 
 
-def test_a_sample_has_as_much_of_the_operators_own_as_of_the_imported_and_of_every_kind_its_share() -> None:
-    own = [Teaching(seq, "rating" if seq % 3 else "ranking", False) for seq in range(1, 61)]
-    imported = [Teaching(seq, "ranking", True) for seq in range(100, 1100)]
-    found = stratified([*own, *imported], 40)
-    assert len(found) == len(set(found)) == 40 and sum(seq < 100 for seq in found) == 20
-    kinds = [own[seq - 1].kind for seq in found if seq < 100]
-    assert kinds.count("rating") in (13, 14) and max(found) > 1000
-    assert sorted(stratified(own, 100)) == list(range(1, 61)) and len(stratified(imported, 40)) == 40
+def test_a_sample_has_of_every_kind_its_share_spread_over_the_log() -> None:
+    listed = [Teaching(seq, "rating" if seq % 3 else "ranking", False) for seq in range(1, 61)]
+    found = stratified(listed, 20)
+    assert len(found) == len(set(found)) == 20 and found == stratified(listed, 20) != sorted(found)
+    kinds = [listed[seq - 1].kind for seq in found]
+    assert kinds.count("rating") in (13, 14) and min(found) <= 6 and max(found) >= 55
+    assert sorted(stratified(listed, 100)) == list(range(1, 61))
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """40 imported rankings and a critique that came with them, between 5 rankings of the operator's own."""
+    monkeypatch.setattr(told_lessons, "SAMPLE", 10)
+    monkeypatch.setattr(told_lessons, "REPLAY_CHUNK", 8)
+    path = tmp_path / "mixed.db"
+    with Journal.open(path) as journal:
+        journal.bind(BASE, Sitting("s", BASE.base_hash, "0", "{}"))
+        for i in range(45):
+            purpose = "judge" if i % 10 == 0 else "imported"
+            journal.write(SampleSet(f"x{i}", "s", Prompt.of(f"prompt {i}"), 2, purpose))
+            for slot in (0, 1):
+                journal.write(Response.written_elsewhere(f"x{i}/{slot}", f"x{i}", slot, f"text {slot}", "hh"))
+            journal.append(Ranking(f"x{i}", {f"x{i}/0": 1, f"x{i}/1": 2})).result()
+        journal.append(Critique("x1", "x1/0", "shorter")).result()
+    return path
+
+
+OWN = [1, 11, 21, 31, 41, 46]
+"""Of `mixed`, the critique too: words have no answers to be looked at."""
+
+
+def test_nothing_imported_is_told_before_the_first_answer(mixed: Path) -> None:
+    with Record(mixed) as record:
+        told = ToldLessons(record)
+        first, rest = list(told.begin(whole=False)), list(told.rest())
+        assert seqs(first) == OWN
+        assert [(line.sample, line.last, line.of) for line in first if isinstance(line, Replay)] == [(True, True, 46)]
+        sample = [line for line in rest if isinstance(line, Replay) and line.sample]
+        assert len(seqs(sample)) == 10 and sample == rest[: len(sample)] and [line.last for line in sample] == [False, True]
+        assert sorted(seqs(first) + seqs(rest)) == list(range(1, 47))
+        assert seqs(list(ToldLessons(record).begin(whole=True))) == list(range(1, 47)), "a metered run waits for all"
+
+
+def test_an_engine_that_went_on_is_told_what_was_imported_since_while_nobody_waits(mixed: Path) -> None:
+    with Record(mixed) as record:
+        told = ToldLessons(record)
+        first, rest = list(told.go_on([(1, 20), (60, 61)])), list(told.rest())
+        assert [command.seq for command in first if isinstance(command, Retract)] == [60, 61]
+        assert seqs(first) == [21, 31, 41, 46] and sorted(seqs(first) + seqs(rest)) == list(range(21, 47))
+
+
+def test_the_engine_hears_whether_the_version_that_acts_learned_from_what_was_undone(mixed: Path) -> None:
+    with Journal.open(mixed) as journal, Record(mixed) as record:
+        journal.bind(BASE, Sitting("t", BASE.base_hash, "0", "{}"))
+        journal.write(Run("r", "distill", (2,), 0, 1, 1.0, "{}"))
+        journal.write(Version("v1", "a" * 64, "base", "distill", True, "better", "published", ("r",), 0, 1.0, 0.6, 1))
+        journal.write(Activation("v1", "published")).result()
+
+        def stale() -> set[bool]:
+            return {line.stale for line in ToldLessons(record).begin(whole=False) if isinstance(line, Replay)}
+
+        assert stale() == {False}
+        journal.append(Undo(2)).result()
+        assert stale() == {True}
+
+
+async def test_a_sitting_asks_for_its_first_answers_before_it_tells_what_was_imported(mixed: Path) -> None:
+    engine = FakeEngine()
+    session = Session(SessionSettings("toy", (Prompt.of("Hello"),)), lambda: engine, mixed)
+    await session.start()
+    await session.wait_ready()
+    async with asyncio.timeout(30):
+        while len(engine.lessons) < 46:
+            await session.settle()
+            await asyncio.sleep(0)
+    asked = next(i for i, command in enumerate(engine.received) if isinstance(command, Generate))
+    assert seqs(engine.received[:asked]) == OWN
+    await session.close()
 
 
 async def test_a_sitting_tells_a_long_log_while_nobody_waits(database: Path) -> None:

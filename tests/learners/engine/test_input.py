@@ -205,6 +205,26 @@ def test_of_a_long_log_a_sample_teaches_before_the_first_answer_and_the_rest_is_
     assert engine.until(Learned, lambda e: e.rankings == 40) and any(told)
 
 
+def test_the_first_answer_waits_for_nothing_that_comes_after_it_and_the_reward_model_begins_with_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learners.engine.serving.PATIENCE", 1e9)
+    engine = Engine(Load(model=str(STORIES), stages=("reward",), sampling=Sampling(1.0, 8), train_prompts=PROMPTS))
+    lessons = [ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 41)]
+    first = protocol.Generate(requests=(AnswerRequest(uid="first", seed=1, messages=PROMPTS[0]),), sampling=Sampling(1.0, 8))
+    engine.send(Replay(lessons=(), last=True, sample=True, of=40), first)
+    engine.until(Ended)
+    assert not any(isinstance(event, Learned) or (isinstance(event, Metrics) and event.stage == "reward") for event in engine.seen)
+    assert sum(isinstance(event, protocol.Read) for event in engine.seen) == 1
+    sample, rest = lessons[::5], [lesson for lesson in lessons if lesson.seq % 5 != 1]
+    engine.send(Replay(lessons=tuple(sample[:4]), sample=True, of=40))
+    engine.until(protocol.Read)
+    engine.send(Replay(lessons=tuple(sample[4:]), last=True, sample=True, of=40))
+    assert engine.until(Metrics, lambda e: e.stage == "reward").note == "learns from 8 of 40 judgements"
+    engine.send(Replay(lessons=tuple(rest), last=True, of=40))
+    assert engine.until(Learned, lambda e: e.rankings == 40)
+    assert engine.until(Metrics, lambda e: e.stage == "reward" and e.note == "learns from the whole log")
+    engine.send(protocol.Set(paused=True))
+
+
 def test_the_reward_model_begins_with_the_sample_of_a_long_log_and_goes_on_with_all_of_it() -> None:
     engine = Engine(Load(model=str(STORIES), stages=("reward",), sampling=Sampling(1.0, 8), train_prompts=PROMPTS))
     lessons = [ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 41)]

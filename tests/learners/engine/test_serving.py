@@ -131,6 +131,24 @@ def test_a_version_acts_only_after_it_was_acknowledged(engine: Engine) -> None:
     assert versions["before"] == "base" and versions["after"] == "v1"
 
 
+@pytest.mark.parametrize("stale", [False, True])
+def test_until_an_imported_log_has_been_read_a_version_is_steered_by_its_own_reward(engine: Engine, model: str, stale: bool) -> None:
+    judged = publish(engine)
+    files = [event for event in engine.seen if isinstance(event, Blob)]
+    load = Load(model=model, paused=True, sampling=SAMPLING, train_prompts=PROMPTS, adapter=judged.sha256, version="v1")
+    again = Engine(load, *files)
+    lessons, n = tuple(engine.lessons), len(engine.lessons)
+    again.send(protocol.Replay(lessons=(), last=True, sample=True, of=n, stale=stale))
+    again.draw(AnswerRequest(uid="acting", seed=1, messages=PROMPTS[0]))
+    (started,) = [event for event in again.seen if isinstance(event, Started)]
+    assert (started.version, started.h_epoch) == ("v1", 0 if stale else judged.h_epoch)
+    again.send(protocol.Replay(lessons=lessons, last=True, of=n))
+    again.until(Learned, lambda e: e.rankings == n)
+    again.draw(AnswerRequest(uid="read", seed=1, messages=PROMPTS[0]))
+    started = next(event for event in reversed(again.seen) if isinstance(event, Started) and event.uid == "read")
+    assert started.h_epoch > 0 and started.beta > 0
+
+
 def test_a_critique_steers_the_next_answer_from_the_log_too_and_taken_back_it_does_not(engine: Engine) -> None:
     def drawn(uid: str, policy: Policy = "acting") -> Ended:
         return engine.draw(AnswerRequest(uid=uid, seed=3, messages=PROMPTS[0], policy=policy))[uid]
