@@ -79,10 +79,10 @@ def narrow_lines(session: Session) -> list[Content]:
     idle = "" if status.adapted else "no version of your own yet"
     quiet = idle if session.engine_state is EngineState.READY else engine_in_words(session)
     doing = replay(status.replay) if status.replay else training or _waiting(session) or quiet
-    won = wins(session.blind_all)
+    won = wins(session.blind_all).removeprefix("your model ")
     who = answering(session).partition(", steered")
     upper = [_follows(session), f"answering: {who[0]}{who[1]}", status.refused and _refused(session)]
-    lower = [doing, won, _moved(session)]
+    lower = [won, doing, _moved(session)]
     return [Content(one_line(" · ".join(part for part in upper if part))), label(one_line(" · ".join(part for part in lower if part)))]
 
 
