@@ -229,6 +229,16 @@ async def test_what_is_typed_while_the_model_loads_opens_when_it_is_there(tmp_pa
     await session.close()
 
 
+async def test_figures_and_names_have_room_on_a_narrow_screen_too(tmp_path: Path) -> None:
+    async with table(tmp_path, size=(80, 24)) as t:
+        await t.press("a", "enter")
+        assert "Ĥ" not in t.shown()
+        await t.press("D")
+        assert "β" in t.shown() and "nats" in t.shown()
+        await t.press("D")
+        assert t.pilot.app.screen is t.arena and len(t.live()) == 1
+
+
 async def test_without_an_engine_nobody_is_said_to_answer_or_to_know_nothing(tmp_path: Path) -> None:
     async with table(tmp_path, size=(80, 24)) as t:
         await t.press("a", "enter")
