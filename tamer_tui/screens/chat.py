@@ -111,7 +111,8 @@ class ChatScreen(Screen[None]):
     def _show_heading(self) -> None:
         status, turns = self.session.status, len(self.session.chat.turns)
         learning = " · learning is paused" if status.paused else ""
-        self.query_one("#heading", Line).show(f"· answering: {answering(self.session)}{learning} · {turns} turn{'s' if turns != 1 else ''}", "chat ")
+        told = f"· answering: {answering(self.session)}{learning} · {turns} turn{'s' if turns != 1 else ''}"
+        self.query_one("#heading", Line).show(f"{told}{_cut(self.session.chat.turns[-1]) if turns else ''}", "chat ")
 
     # --- what the operator does --------------------------------------------------------------------------------------------
 
@@ -253,6 +254,13 @@ class ChatScreen(Screen[None]):
 
 def _spoken(turn: SetView) -> Spoken:
     return Spoken(turn.prompt.text.strip(), _said(turn), turn.candidates[0].ended is not None)
+
+
+def _cut(turn: SetView) -> str:
+    """What of this turn is missing."""
+    answer = turn.candidates[0]
+    forgotten = f" · the model no longer reads the oldest {answer.cut:,} tokens" if answer.cut else ""
+    return forgotten + (" · cut at the limit" if answer.ended == "length" else "")
 
 
 def _said(turn: SetView) -> str:

@@ -6,9 +6,11 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from textual.app import App, ComposeResult
 from textual.widgets import TextArea
 
+from learners import protocol
 from storage.records import Comment, Flag
 from tamer_tui import clipboard
 from tamer_tui.keys import MODES
@@ -114,3 +116,16 @@ async def test_a_turn_is_flagged_and_noted(tmp_path: Path) -> None:
         t.pilot.app.screen.query_one(TextArea).text = "too short"
         await t.pilot.press("ctrl+s")
         await t.until(lambda: t.live()[-1:] == [Comment(answer.set_uid, answer.uid, "too short")])
+
+
+async def test_what_a_model_does_not_read_any_more_and_an_answer_that_was_cut_are_told(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(finish=False)) as t:
+        await t.press("j", MODES["chat"][0])
+        await t.session.chat.say("Which?")
+        answer = t.session.chat.turns[0].candidates[0]
+        await t.until(lambda: answer.started is not None)
+        assert answer.started is not None
+        answer.started = replace(answer.started, truncated=1200)
+        t.engine.emit(protocol.Ended(uid=answer.uid, reason="length", text="A dog", n_tokens=2, kl=0.0, seconds=1.0))
+        await t.until(lambda: "cut at the limit" in t.shown())
+        assert "no longer reads the oldest 1,200 tokens" in t.shown()

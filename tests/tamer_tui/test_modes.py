@@ -225,6 +225,9 @@ async def test_versions_are_drawn_as_a_tree_and_say_what_they_learned_from(tmp_p
         screen = t.pilot.app.screen
         await t.press("down")
         assert screen.query_one(DataTable).row_count == 3
+        for key, row in (("end", 2), ("home", 0), ("down", 1)):
+            await t.press(key)
+            assert screen.query_one(DataTable).cursor_row == row
         await t.until(lambda: "learned from 1 judgement" in str(screen.query_one("#hint", Static).content))
 
 
