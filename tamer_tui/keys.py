@@ -30,7 +30,7 @@ MODES = {
     "tap": ("t", "tap view", "One answer at reading pace, to be praised and blamed as it comes"),
     "versions": ("v", "versions", "All versions with what they learned and why; roll back to one"),
     "chat": ("c", "chat", "One conversation with your model, turn by turn"),
-    "compare": ("o", "compare", "Your model, the untouched one, or versions: two of them, blind, counted apart"),
+    "compare": ("o", "compare", "Two of your versions and the untouched model, blind"),
     "learning": ("l", "learning", "Charts of what is learned, and how well"),
     "record": ("r", "record", "Everything that was said: search, comment, undo"),
     "log": ("e", "engine log", "What the engine printed"),
@@ -109,10 +109,10 @@ VERSIONS_KEYS: tuple[Binding, ...] = (
     _key("escape,q", "app.back", "versions.back", "Arena", _BACK, "esc"),
     _key("y", "confirm", "versions.confirm", "confirm", "Versions: yes, roll back to the version that enter chose"),
     _key("m", "mark", "versions.mark", "mark", "Versions: mark the one at the cursor, to set another beside it; again: no mark"),
-    _key("c", "compare", "versions.compare", "compare blind", "Versions: this one against the marked one, or the untouched model, blind"),
-    _key("d,z", "differences", "versions.differences", "told apart", "Versions: recorded answers beside another's, or the marked one's, by words"),
+    _key("c", "compare", "versions.compare", "compare", "Versions: this one against the marked one, or the untouched model, blind"),
+    _key("d,z", "differences", "versions.differences", "words", "Versions: recorded answers beside another's, or the marked one's, by words"),
     _key("s", "sample", "versions.sample", "ask both", "Versions: the open prompt, to this one and the marked one, or the untouched model"),
-    _key("n", "sample_prompt", "versions.prompt", "ask both this", "Versions: the same with a prompt that you type"),
+    _key("n", "sample_prompt", "versions.prompt", "own prompt", "Versions: the same with a prompt that you type"),
 )
 LEARNING_KEYS: tuple[Binding, ...] = (_key("escape,q", "app.back", "learning.back", "Arena", _BACK, "esc"),)
 LOG_KEYS: tuple[Binding, ...] = (
@@ -158,6 +158,9 @@ CHAT_KEYS: tuple[Binding, ...] = (
     _key("M", "markdown", "chat.markdown", "Markdown", "Chat: finished answers rendered as Markdown, or plain as they were written"),
     _key("Z", "fold", "chat.fold", "thoughts", "Chat: unfold the thoughts of finished answers, and fold them again"),
     _key("y", "copy", "chat.copy", "copy", "Chat: copy this turn to the clipboard"),
+    _key("Y", "copy_code", "chat.code", "copy code", "Chat: copy a code block of this turn; again: its next one"),
+    _key("F", "flag", "chat.flag", "flag", "Chat: mark this turn as a case of something: a refusal, made up …"),
+    _key("C", "comment", "chat.comment", "comment", "Chat: write a note on this turn; nothing is learned from it"),
     _key("E", "export", "chat.export", "export", "Chat: write the conversation to a Markdown file"),
     _key("u", "undo", "chat.undo", "undo", "Chat: take the last judgement back"),
     _key("s", "stop", "chat.stop", "stop", "Chat: end the answer that is being drawn"),

@@ -15,6 +15,8 @@ SPENT_BY = 12
 """Answers."""
 KEPT_POINTS = 2000
 """Of each stage, for charts."""
+KEPT_SPEEDS = 500
+"""Of answers."""
 REFERENCE_TOKENS = 64
 """Budgets are nats per this many tokens."""
 
@@ -44,6 +46,7 @@ class LearningStatus:
     _changed: float | None = None
     history: dict[str, deque[protocol.Metrics]] = field(default_factory=dict)  # stage -> its latest figures, a point for each step
     replay: StageView | None = None  # while Ĥ learns from the judgements of the log
+    speeds: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_SPEEDS))  # of each answer, tokens a second
     _spent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=SPENT_BY))
 
     @property
@@ -65,6 +68,9 @@ class LearningStatus:
 
     def draw(self, answer: CandidateView) -> None:
         """An answer is complete."""
+        seconds = answer.times[-1] - answer.times[0] if len(answer.times) > 1 else 0.0
+        if seconds > 0:
+            self.speeds.append((len(answer.times) - 1) / seconds)
         if answer.policy == "acting" and answer.token_ids:
             self._spent.append((answer.kl, len(answer.token_ids)))
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import select
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
@@ -100,7 +101,9 @@ class TerminalDriver(LinuxDriver):
             else:
                 loop.call_later(LOOK_SECONDS, look)
 
-        self._file: Any = Vanishing(self._file, gone)
+        errors = sys.__stderr__  # what Textual paints on
+        screen = errors if errors is not None and errors.isatty() else cast(TextIO, sys.__stdout__)
+        self._file: Any = Vanishing(screen, gone)
         loop.call_later(LOOK_SECONDS, look)
 
 

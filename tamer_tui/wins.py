@@ -20,7 +20,8 @@ def wins(count: BlindCount) -> str:
 def proof(count: BlindCount) -> str:
     """Whether that proves anything, with odds that may be looked at after every vote."""
     word, odds = proven(count.wins, count.losses)
-    told = f"{min(max(1.0, odds), 1e6):,.3g} to 1"
+    odds = max(1.0, odds)
+    told = "more than a million to 1" if odds > 1e6 else f"{odds:,.0f} to 1" if odds >= 100 else f"{odds:.3g} to 1"
     if word:
         return f"it is {word} than the untouched one: {told}"
     return f"not proven yet: {told} of {SURE:g} to 1"

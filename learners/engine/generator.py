@@ -129,9 +129,11 @@ class Generator:
 
     def calibrate_beta(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Draw a few acting answers that nobody sees, and solve β on them alone: after a restart there are no others, and after a publication the
-        others were drawn by another policy, which went elsewhere. False where it was given up because it was `interrupted`."""
+        others were drawn by another policy, which went elsewhere. False where it was given up: it was `interrupted`, or another version draws."""
         if not self.bias or self.steering.head.blank or not prompts:
             return True
+        if self._lent is not None:
+            return False
 
         def pause() -> None:
             if interrupted():

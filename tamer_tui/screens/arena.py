@@ -333,7 +333,12 @@ class ArenaScreen(Screen[None]):
         self.say("thoughts are folded" if self.folded else "thoughts are shown")
 
     def action_details(self) -> None:
-        self.detailed = not self.detailed
+        if self.query_one(Rail).narrow:
+            from tamer_tui.screens.figures import FiguresScreen
+
+            self.app.push_screen(FiguresScreen(self.session))
+        else:
+            self.detailed = not self.detailed
 
     def action_differences(self) -> None:
         from tamer_tui.screens.differences import DifferencesScreen, pairs_with

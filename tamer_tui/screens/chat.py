@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from functools import partial
 
 from textual import on
 from textual.app import ComposeResult
@@ -12,13 +11,14 @@ from textual.reactive import var
 from textual.screen import Screen
 from textual.widgets import Input
 
-from tamer_tui import clipboard, transcript
 from tamer_tui.keys import CHAT_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.choice import FLAGS, ChoiceScreen
 from tamer_tui.screens.critique import CritiqueScreen
 from tamer_tui.screens.editor import EditorScreen, WrittenText
 from tamer_tui.screens.observing import observe
-from tamer_tui.session import Change, Session, SessionError, SetView
+from tamer_tui.screens.take_out import TakeOut
+from tamer_tui.session import CandidateView, Change, Session, SessionError, SetView
 from tamer_tui.session.chat import GOOD
 from tamer_tui.text import editable, one_line, plain
 from tamer_tui.widgets.conversation import ConversationView, Spoken
@@ -27,8 +27,8 @@ from tamer_tui.widgets.lines import Line
 from tamer_tui.widgets.rail import answering
 
 COMMANDS = {
-    "/good": "praise", "/bad": "blame", "/rewrite": "rewrite", "/critique": "critique", "/branch": "branch", "/copy": "copy",
-    "/export": "export", "/markdown": "markdown", "/stop": "stop", "/undo": "undo", "/new": "begin_anew",
+    "/good": "praise", "/bad": "blame", "/rewrite": "rewrite", "/critique": "critique", "/branch": "branch", "/copy": "copy", "/code": "copy_code",
+    "/flag": "flag", "/note": "comment", "/export": "export", "/markdown": "markdown", "/stop": "stop", "/undo": "undo", "/new": "begin_anew",
 }  # fmt: skip
 """What is typed -> the action that it is."""
 
@@ -37,6 +37,7 @@ class ChatScreen(Screen[None]):
     """The conversation as growing text with marks beside its turns, over a line to write in."""
 
     CSS_PATH = "chat.tcss"
+    AUTO_FOCUS = ""  # after an editor the keys are where they were
     BINDINGS = list(CHAT_KEYS)
 
     turn: var[int] = var(0, init=False)  # that keys are about
@@ -55,6 +56,7 @@ class ChatScreen(Screen[None]):
         yield Foot([*painted_all("chat.up chat.down"), ("enter", "send"), ("esc", "keys:"), *judging])
 
     def on_mount(self) -> None:
+        self._take_out = TakeOut(self.app, self.attempt, lambda answer: "this turn")
         observe(self.session, self, self._changed)
         self._paint_all()
         self.query_one(Input).focus()
@@ -109,7 +111,8 @@ class ChatScreen(Screen[None]):
     def _show_heading(self) -> None:
         status, turns = self.session.status, len(self.session.chat.turns)
         learning = " · learning is paused" if status.paused else ""
-        self.query_one("#heading", Line).show(f"· answering: {answering(self.session)}{learning} · {turns} turn{'s' if turns != 1 else ''}", "chat ")
+        told = f"· answering: {answering(self.session)}{learning} · {turns} turn{'s' if turns != 1 else ''}"
+        self.query_one("#heading", Line).show(f"{told}{_cut(self.session.chat.turns[-1]) if turns else ''}", "chat ")
 
     # --- what the operator does --------------------------------------------------------------------------------------------
 
@@ -161,6 +164,7 @@ class ChatScreen(Screen[None]):
         if self.query_one(Input).has_focus:
             self.set_focus(None)
         else:
+            self.action_write()  # who comes back writes on
             await self.app.run_action("app.back")
 
     async def action_praise(self) -> None:
@@ -212,23 +216,51 @@ class ChatScreen(Screen[None]):
         await self.attempt(self.session.judging.undo)
 
     async def action_copy(self) -> None:
-        async def copy() -> str:
-            await clipboard.copy(self.app, _said(self._chosen()))
-            return "this turn is in the clipboard"
+        await self._take_out.copy(self._answer(), self.query_one(ConversationView).folded)
 
-        await self.attempt(copy)
+    async def action_copy_code(self) -> None:
+        await self._take_out.copy_code(self._answer())
 
     async def action_export(self) -> None:
-        async def export() -> str:
-            turn = self.session.chat.turns[-1] if self.session.chat.turns else self._chosen()
-            path = await asyncio.to_thread(transcript.write, turn, turn.candidates[0], Path.cwd())
-            return f"✓ written to {one_line(str(path))}"
+        last = self.session.chat.turns[-1] if self.session.chat.turns else None
+        await self._take_out.export(last, last.candidates[0] if last is not None else None)
 
-        await self.attempt(export)
+    def _answer(self) -> CandidateView | None:
+        return self._chosen().candidates[0] if self.session.chat.turns else None
+
+    async def action_flag(self) -> None:
+        if not await self.attempt(self._end_chosen):
+            return
+        turn = self._chosen()
+
+        async def chosen(label: str | None) -> None:
+            if label is not None:
+                flag = partial(self.session.judging.flag_of, turn.uid, turn.candidates[0].uid, label)
+                await self.attempt(flag, f"✓ this turn flagged: {label}")
+
+        self.app.push_screen(ChoiceScreen("this turn is a case of", FLAGS), chosen)
+
+    async def action_comment(self) -> None:
+        if not await self.attempt(self._end_chosen):
+            return
+        turn = self._chosen()
+
+        async def written(result: WrittenText | None) -> None:
+            if result is not None and result.saved:
+                await self.attempt(lambda: self.session.judging.comment(turn.uid, turn.candidates[0].uid, result.text), "✓ on disk")
+
+        self.app.push_screen(EditorScreen("a note on this turn; nothing is learned from it", ""), written)
 
 
 def _spoken(turn: SetView) -> Spoken:
     return Spoken(turn.prompt.text.strip(), _said(turn), turn.candidates[0].ended is not None)
+
+
+def _cut(turn: SetView) -> str:
+    """What of this turn is missing."""
+    answer = turn.candidates[0]
+    forgotten = f" · the model no longer reads the oldest {answer.cut:,} tokens" if answer.cut else ""
+    return forgotten + (" · cut at the limit" if answer.ended == "length" else "")
 
 
 def _said(turn: SetView) -> str:

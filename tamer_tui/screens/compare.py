@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
-from storage.blind import NOTHING
+from storage.blind import NOTHING, BlindCount
 from tamer_tui.keys import COMPARE_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.choice import ChoiceScreen
@@ -24,6 +24,8 @@ from tamer_tui.widgets.lines import PromptBox
 from tamer_tui.wins import called
 
 INTRODUCTION = "Two answers to one prompt, and nobody says which is whose before you choose. enter opens the first two; w chooses whose."
+BAR = 16
+"""Cells."""
 WAITED = "both appear when both are complete"
 ASKED = "which is better: a or b? t for neither"
 MEANINGS = {"acting": "your model as it answers now", "base": "the untouched model"}
@@ -69,6 +71,7 @@ class CompareScreen(Screen[None]):
     def _open(self) -> None:
         view = self.session.duels.current
         self.query_one("#introduction").display = view is None
+        self.query_one(PromptBox).display = view is not None
         self.query_one("#panes").remove_children()
         self.panes = []
         self.query_one(PromptBox).show("prompt", view.prompt.text if view is not None else "")
@@ -102,11 +105,11 @@ class CompareScreen(Screen[None]):
             best = known and view is not None and view.ranks.get(pane.view.uid) == 1
             pane.show_state("✓" if best else "", called(pane.view.side) if known else "", False, False)
         counts = duels.counts()
-        told = [f"{_against(pair)}: {count.in_words()}" for pair, count in counts.items() if pair == min(pair, pair[::-1], key=_place)]
+        told = [_won(pair, count) for pair, count in counts.items() if pair == min(pair, pair[::-1], key=_place)]
         self.query_one("#introduction", Static).update(Content("\n".join([INTRODUCTION, "", *told])))
         count = counts.get(duels.pair, NOTHING)
-        won = f"{count.in_words()}  {interval(count.low, count.rate, count.high, 30)}" if count.rate is not None else "nothing compared yet"
-        self.query_one("#count", Static).update(content(f"{_against(duels.pair)}: {won}"))
+        bar = f"  {interval(count.low, count.rate, count.high, BAR)}" if count.rate is not None else ""
+        self.query_one("#count", Static).update(content(_won(duels.pair, count) + bar))
 
     async def action_choose(self, slot: int) -> None:
         if self.session.duels.current is not None and not self.session.duels.current.committed:
@@ -135,7 +138,7 @@ class CompareScreen(Screen[None]):
                 self.app.push_screen(ChoiceScreen(f"{called(one)} against", self._options(one)), second)
 
         if len(self.session.duels.names()) < 3:
-            self.say("there are two to compare yet: your model and the untouched one")
+            self.say("there are your model and the untouched one alone: versions come by judging")
         else:
             self.app.push_screen(ChoiceScreen("compare", self._options()), first)
 
@@ -144,8 +147,9 @@ class CompareScreen(Screen[None]):
         return {letter: (name, MEANINGS.get(name, "its adapter alone")) for letter, name in zip(ascii_lowercase, names)}
 
 
-def _against(pair: tuple[str, str]) -> str:
-    return f"{called(pair[0])} against {called(pair[1])}"
+def _won(pair: tuple[str, str], count: BlindCount) -> str:
+    one, other = map(called, pair)
+    return f"{one} won {count.in_words()} against {other}" if count.n else f"{one} against {other}: nothing compared yet"
 
 
 def _place(pair: tuple[str, str]) -> tuple[bool, bool, str]:

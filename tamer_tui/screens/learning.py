@@ -18,7 +18,7 @@ from storage.verdict import Verdict
 from tamer_tui.keys import LEARNING_KEYS, painted_all
 from tamer_tui.learning_status import sampling_in_words
 from tamer_tui.screens.observing import observe
-from tamer_tui.session import CandidateView, Change, Session
+from tamer_tui.session import Change, Session
 from tamer_tui.text import duration, one_line, size_of
 from tamer_tui.widgets.charts import interval
 from tamer_tui.widgets.details import DOING, number
@@ -28,7 +28,6 @@ from tamer_tui.widgets.plot import Plot
 from tamer_tui.wins import equal_length, own_agreement, proof, wins
 
 EVERY_SECONDS = 0.25
-KEPT_SPEEDS = 500
 CHARTS = (
     ("taught", "distill", "loss", "taking it in: loss", "falls as the version comes to answer like your judgements", None, None),
     ("imitated", "sft", "loss", "practising what you wrote: loss", "falls as it could have written your texts", None, None),
@@ -48,8 +47,6 @@ class LearningScreen(Screen[None]):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self._speeds: list[float] = []  # tokens a second of the answers that have ended
-        self._timed: set[str] = set()  # answers among them
         self._verdict: Verdict | None = None
         self._agreement: Agreement | None = None
 
@@ -85,11 +82,6 @@ class LearningScreen(Screen[None]):
     def _changed(self, change: Change) -> None:
         if change is Change.COMMITTED and self.is_current:
             self._read()
-        if change is Change.ENDED and self.session.current is not None:
-            for answer in self.session.current.candidates:
-                if answer.ended and answer.uid not in self._timed and (speed := _speed(answer)):
-                    self._timed.add(answer.uid)
-                    self._speeds = [*self._speeds[1 - KEPT_SPEEDS :], speed]
 
     def _paint(self) -> None:
         if not self.is_current:
@@ -97,16 +89,10 @@ class LearningScreen(Screen[None]):
         status = self.session.status
         for name, stage, figure, *_ in CHARTS:
             self.query_one(f".{name}", Plot).values = tuple(status.curve(stage, figure))
-        self.query_one(".speed", Plot).values = tuple(self._speeds)
+        self.query_one(".speed", Plot).values = tuple(status.speeds)
         self.query_one("#now", Line).show(_now(self.session))
         self.query_one("#won", Line).show(_won(self.session, self._verdict))
         self.query_one(".agrees", Plot).note = own_agreement(self._agreement)
-
-
-def _speed(answer: CandidateView) -> float:
-    """Tokens a second, from the first to the last; 0 where there is nothing to measure."""
-    seconds = answer.times[-1] - answer.times[0] if len(answer.times) > 1 else 0.0
-    return (len(answer.times) - 1) / seconds if seconds > 0 else 0.0
 
 
 def _now(session: Session) -> str:

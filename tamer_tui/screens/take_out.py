@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from textual.app import App
@@ -17,8 +18,9 @@ from tamer_tui.text import one_line
 class TakeOut:
     """What `y`, `Y` and `E` do."""
 
-    def __init__(self, app: App[None], attempt: Attempt) -> None:
-        self._app, self._attempt = app, attempt
+    def __init__(self, app: App[None], attempt: Attempt, name: Callable[[CandidateView], str] = lambda answer: f"answer {answer.letter}") -> None:
+        """`name` is what an answer is called."""
+        self._app, self._attempt, self._name = app, attempt, name
         self._copied = ("", 0)  # the answer whose code block was copied last, and which one
 
     async def copy(self, candidate: CandidateView | None, folded: bool) -> None:
@@ -30,7 +32,7 @@ class TakeOut:
             text = candidate.so_far
             thinks = folded and candidate.ended is not None and has_thoughts(text)
             await clipboard.copy(self._app, without_thoughts(text) if thinks else text)
-            return f"answer {candidate.letter} is in the clipboard{', without its thoughts' if thinks else ''}"
+            return f"{self._name(candidate)} is in the clipboard{', without its thoughts' if thinks else ''}"
 
         await self._attempt(copy, "")
 
@@ -44,7 +46,7 @@ class TakeOut:
             again = self._copied[0] == candidate.uid
             self._copied = (candidate.uid, (self._copied[1] + 1) % len(blocks) if again else 0)
             await clipboard.copy(self._app, blocks[self._copied[1]])
-            return f"code block {self._copied[1] + 1} of {len(blocks)} of answer {candidate.letter} is in the clipboard"
+            return f"code block {self._copied[1] + 1} of {len(blocks)} of {self._name(candidate)} is in the clipboard"
 
         await self._attempt(copy, "")
 

@@ -29,7 +29,7 @@ from tamer_tui.widgets.details import DOING
 from tamer_tui.widgets.foot import Foot
 from tamer_tui.widgets.rows import Rows
 
-HINT = "enter rolls back to a version"
+HINT = "enter rolls back to a version · c compares one with the untouched model, or with the one that m marked"
 COLUMNS = ("", "version", "from", "learned by", "verdict", "moved", "won", "when", "reason")
 LEARNED_BY = {"sft": "imitation", "distill": "taking in", "ppo": "practice"}
 
@@ -54,7 +54,7 @@ class VersionsScreen(Screen[None]):
             yield Rows(dict.fromkeys(COLUMNS), id="table")
             yield Static(Content(HINT), id="hint")
         setting = painted_all("versions.mark", "versions.compare", "versions.sample", "versions.prompt", "versions.differences")
-        yield Foot([("enter", "roll back"), ("up down", "look"), *setting])
+        yield Foot([("enter", "roll back"), *setting, ("up down", "look")])
 
     def on_mount(self) -> None:
         self.query_one("#box").border_title = "versions"
@@ -184,7 +184,7 @@ class VersionsScreen(Screen[None]):
         steps = ", ".join(f"{DOING.get(run.stage, run.stage)} ({run.steps} steps)" for run in runs)
         stale = " · stale: some of it was undone since" if version.stale else ""
         watched = f"\n{version.canary.in_words()}" if version.canary is not None else ""
-        return f"learned from {len(judgements)} judgements{': ' + steps if steps else ''}{stale}{watched}"
+        return f"learned from {len(judgements)} judgement{'s' if len(judgements) != 1 else ''}{': ' + steps if steps else ''}{stale}{watched}"
 
     def _tell(self, line: str) -> None:
         self.query_one("#hint", Static).update(Content(line))

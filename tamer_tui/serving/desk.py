@@ -1,7 +1,7 @@
 """Answers for many clients from one engine, and what they say about them.
 
-Requests wait in a queue; those that ask the same model with the same sampling are drawn in one batch. The engine acts with one version at a time:
-another model's turn comes between two batches. Nothing that is drawn is written down before somebody judges it.
+Requests wait in a queue; those that ask the same model with the same sampling are drawn in one batch. Nothing that is drawn is written down before
+somebody judges it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 
-from learners import protocol
 from storage.journal import JournalError
 from storage.records import BASE_VERSION, Correction, Policy, Prompt, Ranking, Rating, SampleSet, new_uid
 from storage.thoughts import split_thought
@@ -20,7 +19,6 @@ from tamer_tui.serving.requests import Answered, Feedback, Refused, Wanted
 from tamer_tui.session import CandidateView, Change, EngineState, Session, SessionError
 from tamer_tui.session.chat import BAD, GOOD
 from tamer_tui.session.evaluation import DRAW_BATCH
-from tamer_tui.session_store import SessionStore
 
 ACTING = "acting"
 MOST_WAITING = 512
@@ -72,13 +70,15 @@ class Desk:
         self._given: OrderedDict[str, Drawing] = OrderedDict()
         self._compared: dict[tuple[Answered, Answered], str] = {}
         self._work = asyncio.Event()
-        acting = session.record.acting_version()
-        self._acting = self._loaded = (acting.id, acting.sha256) if acting is not None else (BASE_VERSION, None)
         session.observe(self._changed)
 
     def models(self) -> list[str]:
         """What can be asked for."""
-        return [ACTING, BASE_VERSION, *(version.id for version in self._session.record.versions() if version.published)]
+        return [ACTING, BASE_VERSION, *self._versions()]
+
+    def _versions(self) -> dict[str, str]:
+        """Id -> hash of those that are kept, newest first."""
+        return {version.id: version.sha256 for version in self._session.record.versions() if version.published}
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,9 @@ class Desk:
         if sum(len(each.views) for each in (*self._waiting, *self._drawn)) + len(wanted.seeds) > MOST_WAITING:
             raise Refused("too many requests wait already", 429, "rate_limit_exceeded")
         policy: Policy = "acting" if wanted.model == ACTING else "base" if wanted.model == BASE_VERSION else "adapter"
-        drawing = Drawing(wanted, [CandidateView(new_uid(), slot, policy, seed) for slot, seed in enumerate(wanted.seeds)])
+        version = (wanted.model, self._versions()[wanted.model]) if policy == "adapter" else ("", None)
+        views = [CandidateView(new_uid(), slot, policy, seed, version=version[0], sha256=version[1]) for slot, seed in enumerate(wanted.seeds)]
+        drawing = Drawing(wanted, views)
         self._waiting.append(drawing)
         self._work.set()
         try:
@@ -185,26 +187,13 @@ class Desk:
             self._drawn = []
 
     async def _be_ready(self, model: str) -> None:
-        """The engine runs, and acts with what is asked for."""
+        """The engine runs, and has what is asked for."""
         session = self._session
         if session.engine_state is EngineState.DEAD:
             await session.engine.restart()
             await session.wait_ready()
-            self._loaded = self._acting
-        if model == BASE_VERSION:
-            return
-        wanted = self._acting if model == ACTING else next((v.id, v.sha256) for v in session.record.versions() if v.id == model)
-        if wanted == self._loaded:
-            return
-        version, sha256 = wanted
-        if sha256 is None:
-            session.engine.send(protocol.Rollback(version=version))
-        else:
-            await session.machine.act_with(version, sha256, SessionStore.root_of(session.opened.path))
-        if model == ACTING and not session.status.held:
-            session.engine.send(protocol.Set(paused=False))  # Ĥ as it is now again, and not as of the version
-            session.engine.send(protocol.Set(paused=True))
-        self._loaded = wanted
+        if (version := self._versions().get(model)) is not None:
+            await session.machine.lend([version])
 
     # --- judging -------------------------------------------------------------------------------------------------------
 

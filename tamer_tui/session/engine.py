@@ -268,7 +268,7 @@ class EngineLink:
         done = session.current is None or session.current.committed
         if again:
             session.sets.streams.ask_again()
-        if session.sets.asked_early or (session.settings.autostart and done and not again):
+        if session.sets.typed_early or (session.settings.autostart and done and not again):
             session.spawn(session.sets.open_first())
 
     def _find_as_left(self, ready: protocol.Ready, held: bool) -> None:

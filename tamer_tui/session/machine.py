@@ -78,7 +78,7 @@ class Machine:
     async def lend(self, hashes: Sequence[str]) -> None:
         """The engine gets the files of these published versions, two at most, to draw by their adapters whichever acts. Raises SessionError."""
         engine, store = self._session.ready, self._session.opened
-        if hashes and not (self._lent[0] is engine and self._lent[1] == tuple(hashes)):
+        if not (self._lent[0] is engine and set(hashes) <= set(self._lent[1])):
             for sha256 in hashes:
                 for blob in await asyncio.to_thread(store.blobs_of, sha256):
                     self._session.engine.send(blob)

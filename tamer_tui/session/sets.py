@@ -32,7 +32,7 @@ class Sets:
         self.repeats, self.best_of = Repeats(session), BestOf(session)
         self.streams = AnswerStreams(session.engine.send, lambda: session.sampling)
         self._waiting: SetView | None = None  # while its prompt is compared with the base
-        self._typed_early: Prompt | None = None  # before the model was there
+        self.typed_early: Prompt | None = None  # before the model was there
 
     # --- opening -------------------------------------------------------------------------------------------------------
 
@@ -55,18 +55,14 @@ class Sets:
             raise SessionError("the prompt is empty")
         prompt = Prompt.of(text, self._session.settings.system, "typed")
         if self._session.ready is None and self._session.engine_state is not EngineState.DEAD:
-            self._typed_early = prompt
+            self.typed_early = prompt
+            self._session.tell(Change.MACHINE)
         else:
             await self._open(prompt)
 
-    @property
-    def asked_early(self) -> bool:
-        """Whether a prompt waits for the model."""
-        return self._typed_early is not None
-
     async def open_first(self) -> None:
         """What the operator typed while the model was loaded, else the next prompt."""
-        prompt, self._typed_early = self._typed_early, None
+        prompt, self.typed_early = self.typed_early, None
         await (self._open(prompt) if prompt is not None else self.open_next())
 
     async def open_again(self) -> None:

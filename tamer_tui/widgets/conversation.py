@@ -180,8 +180,9 @@ class ConversationView(ScrollView):
                 strips: list[Strip] = []
                 if rich or folded:
                     strips = await asyncio.to_thread(finished_strips, (said, rich, folded), self._width, reading[3])
+                looked = turn.rendered
                 turn.read, turn.rendered = reading, [_strip(MODEL.rstrip()), *strips] if strips else []
-                if (here := next((i for i, each in enumerate(self._turns) if each is turn), None)) is not None:
+                if (looked or strips) and (here := next((i for i, each in enumerate(self._turns) if each is turn), None)) is not None:
                     self._lay_out(here)
         finally:
             self._rendering = False

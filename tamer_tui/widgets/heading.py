@@ -45,6 +45,8 @@ class CurrentPrompt(PromptBox):
         view = self._session.current
         if view is not None:
             self.show("prompt" + PURPOSES.get(view.purpose, ""), view.prompt.text)
+        elif (typed := self._session.sets.typed_early) is not None:
+            self.show("your prompt", typed.text)
         else:
             self.show("first prompt" if self._first else "prompt", self._first)
 

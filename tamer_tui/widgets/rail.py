@@ -79,10 +79,11 @@ def narrow_lines(session: Session) -> list[Content]:
     idle = "" if status.adapted else "no version of your own yet"
     quiet = idle if session.engine_state is EngineState.READY else engine_in_words(session)
     doing = replay(status.replay) if status.replay else training or _waiting(session) or quiet
-    won = wins(session.blind_all)
+    won = wins(session.blind_all).replace("your model", "yours")
     who = answering(session).partition(", steered")
-    upper = [_follows(session), f"answering: {who[0]}{who[1]}", status.refused and _refused(session)]
-    lower = [doing, won, _moved(session)]
+    answers = f"answering: {who[0]}{who[1]}" if session.engine_state is EngineState.READY else ""
+    upper = [_follows(session), answers, status.refused and _refused(session)]
+    lower = [won, doing, _moved(session)]
     return [Content(one_line(" · ".join(part for part in upper if part))), label(one_line(" · ".join(part for part in lower if part)))]
 
 
@@ -92,7 +93,8 @@ def narrow_lines(session: Session) -> list[Content]:
 def _follows(session: Session) -> str:
     learned = session.status.learned
     if learned is None or not session.status.followed:
-        return "nothing learned yet"
+        waits = session.judged and session.engine_state is not EngineState.READY
+        return _on_disk(session) if waits else "nothing learned yet"
     counts = {"ranking": learned.rankings, "score": learned.ratings, "rewritten answer": learned.corrections, "tap": learned.taps}
     counts["critique"] = learned.critiques
     named = [f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n]
@@ -143,7 +145,9 @@ def _waiting(session: Session) -> str:
 
 def _taught(session: Session) -> list[Content]:
     follows = _follows(session)
-    lines = [*hanging(follows[0].upper() + follows[1:]), *hanging(one_line(f"Answering now: {answering(session)}"))]
+    lines = hanging(follows[0].upper() + follows[1:])
+    if session.engine_state is EngineState.READY:
+        lines += hanging(one_line(f"Answering now: {answering(session)}"))
     if moved := _moved(session):
         lines += [label(line.plain) for line in hanging(f"It has {moved}. More is bolder, less is safer: N")]
     if not session.status.bias:
@@ -180,5 +184,8 @@ def _wins(session: Session) -> list[Content]:
 
 
 def _machine(session: Session) -> list[Content]:
-    judged = session.judged
-    return [label(f"{judged} judgement{'s' if judged != 1 else ''} on disk"), label(engine_in_words(session)), label("D shows figures and names")]
+    return [label(_on_disk(session)), label(engine_in_words(session)), label("D shows figures and names")]
+
+
+def _on_disk(session: Session) -> str:
+    return f"{session.judged} judgement{'s' if session.judged != 1 else ''} on disk"

@@ -44,6 +44,13 @@ class Rows(DataTable[Text]):
             return ""
         return str(self.coordinate_to_cell_key(self.cursor_coordinate).row_key.value)
 
+    def action_scroll_home(self) -> None:
+        """Textual moves along the row, where there is no cursor."""
+        self.move_cursor(row=0)
+
+    def action_scroll_end(self) -> None:
+        self.move_cursor(row=max(0, self.row_count - 1))
+
     @on(DataTable.RowHighlighted)
     def _look(self, event: DataTable.RowHighlighted) -> None:
         event.stop()

@@ -16,7 +16,7 @@ from tamer_tui.session import Session, SessionSettings
 from tamer_tui.widgets.candidate_pane import CandidatePane
 from tamer_tui.widgets.lines import PromptBox
 from tests.tamer_tui.fake_engine import FakeEngine
-from tests.tamer_tui.table import PROMPTS, table
+from tests.tamer_tui.table import PROMPTS, painted, table
 
 HOSTILE = "[/b] and [@click=app.quit]x[/] \x1b[31mred\x1b[0m \x9b2J tab\there nul\x00 wide 漢字 👩\u200d👩\u200d👧 " + "w" * 3000
 
@@ -220,13 +220,32 @@ async def test_what_is_typed_while_the_model_loads_opens_when_it_is_there(tmp_pa
         await pilot.pause()
         arena = pilot.app.screen
         assert isinstance(arena, ArenaScreen) and arena.criterion == "overall" and not session.status.paused, "no letter was a command"
-        assert "opens as soon as the model is loaded" in arena.said
+        assert "opens as soon as the model is loaded" in arena.said and "pm 1" in painted(pilot.app)
         engine.loads = True
         await session.engine.restart()
         await session.wait_ready()
         await pilot.pause()
         assert session.current is not None and session.current.prompt.text == "pm 1"
     await session.close()
+
+
+async def test_figures_and_names_have_room_on_a_narrow_screen_too(tmp_path: Path) -> None:
+    async with table(tmp_path, size=(80, 24)) as t:
+        await t.press("a", "enter")
+        assert "Ĥ" not in t.shown()
+        await t.press("D")
+        assert "β" in t.shown() and "nats" in t.shown()
+        await t.press("D")
+        assert t.pilot.app.screen is t.arena and len(t.live()) == 1
+
+
+async def test_without_an_engine_nobody_is_said_to_answer_or_to_know_nothing(tmp_path: Path) -> None:
+    async with table(tmp_path, size=(80, 24)) as t:
+        await t.press("a", "enter")
+        await t.until(lambda: "answers follow your 1 ranking" in t.shown())
+        t.engine.die()
+        await t.until(lambda: "1 judgement on disk" in t.shown())
+        assert "nothing learned yet" not in t.shown() and "answering:" not in t.shown()
 
 
 async def test_what_is_typed_while_an_engine_starts_again_opens_when_it_is_there(tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from textual.app import App, ComposeResult
+from textual.widgets import TextArea
 
+from learners import protocol
+from storage.records import Comment, Flag
 from tamer_tui import clipboard
 from tamer_tui.keys import MODES
 from tamer_tui.screens.chat import ChatScreen
@@ -73,7 +77,8 @@ async def test_a_complete_answer_of_a_chat_is_markdown_or_plain_and_is_copied_as
         await t.session.chat.stop()
         await t.until(lambda: "• two" in t.shown())
         assert "```" not in t.shown() and "**" not in t.shown() and "# Dogs" not in t.shown()
-        await t.press("escape", "y", "plus")
+        await t.press("escape", "y", "Y", "plus")
+        assert copied.pop() == "x = 1"
         assert "▸▲ model ▸" in t.shown()
         await t.press("M", "y")
         await t.until(lambda: "```python" in t.shown() and "# Dogs" in t.shown())
@@ -95,3 +100,32 @@ async def test_a_thought_in_a_chat_is_one_line_until_it_is_unfolded(tmp_path: Pa
         assert "let me think" not in t.shown() and "A dog." in t.shown()
         await t.press("escape", "Z")
         await t.until(lambda: "let me think" in t.shown())
+
+
+async def test_a_turn_is_flagged_and_noted(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("j", MODES["chat"][0])
+        await t.press("escape", "F")
+        assert "there are no turns yet" in t.shown()
+        await t.session.chat.say("Which?")
+        await t.press("F", "r")
+        answer = t.session.chat.turns[0].candidates[0]
+        await t.until(lambda: t.live()[-1:] == [Flag(answer.set_uid, answer.uid, "refusal")])
+        await t.press("C")
+        await t.until(lambda: bool(t.pilot.app.screen.query(TextArea)))
+        t.pilot.app.screen.query_one(TextArea).text = "too short"
+        await t.pilot.press("ctrl+s")
+        await t.until(lambda: t.live()[-1:] == [Comment(answer.set_uid, answer.uid, "too short")])
+
+
+async def test_what_a_model_does_not_read_any_more_and_an_answer_that_was_cut_are_told(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(finish=False)) as t:
+        await t.press("j", MODES["chat"][0])
+        await t.session.chat.say("Which?")
+        answer = t.session.chat.turns[0].candidates[0]
+        await t.until(lambda: answer.started is not None)
+        assert answer.started is not None
+        answer.started = replace(answer.started, truncated=1200)
+        t.engine.emit(protocol.Ended(uid=answer.uid, reason="length", text="A dog", n_tokens=2, kl=0.0, seconds=1.0))
+        await t.until(lambda: "cut at the limit" in t.shown())
+        assert "no longer reads the oldest 1,200 tokens" in t.shown()

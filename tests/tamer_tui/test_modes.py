@@ -206,6 +206,8 @@ async def test_the_charts_follow_what_is_learned_and_no_number_is_a_gap(tmp_path
         await go(t, "learning")
         for step, loss in enumerate((1.0, float("nan"), float("inf"), 0.25)):
             t.engine.emit(protocol.Metrics(stage="distill", step=step, of=9, loss=loss))
+        speed = t.pilot.app.screen.query_one(".speed", Plot)
+        await t.until(lambda: len(speed.values) == 4)  # of the answers that were drawn before anybody looked
         chart = t.pilot.app.screen.query_one(".taught", Plot)
         await t.until(lambda: len(chart.values) == 4)
         assert "0.250" in str(chart.border_title) and "taking in your judgements" in str(t.pilot.app.screen.query_one("#now", Line).content)
@@ -223,6 +225,9 @@ async def test_versions_are_drawn_as_a_tree_and_say_what_they_learned_from(tmp_p
         screen = t.pilot.app.screen
         await t.press("down")
         assert screen.query_one(DataTable).row_count == 3
+        for key, row in (("end", 2), ("home", 0), ("down", 1)):
+            await t.press(key)
+            assert screen.query_one(DataTable).cursor_row == row
         await t.until(lambda: "learned from 1 judgement" in str(screen.query_one("#hint", Static).content))
 
 

@@ -128,14 +128,19 @@ async def test_a_thought_is_no_part_of_what_is_said(tmp_path: Path) -> None:
             assert kept.text == "<think>\nYes or no? Stop.\n</think>\n\nIt is so. "
 
 
-async def test_a_version_is_drawn_by_its_adapter_and_acting_comes_back(tmp_path: Path) -> None:
+async def test_a_version_is_drawn_by_its_adapter_and_who_acts_stays(tmp_path: Path) -> None:
     async with served(tmp_path, version=True) as here:
-        for model, policy, versions in (("acting", "acting", []), ("v1", "adapter", ["v1"]), ("base", "base", []), ("acting", "acting", ["base"])):
+        sha256 = here.session.record.versions()[0].sha256
+        for model, policy in (("acting", "acting"), ("v1", "adapter"), ("base", "base"), ("v1", "adapter"), ("acting", "acting")):
             before = len(here.engine.received)
             await here.client.chat.completions.create(**ASKED | {"model": model})
             said = here.engine.received[before:]
-            assert [command.version for command in said if isinstance(command, protocol.Rollback)] == versions
-            assert [request.policy for command in said if isinstance(command, protocol.Generate) for request in command.requests] == [policy]
+            (request,) = [request for command in said if isinstance(command, protocol.Generate) for request in command.requests]
+            named = (model, sha256) if model == "v1" else ("", None)
+            assert (request.policy, request.version, request.sha256) == (policy, *named)
+            assert not any(isinstance(command, protocol.Rollback) for command in said)
+        sent = {command.sha256 for command in here.engine.received if isinstance(command, protocol.Blob)}
+        assert sent == {sha256}
         with pytest.raises(openai.NotFoundError, match="there is no model 'v9'"):
             await here.client.chat.completions.create(**ASKED | {"model": "v9"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def test_a_closed_window_ends_both_processes(tmp_path: Path, controlling: bool, 
         terminal.close()
     _wait_until_gone(int(engine_pid.read_text()))
     assert not (tmp_path / "a.db.lock").exists()
+
+
+def test_errors_that_go_to_a_file_leave_the_screen_where_it_is(tmp_path: Path) -> None:
+    log = tmp_path / "errors"
+    terminal = PseudoTerminal(["sh", "-c", f"{shlex.join(arena_command(tmp_path / 'a.db'))} 2>{log}"])
+    try:
+        terminal.wait_for("Best first")
+        terminal.press("\x11")
+        terminal.child.wait(15)
+    finally:
+        terminal.close()
+    assert log.read_text() == ""
 
 
 def _wait_until_gone(pid: int) -> None:

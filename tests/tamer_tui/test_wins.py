@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from storage.blind import BlindCount
@@ -27,6 +29,12 @@ def test_the_odds_of_seven_wins_of_seven_are_those_of_the_integral() -> None:
     n, steps = 7, 100_000  # the mixture over p in (1/2, 1) of p^7, against 2^-7
     integral = sum((0.5 + 0.5 * (i + 0.5) / steps) ** n for i in range(steps)) / steps * 2**n
     assert f"{integral:,.3g} to 1" in proof(BlindCount(7, 0, 0, 7, 0.0, 1.0))
+
+
+@pytest.mark.parametrize(("won", "lost"), [(20, 0), (40, 6), (318, 177)])
+def test_great_odds_are_said_as_people_write_numbers(won: int, lost: int) -> None:
+    said = proof(BlindCount(won, 0, lost, won + lost, 0.0, 1.0))
+    assert "e+" not in said and ("more than a million to 1" in said or re.search(r"\b\d{1,3}(,\d{3})* to 1$", said))
 
 
 def test_an_operator_who_judged_nothing_twice_agrees_with_nobody_yet() -> None:

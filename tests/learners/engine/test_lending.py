@@ -8,14 +8,21 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+import torch
 
 from learners import protocol
+from learners.engine.generator import Generator
 from learners.engine.streamed_answer import of_one_version
+from learners.human_reward.features import Features
+from learners.human_reward.head import RewardHead
+from learners.model.lora import LoraSettings, lora_state
 from learners.protocol import Acting, AnswerRequest, Blob, Command, Ended, Error, Load, Started, Tokens
 from learners.versions.blobs import Assembler, digest, split
 from learners.versions.files import pack, unpack
+from learners.versions.snapshot import PolicySnapshot
 from storage.records import Sampling
 from tests.learners.engine.test_serving import PROMPTS, SAMPLING, Engine, model, publish
+from tests.learners.models import needs_stories, prompt, stories
 
 __all__ = ["model"]
 
@@ -139,3 +146,15 @@ def test_one_batch_is_of_one_version_and_the_base(drawn_by: str, now: str) -> No
     first, later = of_one_version(requests)
     assert "".join(request.sha256 or "-" for request in first) == now
     assert sorted([*first, *later], key=lambda request: request.uid) == requests
+
+
+@needs_stories
+def test_the_budget_is_not_met_on_answers_of_another_version() -> None:
+    backbone, features = stories(), Features(torch.zeros(64), torch.eye(64))
+    head = RewardHead(1, torch.tensor([300, 400]), torch.ones(2, 65), features, 0.5)
+    generator = Generator(backbone, backbone.adapter_tree(LoraSettings()), head, 6.0, True, lambda event: None)
+    prompts = [tuple(prompt(backbone))]
+    with generator.lending(PolicySnapshot("v1", lora_state(generator.actor))):
+        assert not generator.calibrate_beta(prompts, SAMPLING)
+        assert generator.beta == 0
+    assert generator.calibrate_beta(prompts, SAMPLING) and generator.beta > 0
