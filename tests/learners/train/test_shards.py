@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import OffloadPolicy
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 
 from learners.model import shards
 from learners.model.batches import pad_answers
@@ -28,11 +28,11 @@ from tests.learners.train import test_ranks as trained
 pytestmark = [needs_stories, cpu_only]
 
 
-def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", copies: int = 1) -> list[Any]:
+def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", copies: int = 1, offload: OffloadPolicy | None = None) -> list[Any]:
     """What `work` finds in each of some processes that have loaded stories260k in shards."""
 
     def run() -> Any:
-        shards.ask_for(shards.Sharding(OffloadPolicy(), copies))
+        shards.ask_for(shards.Sharding(offload or OffloadPolicy(), copies))
         backbone = load_backbone(str(STORIES), quantize, "cpu")
         trained.stories = lambda: backbone  # of this child alone
         found = work()
@@ -50,6 +50,13 @@ def test_a_step_over_shards_is_the_step_of_one_process(
     monkeypatch.setattr(trained, "stories", lambda: stories(quantize))
     loss, weights, *_ = work()
     for theirs, adapter, *_ in in_shards(work, tmp_path, quantize):
+        assert theirs == pytest.approx(loss, abs=1e-5)
+        assert trained.close(adapter, weights, 1e-5)
+
+
+def test_shards_may_stay_in_the_machines_memory(tmp_path: Path) -> None:
+    loss, weights, *_ = trained.rewarded()
+    for theirs, adapter, *_ in in_shards(trained.rewarded, tmp_path, offload=CPUOffloadPolicy(pin_memory=False)):
         assert theirs == pytest.approx(loss, abs=1e-5)
         assert trained.close(adapter, weights, 1e-5)
 
