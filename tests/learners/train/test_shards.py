@@ -14,6 +14,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 
 from learners.model import shards
 from learners.model.batches import pad_answers
+from learners.model.checkpoint import ModelError
 from learners.model.loading import load_backbone
 from learners.model.memory import MemoryBudget
 from learners.model.replicas import distinct_bytes
@@ -180,3 +181,15 @@ def test_experts_in_four_bits_are_in_shards_too(tmp_path: Path) -> None:
     assert 0 < packed < sharded
     for one, other in zip(found, states_and_gradients(whole), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_whose_layers_are_not_known_is_refused(tmp_path: Path) -> None:
+    def work() -> str:
+        shards.LEAST_NUMBERS = 10**9  # as if no layer were one
+        shards.ask_for(shards.Sharding(OffloadPolicy()))
+        with pytest.raises(ModelError) as refused:
+            load_backbone(str(STORIES), "none", "cpu")
+        return refused.value.what
+
+    (what,) = in_processes(work, tmp_path, n=1)
+    assert "nothing of it can be sharded" in what
