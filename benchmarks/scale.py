@@ -22,6 +22,8 @@ GB = 1e9
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 PROMPT, ANSWER, ANSWERS = 512, 256, 1024
 """Tokens, tokens, and answers in one iteration of PPO, over all GPUs."""
+MICROBATCH = 8
+"""Answers in one forward of training."""
 MFU = 0.4
 """Share of peak FLOP/s that products reach in forwards and in training."""
 BANDWIDTH_SHARE = 0.7
@@ -96,7 +98,7 @@ class Cost(NamedTuple):
     draw: float
     score: float
     train: float
-    sent: float  # over the slowest link that it crosses
+    sent: float  # by scoring and training
     bound: dict[str, str]
 
     @property
@@ -107,13 +109,15 @@ class Cost(NamedTuple):
 
 def iteration(of: Shape, gpu: GPU, gpus: int, kind: str) -> Cost | None:
     """Draw, score by reference and reward model (and critic where all weights are trained), train once on every answer."""
-    memory, sharded = _memory(of, gpus, kind)
-    draw = _draw(of, gpu, gpus, kind)
+    memory, sharded = _memory(of, gpu, gpus, kind)
+    draw = _draw(of, gpu, gpus, kind) if kind == "all weights" else _draw_alone(of, gpu, gpus, kind, sharded)
     if memory > gpu.memory or draw is None:
         return None
     tokens = ANSWERS * (PROMPT + ANSWER) / gpus
     line = (gpu.link if gpus <= gpu.of_machine else gpu.network) * BANDWIDTH_SHARE
     judges = 3 if kind == "all weights" else 2
+    if sharded and kind != "all weights":
+        return _in_shards(of, gpu, gpus, kind, memory, draw)
     score, by_score = _with_network(2 * of.parameters * tokens * judges / (gpu.flops * MFU), _gathered(of, gpus, kind, judges) * sharded, line)
     steps = 1 if gpus >= 8 else 8 // gpus  # gradients are summed over eighths of a round
     heads = 2 if kind == "all weights" else 1  # policy and critic
@@ -123,20 +127,41 @@ def iteration(of: Shape, gpu: GPU, gpus: int, kind: str) -> Cost | None:
     return Cost(gpus, memory, draw[0], score, train + told / line, sent + told, {"draw": draw[1], "score": by_score, "train": by_train})
 
 
+def _in_shards(of: Shape, gpu: GPU, gpus: int, kind: str, memory: float, draw: tuple[float, str]) -> Cost:
+    """This program over shards: each pass of each micro-batch gathers all layers inside the machine, and products wait for it."""
+    tokens, batches = ANSWERS * (PROMPT + ANSWER) / gpus, max(1.0, ANSWERS / gpus / MICROBATCH)
+    gathered, inside = _gathered(of, _shards(gpu, gpus), kind, 1), gpu.link * BANDWIDTH_SHARE
+    products = 2 * of.parameters * tokens * 2 / (gpu.flops * MFU), PASSES[kind] * of.parameters * tokens / (gpu.flops * MFU)
+    waits = 2 * batches * gathered / inside, 3 * batches * gathered / inside  # reference, reward model; forward, forward again, backward
+    gradients = _gradients(of, gpus, kind)
+    summed = gradients / ((gpu.link if gpus <= gpu.of_machine else gpu.network) * BANDWIDTH_SHARE)
+    bounds = ["network" if wait > product else "FLOPs" for wait, product in zip(waits, products, strict=True)]
+    return Cost(
+        gpus, memory, draw[0], products[0] + waits[0], products[1] + waits[1] + summed, 5 * batches * gathered + gradients,
+        {"draw": draw[1], "score": bounds[0], "train": bounds[1]},
+    )  # fmt: skip
+
+
+def _shards(gpu: GPU, gpus: int) -> int:
+    """GPUs that keep one copy of a base: those of a machine."""
+    return min(gpus, gpu.of_machine)
+
+
 def bytes_told(of: Shape, kind: str) -> float:
     """What drawing gets after an update."""
     return of.parameters * 2 if kind == "all weights" else of.lora * 2
 
 
-def _memory(of: Shape, gpus: int, kind: str) -> tuple[float, bool]:
-    """Bytes on each GPU while training, and whether the base is sharded over them for that."""
-    tokens = 8 * (PROMPT + ANSWER)  # of one micro-batch
+def _memory(of: Shape, gpu: GPU, gpus: int, kind: str) -> tuple[float, bool]:
+    """Bytes on each GPU while training, and whether the base is sharded for that."""
+    tokens = MICROBATCH * (PROMPT + ANSWER)  # of one micro-batch
     states = tokens * of.width * 2 * of.layers + 48e6 * 4 + 34 * tokens * of.width  # between layers; logits by chunks; one layer again
     if kind == "all weights":  # weights and gradients in bf16, Adam's moments and a copy in float32; policy and critic; the reference's weights
         return (2 * 16 + 2) * of.parameters / gpus + states + RESERVE, gpus > 1
     base, trained = bytes_of_weights(of, kind), 16 * of.lora * 2  # policy, reward model
-    fits = base + trained + states + RESERVE <= H100.memory * 0.9
-    return (base if fits else base / gpus) + trained + states + RESERVE, not fits and gpus > 1
+    fits = base + trained + states + RESERVE <= gpu.memory * 0.9
+    shard = base / _shards(gpu, gpus) + base / of.layers  # and one layer whole
+    return (base if fits else shard) + trained + states + RESERVE, not fits and gpus > 1
 
 
 def _draw(of: Shape, gpu: GPU, gpus: int, kind: str) -> tuple[float, str] | None:
@@ -156,6 +181,23 @@ def _draw(of: Shape, gpu: GPU, gpus: int, kind: str) -> tuple[float, str] | None
     prefill = 2 * of.parameters * PROMPT * answers / (gpu.flops * together * MFU)
     step = max(by_memory, by_products) + exchanged
     return step * ANSWER * answers / at_once + prefill, "memory bandwidth" if by_memory > by_products else "FLOPs"
+
+
+def _draw_alone(of: Shape, gpu: GPU, gpus: int, kind: str, sharded: bool) -> tuple[float, str] | None:
+    """Seconds where each GPU draws its own answers, as this program does: over shards each step gathers the layers."""
+    weights = bytes_of_weights(of, kind)
+    kept = weights / _shards(gpu, gpus) + weights / of.layers if sharded else weights
+    most = int((gpu.memory * 0.9 - kept - 16 * of.lora * 2 - RESERVE) // (of.kv_bytes * (PROMPT + ANSWER)))
+    if most < 1:
+        return None
+    answers = ANSWERS / gpus
+    at_once = min(answers, most, 256)
+    by_memory = (weights + at_once * of.kv_bytes * (PROMPT + ANSWER / 2)) / (gpu.bandwidth * BANDWIDTH_SHARE)
+    by_products = 2 * of.parameters * at_once / (gpu.flops * MFU)
+    by_network = _gathered(of, _shards(gpu, gpus), kind, 1) / (gpu.link * BANDWIDTH_SHARE) if sharded else 0.0
+    prefill = 2 * of.parameters * PROMPT * answers / (gpu.flops * MFU)
+    bounds = {"memory bandwidth": by_memory, "FLOPs": by_products, "network": by_network}
+    return (max(by_memory, by_products) + by_network) * ANSWER * answers / at_once + prefill, max(bounds, key=bounds.__getitem__)
 
 
 def _gathered(of: Shape, gpus: int, kind: str, times: float) -> float:

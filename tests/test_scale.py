@@ -27,3 +27,11 @@ def test_more_gpus_take_less_time_and_never_more_memory() -> None:
         costs = [cost for gpus in scale.COUNTS if (cost := scale.iteration(scale.EIGHT, scale.H100, gpus, kind)) is not None]
         times = [cost.draw + cost.score + cost.train for cost in costs]
         assert times == sorted(times, reverse=True) and [c.memory for c in costs] == sorted((c.memory for c in costs), reverse=True)
+
+
+def test_over_shards_a_token_takes_as_long_as_the_base_takes_to_come() -> None:
+    """Seven eighths of 141 GB over 450 GB/s at 70 %, 256 times, and never a shorter time with more machines than that."""
+    for gpus in (8, 16, 64):
+        cost = scale.iteration(scale.SEVENTY, scale.H100, gpus, "bf16 LoRA")
+        assert cost is not None and cost.bound["draw"] == "network"
+        assert cost.draw > 256 * 141e9 * 7 / 8 / (0.7 * 450e9)

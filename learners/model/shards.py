@@ -118,12 +118,15 @@ class ShardedBase:
         self._holders: list[Any] = []
         for layer in layers:
             groups = _moved(layer, self._device)
-            self._hold(layer, [group for group in groups if layers_of[id(group[0])] == 1 and group[0].numel() >= LEAST_NUMBERS])
+            if worth := [group for group in groups if layers_of[id(group[0])] == 1 and group[0].numel() >= LEAST_NUMBERS]:
+                self._hold(layer, worth)
+        if not self._holders:
+            raise ModelError(f"{type(model).__name__} does not say what its layers are: nothing of it can be sharded", "launch without FSDP")
         _moved(model, self._device)
         found = [[*holder.parameters()] for holder in self._holders]
         self.nbytes = sum(each.to_local().nbytes for some in found for each in some)  # type: ignore[attr-defined]
         self._layer_bytes = [sum(each.nbytes for each in some) for some in found]
-        self.largest = max(self._layer_bytes, default=0)
+        self.largest = max(self._layer_bytes)
 
     def _hold(self, layer: nn.Module, groups: list[_Group]) -> None:
         holder = _sharded([group[0] for group in groups], self._how)

@@ -20,22 +20,26 @@ import msgspec
 import pytest
 from msgspec.structs import replace as replaced
 from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import OffloadPolicy
 
 from learners.curriculum.gate import GateSettings
 from learners.curriculum.ppo_stage import PPOPlan
 from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
 from learners.engine.assembly import Parts, assemble
 from learners.human_reward.online import OnlineHumanReward
+from learners.model import shards
 from learners.model.checkpoint import ModelError
 from learners.model.lora import load_lora, lora_state
 from learners.protocol import Answer, Event, Lesson, Load, Notice, Replay, encode
 from learners.rlhf.rollouts import draw_answers
 from learners.train import __main__ as command
+from learners.train import rebuild
 from learners.train.plan import planned
 from learners.train.rebuild import Rebuild, Stopped
 from learners.train.request import CHECKPOINT, LESSONS, REQUEST, RESULT, Rebuilt, TrainRequest, read_request
 from storage.records import Correction, Message, Ranking, Sampling, Tap
 from tests.learners.models import STORIES, cpu_only, needs_stories
+from tests.learners.processes import in_processes
 
 pytestmark = [needs_stories, cpu_only]
 SAMPLING = Sampling(1.0, 8)
@@ -254,3 +258,20 @@ def test_a_rank_that_dies_ends_the_run_with_a_line_and_what_was_trained_stays(
         rebuild = Rebuild(folder, read_request(folder), ignore)
         taken = iter((False,))
         rebuild.run(lambda: next(taken, True))
+
+
+def test_two_ranks_over_shards_come_to_the_version_of_two_that_hold_the_base(lessons: tuple[Lesson, ...], tmp_path: Path) -> None:
+    def run(folder: Path, sharded: bool) -> str:
+        if sharded:
+            shards.ask_for(shards.Sharding(OffloadPolicy()))
+            rebuild.assemble = assemble  # loads it anew, in this child alone
+        return trained(folder).sha256
+
+    found = []
+    for name in ("whole", "sharded"):
+        prepared(tmp_path / name, lessons)
+        (tmp_path / f"{name}-group").mkdir()
+        found += in_processes(lambda name=name: run(tmp_path / name, name == "sharded"), tmp_path / f"{name}-group")
+    assert len({*found}) == 1
+    assert found[0], "a version passed the gate"
+    assert result(tmp_path / "sharded").adapter_sha256 == result(tmp_path / "whole").adapter_sha256

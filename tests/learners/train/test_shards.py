@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import OffloadPolicy
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 
 from learners.model import shards
 from learners.model.batches import pad_answers
+from learners.model.checkpoint import ModelError
 from learners.model.loading import load_backbone
 from learners.model.memory import MemoryBudget
 from learners.model.replicas import distinct_bytes
@@ -28,11 +29,11 @@ from tests.learners.train import test_ranks as trained
 pytestmark = [needs_stories, cpu_only]
 
 
-def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", copies: int = 1) -> list[Any]:
+def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", copies: int = 1, offload: OffloadPolicy | None = None) -> list[Any]:
     """What `work` finds in each of some processes that have loaded stories260k in shards."""
 
     def run() -> Any:
-        shards.ask_for(shards.Sharding(OffloadPolicy(), copies))
+        shards.ask_for(shards.Sharding(offload or OffloadPolicy(), copies))
         backbone = load_backbone(str(STORIES), quantize, "cpu")
         trained.stories = lambda: backbone  # of this child alone
         found = work()
@@ -50,6 +51,13 @@ def test_a_step_over_shards_is_the_step_of_one_process(
     monkeypatch.setattr(trained, "stories", lambda: stories(quantize))
     loss, weights, *_ = work()
     for theirs, adapter, *_ in in_shards(work, tmp_path, quantize):
+        assert theirs == pytest.approx(loss, abs=1e-5)
+        assert trained.close(adapter, weights, 1e-5)
+
+
+def test_shards_may_stay_in_the_machines_memory(tmp_path: Path) -> None:
+    loss, weights, *_ = trained.rewarded()
+    for theirs, adapter, *_ in in_shards(trained.rewarded, tmp_path, offload=CPUOffloadPolicy(pin_memory=False)):
         assert theirs == pytest.approx(loss, abs=1e-5)
         assert trained.close(adapter, weights, 1e-5)
 
@@ -173,3 +181,15 @@ def test_experts_in_four_bits_are_in_shards_too(tmp_path: Path) -> None:
     assert 0 < packed < sharded
     for one, other in zip(found, states_and_gradients(whole), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_whose_layers_are_not_known_is_refused(tmp_path: Path) -> None:
+    def work() -> str:
+        shards.LEAST_NUMBERS = 10**9  # as if no layer were one
+        shards.ask_for(shards.Sharding(OffloadPolicy()))
+        with pytest.raises(ModelError) as refused:
+            load_backbone(str(STORIES), "none", "cpu")
+        return refused.value.what
+
+    (what,) = in_processes(work, tmp_path, n=1)
+    assert "nothing of it can be sharded" in what
