@@ -48,6 +48,11 @@ def drawing() -> Iterator[None]:
         _drawing.on = before
 
 
+def is_drawing() -> bool:
+    """Whether this thread is within `drawing`."""
+    return _drawing.on
+
+
 class Linear16(nn.Linear):
     """A linear layer over weights that float16 seems to hold, packed for drawing in a thread of its own; the first who draws waits for it."""
 

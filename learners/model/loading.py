@@ -23,6 +23,7 @@ from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.model.drawing_settings import drawing_settings
 from learners.model.experts import experts_in_four_bits, finish_experts, unquantized_experts
+from learners.model.gpu_weights import speed_up_on_gpu
 from learners.model.sources import Source, find_source
 from learners.protocol import Loading
 from storage.records import Message
@@ -151,6 +152,7 @@ def _prepare(model: nn.Module, quantize: str, compute: torch.dtype, device: torc
     trees.watch_head(model)
     if not shards.shard(model, device):
         speed_up_on_cpu(model)
+        speed_up_on_gpu(model)
 
 
 def _check_code(directory: Path, trust_remote_code: bool) -> None:

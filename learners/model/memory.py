@@ -82,6 +82,13 @@ def available_memory() -> float:
         return 4e9
 
 
+def free_on_gpu(device: torch.device) -> int:
+    """Bytes that this process may still take there, with those that torch holds and nothing uses."""
+    free, total = torch.cuda.mem_get_info(device)
+    free -= int(total * (1 - torch.cuda.get_per_process_memory_fraction(device)))
+    return free + max(0, torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) - kept_in_graphs(device))
+
+
 def positions_at_once(vocabulary: int, device: torch.device) -> int:
     """States whose logits are computed at once."""
     return max(8, int(LOGITS * _allowance(device) / (4 * vocabulary)))
@@ -152,8 +159,8 @@ class MemoryBudget:
         self.allowance, self._went_well = self.allowance / 2, 0
 
     def went_well(self) -> bool:
-        """A step of training did not run out of memory. After RECOVERING_STEPS of these, twice as many each time that it ran out again, there is twice
-        as much, up to what there was; True when that comes about."""
+        """A step of training did not run out of memory. After RECOVERING_STEPS of these, twice as many each time that it ran out again, there is
+        twice as much, up to what there was; True when that comes about."""
         if self._whole is None or self.allowance >= self._whole:
             return False
         self._went_well += 1
@@ -204,10 +211,7 @@ class MemoryBudget:
     def _room(self) -> float:
         if self.device.type != "cuda":
             return self.allowance
-        free, total = torch.cuda.mem_get_info(self.device)
-        free -= int(total * (1 - torch.cuda.get_per_process_memory_fraction(self.device)))
-        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device) - kept_in_graphs(self.device)
-        free += max(0, unused)
+        free = free_on_gpu(self.device)
         of_free = FREE_SHARE * free * (self.allowance / (self._whole or self.allowance))
         return min(max(self.allowance, of_free), SHARE * free)
 
