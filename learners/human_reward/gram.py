@@ -46,10 +46,10 @@ class LinearFunctional:
         return LinearFunctional(features(seen.hidden), *_coefficients(token_ids, seen, 1.0))
 
     def of_rewards(self, token_ids: Tensor) -> LinearFunctional:
-        """Of the same answer of token_ids (T,) the mean of r: without what else the base would have said."""
+        """Of the same answer of token_ids (T,) the mean of r, without what else the base would have said: one term a token, and no states of its own."""
         length = len(token_ids)
         coefficients = torch.full((length,), 1 / max(1, length))
-        return LinearFunctional(self.states[:length], torch.arange(length, dtype=torch.int32), token_ids.int(), coefficients).merged()
+        return LinearFunctional(self.states[:length], torch.arange(length, dtype=torch.int32), token_ids.int(), coefficients)
 
     def value(self, head: RewardHead) -> float:
         """At the head's weights."""
@@ -155,7 +155,7 @@ class GramBlock:
         rank = torch.empty_like(distinct).scatter_(0, order, torch.arange(len(order), dtype=torch.int32))
         ranks, order = torch.sort(rank.index_select(0, self._tokens.all[kept]), stable=True)
         counts = torch.bincount(ranks, minlength=len(distinct))
-        tokens = _union(known, distinct[counts > 0].long())
+        tokens = union(known, distinct[counts > 0].long())
         of_tokens = counts.new_zeros(len(tokens)).index_add_(0, torch.searchsorted(tokens, distinct.long())[counts > 0], counts[counts > 0])
         offsets = (of_tokens.cumsum(0) - of_tokens).int()
         weights = self._coefficients.all[kept] * alpha.float().index_select(0, owners[kept])
@@ -245,7 +245,7 @@ class GramBlock:
         self._products[:n, before:n] = new.T
 
 
-def _union(known: Tensor, some: Tensor) -> Tensor:
+def union(known: Tensor, some: Tensor) -> Tensor:
     """Of two sets of tokens, each sorted: sorted."""
     new = some[~lookup(known, some)[1]]
     return torch.cat([known, new]).sort().values if len(new) else known
