@@ -1,8 +1,8 @@
 """Credit: where the fit of Ĥ begins. Of what whole answers earned, how much the choice of each token brought.
 
-A ranking says which answers were better; Ĥ is to say which tokens made them so. Fitted to advantages alone (fit.py) an answer is one number, the sum over
-all its tokens. Three linear problems with exact solutions get more from the same judgements, since an operator sees where an answer has got to, and
-the base's states tell that after every token:
+A ranking says which answers were better; Ĥ is to say which tokens made them so. Fitted to advantages alone (fit.py) an answer is one number, the mean
+over all its tokens. Three linear problems with exact solutions get more from the same judgements, since an operator sees where an answer has got to,
+and the base's states tell that after every token:
 
     1. rewards      r(s, a) = w_a · x(s), the mean of which over an answer's tokens is its score: Ĥ's model, fitted to the same judgements
     2. a value      V(s) = v · x(s), ridge regression on the discounted rewards that followed, Σ γ^k r_{t+k}

@@ -16,9 +16,9 @@ over its tokens. Similar tokens share what is learned: the prior over the rows i
 (features.py). The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly by Newton's method in
 the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary (likelihood.py, gram.py).
 
-Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next, whose
-covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to its end: it is kept and not solved again, and the
-statistics of its answers can be dropped.
+Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next, moved by
+what its answers say of single tokens (credit.py); the covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to
+its end: it is kept and not solved again, and the statistics of its answers can be dropped.
 
 After Knox and Stone 2009 (TAMER: regress human reward, act on it myopically) and Bradley and Terry 1952 (rankings). What differs: the
 action set is a vocabulary, rankings and ratings are learned beside taps, and the fit is exact instead of one gradient step per judgement, so
@@ -95,8 +95,6 @@ class HumanReward:
         self.settings = settings or HumanRewardSettings()
         self._known: dict[str, LinearFunctional] = {}
         self._gram = GramBlock(features.width, self.similarity)
-        self._scored_by: RewardHead | None = None
-        self._scores: dict[str, float] = {}  # under `_scored_by`, the prior mean of the newest block
         self._solved: list[tuple[Block, RewardHead | None]] = []  # from the first block on, as far as all answers were known
 
     def __contains__(self, name: str) -> bool:
@@ -188,19 +186,10 @@ class HumanReward:
         groups = _distinct(block.groups)
         self._gram.hold(groups, self._known)
         index = {name: i for i, name in enumerate(name for group in groups for name in group)}
-        offset = torch.tensor(self._scored(prior, list(index)), dtype=torch.float64)
-        alpha = solve(block.evidence, index, self._gram.products, offset, self.settings.ridge, self.settings.rating_weight)
+        alpha = solve(block.evidence, index, self._gram.products, self._gram.scores(prior), self.settings.ridge, self.settings.rating_weight)
         used = torch.zeros(len(index), dtype=torch.bool)
         used[[index[name] for item in block.evidence for name in mentioned(item)]] = True
         return self._posterior(prior, self._gram.weighted_sum(alpha, used, prior.tokens), epoch)
-
-    def _scored(self, prior: RewardHead, names: Sequence[str]) -> list[float]:
-        if prior is not self._scored_by:
-            self._scored_by, self._scores = prior, {}
-        for name in names:
-            if name not in self._scores:
-                self._scores[name] = self.score(prior, name)
-        return [self._scores[name] for name in names]
 
     def _posterior(self, prior: RewardHead, new: WeightedSum, epoch: int) -> RewardHead:
         """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far."""
