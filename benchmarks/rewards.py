@@ -1,4 +1,4 @@
-"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, which steer, and of rewards, which score.
+"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, those that begin at credit, which steer, and of rewards, which score.
 
     python benchmarks/rewards.py [--rankings 25 50] [--draws 3]
 
@@ -19,6 +19,7 @@ import tastes
 import torch
 
 from learners.engine.assembly import assemble
+from learners.human_reward.credit import Credit
 from learners.human_reward.fit import HumanReward
 from learners.human_reward.likelihood import Pairs
 from learners.protocol import Load
@@ -45,11 +46,12 @@ def main() -> None:
     traces = draw_answers(backbone, backbone.model, [p for p in prompts for _ in range(K)], SAMPLING, 77, adapter=False)
     texts = [[backbone.decode(trace.ids) for trace in traces[K * i : K * i + K]] for i in range(SETS)]
     fits = {name: HumanReward(known.features, known.similarity) for name in ("advantages", "rewards")}
+    fits["advantages with credit"] = HumanReward(known.features, known.similarity, credit=Credit(HumanReward(known.features, known.similarity)))
     for i, prompt in enumerate(prompts):
         answers = [tuple(trace.ids) for trace in traces[K * i : K * i + K]]
         for j, (ids, seen) in enumerate(zip(answers, states_before(backbone, backbone.model, prompt, answers), strict=True)):
-            fits["advantages"].add_answer(f"{i}/{j}", ids, seen)
-            fits["rewards"].add_answer(f"{i}/{j}", ids, seen.alone())
+            for name, fit in fits.items():
+                fit.add_answer(f"{i}/{j}", ids, seen.alone() if name == "rewards" else seen)
     for name, fit in fits.items():
         for n in options.rankings:
             found = {taste: statistics.fmean(right(fit, taste, texts, draw, n) for draw in range(options.draws)) for taste in SIX}

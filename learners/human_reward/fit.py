@@ -16,9 +16,9 @@ over its tokens. Similar tokens share what is learned: the prior over the rows i
 (features.py). The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly by Newton's method in
 the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary (likelihood.py, gram.py).
 
-Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next, whose
-covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to its end: it is kept and not solved again, and the
-statistics of its answers can be dropped.
+Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next, moved by
+what its answers say of single tokens (credit.py); the covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to
+its end: it is kept and not solved again, and the statistics of its answers can be dropped.
 
 After Knox and Stone 2009 (TAMER: regress human reward, act on it myopically) and Bradley and Terry 1952 (rankings). What differs: the
 action set is a vocabulary, rankings and ratings are learned beside taps, and the fit is exact instead of one gradient step per judgement, so
@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ from learners.human_reward.features import Features, Seen
 from learners.human_reward.gram import GramBlock, LinearFunctional, WeightedSum
 from learners.human_reward.head import RewardHead, Shared
 from learners.human_reward.likelihood import Evidence, Pairs, blocks_of, mentioned, solve
+
+if TYPE_CHECKING:
+    from learners.human_reward.credit import Credit
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,17 @@ class HumanReward:
     Belongs to one thread, on the CPU.
     """
 
-    def __init__(self, features: Features, similarity: Tensor | None = None, settings: HumanRewardSettings | None = None) -> None:
-        """features: on the CPU. similarity: (V, e), the factor L of the prior covariance; without it every token is on its own."""
-        self.features = features
+    def __init__(
+        self, features: Features, similarity: Tensor | None = None, settings: HumanRewardSettings | None = None, credit: Credit | None = None
+    ) -> None:
+        """features: on the CPU. similarity: (V, e), the factor L of the prior covariance; without it every token is on its own. credit: says where
+        the fit of a block begins; without it, at the head of the one before."""
+        self.features, self.credit = features, credit
         self.similarity = torch.zeros(0, 0) if similarity is None else similarity.float()
         self.settings = settings or HumanRewardSettings()
         self._known: dict[str, LinearFunctional] = {}
         self._gram = GramBlock(features.width, self.similarity)
         self._solved: list[tuple[Block, RewardHead | None]] = []  # from the first block on, as far as all answers were known
-        self._scored_by: RewardHead | None = None
-        self._scores: dict[str, float] = {}  # under `_scored_by`, the prior mean of the newest block
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
@@ -107,6 +112,8 @@ class HumanReward:
         start, stop = span or (0, len(token_ids))
         functional = LinearFunctional.of_answer(torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop), self.features)
         self._known[name] = replace(functional, sureness=0.0) if span else functional
+        if self.credit is not None:
+            self.credit.add(name, functional.of_rewards(torch.tensor(token_ids[start:stop], dtype=torch.int64)))
 
     def add(self, name: str, functional: LinearFunctional) -> None:
         """Remember an answer whose statistics are known."""
@@ -124,6 +131,8 @@ class HumanReward:
     def keep(self, names: Collection[str]) -> None:
         """Drop the statistics of all other answers. Blocks that were solved with them stay solved."""
         self._known = {name: functional for name, functional in self._known.items() if name in names}
+        if self.credit is not None:
+            self.credit.keep(names)
 
     def fit(self, evidence: Sequence[Evidence], epoch: int) -> RewardHead:
         """The penalised maximum-likelihood head of this evidence."""
@@ -140,7 +149,8 @@ class HumanReward:
         complete = True
         for i, block in enumerate(blocks[done:], done + 1):
             known = block.among(self._known)
-            head = self._fit_block(known, head, epoch)
+            begun = head if self.credit is None else self.credit.begin(blocks[:i], head)
+            head = self._fit_block(known, begun, epoch)
             head = head.settled() if i < len(blocks) else head
             complete = complete and known is block
             if complete:
@@ -176,19 +186,10 @@ class HumanReward:
         groups = _distinct(block.groups)
         self._gram.hold(groups, self._known)
         index = {name: i for i, name in enumerate(name for group in groups for name in group)}
-        offset = torch.tensor(self._scored(prior, list(index)), dtype=torch.float64)
-        alpha = solve(block.evidence, index, self._gram.products, offset, self.settings.ridge, self.settings.rating_weight)
+        alpha = solve(block.evidence, index, self._gram.products, self._gram.scores(prior), self.settings.ridge, self.settings.rating_weight)
         used = torch.zeros(len(index), dtype=torch.bool)
         used[[index[name] for item in block.evidence for name in mentioned(item)]] = True
         return self._posterior(prior, self._gram.weighted_sum(alpha, used, prior.tokens), epoch)
-
-    def _scored(self, prior: RewardHead, names: Sequence[str]) -> list[float]:
-        if prior is not self._scored_by:
-            self._scored_by, self._scores = prior, {}
-        for name in names:
-            if name not in self._scores:
-                self._scores[name] = self.score(prior, name)
-        return [self._scores[name] for name in names]
 
     def _posterior(self, prior: RewardHead, new: WeightedSum, epoch: int) -> RewardHead:
         """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far."""

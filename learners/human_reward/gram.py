@@ -23,6 +23,10 @@ MERGED = 4
 """Terms of one token in an answer from which on they become a single one: it takes as much memory as a state and saves the others' time."""
 
 
+TERMS_AT_A_TIME = 4096
+"""Whose rows are looked up together: they stay in the processor's cache."""
+
+
 @dataclass(frozen=True)
 class LinearFunctional:
     """A linear functional of the head's weights w, by its factors: Σ_k c_k w[token_k] · x[step_k], and a multiple of the weight of sureness."""
@@ -46,10 +50,10 @@ class LinearFunctional:
         return LinearFunctional(features(seen.hidden), *_coefficients(token_ids, seen, 1.0))
 
     def of_rewards(self, token_ids: Tensor) -> LinearFunctional:
-        """Of the same answer of token_ids (T,) the mean of r: without what else the base would have said."""
+        """Of the same answer of token_ids (T,) the mean of r: one term a token, without what else the base would have said, and the same states."""
         length = len(token_ids)
         coefficients = torch.full((length,), 1 / max(1, length))
-        return LinearFunctional(self.states[:length], torch.arange(length, dtype=torch.int32), token_ids.int(), coefficients).merged()
+        return LinearFunctional(self.states[:length], torch.arange(length, dtype=torch.int32), token_ids.int(), coefficients)
 
     def value(self, head: RewardHead) -> float:
         """At the head's weights."""
@@ -128,6 +132,8 @@ class GramBlock:
         self._similar = _Stack(similarity.shape[1] * width)
         self._place = torch.full((len(similarity),), -1, dtype=torch.int32)  # of each token among the distinct ones
         self._products = torch.zeros(0, 0, dtype=torch.float64)
+        self._scored_by: RewardHead | None = None
+        self._scores = _Stack(dtype=torch.float64)  # under that head
 
     def hold(self, groups: Groups, functionals: Mapping[str, LinearFunctional]) -> None:
         """Make it hold exactly these groups; what it has of them, from the first on, is not computed again."""
@@ -146,6 +152,30 @@ class GramBlock:
         n = len(self._sureness)
         return self._products[:n, :n]
 
+    def scores(self, head: RewardHead) -> Tensor:
+        """(n,) of all functionals at a head's weights, float64; of one head what is known is not computed again."""
+        if head is not self._scored_by:
+            self._scored_by = head
+            self._scores.cut(0)
+        first = len(self._scores)
+        if first < len(self._sureness):
+            self._scores.push(self._new_scores(head, first))
+        return self._scores.all
+
+    def _new_scores(self, head: RewardHead, first: int) -> Tensor:
+        """Of the functionals from the first one on."""
+        found = head.sureness * self._sureness.all[first:]
+        if head.blank:
+            return found
+        slots, known = lookup(head.tokens, self._distinct.all.long())
+        rows = head.weights[slots] * known[:, None]
+        start = int(torch.searchsorted(self._owners.all, first))
+        stacks = (stack.all[start:].split(TERMS_AT_A_TIME) for stack in (self._tokens, self._steps, self._coefficients, self._owners))
+        for tokens, steps, coefficients, owners in zip(*stacks, strict=True):
+            products = (rows.index_select(0, tokens) * self._states.all.index_select(0, steps)).sum(1)
+            found.index_add_(0, owners - first, (products * coefficients).double())
+        return found
+
     def weighted_sum(self, alpha: Tensor, used: Tensor, known: Tensor) -> WeightedSum:
         """Σ α f for alpha (n,) over the functionals `used` (n,) bool; α of others is 0. Rows are those of their tokens and of those `known` before
         (…), sorted."""
@@ -155,7 +185,7 @@ class GramBlock:
         rank = torch.empty_like(distinct).scatter_(0, order, torch.arange(len(order), dtype=torch.int32))
         ranks, order = torch.sort(rank.index_select(0, self._tokens.all[kept]), stable=True)
         counts = torch.bincount(ranks, minlength=len(distinct))
-        tokens = _union(known, distinct[counts > 0].long())
+        tokens = union(known, distinct[counts > 0].long())
         of_tokens = counts.new_zeros(len(tokens)).index_add_(0, torch.searchsorted(tokens, distinct.long())[counts > 0], counts[counts > 0])
         offsets = (of_tokens.cumsum(0) - of_tokens).int()
         weights = self._coefficients.all[kept] * alpha.float().index_select(0, owners[kept])
@@ -171,7 +201,7 @@ class GramBlock:
         """Keep the first groups."""
         size = self._sizes[groups]
         self._place[self._distinct.all[size.distinct :].long()] = -1
-        for stack in (self._sureness, self._similar):
+        for stack in (self._sureness, self._similar, self._scores):
             stack.cut(size.functionals)
         for stack in (self._steps, self._tokens, self._owners, self._coefficients):
             stack.cut(size.coefficients)
@@ -245,7 +275,7 @@ class GramBlock:
         self._products[:n, before:n] = new.T
 
 
-def _union(known: Tensor, some: Tensor) -> Tensor:
+def union(known: Tensor, some: Tensor) -> Tensor:
     """Of two sets of tokens, each sorted: sorted."""
     new = some[~lookup(known, some)[1]]
     return torch.cat([known, new]).sort().values if len(new) else known
