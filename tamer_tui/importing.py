@@ -18,7 +18,7 @@ from storage.exchange.shapes import SHAPES
 from storage.exchange.shapes.mapping import TARGETS
 from storage.exchange.shapes.pieces import CONVERSATION, NO_JSON, PICTURES, TOOLS
 from storage.exchange.sources import Source
-from storage.exchange.survey import SHOWN, Reading, Survey
+from storage.exchange.survey import MOST_PEOPLE, SHOWN, Reading, Survey
 from storage.journal import Journal, JournalError
 from storage.merging import Merged, merge
 from tamer_tui import __version__
@@ -136,9 +136,9 @@ def preview(survey: Survey) -> Iterator[str]:
     )
     for place, (_, judged) in enumerate(survey.shown, 1):
         yield from ((f"  {place}. " if not line else "     ") + text for line, text in enumerate(_judged_in_words(judged, survey)))
-    yield f"{_counted(survey)} in {survey.rows:,} rows"
-    if survey.people:
-        yield f"judged by {len(survey.people) if len(survey.people) <= 100 else 'more than 100'} people"
+    yield f"{_counted(survey)} in {survey.rows:,} row{'s' if survey.rows != 1 else ''}"
+    if n := len(survey.people):
+        yield f"judged by {'1 person' if n == 1 else f'{n} people' if n <= MOST_PEOPLE else f'more than {MOST_PEOPLE} people'}"
     for criterion, (low, high) in survey.ranges.items():
         if low < high:
             low, high = survey.scale(criterion)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
+
 from storage.exchange.items import Judged, Row
 from storage.exchange.shapes.pieces import (
     BadRow,
@@ -261,12 +263,23 @@ def is_arena_table(row: Row) -> bool:
 def arena_table(row: Row) -> Iterator[Judged]:
     """The same as columns: turns as lists, the winner as ones and zeros."""
     verdict = _ones_and_zeros(row)
-    asked_, *said_ = (value if isinstance(value := row.get(name), list) else [value] for name in ("prompt", "response_a", "response_b"))
+    asked_, *said_ = (_texts(row.get(name)) for name in ("prompt", "response_a", "response_b"))
     columns = rest(row, "prompt", "response_a", "response_b", *ONES)
     if not asked_ or any(len(texts) != len(asked_) for texts in said_):
         raise BadRow("as many answers as questions are not there")
     answers = tuple(_from(_woven(asked_[1:], texts), "a response") for texts in said_)
     yield vote(messages_of(asked_[0], "prompt"), (answers[0], answers[1]), verdict, columns=columns)
+
+
+def _texts(value: object) -> list[Any]:
+    """A list of turns, also as JSON in a text; of another text, the one turn."""
+    if isinstance(value, str) and value[:1] == "[":
+        try:
+            found = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return [value]
+        return found if isinstance(found, list) and found and all(isinstance(one, str | None) for one in found) else [value]
+    return value if isinstance(value, list) else [value]
 
 
 def _woven(questions: list[Any], answers: list[Any]) -> tuple[Turn, ...]:
