@@ -193,14 +193,18 @@ def _short(text: str) -> str:
 def in_words(done: Imported, told: bool = False, dry_run: bool = False) -> str:
     """`told`: what was left out was said before."""
     added = "would be added" if dry_run else "added"
-    lines = [f"{done.added:,} judgement{'s' if done.added != 1 else ''} {added}" + (f", {done.known:,} were there before" if done.known else "")]
+    lines = [f"{done.added:,} judgement{'s' if done.added != 1 else ''} {added}" + _known(done.known)]
     if done.skipped and not told:
         lines.append(f"{done.skipped:,} lines left out: {'; '.join(done.complaints)}" + ("; …" if done.skipped > len(done.complaints) else ""))
     return "\n".join(lines)
 
 
+def _known(n: int) -> str:
+    return f", {n:,} {'was' if n == 1 else 'were'} there before" if n else ""
+
+
 def merged_in_words(done: Merged, dry_run: bool) -> str:
     people = ", ".join(f"{n:,} of {one_line(name)}" for name, n in done.by.items())
     line = f"{done.added:,} judgement{'s' if done.added != 1 else ''} {'would be added' if dry_run else 'added'}" + (f" ({people})" if people else "")
-    line += f", {done.known:,} were there before" if done.known else ""
+    line += _known(done.known)
     return line + (f"; {done.left:,} that were not about answers were left out" if done.left else "")
