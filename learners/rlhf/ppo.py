@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from learners.feedback.tap_advantages import Tapped
 from learners.model.base import Backbone
-from learners.model.batches import pad_answers, unflatten
+from learners.model.batches import TokenIds, pad_answers, unflatten
 from learners.model.forward import LMHead
 from learners.model.sampling import Row, decode
 from learners.model.shared_prompts import states_before
@@ -39,7 +39,6 @@ from learners.rlhf.rollouts import AHEAD
 from learners.rlhf.stats import StepStats
 from storage.records import Sampling, StopReason
 
-TokenIds = tuple[int, ...]
 Reward = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
 """Prompts and answers -> scores (B,), or each token's share of the score (B, R). Best scaled to a standard deviation of about 1."""
 
