@@ -95,11 +95,11 @@ class Journal:
         """The seq of the judgement, once it is on disk; or a JournalError for one that does not fit the log."""
         return self._submit(lambda connection: judgements.append(connection, self._sitting_id, judgement))
 
-    def write(self, record: provenance.Record) -> Future[None]:
+    def write(self, record: provenance.Entry) -> Future[None]:
         """Resolves once the record is on disk. What a record refers to must have been written before, or be waiting."""
         return self._submit(lambda connection: provenance.write(connection, self._sitting_id, record))
 
-    def together(self, records: Iterable[Judgement | provenance.Record]) -> Future[list[int]]:
+    def together(self, records: Iterable[Judgement | provenance.Entry]) -> Future[list[int]]:
         """All of them on disk in one transaction, or none. The seqs of the judgements among them, in order.
 
         They are taken one by one in the writer's thread, so that memory does not grow with a long iterator; what that raises
@@ -109,7 +109,7 @@ class Journal:
         def write_all(connection: sqlite3.Connection) -> list[int]:
             seqs = []
             for record in records:
-                if isinstance(record, provenance.Record):
+                if isinstance(record, provenance.Entry):
                     provenance.write(connection, self._sitting_id, record)
                 else:
                     seqs.append(judgements.append(connection, self._sitting_id, record))

@@ -34,7 +34,7 @@ from storage.records import (
 )
 from storage.tree import plant_answer, plant_conversation
 
-Record = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem | KeptRow | Selection
+Entry = SampleSet | Response | Shown | Run | Version | Activation | Prequential | Import | ImportedItem | KeptRow | Selection
 
 
 def bind(connection: sqlite3.Connection, base: BaseModel | None, sitting: Sitting) -> int:
@@ -77,7 +77,7 @@ def bind_base(connection: sqlite3.Connection, base: BaseModel) -> int:
     return int(base_id)
 
 
-def write(connection: sqlite3.Connection, sitting_id: int | None, record: Record) -> None:
+def write(connection: sqlite3.Connection, sitting_id: int | None, record: Entry) -> None:
     """Inserts one record with all its rows."""
     match record:
         case SampleSet():

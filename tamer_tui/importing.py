@@ -18,7 +18,7 @@ from storage.exchange.shapes import SHAPES
 from storage.exchange.shapes.mapping import TARGETS
 from storage.exchange.shapes.pieces import CONVERSATION, NO_JSON, PICTURES, TOOLS
 from storage.exchange.sources import Source
-from storage.exchange.survey import SHOWN, Reading, Survey
+from storage.exchange.survey import MOST_PEOPLE, SHOWN, Reading, Survey
 from storage.journal import Journal, JournalError
 from storage.merging import Merged, merge
 from tamer_tui import __version__
@@ -136,9 +136,9 @@ def preview(survey: Survey) -> Iterator[str]:
     )
     for place, (_, judged) in enumerate(survey.shown, 1):
         yield from ((f"  {place}. " if not line else "     ") + text for line, text in enumerate(_judged_in_words(judged, survey)))
-    yield f"{_counted(survey)} in {survey.rows:,} rows"
-    if survey.people:
-        yield f"judged by {len(survey.people) if len(survey.people) <= 100 else 'more than 100'} people"
+    yield f"{_counted(survey)} in {survey.rows:,} row{'s' if survey.rows != 1 else ''}"
+    if n := len(survey.people):
+        yield f"judged by {'1 person' if n == 1 else f'{n} people' if n <= MOST_PEOPLE else f'more than {MOST_PEOPLE} people'}"
     for criterion, (low, high) in survey.ranges.items():
         if low < high:
             low, high = survey.scale(criterion)
@@ -193,14 +193,18 @@ def _short(text: str) -> str:
 def in_words(done: Imported, told: bool = False, dry_run: bool = False) -> str:
     """`told`: what was left out was said before."""
     added = "would be added" if dry_run else "added"
-    lines = [f"{done.added:,} judgement{'s' if done.added != 1 else ''} {added}" + (f", {done.known:,} were there before" if done.known else "")]
+    lines = [f"{done.added:,} judgement{'s' if done.added != 1 else ''} {added}" + _known(done.known)]
     if done.skipped and not told:
         lines.append(f"{done.skipped:,} lines left out: {'; '.join(done.complaints)}" + ("; …" if done.skipped > len(done.complaints) else ""))
     return "\n".join(lines)
 
 
+def _known(n: int) -> str:
+    return f", {n:,} {'was' if n == 1 else 'were'} there before" if n else ""
+
+
 def merged_in_words(done: Merged, dry_run: bool) -> str:
     people = ", ".join(f"{n:,} of {one_line(name)}" for name, n in done.by.items())
     line = f"{done.added:,} judgement{'s' if done.added != 1 else ''} {'would be added' if dry_run else 'added'}" + (f" ({people})" if people else "")
-    line += f", {done.known:,} were there before" if done.known else ""
+    line += _known(done.known)
     return line + (f"; {done.left:,} that were not about answers were left out" if done.left else "")

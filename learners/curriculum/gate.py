@@ -19,10 +19,10 @@ from learners.curriculum.canary import CanaryGauge
 from learners.human_reward.kl_budget import KLBudget, pooled_nats
 from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
+from learners.model.batches import TokenIds
 from learners.rlhf.rollouts import Trace, draw_answers, spoken
 from storage.records import Canary, Sampling
 
-TokenIds = tuple[int, ...]
 ScoreFunction = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
 """Prompts and answers -> scores (B,)."""
 SEEDS = 100

@@ -11,9 +11,8 @@ from learners.feedback.critiques import Conversation
 from learners.feedback.dataset import Feedback
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores
+from learners.model.batches import TokenIds
 from learners.versions.snapshot import BASE, VersionState
-
-TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True)

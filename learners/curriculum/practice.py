@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from learners.curriculum.inputs import CurrentInputs, LearnerInputs, TokenIds
+from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.feedback.critiques import Conversation, Critiques
 from learners.model.base import Backbone
+from learners.model.batches import TokenIds
 from learners.model.chat_format import PromptError
 from learners.rlhf.rollouts import Trace, draw_answers, spoken
 from storage.records import Sampling

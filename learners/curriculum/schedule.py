@@ -16,12 +16,13 @@ from torch import nn
 
 from learners.curriculum.canary import CanaryGauge
 from learners.curriculum.gate import Contender, Gate, GateVerdict
-from learners.curriculum.inputs import CurrentInputs, LearnerInputs, TokenIds
+from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.ppo_stage import PPO_SETTINGS, PPOStage
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
 from learners.curriculum.stages import DistillStage, RewardStage, Saved, SFTStage, TrainingStage
 from learners.curriculum.weights import PolicyWeights
+from learners.model.batches import TokenIds
 from learners.model.device import working_seconds
 from learners.model.lora import lora_state
 from learners.protocol import Metrics, Stage

@@ -21,7 +21,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.likelihood import Evidence, mentioned
 from learners.human_reward.prequential import PrequentialScores
 from learners.model.base import Backbone
-from learners.model.batches import AnswerTokens, mask_of
+from learners.model.batches import AnswerTokens, TokenIds, mask_of
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
@@ -31,7 +31,6 @@ from learners.rlhf.rollouts import look
 from learners.rlhf.rollouts import states_before as seen_before
 from storage.records import Arm, Tap
 
-TokenIds = tuple[int, ...]
 FEWEST_COMPARISONS = 8
 """Judgements that the reward model must have been tested on before it can take over."""
 

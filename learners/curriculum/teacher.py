@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learners.curriculum.inputs import LearnerInputs, TokenIds
+from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.practice import Practice
 from learners.curriculum.weights import PolicyWeights
 from learners.feedback.critiques import Conversation, Critiques
@@ -21,6 +21,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import KLBudget
 from learners.human_reward.logit_bias import LogitBias
 from learners.model import batches
+from learners.model.batches import TokenIds
 from learners.model.chat_format import PromptError
 from learners.model.forward import LMHead
 from learners.model.rows import Context, wish_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from msgspec.structs import replace as replaced
 
-from learners.curriculum.inputs import LearnerInputs, TokenIds
+from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.weights import LearnerTrees
 from learners.engine.calibration import BaseCalibration
 from learners.engine.generator import Generator
@@ -18,6 +18,7 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.online import OnlineHumanReward
 from learners.model.answer_text import pieces_of
 from learners.model.base import Backbone
+from learners.model.batches import TokenIds
 from learners.model.chat_format import PromptError, continued
 from learners.model.checkpoint import Progress
 from learners.model.cpu_weights import copied_bytes

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from learners import protocol
-from learners.curriculum.inputs import LearnerInputs, TokenIds
+from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.ppo_stage import PPO_SETTINGS
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
@@ -25,6 +25,7 @@ from learners.curriculum.schedule import Curriculum, Proposal
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts
 from learners.model.base import Backbone
+from learners.model.batches import TokenIds
 from learners.model.device import working_seconds
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.replicas import between_layers

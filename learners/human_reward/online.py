@@ -21,11 +21,11 @@ from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
 from learners.human_reward.gram import LinearFunctional
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores, Score
+from learners.model.batches import TokenIds
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.protocol import Lesson
 from storage.records import Arm, Critique, Ranking, Tap
 
-TokenIds = tuple[int, ...]
 StatesBefore = Callable[[Sequence[int], Sequence[Sequence[int]]], list[Seen]]
 """Prompt ids and the ids of some answers to it -> of each answer the T states of the base in which its tokens were chosen, on the CPU."""
 PREPARED_ANSWERS = 64

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TokenIds = Sequence[int]
+TokenIds = tuple[int, ...]
+"""Of a prompt or of an answer."""
 
 
 class Padded(NamedTuple):
@@ -28,7 +29,7 @@ class Padded(NamedTuple):
         return self.answer_ids.shape[1] + 1
 
 
-def pad(prompts: Sequence[TokenIds], answers: Sequence[TokenIds], device: torch.device | str = "cpu") -> Padded:
+def pad(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Padded:
     """Assemble token lists into one batch. An empty answer has an empty mask.
 
     Raises ValueError without answers, when the two differ in number, or for an empty prompt (nothing would predict its first token).
@@ -41,7 +42,7 @@ def pad(prompts: Sequence[TokenIds], answers: Sequence[TokenIds], device: torch.
     return Padded(ids, torch.cat([prompt_mask, answer_mask], 1).long(), answer_ids, answer_mask)
 
 
-def pad_prompts(prompts: Sequence[TokenIds], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def pad_prompts(prompts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Ids (B, P) int64, 0 at padding on the left, and mask (B, P) bool. Raises ValueError for an empty prompt."""
     if any(len(prompt) == 0 for prompt in prompts):
         raise ValueError("a prompt is empty")
@@ -51,14 +52,14 @@ def pad_prompts(prompts: Sequence[TokenIds], device: torch.device | str = "cpu")
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def pad_answers(answers: Sequence[TokenIds], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def pad_answers(answers: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Ids (B, R) int64, 0 at padding on the right, and mask (B, R) bool; R is at least 1."""
     longest = max(1, *map(len, answers))
     ids = [list(answer) + [0] * (longest - len(answer)) for answer in answers]
     return torch.tensor(ids, device=device), mask_of(answers, device)
 
 
-def mask_of(answers: Sequence[TokenIds], device: torch.device | str = "cpu", without: Sequence[tuple[int, int]] = ()) -> Tensor:
+def mask_of(answers: Sequence[Sequence[int]], device: torch.device | str = "cpu", without: Sequence[tuple[int, int]] = ()) -> Tensor:
     """The mask of `pad_answers`, False on the tokens [start, stop) of each answer that `without` names too."""
     longest = max(1, *map(len, answers))
     rows = [[True] * len(answer) + [False] * (longest - len(answer)) for answer in answers]
@@ -75,7 +76,7 @@ class AnswerTokens(NamedTuple):
     shape: tuple[int, int]  # B, R
 
     @staticmethod
-    def of(answers: Sequence[TokenIds], device: torch.device | str = "cpu") -> AnswerTokens:
+    def of(answers: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> AnswerTokens:
         longest = max(1, *map(len, answers))
         ids = torch.tensor([token for answer in answers for token in answer], dtype=torch.int64, device=device)
         if all(len(answer) == longest for answer in answers):

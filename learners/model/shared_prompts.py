@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learners.model.batches import TokenIds, pad_answers, pad_prompts
+from learners.model.batches import pad_answers, pad_prompts
 from learners.model.forward import causal_model, device_of, keeps_keys_and_values, plain_cache, states
 from learners.model.memory import MemoryBudget, shares
 from learners.model.recompute import recomputing_layers
 
 
-def states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds], memory: MemoryBudget | None = None) -> Tensor:
+def states_before(tree: nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], memory: MemoryBudget | None = None) -> Tensor:
     """Of each answer to its prompt the states in which its tokens are chosen: (B, R, d) float32, anything at padding; R is the longest's length.
 
     memory: by which layers are computed again in the backward pass where an answer is too long to keep all.
@@ -28,20 +28,20 @@ def states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequenc
         return _states_before(tree, prompts, answers)
 
 
-def states_after(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds], memory: MemoryBudget | None = None) -> Tensor:
+def states_after(tree: nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], memory: MemoryBudget | None = None) -> Tensor:
     """The states that have read each answer token: (B, R, d) float32, anything at padding. memory: as in `states_before`."""
     with _kept_within(tree, prompts, answers, memory):
         return _states_after(tree, prompts, answers)
 
 
 def _kept_within(
-    tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds], memory: MemoryBudget | None
+    tree: nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], memory: MemoryBudget | None
 ) -> AbstractContextManager[None]:
     again = memory is not None and torch.is_grad_enabled() and memory.recomputes(prompts, answers)
     return recomputing_layers(tree) if again else nullcontext()
 
 
-def _states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+def _states_before(tree: nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
     if not _pays(tree, prompts):
         return states_in_one_row(tree, prompts, answers)[:, :-1]
     device = device_of(tree)
@@ -54,7 +54,7 @@ def _states_before(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequen
     return torch.cat([first[:, None], read], 1)
 
 
-def _states_after(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+def _states_after(tree: nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
     if not _pays(tree, prompts):
         return states_in_one_row(tree, prompts, answers)[:, 1:]
     device = device_of(tree)
@@ -63,7 +63,7 @@ def _states_after(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequenc
     return states(tree, ids, torch.cat([mask, answer_mask], 1).long(), past)
 
 
-def states_in_one_row(tree: nn.Module, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
+def states_in_one_row(tree: nn.Module, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
     """Prompt and answer side by side: (B, R + 1, d), of which [:, :-1] are before each answer token and [:, 1:] after it.
 
     What is missing at the end of a row no causal layer sees: there is no mask, so attention takes its fastest kernels.
@@ -78,7 +78,7 @@ def states_in_one_row(tree: nn.Module, prompts: Sequence[TokenIds], answers: Seq
     return hidden.flatten(0, 1).index_select(0, torch.tensor(places, device=hidden.device)).view(len(rows), longest + 1, -1)
 
 
-def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device) -> tuple[Tensor, Tensor, Any, Tensor]:
+def _prompts(tree: nn.Module, prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor, Any, Tensor]:
     """Last states (n, d) of the n distinct prompts; which of them each answer follows (B,); their cache and mask, a row for each answer."""
     distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_prompts(list(distinct), device)
@@ -90,5 +90,5 @@ def _prompts(tree: nn.Module, prompts: Sequence[TokenIds], device: torch.device)
     return at_end, index, past, mask[index]
 
 
-def _pays(tree: nn.Module, prompts: Sequence[TokenIds]) -> bool:
+def _pays(tree: nn.Module, prompts: Sequence[Sequence[int]]) -> bool:
     return shares(prompts, device_of(tree)) and keeps_keys_and_values(causal_model(tree))

@@ -8,11 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from learners.model.batches import TokenIds
 from learners.rlhf import ranks
 from learners.rlhf.rollouts import Rollouts
-
-TokenIds = tuple[int, ...]
-
 
 class Microbatch(NamedTuple):
     """The answers of one forward with all that the update needs: (B, R) each."""

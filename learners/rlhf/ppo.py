@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from learners.feedback.tap_advantages import Tapped
 from learners.model.base import Backbone
-from learners.model.batches import AnswerTokens, mask_of
+from learners.model.batches import AnswerTokens, TokenIds, mask_of
 from learners.model.forward import LMHead
 from learners.model.shared_prompts import states_before
 from learners.rlhf import losses, ops, ranks
@@ -40,7 +40,6 @@ from learners.rlhf.rollouts import Rollouts, draw_answers
 from learners.rlhf.stats import StepStats
 from storage.records import Sampling
 
-TokenIds = tuple[int, ...]
 Reward = Callable[[Sequence[TokenIds], Sequence[TokenIds]], Tensor]
 """Prompts and answers -> scores (B,), or each token's share of the score (B, R). Best scaled to a standard deviation of about 1."""
 

@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from learners.feedback.samples import Comparison, Scored
-from learners.model.batches import mask_of
+from learners.model.batches import TokenIds, mask_of
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_after
 from learners.rlhf import losses, ops, ranks
 from learners.rlhf.optimizer import AdamSettings, Optimizer
 from learners.rlhf.stats import StepStats
-
-TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True)

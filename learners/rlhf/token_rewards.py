@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 
 from learners.model.answer_text import pieces_of
 from learners.model.base import Backbone
+from learners.model.batches import TokenIds
 from learners.model.chat_format import PromptError
 from learners.protocol import Answer, Appraisal
-
-TokenIds = tuple[int, ...]
 
 
 def appraise(backbone: Backbone, answers: Sequence[Answer], rewards: Callable[[TokenIds, TokenIds], Sequence[float]]) -> tuple[Appraisal, ...]:

@@ -24,6 +24,8 @@ from storage.exchange.items import Row
 Complain = Callable[[int, str], None]
 LONGEST_LINE = 64 * 2**20
 """Bytes of a row; a longer one is malformed."""
+LONGEST_HEADING = 2**16
+"""Bytes of a table's first line."""
 CHUNK = 2**20
 MOST_UNPACKED = 2**30
 """Bytes that come out of a packed file whatever its size."""
@@ -240,7 +242,7 @@ def _elements(start: bytes, stream: BinaryIO, complain: Complain) -> Iterator[tu
 def _separator(line: bytes) -> str:
     """Of a heading: '' where it is none. More than one column, and each with a plain name."""
     try:
-        text = line.decode("utf-8").rstrip("\r\n")
+        text = line.decode("utf-8").rstrip("\r\n") if len(line) <= LONGEST_HEADING else ""
     except UnicodeDecodeError:
         return ""
     for mark in ("\t", ",", ";", "|"):

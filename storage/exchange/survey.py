@@ -148,6 +148,9 @@ class Survey:
             return JournalError(f"{name}: nothing can be read by this map: {'; '.join(self.complaints) or 'no rows'}", "it has " + self._columns())
         if format or self._first is None:
             return JournalError(f"{name} has nothing that {format or 'an import'} could mean", "check --format" if format else "check the file")
+        if (shape := shape_of(_one(self._first))) is not None:
+            why = f"nothing in it can be used: {'; '.join(self.complaints)}" if self.complaints else "nothing in it was judged"
+            return JournalError(f"{name}: {shape.what}, and {why}", "check the rows, or say with --map what is what")
         hint = (
             f"try --map {tried}"
             if (tried := proposal(_one(self._first)))

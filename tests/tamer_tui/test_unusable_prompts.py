@@ -133,6 +133,17 @@ async def test_the_log_always_ends_with_its_last_line_and_long_texts_come_in_mor
         assert all(len(protocol.encode(r)) < protocol.MAX_LINE for r in replays)
 
 
+async def test_what_goes_to_the_engine_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[object] = []
+    encode = protocol.encode
+    monkeypatch.setattr(protocol, "encode", lambda line: (encoded.append(line), encode(line))[1])
+    engine = FakeEngine()
+    async with sitting(tmp_path / "a.db", engine) as session:
+        await session.judging.rank({uids(session)[0]: 1})
+    assert {type(command) for command in engine.received} > {protocol.Replay, protocol.Generate, protocol.AddJudgement}
+    assert encoded == engine.received
+
+
 async def test_no_line_is_longer_than_the_engine_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever prompts, answers and judgements hold."""
     monkeypatch.setattr(protocol, "MAX_LINE", 4000)

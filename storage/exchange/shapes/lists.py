@@ -9,6 +9,7 @@ from storage.exchange.shapes.pieces import (
     MOST_ANSWERS,
     BadRow,
     by_score,
+    empty,
     judged,
     label_of,
     number_of,
@@ -16,6 +17,7 @@ from storage.exchange.shapes.pieces import (
     ranked,
     reply_of,
     rest,
+    said,
     score_of,
 )
 from storage.exchange.shapes.trainers import BAD, GOOD, answer_column, asked, question_of
@@ -153,11 +155,49 @@ def is_helpsteer(row: Row) -> bool:
 
 
 def helpsteer(row: Row) -> Iterator[Judged]:
-    """HelpSteer's five aspects from 0 to 4: helpfulness is overall and useful, correctness truthful; the others are kept."""
+    """HelpSteer's five aspects from 0 to 4, of one annotator or of several: helpfulness is overall and useful, correctness truthful; the others are
+    kept."""
     turns, used = asked(row)
-    helpful, correct = (on_scale(number_of(row[name], name), 0, 4) for name in HELPSTEER[:2])
+    helpful, correct = (on_scale(_mean(row[name], name), 0, 4) for name in HELPSTEER[:2])
     ratings = ((0, "overall", helpful), (0, "useful", helpful), (0, "truthful", correct))
     yield judged(turns, (reply_of(row["response"], "response"),), ratings=ratings, columns=rest(row, "response", *used))
+
+
+def _mean(value: object, what: str) -> float:
+    values = [number_of(one, what) for one in value] if isinstance(value, list) and value else [number_of(value, what)]
+    return sum(values) / len(values)
+
+
+def is_helpsteer3_edit(row: Row) -> bool:
+    return "original_response" in row and "edited_response" in row and question_of(row) is not None
+
+
+def helpsteer3_edit(row: Row) -> Iterator[Judged]:
+    """An answer and how somebody rewrote it, after remarks on it."""
+    turns, used = asked(row)
+    edited = said(row["edited_response"], "edited_response")
+    original = reply_of(row["original_response"], "original_response")
+    if edited == original.text:
+        raise BadRow("the edited response is the original one")
+    columns = rest(row, "original_response", "edited_response", "feedback", *used)
+    yield judged(turns, (original,), corrections=((0, edited),), comments=_remarks(row), columns=columns)
+
+
+def is_helpsteer3_feedback(row: Row) -> bool:
+    remarks = row.get("feedback")
+    return isinstance(remarks, list) and bool(remarks) and all(isinstance(one, str) for one in remarks) and "response" in row and "context" in row
+
+
+def helpsteer3_feedback(row: Row) -> Iterator[Judged]:
+    """An answer and remarks on it, which may find it bad: it is nothing to imitate."""
+    turns, used = asked(row)
+    answers = (reply_of(row["response"], "response"),)
+    yield judged(turns, answers, comments=_remarks(row), columns=rest(row, "response", "feedback", *used))
+
+
+def _remarks(row: Row) -> tuple[tuple[int, str], ...]:
+    remarks = row.get("feedback")
+    return tuple((0, said(one, "feedback")) for one in (remarks if isinstance(remarks, list) else [remarks]) if not empty(one))
 
 
 def is_beavertails(row: Row) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from storage.exchange.items import Judged, Row
 from storage.exchange.shapes.pieces import (
@@ -18,6 +18,7 @@ from storage.exchange.shapes.pieces import (
     label_of,
     messages_of,
     number_of,
+    ranked,
     reply_of,
     reply_of_turns,
     rest,
@@ -116,9 +117,26 @@ def preference(row: Row) -> Iterator[Judged]:
         yield _implicit(row, text_of(chosen, sides[0]), text_of(rejected, sides[1]), used, beside)
         return
     turns, columns = asked({key: value for key, value in row.items() if key not in sides})
+    if _are_texts(chosen) and _are_texts(rejected):
+        yield _several(turns, chosen, rejected, rest(row, *used, *columns), beside)
+        return
     if isinstance(chosen, str) and isinstance(rejected, str) and isinstance(row.get("prompt"), str):
         chosen, rejected = _without(row["prompt"], chosen, rejected)
     yield compared(turns, reply_of(chosen, sides[0]), reply_of(rejected, sides[1]), columns=rest(row, *used, *columns), **beside)
+
+
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def _several(turns: tuple[Turn, ...], chosen: list[str], rejected: list[str], columns: Row, beside: dict[str, Any]) -> Judged:
+    """Each of the chosen texts beat each of the rejected ones."""
+    if len(chosen) == len(rejected) == 1:
+        return compared(turns, reply_of(chosen[0], "chosen"), reply_of(rejected[0], "rejected"), columns=columns, **beside)
+    if set(chosen) & set(rejected):
+        raise BadRow("chosen and rejected are the same")
+    answers = [reply_of(one, "an answer") for one in (*chosen, *rejected)]
+    return ranked(turns, answers, [1] * len(chosen) + [2] * len(rejected), columns=columns, **beside)
 
 
 def _begins(messages: list[Any]) -> bool:
@@ -229,6 +247,8 @@ def _last_answer(row: Row, question: str) -> tuple[tuple[Turn, ...], Reply, tupl
     turns = with_context({key: each for key, each in row.items() if key != question}, messages_of(value, "messages"))
     if turns[-1].role != "assistant":
         raise BadRow("the last message is not the assistant's")
+    if (turns[-1].raw or {}).get("weight", 1) == 0:
+        raise BadRow("its answer has the weight 0: it is not to be learned")
     return turns[:-1], reply_of_turns(turns[-1:], "the answer"), (question, *(name for name in CONTEXT if name != question))
 
 

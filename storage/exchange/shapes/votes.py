@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
+
 from storage.exchange.items import Judged, Row
 from storage.exchange.shapes.pieces import (
     BadRow,
@@ -24,18 +26,18 @@ from storage.exchange.shapes.pieces import (
 from storage.exchange.shapes.trainers import BAD, GOOD, asked
 
 
-class Verdict(NamedTuple):
-    """Ranks of the two answers as they stand in the row, and what else was said."""
+class Winner(NamedTuple):
+    """Which answer won: ranks of the two as they stand in the row, and what else was said."""
 
     ranks: tuple[int, int]
     strength: int | None = None
     bad: bool = False  # both are
 
 
-FIRST, SECOND, TIE, BOTH_BAD = Verdict((1, 2)), Verdict((2, 1)), Verdict((1, 1)), Verdict((1, 1), bad=True)
+FIRST, SECOND, TIE, BOTH_BAD = Winner((1, 2)), Winner((2, 1)), Winner((1, 1)), Winner((1, 1), bad=True)
 
 
-def vote(turns: tuple[Turn, ...], answers: tuple[Reply, Reply], verdict: Verdict, **beside: Any) -> Judged:
+def vote(turns: tuple[Turn, ...], answers: tuple[Reply, Reply], verdict: Winner, **beside: Any) -> Judged:
     """The answers stay in the places in which they were shown."""
     first, second = answers
     if verdict.ranks != (1, 1) and (first.text, first.raw) == (second.text, second.raw):
@@ -54,29 +56,29 @@ class Pair(NamedTuple):
     what: str
     answers: tuple[str, str]
     verdict: str
-    read: Callable[[object], Verdict]
+    read: Callable[[object], Winner]
     scores: tuple[str, str] | tuple[()] = ()
     used: tuple[str, ...] = ()
     more: Callable[[Row], dict[str, Any]] = lambda row: {}
 
 
-def signed(value: object) -> Verdict:
+def signed(value: object) -> Winner:
     """Below 0 the first is better, above it the second; 1 to 3 how much."""
     number = number_of(value, "the preference")
     return TIE if number == 0 else (FIRST if number < 0 else SECOND)._replace(strength=min(3, max(1, round(abs(number)))))
 
 
-def numbered_from_0(value: object) -> Verdict:
+def numbered_from_0(value: object) -> Winner:
     """The number of the better one, 0 or 1; a negative one is a tie."""
     return _numbered(number_of(value, "the verdict"), 0)
 
 
-def numbered_from_1(value: object) -> Verdict:
+def numbered_from_1(value: object) -> Winner:
     """1, 2, or between them how sure; 1.5 and 0 are ties."""
     return _numbered(number_of(value, "the verdict"), 1)
 
 
-def _numbered(number: float, first: int) -> Verdict:
+def _numbered(number: float, first: int) -> Winner:
     if number == first + 0.5 or number < first:
         return TIE
     if not first <= number <= first + 1:
@@ -84,7 +86,7 @@ def _numbered(number: float, first: int) -> Verdict:
     return FIRST if number < first + 0.5 else SECOND
 
 
-def first_if_true(value: object) -> Verdict:
+def first_if_true(value: object) -> Winner:
     return FIRST if label_of(value, "the verdict") else SECOND
 
 
@@ -97,7 +99,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-def in_words(value: object) -> Verdict:
+def in_words(value: object) -> Winner:
     if empty(value):  # nobody decided, which is not that neither was good
         raise BadRow("it has no verdict")
     found = _WORDS.get(str(value).strip().lower().replace(" ", "_"))
@@ -106,7 +108,7 @@ def in_words(value: object) -> Verdict:
     return found
 
 
-def in_letters(value: object) -> Verdict:
+def in_letters(value: object) -> Winner:
     """The same where a number would not say which: 1 may be the first answer, or the second, counted from 0."""
     if score_of(value) is not None:
         raise BadRow(f"a verdict of {str(value)[:40]} may mean either answer: write a or b")
@@ -237,7 +239,7 @@ def arena(row: Row) -> Iterator[Judged]:
 ONES = ("winner_model_a", "winner_model_b", "winner_tie")
 
 
-def _ones_and_zeros(row: Row) -> Verdict:
+def _ones_and_zeros(row: Row) -> Winner:
     """Of three columns, the last of which may be missing."""
     first, second, tie = (number_of(row.get(name, 0), name) for name in ONES)
     if first == second and not tie and (ONES[2] in row or ONES[1] not in row):
@@ -261,12 +263,23 @@ def is_arena_table(row: Row) -> bool:
 def arena_table(row: Row) -> Iterator[Judged]:
     """The same as columns: turns as lists, the winner as ones and zeros."""
     verdict = _ones_and_zeros(row)
-    asked_, *said_ = (value if isinstance(value := row.get(name), list) else [value] for name in ("prompt", "response_a", "response_b"))
+    asked_, *said_ = (_texts(row.get(name)) for name in ("prompt", "response_a", "response_b"))
     columns = rest(row, "prompt", "response_a", "response_b", *ONES)
     if not asked_ or any(len(texts) != len(asked_) for texts in said_):
         raise BadRow("as many answers as questions are not there")
     answers = tuple(_from(_woven(asked_[1:], texts), "a response") for texts in said_)
     yield vote(messages_of(asked_[0], "prompt"), (answers[0], answers[1]), verdict, columns=columns)
+
+
+def _texts(value: object) -> list[Any]:
+    """A list of turns, also as JSON in a text; of another text, the one turn."""
+    if isinstance(value, str) and value[:1] == "[":
+        try:
+            found = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return [value]
+        return found if isinstance(found, list) and found and all(isinstance(one, str | None) for one in found) else [value]
+    return value if isinstance(value, list) else [value]
 
 
 def _woven(questions: list[Any], answers: list[Any]) -> tuple[Turn, ...]:

@@ -115,6 +115,12 @@ def test_an_archive_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
         read(tmp_path / "zeros.gz")
 
 
+@pytest.mark.parametrize("line", [b"\0" * 2**18, b"a,b," + b"x" * 2**18], ids=["zeros", "a cell without end"])
+def test_a_first_line_that_is_too_long_for_a_heading_is_no_table(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "long.txt").write_bytes(line + b"\n" + LINES.encode())
+    assert read(tmp_path / "long.txt") == (ROWS, ["1: no JSON"])
+
+
 @pytest.mark.parametrize("dictionary", [False, True])
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_a_value_that_is_repeated_without_end_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, dictionary: bool) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storage.database import JournalError
 from storage.exchange.importing import import_file
 from storage.exchange.shapes import SHAPES, BadRow, shape_of
 from storage.journal import Journal
@@ -165,3 +169,25 @@ def test_no_set_has_more_answers_than_letters() -> None:
     said = [{"question_name": f"quality {name}", "value": 3, "status": "submitted"} for name in names]
     with pytest.raises(BadRow, match="10 answers: a set has 9 at most"):
         read({"fields": {"prompt": "Hi"} | {name: f"answer {name}" for name in names}, "responses": said})
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([{"messages": [ASKED, ONE | {"weight": 0}]}], "answers to imitate, and nothing in it can be used: line 1: its answer has the weight 0"),
+        ([{"messages": [ASKED, ONE | {"content": None}]}], "answers to imitate, and nothing in it can be used: line 1: the answer is empty"),
+        ([{"text": "Hi", "options": [{"id": 1, "text": "one"}], "accept": [], "answer": "ignore"}], "nothing in it was judged"),
+        ([{"prompt": "Hi", "chosen": ["one"], "rejected": ["two", "one"]}], "line 1: chosen and rejected are the same"),
+        ([{"context": [ASKED], "original_response": "one", "edited_response": "one"}], "the edited response is the original one"),
+    ],
+    ids=lambda value: "" if isinstance(value, list) else value,
+)
+def test_a_file_of_a_known_shape_with_nothing_to_use_says_what_it_is_and_why(rows: list[Any], why: str, empty_database: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(empty_database, tmp_path / "a.db"))
+    with Journal.open(path) as journal, pytest.raises(JournalError, match=re.escape(why)):
+        import_file(journal, written(tmp_path, rows), skip_bad=True)
+
+
+def test_of_an_answer_that_is_not_to_be_learned_the_others_are() -> None:
+    (told,) = read({"messages": [ASKED, ONE | {"weight": 0}, ASKED, TWO | {"weight": 1}]})
+    assert (told.written, [message.content for message in told.messages]) == ("two", ["Hi", "one", "Hi"])
