@@ -12,6 +12,7 @@ from learners.model.batches import TokenIds
 from learners.rlhf import ranks
 from learners.rlhf.rollouts import Rollouts
 
+
 class Microbatch(NamedTuple):
     """The answers of one forward with all that the update needs: (B, R) each."""
 

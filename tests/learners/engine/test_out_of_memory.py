@@ -51,6 +51,7 @@ class Table:
         learner: Any = SimpleNamespace(
             tell=lambda **changes: self.told.update(changes), wake=self._wake, practice=([tuple(parts.backbone.encode(PROMPT))], SAMPLING),
             published=lambda *_: None, restart_from=lambda *_, **__: None, human_reward_seconds=0.0,
+            inputs=lambda: SimpleNamespace(live=SimpleNamespace(head=None)),
         )  # fmt: skip
         parts.generator._emit = self.events.append
         self.store = self.new_store()
