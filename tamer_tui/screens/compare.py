@@ -65,8 +65,11 @@ class CompareScreen(Screen[None]):
                 self._grow()
             case Change.NOTICE if self.is_current:
                 self.say(self.session.notice)
-        if change in (Change.ENDED, Change.COMMITTED, Change.READY):
+        if change in (Change.ENDED, Change.COMMITTED, Change.READY) and self.is_current:
             self._show()
+
+    def on_screen_resume(self) -> None:
+        self._show()
 
     def _open(self) -> None:
         view = self.session.duels.current
