@@ -27,6 +27,7 @@ from torch import Tensor, distributed, nn
 from learners.model.checkpoint import ModelError
 from learners.model.memory import SHARE, available_memory
 from learners.model.replicas import tensors_of
+from learners.model.zero3 import Holder
 
 LEAST_NUMBERS = 1024
 """In a tensor that is worth sharding."""
@@ -41,7 +42,8 @@ _Group = list[Tensor]
 class Sharding:
     """How a base is to be sharded."""
 
-    offload: Any  # where shards are kept, as a policy of FSDP2
+    offload: Any = None  # where shards are kept, as a policy of FSDP2 …
+    zero3: dict[str, Any] | None = None  # … or DeepSpeed's settings, where it does the sharding
     copies: int = 1  # each over its share of the processes, neighbours: over the GPUs of one machine, where the network between machines is slower
 
 
@@ -111,7 +113,7 @@ class ShardedBase:
         self._device, self._processes = torch.empty(0, device=device).device, distributed.get_world_size() // sharding.copies
         self._words, _ = distributed.new_subgroups(self._processes, backend="gloo")
         mesh = init_device_mesh(device.type, (sharding.copies, self._processes), mesh_dim_names=("copies", "shards"))
-        self._how = {"mesh": mesh if sharding.copies > 1 else mesh["shards"], "offload_policy": sharding.offload}
+        self._sharding, self._mesh = sharding, mesh if sharding.copies > 1 else mesh["shards"]
         self._whole, self._here = False, NOTHING
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
         layers_of = Counter(tensor for layer in layers for tensor in {id(each) for each in tensors_of(layer)})
@@ -123,13 +125,12 @@ class ShardedBase:
         if not self._holders:
             raise ModelError(f"{type(model).__name__} does not say what its layers are: nothing of it can be sharded", "launch without FSDP")
         _moved(model, self._device)
-        found = [[*holder.parameters()] for holder in self._holders]
-        self.nbytes = sum(each.to_local().nbytes for some in found for each in some)  # type: ignore[attr-defined]
-        self._layer_bytes = [sum(each.nbytes for each in some) for some in found]
+        self.nbytes = sum(map(_bytes_kept, self._holders))
+        self._layer_bytes = [sum(each.nbytes for each in holder.parameters()) for holder in self._holders]
         self.largest = max(self._layer_bytes)
 
     def _hold(self, layer: nn.Module, groups: list[_Group]) -> None:
-        holder = _sharded([group[0] for group in groups], self._how)
+        holder = self._sharded([group[0] for group in groups])
         holder.unshard()
         storages = set()
         for group, parameter in zip(groups, holder.parameters(), strict=True):
@@ -139,6 +140,16 @@ class ShardedBase:
         holder.reshard()
         _let_ask(layer, Shard(self, len(self._holders), frozenset(storages)))
         self._holders.append(holder)
+
+    def _sharded(self, tensors: list[Tensor]) -> Any:
+        from torch.distributed.fsdp import fully_shard
+
+        if self._sharding.zero3 is not None:
+            return Holder(tensors, self._sharding.zero3)
+        holder = nn.Module()
+        for i, tensor in enumerate(tensors):
+            holder.register_parameter(str(i), nn.Parameter(tensor.detach(), requires_grad=False))
+        return fully_shard(holder, mesh=self._mesh, offload_policy=self._sharding.offload)
 
     def need(self, layer: int) -> None:
         """Until another layer is needed, this one is whole."""
@@ -279,10 +290,5 @@ def _moved(module: nn.Module, device: torch.device) -> list[_Group]:
     return [*groups.values()]
 
 
-def _sharded(tensors: list[Tensor], how: dict[str, Any]) -> Any:
-    from torch.distributed.fsdp import fully_shard
-
-    holder = nn.Module()
-    for i, tensor in enumerate(tensors):
-        holder.register_parameter(str(i), nn.Parameter(tensor.detach(), requires_grad=False))
-    return fully_shard(holder, **how)
+def _bytes_kept(holder: Any) -> int:
+    return holder.nbytes if isinstance(holder, Holder) else sum(each.to_local().nbytes for each in holder.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from importlib.util import find_spec
 
 import torch
 from msgspec.structs import replace
@@ -14,18 +15,16 @@ from learners.protocol import Load
 
 PATIENCE = timedelta(minutes=10)
 """For another rank. One that died is known at once; this is for one that hangs."""
-SHARDS = "ACCELERATE_USE_FSDP"
-OTHERS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
-"""Of Accelerate's ways to cut a model into pieces, those that cannot cut one that several trees share."""
+FSDP, DEEPSPEED, MEGATRON = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"
+"""How Accelerate says who cuts a model into pieces."""
 
 
 def join() -> None:
     """Join the others; alone, nothing happens. Raises ModelError."""
-    for variable, name in OTHERS.items():
-        if _said(variable):
-            raise ModelError(
-                f"{name} cuts up one model by its own forwards, and here five roles share the base", "launch with FSDP2, which shards it the same way"
-            )
+    if _said(MEGATRON):
+        raise ModelError("Megatron-LM builds a model of its own, and here five roles share one base", "launch with FSDP2")
+    if _said(DEEPSPEED) and find_spec("deepspeed") is None:
+        raise ModelError("DeepSpeed is not installed", "pip install deepspeed, or launch with FSDP2, which shards a base the same way")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
     try:
@@ -33,11 +32,13 @@ def join() -> None:
     except ImportError as error:
         raise ModelError("several processes need Accelerate", "pip install 'tamer-tui[distributed]'") from error
     PartialState(cpu=_said("ACCELERATE_USE_CPU"), timeout=PATIENCE)
-    if _said(SHARDS):
-        shards.ask_for(_sharding())
+    if _said(FSDP):
+        shards.ask_for(_fsdp2())
+    if _said(DEEPSPEED):
+        shards.ask_for(_zero3())
 
 
-def _sharding() -> shards.Sharding:
+def _fsdp2() -> shards.Sharding:
     """As Accelerate's configuration says. Raises ModelError for one that would do something else here."""
     from accelerate import FullyShardedDataParallelPlugin
 
@@ -55,7 +56,22 @@ def _sharding() -> shards.Sharding:
     for cut in ("TP", "CP", "SP"):
         if int(os.environ.get(f"PARALLELISM_CONFIG_{cut}_SIZE", "1")) > 1:
             raise ModelError(f"{cut.lower()}_size: nothing but rows and weights is divided here", "leave it at 1")
-    return shards.Sharding(plugin.cpu_offload, int(os.environ.get("PARALLELISM_CONFIG_DP_REPLICATE_SIZE", "1")))
+    return shards.Sharding(plugin.cpu_offload, copies=int(os.environ.get("PARALLELISM_CONFIG_DP_REPLICATE_SIZE", "1")))
+
+
+def _zero3() -> shards.Sharding:
+    """The same of DeepSpeed's configuration."""
+    from accelerate import DeepSpeedPlugin
+
+    plugin = DeepSpeedPlugin()
+    settings = {name: value for name, value in plugin.deepspeed_config["zero_optimization"].items() if value not in ("auto", None)}
+    if plugin.zero_stage != 3:
+        raise ModelError("below ZeRO's third stage a base is whole everywhere, and adapters are small", "set zero_stage: 3, or leave DeepSpeed out")
+    kept = settings.pop("offload_param", {}).get("device")
+    if kept == "nvme":
+        raise ModelError("shards on NVMe are not read here", "set offload_param_device: cpu or none")
+    settings.pop("offload_optimizer", None)  # of adapters alone
+    return shards.Sharding(zero3={**settings, **({"offload_param": {"device": "cpu"}} if kept == "cpu" else {})})
 
 
 def _said(variable: str) -> bool:

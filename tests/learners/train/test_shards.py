@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +30,11 @@ from tests.learners.train import test_ranks as trained
 pytestmark = [needs_stories, cpu_only]
 
 
-def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", copies: int = 1, offload: OffloadPolicy | None = None) -> list[Any]:
+def in_shards(work: Callable[[], Any], folder: Path, quantize: str = "none", copies: int = 1, **how: Any) -> list[Any]:
     """What `work` finds in each of some processes that have loaded stories260k in shards."""
 
     def run() -> Any:
-        shards.ask_for(shards.Sharding(offload or OffloadPolicy(), copies))
+        shards.ask_for(shards.Sharding(**{"offload": OffloadPolicy(), "copies": copies, **how}))
         backbone = load_backbone(str(STORIES), quantize, "cpu")
         trained.stories = lambda: backbone  # of this child alone
         found = work()
@@ -60,6 +61,32 @@ def test_shards_may_stay_in_the_machines_memory(tmp_path: Path) -> None:
     for theirs, adapter, *_ in in_shards(trained.rewarded, tmp_path, offload=CPUOffloadPolicy(pin_memory=False)):
         assert theirs == pytest.approx(loss, abs=1e-5)
         assert trained.close(adapter, weights, 1e-5)
+
+
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_a_step_over_shards_of_deepspeed_is_the_step_of_one_process(quantize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("deepspeed")
+    from deepspeed import init_distributed
+
+    monkeypatch.setattr(trained, "stories", lambda: stories(quantize))
+
+    def work() -> Any:
+        os.environ["LOCAL_RANK"] = str(torch.distributed.get_rank())
+        init_distributed(dist_backend="gloo", verbose=False)  # as Accelerate does
+        shards.ask_for(shards.Sharding(zero3={"stage": 3}))
+        backbone = load_backbone(str(STORIES), quantize, "cpu")
+        trained.stories = lambda: backbone
+        found = *trained.rewarded(), shards._base.nbytes
+        shards.meet()
+        return found
+
+    loss, weights, scores = trained.rewarded()
+    whole = sum(distinct_bytes(layer) for layer in stories(quantize).model.model.layers)
+    for theirs, adapter, values, kept in in_processes(work, tmp_path):
+        assert theirs == pytest.approx(loss, abs=1e-5)
+        assert trained.close(adapter, weights, 1e-5)
+        torch.testing.assert_close(values, scores, rtol=0, atol=1e-5)
+        assert kept < 0.6 * whole
 
 
 def test_two_copies_over_two_processes_each_do_the_same(tmp_path: Path) -> None:
