@@ -25,7 +25,9 @@ test: $(STAMP)
 
 # One sitting on a CUDA device, and the tests of the learners on it.
 test-gpu: $(STAMP)
-	@TAMER_TEST_DEVICE=cuda $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/gpu tests/learners --ignore tests/learners/pocket $(ARGS)
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		TAMER_TEST_DEVICE=cuda $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/gpu tests/learners --ignore tests/learners/pocket $(ARGS); \
+		else echo "no GPU: not run"; fi
 
 # The readers of our exports, TRL and datasets, are large: they are installed by this target alone.
 test-exports: $(STAMP)

@@ -165,15 +165,15 @@ def _forward(self: Any, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
     if torch.is_grad_enabled() and not isinstance(scaling, float):  # nothing trains like this
         return (base(x) + (nn.functional.linear(x.to(a.dtype), a) * scaling) @ b.t()).to(x.dtype)
     inner = self.__dict__[INPUT].product(self, x, scaling)
-    if torch.is_grad_enabled():
-        return _Adapted.apply(x, a, b, inner, self)
-    return _with_lora(base, x, inner, b)
+    adapted: Tensor = _Adapted.apply(x, a, b, inner, self) if torch.is_grad_enabled() else _with_lora(base, x, inner, b)
+    return adapted.view(*x.shape[:-1], -1)
 
 
 def _with_lora(base: Any, x: Tensor, inner: Tensor, b: Tensor) -> Tensor:
-    product: Tensor = base.forward(x)
-    product.view(-1, product.shape[-1])[: len(inner)].addmm_(inner, in_dtype(b, x.dtype).t())
-    return product  # no view: some families add to it in place
+    """(n, out); no view, or nothing could be added to it in place."""
+    product: Tensor = base.forward(x.reshape(-1, x.shape[-1]))
+    product[: len(inner)].addmm_(inner, in_dtype(b, x.dtype).t())
+    return product
 
 
 class _Adapted(torch.autograd.Function):

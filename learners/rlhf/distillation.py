@@ -75,19 +75,19 @@ class Distill:
             raise ValueError("nothing to distil: the batch has no answer tokens")
         self.optimizer.clear()
         rate = self.optimizer.learning_rate
-        total = 0.0
+        total = torch.zeros((), device=device_of(self.tree))
         prompts, answers = ranks.own(batch.prompts), ranks.own(batch.answers)
         for part in self.memory.parts(prompts, answers, gradients=True, most=self.settings.microbatch):
             if not any(answers[i] for i in part):
                 continue
             loss = self._loss([prompts[i] for i in part], [answers[i] for i in part]) / tokens
             loss.backward()
-            total += loss.item()
+            total += loss.detach()
             self.pause()
         norm = self.optimizer.step()
-        (total,) = ranks.total(total)
+        (nats,) = ranks.total(float(total))
         n = len(batch.answers)
-        return StepStats(loss=total, grad_norm=norm, tokens=tokens, kl=total * tokens / n, length=tokens / n, learning_rate=rate)
+        return StepStats(loss=nats, grad_norm=norm, tokens=tokens, kl=nats * tokens / n, length=tokens / n, learning_rate=rate)
 
     def _loss(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Nats from teacher to adapter, summed over the answers' tokens."""

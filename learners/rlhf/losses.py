@@ -45,7 +45,7 @@ def bradley_terry(scores: Tensor, ranks: Sequence[int | None]) -> Tensor:
     return binary_cross_entropy_with_logits(margins, margins.new_tensor(target))
 
 
-def right_order(scores: Tensor, ranks: Sequence[int | None]) -> tuple[int, int]:
+def right_order(scores: Tensor | Sequence[float], ranks: Sequence[int | None]) -> tuple[int, int]:
     """How many of the untied pairs the scores order as the ranking does, and of how many. Equal scores are wrong."""
     pairs = [(i, j) if target == 1.0 else (j, i) for i, j, target in compared_pairs(ranks) if target != 0.5]
     return sum(bool(scores[winner] > scores[loser]) for winner, loser in pairs), len(pairs)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -67,20 +68,21 @@ class RewardModel:
             raise ValueError("nothing to learn: the batch is empty")
         self.optimizer.clear()
         rate = self.optimizer.learning_rate
-        total, right, pairs, tokens = 0.0, 0, 0, 0
-        for items in self._microbatches(ranks.own(batch)):
+        own = ranks.own(batch)
+        found = [torch.zeros(1, device=self._device)]  # losses, then scores: looked at once, in the end
+        for items in self._microbatches(own):
             loss, scores = self._backward(items, len(batch))
-            total += loss
-            for item, s in zip(items, scores, strict=True):
-                found = _right_order(item, s)
-                right, pairs = right + found[0], pairs + found[1]
-                tokens += sum(map(len, _answers(item)))
+            found[0] = found[0] + loss
+            found.append(scores)
             self.pause()
         norm = self.optimizer.step()
-        total, *counts = ranks.total(total, right, pairs, tokens)
+        loss_of_own, *of_own = torch.cat(found).tolist()
+        by_item = iter(of_own)
+        orders = [_right_order(item, [*islice(by_item, len(_answers(item)))]) for item in own]
+        tokens = sum(len(answer) for item in own for answer in _answers(item))
+        total, *counts = ranks.total(loss_of_own, sum(right for right, _ in orders), sum(pairs for _, pairs in orders), tokens)
         right, pairs, tokens = map(int, counts)
-        accuracy = right / pairs if pairs else None
-        return StepStats(loss=total, grad_norm=norm, tokens=tokens, accuracy=accuracy, learning_rate=rate)
+        return StepStats(loss=total, grad_norm=norm, tokens=tokens, accuracy=right / pairs if pairs else None, learning_rate=rate)
 
     @torch.no_grad()
     def token_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
@@ -174,19 +176,19 @@ class RewardModel:
         prompts, answers = _sequences(items)
         return len(answers) <= self.settings.microbatch and self.memory.fits(prompts, answers, gradients=True)
 
-    def _backward(self, items: Sequence[Comparison | Scored], count: int) -> tuple[float, list[Tensor]]:
-        """Add the gradient of these items' share of the mean loss over `count`; that share, and the raw scores (K,) of each item."""
+    def _backward(self, items: Sequence[Comparison | Scored], count: int) -> tuple[Tensor, Tensor]:
+        """Add the gradient of these items' share of the mean loss over `count`; that share (), and the raw scores of all answers."""
         prompts, answers = _sequences(items)
         if self._fit(items):
             scores = self._raw_scores(prompts, answers)
-            loss, by_item = self._losses(items, scores)
-            (loss / count).backward()
-            return float(loss.detach()) / count, by_item
+            loss = self._losses(items, scores) / count
+            loss.backward()
+            return loss.detach(), scores.detach()
         return self._backward_in_parts(items, prompts, answers, count)
 
     def _backward_in_parts(
         self, items: Sequence[Comparison | Scored], prompts: Sequence[TokenIds], answers: Sequence[TokenIds], count: int
-    ) -> tuple[float, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor]:
         """The same where the answers do not fit into one forward: scores first, without gradients; then each answer's, times d loss / d score."""
         with torch.no_grad():
             scores = torch.zeros(len(answers), device=self._device)
@@ -194,12 +196,12 @@ class RewardModel:
                 scores[part] = self._raw_scores([prompts[i] for i in part], [answers[i] for i in part])
                 self.pause()
         scores.requires_grad_()
-        loss, by_item = self._losses(items, scores)
-        (slopes,) = torch.autograd.grad(loss / count, scores)
+        loss = self._losses(items, scores) / count
+        (slopes,) = torch.autograd.grad(loss, scores)
         for part in self._parts(prompts, answers, gradients=True):
             (self._raw_scores([prompts[i] for i in part], [answers[i] for i in part]) * slopes[part]).sum().backward()
             self.pause()
-        return float(loss.detach()) / count, by_item
+        return loss.detach(), scores.detach()
 
     def _parts(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds], gradients: bool) -> list[list[int]]:
         return self.memory.parts(prompts, answers, gradients, self.settings.microbatch)
@@ -213,11 +215,10 @@ class RewardModel:
         """Of the states that have read each answer token (B, R), and the answers' mask (B, R)."""
         return self.head(states_after(self.tree, prompts, answers, self.memory))[..., 0], mask_of(answers, self._device)
 
-    def _losses(self, items: Sequence[Comparison | Scored], scores: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Summed over items, and the scores (K,) of each."""
+    def _losses(self, items: Sequence[Comparison | Scored], scores: Tensor) -> Tensor:
+        """Summed over items."""
         by_item = scores.split([len(_answers(item)) for item in items])
-        loss = torch.stack([self._loss(item, s) for item, s in zip(items, by_item, strict=True)]).sum()
-        return loss, [s.detach() for s in by_item]
+        return torch.stack([self._loss(item, s) for item, s in zip(items, by_item, strict=True)]).sum()
 
     def _loss(self, item: Comparison | Scored, scores: Tensor) -> Tensor:
         if isinstance(item, Scored):
@@ -245,5 +246,5 @@ def _sequences(items: Sequence[Comparison | Scored]) -> tuple[list[TokenIds], li
     return prompts, [answer for item in items for answer in _answers(item)]
 
 
-def _right_order(item: Comparison | Scored, scores: Tensor) -> tuple[int, int]:
+def _right_order(item: Comparison | Scored, scores: Sequence[float]) -> tuple[int, int]:
     return (0, 0) if isinstance(item, Scored) else losses.right_order(scores, item.ranks)

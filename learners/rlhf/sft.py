@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from learners.feedback.samples import Target
@@ -58,18 +59,18 @@ class SFT:
         whole = sum(map(sum, weights))
         if whole <= 0:
             raise ValueError("nothing to imitate: the batch has no answer tokens")
-        rate, total = self.optimizer.learning_rate, 0.0
+        rate, total = self.optimizer.learning_rate, torch.zeros((), device=device_of(self.tree))
         own, own_weights = ranks.own(batch), ranks.own(weights)
         prompts, answers = [target.prompt_ids for target in own], [target.token_ids for target in own]
         for part in self.memory.parts(prompts, answers, gradients=True, most=self.settings.microbatch):
             loss = self._loss([own[i] for i in part], [w for i in part for w in own_weights[i]], whole)
             loss.backward()
-            total += loss.item()
+            total += loss.detach()
             self.pause()
         norm = self.optimizer.step()
-        (total,) = ranks.total(total)
+        (loss,) = ranks.total(float(total))
         tokens = sum(map(len, weights))
-        return StepStats(loss=total, grad_norm=norm, tokens=tokens, length=tokens / len(batch), learning_rate=rate)
+        return StepStats(loss=loss, grad_norm=norm, tokens=tokens, length=tokens / len(batch), learning_rate=rate)
 
     def _loss(self, targets: Sequence[Target], weights: Sequence[float], whole: float) -> Tensor:
         """Negative log-likelihood of these targets' tokens, each times its weight, over the weight of the whole batch."""

@@ -31,7 +31,7 @@ from learners.rlhf.rollouts import Rollouts
 from storage.records import Correction, Critique, Demonstration, Message, Ranking, Sampling
 from storage.thoughts import split_thought
 from tests.learners.model.families import TEMPLATE, saved_family
-from tests.learners.models import stirred
+from tests.learners.models import stirred, tensor
 from tests.learners.test_families import Course
 
 PROMPT = (Message("user", "What is a dog?"),)
@@ -246,10 +246,10 @@ def test_rollouts_close_thoughts_and_what_closes_them_is_no_choice_of_the_policy
         assert len(answer) == len(logprobs) and (learn_thoughts or span == (0, 0))
         assert answer[slice(*span)] in ((), closing)
         with torch.no_grad():
-            logits = forward(policy, torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
-        expected = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0]
+            logits = forward(policy, tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(1, tensor(answer)[:, None])[:, 0]
         expected[slice(*span)] = 0.0
-        torch.testing.assert_close(torch.tensor(logprobs), expected, atol=1e-3, rtol=0)
+        torch.testing.assert_close(tensor(logprobs), expected, atol=1e-3, rtol=0)
     assert bool(rollouts.forced) == learn_thoughts
     stats = ppo.step(rollouts)
     assert stats.ratio == 1.0 and stats.approx_kl == 0.0
@@ -257,7 +257,7 @@ def test_rollouts_close_thoughts_and_what_closes_them_is_no_choice_of_the_policy
         tree = backbone.tree()
         nats = 0.0
         for prompt, answer, (start, stop) in zip(rollouts.prompts, rollouts.answers, rollouts.forced, strict=True):
-            ids = torch.tensor([[*prompt, *answer]])
+            ids = tensor([[*prompt, *answer]])
             with torch.no_grad():
                 load_lora(policy, lora_state(stirred(backbone, size=0.03)))
                 p, q = (forward(each, ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for each in (policy, tree))

@@ -15,8 +15,9 @@ from learners.model.lora import LoraSettings, adapter_tree, lora_parameters
 from learners.model.lora_forward import in_dtype
 from learners.model.shared_prompts import states_before
 from tests.learners.model.families import random_model
-from tests.learners.models import needs_stories, stories
+from tests.learners.models import cpu_only, needs_stories, stories
 
+pytestmark = cpu_only
 PROMPTS, ANSWERS = [(5, 6, 7), (5, 6, 7), (8, 9)], [(10, 11, 12), (13,), (14, 15)]
 
 

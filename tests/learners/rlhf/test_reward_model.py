@@ -146,7 +146,7 @@ def test_a_ranking_that_does_not_fit_into_one_forward_has_the_same_loss_and_grad
     gradients = []
     for model in (whole, parts):
         losses_of = model._backward(batch, 3) if model is whole else model._backward_in_parts(batch, *sequences(batch), 3)
-        gradients.append([losses_of[0], *(p.grad for p in [*model._lora.values(), *model.head.parameters()])])
+        gradients.append([float(losses_of[0]), *(p.grad for p in [*model._lora.values(), *model.head.parameters()])])
     assert gradients[1][0] == pytest.approx(gradients[0][0], abs=1e-5)
     for one, other in zip(gradients[0][1:], gradients[1][1:], strict=True):
         assert float((one - other).norm()) < 1e-5 * float(one.norm())
@@ -164,7 +164,7 @@ def test_the_gradient_of_answers_that_share_their_prompt_is_that_of_answers_in_r
             monkeypatch.setattr(reward_model, "states_after", lambda *read: states_in_one_row(*read[:3])[:, 1:])
         model = RewardModel(stirred(backbone), backbone.width)
         loss, _ = model._backward(batch, 3)
-        found.append((loss, [p.grad for p in model._lora.values()]))
+        found.append((float(loss), [p.grad for p in model._lora.values()]))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
     for one, other in zip(found[0][1], found[1][1], strict=True):
         assert float((one - other).abs().max()) < 1e-5 * max(1.0, float(one.abs().max()))
