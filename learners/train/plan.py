@@ -104,7 +104,7 @@ def _memory(rebuild: Rebuild) -> int:
 def _costs(rebuild: Rebuild, request: TrainRequest, feedback: Feedback) -> tuple[StageCost, ...]:
     speeds = _Speeds(rebuild, feedback)
     judged = [len(s.token_ids) for s in feedback.samples.values() if s.token_ids]
-    answer = min(sum(judged) / max(1, len(judged)), rebuild.parts.sampling.max_new_tokens)
+    answer = min(sum(judged) / max(1, len(judged)), rebuild.parts.backbone.most_tokens(rebuild.parts.sampling))
     whole = speeds.mean_prompt + answer
     plans = SFTPlan(), DistillPlan(), RewardPlan(), PPOPlan(), GateSettings()
     sft, distill, reward, ppo, gate = plans

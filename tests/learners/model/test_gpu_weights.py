@@ -38,6 +38,17 @@ def test_norms_are_fused_where_they_are_what_torch_computes(family: str, some: b
     torch.testing.assert_close(states_before(model, PROMPTS, ANSWERS).detach(), before, atol=1e-4, rtol=1e-4)
 
 
+class GatedRMSNorm(torch.nn.RMSNorm):
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x) if gate is None else super().forward(x) * gate
+
+
+def test_a_norm_that_may_be_given_more_than_states_is_left_alone() -> None:
+    model = torch.nn.Sequential(torch.nn.RMSNorm(8, eps=1e-6), GatedRMSNorm(8, eps=1e-6)).requires_grad_(False)
+    fuse_norms(model)
+    assert [type(module).__name__ for module in model] == ["FusedRMSNorm", "GatedRMSNorm"]
+
+
 @needs_stories
 def test_copies_of_4_bit_weights_train_what_the_packed_ones_train_and_do_not_draw() -> None:
     model = _packed(stories("nf4").model)
