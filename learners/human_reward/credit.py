@@ -6,7 +6,8 @@ and the base's states tell that after every token:
 
     1. rewards      r(s, a) = w_a · x(s), the mean of which over an answer's tokens is its score: Ĥ's model, fitted to the same judgements
     2. a value      V(s) = v · x(s), ridge regression on the discounted rewards that followed, Σ γ^k r_{t+k}
-    3. advantages   w_a of each token that was said, ridge regression on x(s_t) of Σ (γλ)^k δ_{t+k}, δ_t = r_t + γ V(s_{t+1}) - V(s_t)
+    3. advantages   w_a of each token that was said, and what sureness is worth, ridge regression on x(s_t) and on how much surer the base was of the
+                    token than of others, of Σ (γλ)^k δ_{t+k}, δ_t = r_t + γ V(s_{t+1}) - V(s_t)
 
 The third is the prior mean of Ĥ's fit, which then corrects it where it orders answers otherwise than the operator did. All of it is a function of the
 judgements alone: undo and restart give the same bits.
@@ -20,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +49,14 @@ KEPT_BEGINNINGS = 2
 """An undo asks for the one before."""
 
 
+class Answer(NamedTuple):
+    """Of T tokens."""
+
+    states: Tensor  # (T, f + 1)
+    tokens: Tensor  # (T,)
+    sureness: Tensor  # (T,)
+
+
 class Credit:
     """Belongs to one `HumanReward`, whose answers it is told of."""
 
@@ -54,17 +64,17 @@ class Credit:
         """rewards: a fit of its own, to rewards, that knows nothing yet."""
         self._rewards, self._settings = rewards, settings or CreditSettings()
         self._whole: list[tuple[Block, Block]] = []  # blocks, and what they say of whole answers
-        self._answers: dict[str, LinearFunctional] = {}
+        self._answers: dict[str, Answer] = {}
         self._begun: deque[tuple[list[Block], RewardHead, int, RewardHead]] = deque(maxlen=KEPT_BEGINNINGS)
 
-    def add(self, name: str, functional: LinearFunctional) -> None:
-        """An answer's mean reward, one term a token."""
-        self._answers[name] = functional
+    def add(self, name: str, functional: LinearFunctional, sureness: Tensor) -> None:
+        """An answer's mean reward, one term a token; how much surer the base was of each than of others, (T,)."""
+        self._answers[name] = Answer(functional.states, functional.tokens, sureness)
         self._rewards.add(name, functional)
 
     def keep(self, names: Collection[str]) -> None:
         """Drop all other answers."""
-        self._answers = {name: functional for name, functional in self._answers.items() if name in names}
+        self._answers = {name: answer for name, answer in self._answers.items() if name in names}
         self._rewards.keep(names)
 
     def begin(self, blocks: Sequence[Block], prior: RewardHead) -> RewardHead:
@@ -92,7 +102,7 @@ class Credit:
             self._whole.append((block, Block(tuple(tuple(sorted(mentioned(item))) for item in evidence), evidence)))
         return [whole for _, whole in self._whole[: len(blocks)]]
 
-    def _newest(self, names: Sequence[str]) -> list[LinearFunctional]:
+    def _newest(self, names: Sequence[str]) -> list[Answer]:
         """Those that are known, in this order, at most `positions` tokens together."""
         found, room = [], self._settings.positions
         for name in reversed(dict.fromkeys(name for name in names if name in self._answers)):
@@ -117,18 +127,18 @@ def first_of(block: Block, judgements: int) -> Block:
     return block if judgements == len(block.evidence) else Block(block.groups[:judgements], block.evidence[:judgements])
 
 
-def _moved(prior: RewardHead, tokens: Tensor, rows: Tensor) -> RewardHead:
-    """A head with these rows added to those of its tokens."""
+def _moved(prior: RewardHead, tokens: Tensor, rows: Tensor, sureness: float) -> RewardHead:
+    """A head with these rows added to those of its tokens, and this to what sureness is worth."""
     every = union(prior.tokens, tokens)
     found = rows.new_zeros(len(every), rows.shape[1])
     found[torch.searchsorted(every, prior.tokens)] = prior.weights
     found.index_add_(0, torch.searchsorted(every, tokens), rows)
-    return replace(prior, tokens=every, rows=found, shared=None)
+    return replace(prior, tokens=every, rows=found, shared=None, sureness=prior.sureness + sureness)
 
 
-def advantages(head: RewardHead, prior: RewardHead, answers: Sequence[LinearFunctional], settings: CreditSettings) -> tuple[Tensor, Tensor]:
-    """Of rewards (`head`) and answers, one term a token: the tokens (S,) that were said before another one, and by how much their rows (S, f + 1) of
-    advantages differ from those of `prior`."""
+def advantages(head: RewardHead, prior: RewardHead, answers: Sequence[Answer], settings: CreditSettings) -> tuple[Tensor, Tensor, float]:
+    """Of rewards (`head`) and answers: the tokens (S,) that were said before another one, by how much their rows (S, f + 1) of advantages differ from
+    those of `prior`, and by how much what sureness is worth does."""
     lengths = torch.tensor([len(answer.tokens) for answer in answers])
     places = torch.arange(int(lengths.max()))
     said = places < lengths[:, None]  # (B, T)
@@ -149,8 +159,22 @@ def advantages(head: RewardHead, prior: RewardHead, answers: Sequence[LinearFunc
     surprise = torch.zeros_like(rewards)
     surprise[:, :-1] = (rewards[:, :-1] + settings.discount * value[:, 1:] - value[:, :-1]) * followed[:, :-1]
     targets = discounted(surprise, settings.discount * settings.trace)[said]
-    known = followed[said]
-    return ridge_by_token(states[known], ids[known], (targets - _row_rewards(prior, ids, states))[known], settings.ridge)
+    known, surer = followed[said], torch.cat([answer.sureness for answer in answers])
+    targets = targets - _row_rewards(prior, ids, states) - prior.sureness * surer
+    return with_sureness(states[known], ids[known], targets[known], surer[known], settings.ridge)
+
+
+def with_sureness(states: Tensor, token_ids: Tensor, targets: Tensor, sureness: Tensor, ridge: float) -> tuple[Tensor, Tensor, float]:
+    """As `ridge_by_token`, with a number u for all tokens: minimises Σ (w · x + u · sureness - target)² + ridge · (Σ |w|² + u²).
+
+    For a given u the rows are those of the targets less u times those of sureness, and what is left of both is what u is solved on.
+    """
+    tokens, rows = ridge_by_token(states, token_ids, targets, ridge)
+    _, of_sureness = ridge_by_token(states, token_ids, sureness, ridge)
+    place = torch.searchsorted(tokens, token_ids)
+    left, of_itself = (each - (part[place] * states).sum(1) for each, part in ((targets, rows), (sureness, of_sureness)))
+    u = float(sureness @ left) / (float(sureness @ of_itself) + ridge)
+    return tokens, rows - u * of_sureness, u
 
 
 def discounted(values: Tensor, discount: float) -> Tensor:

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.gram import GramBlock, LinearFunctional, WeightedSum
-from learners.human_reward.head import RewardHead, Shared
+from learners.human_reward.head import RewardHead, Shared, sureness_advantage
 from learners.human_reward.likelihood import Evidence, Pairs, blocks_of, mentioned, solve
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ class HumanReward:
         functional = LinearFunctional.of_answer(torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop), self.features)
         self._known[name] = replace(functional, sureness=0.0) if span else functional
         if self.credit is not None:
-            self.credit.add(name, functional.of_rewards(torch.tensor(token_ids[start:stop], dtype=torch.int64)))
+            ids, there = torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop)
+            surer = torch.zeros(stop - start) if span else sureness_advantage(ids, there)
+            self.credit.add(name, functional.of_rewards(ids), surer)
 
     def add(self, name: str, functional: LinearFunctional) -> None:
         """Remember an answer whose statistics are known."""

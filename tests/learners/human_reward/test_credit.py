@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learners.human_reward.credit import Credit, CreditSettings, advantages, mark, ridge_by_token
+from learners.human_reward.credit import Answer, Credit, CreditSettings, advantages, mark, ridge_by_token
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.fit import Block, HumanReward
 from learners.human_reward.gram import LinearFunctional
-from learners.human_reward.head import RewardHead
+from learners.human_reward.head import RewardHead, sureness_advantage
 from learners.human_reward.likelihood import Evidence, Level, Pairs
 
 WIDTH, VOCABULARY = 5, 9
@@ -62,11 +62,12 @@ def test_each_tokens_row_is_the_ridge_regression_over_its_positions_alone(ids: l
 def test_advantages_are_what_rewards_and_the_value_of_states_say_step_by_step() -> None:
     constants = CreditSettings(discount=0.8, trace=0.5, value_ridge=0.3, ridge=0.6, unfinished=3)
     generator, shape = torch.Generator().manual_seed(1), (VOCABULARY, WIDTH + 1)
-    head, prior = (RewardHead(1, torch.arange(VOCABULARY), torch.randn(shape, generator=generator), features()) for _ in range(2))
+    head, prior = (RewardHead(1, torch.arange(VOCABULARY), torch.randn(shape, generator=generator), features(), 0.7) for _ in range(2))
     answers = []
     for seed, length in enumerate((7, 2, 12, 5)):
         ids, seen = answer(seed, length)
-        answers.append(LinearFunctional.of_answer(torch.tensor(ids), seen, features()).of_rewards(torch.tensor(ids)))
+        known = LinearFunctional.of_answer(torch.tensor(ids), seen, features()).of_rewards(torch.tensor(ids))
+        answers.append(Answer(known.states, known.tokens, sureness_advantage(torch.tensor(ids), seen)))
     rewards = [[float(head.weights[a] @ x) for a, x in zip(each.tokens, each.states, strict=True)] for each in answers]
     inputs, returns = [], []
     for each, earned in zip(answers, rewards, strict=True):
@@ -74,19 +75,21 @@ def test_advantages_are_what_rewards_and_the_value_of_states_say_step_by_step() 
             inputs.append(each.states[t])
             returns.append(sum(0.8**k * r for k, r in enumerate(earned[t:])))
     value = least_squares(torch.stack(inputs), torch.tensor(returns), 0.3)
-    positions: dict[int, list[tuple[Tensor, float]]] = {}
+    rows, targets = [], []  # one long vector a position: of each token its row, and sureness
     for each, earned in zip(answers, rewards, strict=True):
         worth = [float(value @ x.double()) for x in each.states]
         surprise = [earned[t] + 0.8 * worth[t + 1] - worth[t] for t in range(len(earned) - 1)]
         for t in range(len(surprise)):
-            total = sum((0.8 * 0.5) ** k * d for k, d in enumerate(surprise[t:]))
-            token, state = int(each.tokens[t]), each.states[t]
-            positions.setdefault(token, []).append((state, total - float(prior.weights[token] @ state)))
-    tokens, rows = advantages(head, prior, answers, constants)
-    assert tokens.tolist() == sorted(positions)
-    for token, row in zip(tokens.tolist(), rows, strict=True):
-        states, targets = zip(*positions[token], strict=True)
-        assert torch.allclose(row.double(), least_squares(torch.stack(states), torch.tensor(targets), 0.6), atol=1e-3)
+            token, row = int(each.tokens[t]), torch.zeros(shape)
+            row[token] = each.states[t]
+            rows.append(torch.cat([row.flatten(), each.sureness[t : t + 1]]))
+            already = float(prior.weights[token] @ each.states[t]) + prior.sureness * float(each.sureness[t])
+            targets.append(sum((0.8 * 0.5) ** k * d for k, d in enumerate(surprise[t:])) - already)
+    expected = least_squares(torch.stack(rows), torch.tensor(targets), 0.6)
+    tokens, found, u = advantages(head, prior, answers, constants)
+    assert tokens.tolist() == sorted({int(token) for each in answers for token in each.tokens[:-1]})
+    assert u == pytest.approx(float(expected[-1]), abs=1e-3)
+    assert torch.allclose(found.double(), expected[:-1].view(shape)[tokens], atol=1e-3)
 
 
 def test_the_fit_starts_there_and_judgements_move_it_from_there() -> None:
