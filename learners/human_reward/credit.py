@@ -41,6 +41,7 @@ class CreditSettings:
     trace: float = 0.9  # λ: how far rewards that came are believed more than V
     value_ridge: float = 1.0  # beside features of a mean squared norm of 1 in each position
     ridge: float = 3.0  # of a token's advantages: so many positions' worth of the prior mean
+    share: float = 0.25  # of these advantages in the prior mean: what the fit itself finds of facts and their context stays the larger part
     unfinished: int = 24  # tokens at an answer's end, half of it at most, after which too little came to learn V from
     positions: int = 8192  # of the newest answers; older ones are in the prior mean, or in the fit alone
 
@@ -88,7 +89,7 @@ class Credit:
                 return begun
         head = self._rewards.fit_blocks(marked, 0)
         answers = self._newest(names)
-        begun = prior if head.blank or not answers else _moved(prior, *advantages(head, prior, answers, self._settings))
+        begun = prior if head.blank or not answers else _moved(prior, self._settings.share, *advantages(head, prior, answers, self._settings))
         self._begun.append((marked, prior, known, begun))
         return begun
 
@@ -127,13 +128,13 @@ def first_of(block: Block, judgements: int) -> Block:
     return block if judgements == len(block.evidence) else Block(block.groups[:judgements], block.evidence[:judgements])
 
 
-def _moved(prior: RewardHead, tokens: Tensor, rows: Tensor, sureness: float) -> RewardHead:
-    """A head with these rows added to those of its tokens, and this to what sureness is worth."""
+def _moved(prior: RewardHead, share: float, tokens: Tensor, rows: Tensor, sureness: float) -> RewardHead:
+    """A head with a share of these rows added to those of its tokens, and of this to what sureness is worth."""
     every = union(prior.tokens, tokens)
     found = rows.new_zeros(len(every), rows.shape[1])
     found[torch.searchsorted(every, prior.tokens)] = prior.weights
-    found.index_add_(0, torch.searchsorted(every, tokens), rows)
-    return replace(prior, tokens=every, rows=found, shared=None, sureness=prior.sureness + sureness)
+    found.index_add_(0, torch.searchsorted(every, tokens), rows, alpha=share)
+    return replace(prior, tokens=every, rows=found, shared=None, sureness=prior.sureness + share * sureness)
 
 
 def advantages(head: RewardHead, prior: RewardHead, answers: Sequence[Answer], settings: CreditSettings) -> tuple[Tensor, Tensor, float]:

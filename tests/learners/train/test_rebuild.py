@@ -30,7 +30,7 @@ from learners.human_reward.online import OnlineHumanReward
 from learners.model import shards
 from learners.model.checkpoint import ModelError
 from learners.model.lora import load_lora, lora_state
-from learners.protocol import Answer, Event, Lesson, Load, Notice, Replay, encode
+from learners.protocol import Answer, Event, Lesson, Load, Metrics, Notice, Replay, encode
 from learners.rlhf.rollouts import draw_answers
 from learners.train import __main__ as command
 from learners.train import rebuild
@@ -44,6 +44,7 @@ from tests.learners.processes import in_processes
 pytestmark = [needs_stories, cpu_only]
 SAMPLING = Sampling(1.0, 8)
 ITERATIONS = 2
+STAGES = ("sft", "distill", "reward", "ppo")
 PROMPTS = tuple((Message("user", f"Once upon a time, there was a {noun}"),) for noun in ("dog", "cat", "girl", "king"))
 
 
@@ -260,18 +261,22 @@ def test_a_rank_that_dies_ends_the_run_with_a_line_and_what_was_trained_stays(
         rebuild.run(lambda: next(taken, True))
 
 
-def test_two_ranks_over_shards_come_to_the_version_of_two_that_hold_the_base(lessons: tuple[Lesson, ...], tmp_path: Path) -> None:
-    def run(folder: Path, sharded: bool) -> str:
+def test_two_ranks_over_shards_learn_what_two_learn_that_hold_the_base(lessons: tuple[Lesson, ...], tmp_path: Path) -> None:
+    """Up to rounding: products over memory of another alignment differ in the last bits."""
+
+    def run(folder: Path, sharded: bool) -> list[tuple[str, float]]:
         if sharded:
             shards.ask_for(shards.Sharding(OffloadPolicy()))
             rebuild.assemble = assemble  # loads it anew, in this child alone
-        return trained(folder).sha256
+        told: list[Event] = []
+        assert Rebuild(folder, read_request(folder), told.append).run().sha256, "a version passed the gate"
+        return [(event.stage, event.loss) for event in told if isinstance(event, Metrics) and event.stage in STAGES]
 
     found = []
     for name in ("whole", "sharded"):
         prepared(tmp_path / name, lessons)
         (tmp_path / f"{name}-group").mkdir()
-        found += in_processes(lambda name=name: run(tmp_path / name, name == "sharded"), tmp_path / f"{name}-group")
-    assert len({*found}) == 1
-    assert found[0], "a version passed the gate"
-    assert result(tmp_path / "sharded").adapter_sha256 == result(tmp_path / "whole").adapter_sha256
+        found.append(in_processes(lambda name=name: run(tmp_path / name, name == "sharded"), tmp_path / f"{name}-group")[0])
+    whole, sharded = found
+    assert [stage for stage, _ in sharded] == [stage for stage, _ in whole] and {*STAGES} == {stage for stage, _ in whole}
+    assert [loss for _, loss in sharded] == pytest.approx([loss for _, loss in whole], rel=1e-2, abs=1e-3)
