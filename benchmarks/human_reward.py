@@ -31,10 +31,15 @@ except ImportError:  # before the learners were regrouped
     from learners.features import Features, Seen
     from learners.human_reward import HumanReward
     from learners.preferences import Pairs
+try:
+    from learners.human_reward.credit import Credit
+except ImportError:  # before there was credit
+    Credit = None
 sets, asked = int(sys.argv[1]), [int(n) for n in sys.argv[2:]]
-V, WIDTH, T, K = 152_000, 256, 64, 4
+V, WIDTH, T, K, AFTER = 152_000, 256, 64, 4, 16  # sets before so many answers: credit is found anew after some of them
 generator = torch.Generator().manual_seed(0)
-learner = HumanReward(Features.fit(torch.randn(600, WIDTH, generator=generator)), torch.randn(V, 64, generator=generator) / 8)
+known = Features.fit(torch.randn(600, WIDTH, generator=generator)), torch.randn(V, 64, generator=generator) / 8
+learner = HumanReward(*known, credit=Credit(HumanReward(*known))) if Credit else HumanReward(*known)
 common = 1 / torch.arange(1, 20_001.0)
 probabilities = torch.tensor([0.5, 0.2, 0.1, 0.05, 0.03, 0.0, 0.0, 0.0]).expand(T, 8)
 
@@ -50,7 +55,7 @@ for i in range(sets):
     for j in range(K):
         learner.add_answer(f"{i}/{j}", *answer())
     evidence.append(Pairs.of_ranks({f"{i}/{j}": j + 1 for j in range(K)}))
-    near = any(n - 6 * K < K * (i + 1) <= n for n in asked)
+    near = any(n - (AFTER + 1) * K < K * (i + 1) <= n for n in asked)
     if near or i % 40 == 39 or hasattr(learner, "keep"):
         before = time.process_time()
         head = learner.fit(evidence, i)
@@ -59,13 +64,16 @@ for i in range(sets):
             head.weights  # where they are computed when they are first asked for
             times.append(1000 * (fitted - before))
             asked_for.append(1000 * (time.process_time() - fitted))
+    if hasattr(learner, "look_ahead"):  # while the next answers are read
+        from learners.human_reward.fit import Block
+        learner.look_ahead(Block.split(evidence, learner.settings.window))
     if hasattr(learner, "keep") and i % 32 == 31:  # as OnlineHumanReward does: the newest two blocks
         from learners.human_reward.fit import Block
         blocks = Block.split(evidence, learner.settings.window)
         learner.keep({name for block in blocks[-2:] for group in block.groups for name in group})
     if K * (i + 1) in asked:
         fit, weights = (round(sorted(some[1:])[len(some[1:]) // 2], 1) for some in (times, asked_for))
-        print(json.dumps({"answers": K * (i + 1), "ms": fit, "ms_of_weights": weights}), flush=True)
+        print(json.dumps({"answers": K * (i + 1), "ms": fit, "ms_at_worst": round(max(times[1:]), 1), "ms_of_weights": weights}), flush=True)
         times, asked_for = [], []
 print(json.dumps({"sets": sets, "mb": round(megabytes() - begun)}), flush=True)
 """

@@ -81,7 +81,15 @@ class Credit:
     def begin(self, blocks: Sequence[Block], prior: RewardHead) -> RewardHead:
         """The prior mean of the last of these blocks, where `prior` is the head of the one before; that itself where no whole answers were judged."""
         *before, newest = self._of_whole(blocks)
-        marked = [*before, first_of(newest, mark(len(newest.evidence)))]
+        return self._begun_at([*before, first_of(newest, mark(len(newest.evidence)))], prior)
+
+    def look_ahead(self, blocks: Sequence[Block], prior: RewardHead) -> None:
+        """Find what the next judgement will ask for, where that is known before it is there: it asks in vain for nothing but time."""
+        *before, newest = self._of_whole(blocks)
+        if (first := mark(len(newest.evidence) + 1)) <= len(newest.evidence):
+            self._begun_at([*before, first_of(newest, first)], prior)
+
+    def _begun_at(self, marked: list[Block], prior: RewardHead) -> RewardHead:
         names = [name for group in marked[-1].groups for name in group]
         known = sum(name in self._answers for name in names)
         for like, of, of_known, begun in self._begun:
@@ -117,10 +125,12 @@ class Credit:
 
 
 def mark(judgements: int) -> int:
-    """Of so many judgements the first ones that a beginning is made of: all of up to 16, and an eighth less at most where there are more. So it is
-    made anew with every eighth judgement of a hundred, and yet depends on nothing but the judgements."""
-    step = 1 << max(0, judgements.bit_length() - 4)
-    return judgements // step * step
+    """Of so many judgements the first ones that a beginning is made of: all of up to 16; of more all but an eighth at most, and never the newest, so
+    that it can be made before that one is there. With a hundred it is made anew every eighth time, and yet depends on nothing but the judgements."""
+    if judgements <= 16:
+        return judgements
+    step = 1 << (judgements.bit_length() - 4)
+    return (judgements - 1) // step * step
 
 
 def first_of(block: Block, judgements: int) -> Block:

@@ -161,6 +161,11 @@ class HumanReward:
             self._solved[i] = block, None
         return head if head.epoch == epoch else replace(head, epoch=epoch)
 
+    def look_ahead(self, blocks: Sequence[Block]) -> None:
+        """Of blocks that were fitted last: find what the fit with one more judgement begins at. Changes no result, only when it is computed."""
+        if self.credit is not None and blocks and [block for block, _ in self._solved] == list(blocks):
+            self.credit.look_ahead(blocks, (self._solved[-2][1] if len(blocks) > 1 else None) or RewardHead.empty(self.features))
+
     def solved(self, blocks: Sequence[Block]) -> int:
         """How many of these blocks, from the first on, need not be solved again."""
         same = 0

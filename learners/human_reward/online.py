@@ -99,8 +99,10 @@ class OnlineHumanReward:
         return self._dataset.refused
 
     def prepare(self, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> None:
-        """Compute and remember the states of the answers of a set to one prompt, before they are judged. The order does not matter."""
+        """Compute and remember what the judgement of a set of answers to one prompt will ask for: their states, in whatever order they come, and
+        where the fit will begin."""
         self._states.of(tuple(prompt_ids), tuple(sorted({tuple(ids) for ids in answers if ids})))
+        self._human_reward.look_ahead(self._blocks.of(self.lessons))
 
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
