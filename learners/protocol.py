@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from storage.records import Calibration, Canary, Message, Policy, Run, Sampling, StopReason, Teaching
+from storage.records import Calibration, Canary, Message, Policy, Run, Sampling, StopReason, Teaching, unicode
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes of the longest line either side accepts."""
@@ -515,8 +515,22 @@ def encode_command(command: Command) -> bytes:
 
 
 def encode(line: Command | Event | Hello | Welcome | Attach | Received) -> bytes:
-    """One line, newline included."""
-    return _encoder.encode(line) + b"\n"
+    """One line, newline included. Half of a surrogate pair is told as U+FFFD: JSON has no other way."""
+    try:
+        return _encoder.encode(line) + b"\n"
+    except UnicodeEncodeError:
+        return _encoder.encode(_in_unicode(msgspec.to_builtins(line))) + b"\n"
+
+
+def _in_unicode(value: Any) -> Any:
+    match value:
+        case str():
+            return unicode(value)
+        case dict():
+            return {_in_unicode(key): _in_unicode(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_in_unicode(each) for each in value]
+    return value
 
 
 def decode_command(line: bytes) -> Command:

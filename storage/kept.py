@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from storage.records import unicode
+
 DEEPEST = 100
 """Lists and objects in each other; what is below is kept as text. Whoever walks through a value takes some stack at each."""
 LONGEST = 1_000
@@ -61,11 +63,6 @@ def sound(content: str) -> str:
         return content if json.loads(content) == found else told(found).json
     except (ValueError, RecursionError):
         return told(found).json
-
-
-def unicode(text: str) -> str:
-    """With a mark in the place of each byte, or half of a character, that was none."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_deep(value: object, text: str) -> bool:

@@ -28,6 +28,15 @@ def new_uid() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
 
 
+def unicode(text: str) -> str:
+    """Pairs of surrogates joined, and U+FFFD for half of one, or for a byte of a file that was no text: neither JSON nor a tokenizer takes them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 class Message(Struct, frozen=True):
     """One turn of a conversation."""
 

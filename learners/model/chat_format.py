@@ -17,7 +17,7 @@ from itertools import groupby
 from typing import Any
 
 from learners.model.thoughts import BOOLEAN, Thoughts, switches
-from storage.records import Message
+from storage.records import Message, unicode
 from storage.thoughts import split_thought
 
 UNFINISHED = "\ufffd"
@@ -120,7 +120,7 @@ class Renderer:
         refuses the conversation as it is, the system message moves into the first user turn, or turns of one role that follow each other become
         one, or both. Raises PromptError where that does not help either.
         """
-        messages = [Message(m.role, self._thought_apart(without_surrogates(m.content), m.role)) for m in messages]
+        messages = [Message(m.role, self._thought_apart(unicode(m.content), m.role)) for m in messages]
         if not self.chat_template:
             return self._known(self._opened("\n".join(m.content for m in messages)))
         shielded, said = self._shield(messages)
@@ -228,7 +228,7 @@ class Renderer:
 
         Without a chat template `text` goes right behind the prompt's last character: see `continued` for text written by hand. Raises PromptError.
         """
-        text = without_surrogates(text)
+        text = unicode(text)
         ids = self._continuation(text) if self._anchor else self._literal(text)
         return self._known(ids if self.eos_id is None else [*ids, self.eos_id])
 
@@ -299,15 +299,6 @@ def _readings(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
 def merged(messages: Sequence[Message]) -> list[Message]:
     """Turns of one role that follow each other as one turn, a blank line between them."""
     return [Message(role, "\n\n".join(m.content for m in turns)) for role, turns in groupby(messages, key=lambda m: m.role)]
-
-
-def without_surrogates(text: str) -> str:
-    """Pairs of surrogates joined, and U+FFFD for a lone one: no tokenizer takes it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def without_system(messages: Sequence[Message]) -> list[Message]:

@@ -12,6 +12,7 @@ import msgspec
 from storage import kept
 from storage.exchange.items import Judged, Kept
 from storage.exchange.shapes.pieces import NO_JSON
+from storage.records import unicode
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -35,7 +36,7 @@ class Spool:
     def add(self, shape: str, judged: Judged) -> Judged:
         """The same as it is kept: beside its texts nothing is in it that JSON does not have."""
         if judged.by is not None:
-            judged = judged._replace(by=kept.unicode(judged.by))
+            judged = judged._replace(by=unicode(judged.by))
         beside = told = None
         if judged.kept is not None:
             beside, changed = kept.told(judged.kept._asdict())

@@ -100,6 +100,9 @@ class ConversationView(ScrollView):
 
     watch_folded = watch_markdown
 
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda theme: self._render_finished())
+
     def on_resize(self) -> None:
         """Another width: all of it is wrapped again."""
         if self._width != self._wrapped_at:

@@ -50,6 +50,9 @@ class FinishedView(ScrollView):
             self._wanted = (text, markdown, folded)
         self._make_anew()
 
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda theme: self._make_anew())
+
     def on_resize(self) -> None:
         self._make_anew()
 

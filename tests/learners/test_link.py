@@ -10,9 +10,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from learners import protocol
 from learners.link import BulkWindow, Framing, LinkError, Unacknowledged, runs_of
+from storage.records import Message, Sampling
 
 LINES = st.lists(st.binary(max_size=200).map(lambda line: line.replace(b"\n", b" ") + b"\n"), max_size=10)
 
@@ -120,3 +122,9 @@ def test_a_version_is_not_held_up_by_a_fast_line() -> None:
     line = Line(125_000_000, 0.005)
     line.run(3.0)
     assert line.arrived > 10_000_000
+
+
+def test_half_of_a_surrogate_pair_crosses_as_a_replacement_character() -> None:
+    request = protocol.AnswerRequest(uid="a", seed=1, messages=(Message("user", "a\ud800b \ud83d\udc69"),))
+    read = protocol.decode_command(protocol.encode(protocol.Generate(requests=(request,), sampling=Sampling(1.0, 8))))
+    assert read == protocol.Generate(requests=(replace(request, messages=(Message("user", "a\ufffdb \U0001f469"),)),), sampling=Sampling(1.0, 8))

@@ -19,6 +19,7 @@ from storage.exchange.items import Kept
 from storage.journal import Journal
 from storage.merging import merge
 from storage.queries import Record
+from storage.records import unicode
 from storage.verification import problems
 from tests.storage.conftest import BASE, SITTING
 
@@ -43,7 +44,7 @@ STRANGE: dict[str, tuple[Any, Any]] = {  # and what comes closest to it
     "two halves": ("\ud83d\ude00", "\N{GRINNING FACE}"),
     "a name that is no text": ({None: {(1, 2): 3}}, {"None": {"(1, 2)": 3}}),
     "beside a date": ([datetime(2026, 1, 1, tzinfo=UTC), "\ud800"], ["2026-01-01T00:00:00Z", "\N{REPLACEMENT CHARACTER}"]),
-    "an object": (Odd(), kept.unicode(str(Odd())[: kept.LONGEST])),
+    "an object": (Odd(), unicode(str(Odd())[: kept.LONGEST])),
     "depth": (nested(500), None),
 }
 

@@ -16,6 +16,7 @@ from tamer_tui import clipboard
 from tamer_tui.keys import MODES
 from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.widgets.conversation import ConversationView, Spoken
+from tamer_tui.widgets.finished_view import FinishedView
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import table
 
@@ -90,6 +91,33 @@ async def test_a_complete_answer_of_a_chat_is_markdown_or_plain_and_is_copied_as
         await t.session.chat.say("And?")
         await t.until(lambda: t.session.chat.turns[-1].ended)
         await t.until(lambda: t.shown().count("• two") == 2)
+
+
+class Both(App[None]):
+    def compose(self) -> ComposeResult:
+        yield ConversationView()
+        yield FinishedView()
+
+
+def code_style(view: ConversationView | FinishedView) -> str:
+    found = [segment.style for y in range(view.size.height) for segment in view.render_line(y) if segment.text == "x()"]
+    return str(found[0].color) if found and found[0] is not None else ""
+
+
+async def test_what_was_rendered_is_rendered_anew_for_a_theme_of_the_other_kind() -> None:
+    app = Both()
+    async with app.run_test(size=(60, 20)) as pilot:
+        conversation, finished = app.query_one(ConversationView), app.query_one(FinishedView)
+        conversation.show([Spoken("Which?", "call `x()` then", True)])
+        finished.show("call `x()` then", True, True)
+        for theme, colour in (("textual-dark", "cyan"), ("textual-light", "blue"), ("textual-dark", "cyan")):
+            app.theme = theme
+            for _ in range(50):
+                await pilot.pause(0.02)
+                if colour in code_style(conversation) and colour in code_style(finished):
+                    break
+            else:
+                raise AssertionError(f"{theme}: {code_style(conversation)}, {code_style(finished)}")
 
 
 async def test_a_thought_in_a_chat_is_one_line_until_it_is_unfolded(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def test_in_a_chat_any_turn_is_answered_anew_and_an_undo_brings_it_and_wha
         (said,) = t.live()
         assert said == Critique(before[0].uid, before[0].candidates[0].uid, "warm", "prompt")
         assert chat.turns[0].uid != before[0].uid and chat.turns[0].prompt.messages == before[0].prompt.messages
-        await t.press("escape", "plus")  # it stands, and beats the one that was criticised
+        await t.press("plus")  # it stands, and beats the one that was criticised
         lessons = t.engine.lessons.values()
         assert [[a.uid for a in lesson.over] for lesson in lessons if isinstance(lesson.judgement, Rating)] == [[before[0].candidates[0].uid]]
         await t.press("u", "u")

@@ -65,7 +65,7 @@ class DrawingEngine(Engine):
 
 @pytest.fixture
 def taught(model: str) -> Iterator[Taught]:
-    """The second version is the first with its adapter turned around, so that they differ everywhere."""
+    """The second version is the first with its adapter turned around and larger, so that they differ everywhere."""
     engine = DrawingEngine(Load(model=model, metered=True, sampling=SAMPLING, stages=("distill",), train_prompts=PROMPTS))
     engine.send(protocol.Replay(lessons=(), last=True))
     judged = publish(engine)
@@ -76,7 +76,7 @@ def taught(model: str) -> Iterator[Taught]:
     files = whole.take(judged.sha256)
     assert files is not None
     states, manifest = unpack(files)
-    turned = {name: -tensor if "lora_B" in name else tensor for name, tensor in states.adapter.items()}
+    turned = {name: -4 * tensor if "lora_B" in name else tensor for name, tensor in states.adapter.items()}
     other = pack(replace(states, adapter=turned), manifest, msgspec.json.decode(files["adapter_config.json"]))
     engine.send(protocol.PublishAck(sha256=judged.sha256, version="v1"))
     engine.until(Acting)
@@ -99,9 +99,9 @@ def test_a_version_draws_what_it_draws_when_it_acts_and_the_acting_one_is_there_
         assert taught.drawn(alone)[0] == found
     engine.send(protocol.Rollback(version="base"))
     assert taught.drawn(msgspec.structs.replace(base, uid="base alone"))[0] == mixed[2]
-    assert len({tuple(mixed[i]) for i in (0, 2, 3)}) == 3, "three policies; the acting one is the first version, which has absorbed its Ĥ"
+    assert mixed[0] not in (mixed[2], mixed[3]), "versions can be told apart"
     kl = {event.uid: event.kl for event in engine.seen if isinstance(event, Ended)}
-    assert kl["base"] == 0 and kl["second"] > 0.1
+    assert kl["base"] == 0 and kl["second"] > 0.1 and kl["first"] > 0
 
 
 def test_what_waits_behind_another_version_is_stopped_and_the_rest_is_drawn(taught: Taught) -> None:

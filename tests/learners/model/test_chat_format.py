@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.model.chat_format import GAP, PromptError, Renderer, merged, without_surrogates
-from storage.records import Message
+from learners.model.chat_format import GAP, PromptError, Renderer, merged
+from storage.records import Message, unicode
 from tests.learners.models import GPT2_TOKENIZER, needs_gpt2
 
 CHATML = (
@@ -139,7 +139,7 @@ def test_without_a_template_the_opening_token_and_the_end_stay(plain: Renderer) 
 
 @pytest.mark.parametrize(("text", "read"), [("a\ud800b", "a�b"), ("\udfff", "�"), ("\ud83d\ude00", "😀"), ("naïve 日本 ﷺ", "naïve 日本 ﷺ")])
 def test_a_lone_surrogate_is_a_replacement_character_and_a_pair_is_what_it_means(text: str, read: str) -> None:
-    assert without_surrogates(text) == read
+    assert unicode(text) == read
 
 
 @settings(max_examples=60, deadline=None)
