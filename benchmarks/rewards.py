@@ -1,4 +1,4 @@
-"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, those that begin at credit, which steer, and of rewards, which score.
+"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, which steer, with credit and without, and of rewards, which score.
 
     python benchmarks/rewards.py [--rankings 25 50] [--draws 3]
 

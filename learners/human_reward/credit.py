@@ -1,4 +1,7 @@
-"""Credit: where the fit of Ĥ begins. Of what whole answers earned, how much the choice of each token brought.
+"""Credit: where a fit of Ĥ may begin. Of what whole answers earned, how much the choice of each token brought.
+
+An experiment, which the engine does not use: by the taste of words it wins more, and answers that were trained with it are less often true
+(docs/learning.md). `benchmarks/sittings.py --credit` plays it.
 
 A ranking says which answers were better; Ĥ is to say which tokens made them so. Fitted to advantages alone (fit.py) an answer is one number, the mean
 over all its tokens. Three linear problems with exact solutions get more from the same judgements, since an operator sees where an answer has got to,

@@ -16,9 +16,9 @@ over its tokens. Similar tokens share what is learned: the prior over the rows i
 (features.py). The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly by Newton's method in
 the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary (likelihood.py, gram.py).
 
-Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next, moved by
-what its answers say of single tokens (credit.py); the covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to
-its end: it is kept and not solved again, and the statistics of its answers can be dropped.
+Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next
+(credit.py can say another one); the covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to its end: it is
+kept and not solved again, and the statistics of its answers can be dropped.
 
 After Knox and Stone 2009 (TAMER: regress human reward, act on it myopically) and Bradley and Terry 1952 (rankings). What differs: the
 action set is a vocabulary, rankings and ratings are learned beside taps, and the fit is exact instead of one gradient step per judgement, so

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from learners.feedback.dataset import Feedback, FeedbackDataset, Sample
-from learners.human_reward.credit import Credit
 from learners.human_reward.evidence import EvidenceBlocks, pairs_of
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
@@ -59,7 +58,7 @@ class OnlineHumanReward:
         """features and similarity: see HumanReward."""
         self._dataset = dataset
         self._states = _States(states_before)
-        self._human_reward = _credited(features, similarity, settings)
+        self._human_reward = HumanReward(features, similarity, settings)
         self._blocks = EvidenceBlocks(self._human_reward.settings.window)
         self._waiting: set[int] = set()
         self._first: deque[int] = deque()  # of those that wait, some that go before the others
@@ -99,10 +98,8 @@ class OnlineHumanReward:
         return self._dataset.refused
 
     def prepare(self, prompt_ids: Sequence[int], answers: Sequence[Sequence[int]]) -> None:
-        """Compute and remember what the judgement of a set of answers to one prompt will ask for: their states, in whatever order they come, and
-        where the fit will begin."""
+        """Compute and remember the states of the answers of a set to one prompt, before they are judged. The order does not matter."""
         self._states.of(tuple(prompt_ids), tuple(sorted({tuple(ids) for ids in answers if ids})))
-        self._human_reward.look_ahead(self._blocks.of(self.lessons))
 
     def learn(self, lesson: Lesson) -> Fitted:
         """Take a new judgement (or one that was redone) and fit."""
@@ -181,7 +178,7 @@ class OnlineHumanReward:
     def _begun_anew(self) -> RewardHead:
         """Forget all that was computed. The newest block is looked at again at once, the others wait; know nothing where that does not help."""
         self.resets += 1
-        self._human_reward = _credited(self._human_reward.features, self._human_reward.similarity, self._human_reward.settings)
+        self._human_reward = HumanReward(self._human_reward.features, self._human_reward.similarity, self._human_reward.settings)
         self._states.clear()
         newest = {name for group in self._blocks.of(self.lessons)[-1].groups for name in group}
         for lesson in self.lessons.lessons:
@@ -241,10 +238,6 @@ class OnlineHumanReward:
         if isinstance(lesson.judgement, Arm):
             return "no word was there long enough for silence to mean anything"
         return "none of its answers has any words"
-
-
-def _credited(features: Features, similarity: Tensor | None, settings: HumanRewardSettings | None) -> HumanReward:
-    return HumanReward(features, similarity, settings, Credit(HumanReward(features, similarity, settings)))
 
 
 class _States:
