@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -24,6 +25,8 @@ from tamer_tui.options import (
     session_settings,
     tell,
 )
+
+os.environ.setdefault("TEXTUAL_FPS", "120")  # a key waits half as long to be painted; what did not change is painted no more often
 
 if TYPE_CHECKING:
     from tamer_tui.session import Session
