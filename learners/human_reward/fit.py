@@ -110,12 +110,11 @@ class HumanReward:
         A span says nothing of what sureness is worth: the base is never sure of what a person wrote.
         """
         start, stop = span or (0, len(token_ids))
-        functional = LinearFunctional.of_answer(torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop), self.features)
+        ids, there = torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop)
+        functional = LinearFunctional.of_answer(ids, there, self.features)
         self._known[name] = replace(functional, sureness=0.0) if span else functional
         if self.credit is not None:
-            ids, there = torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop)
-            surer = torch.zeros(stop - start) if span else sureness_advantage(ids, there)
-            self.credit.add(name, functional.of_rewards(ids), surer)
+            self.credit.add(name, functional.of_rewards(ids), torch.zeros(stop - start) if span else sureness_advantage(ids, there))
 
     def add(self, name: str, functional: LinearFunctional) -> None:
         """Remember an answer whose statistics are known."""

@@ -177,12 +177,17 @@ class ChatScreen(Screen[None]):
         if not await self.attempt(self._end_chosen):
             return
         turn = self._chosen()
+        rewriting = EditorScreen("rewrite this turn", editable(turn.candidates[0].said), turn.prompt.text)
+        self._edit(rewriting, partial(self.session.chat.rewrite, turn), "✓ on disk; the conversation goes on from it")
+
+    def _edit(self, editor: EditorScreen, keep: Callable[[str], Awaitable[object]], done: str) -> None:
+        """What is saved in it is kept."""
 
         async def written(result: WrittenText | None) -> None:
             if result is not None and result.saved:
-                await self.attempt(lambda: self.session.chat.rewrite(turn, result.text), "✓ on disk; the conversation goes on from it")
+                await self.attempt(partial(keep, result.text), done)
 
-        self.app.push_screen(EditorScreen("rewrite this turn", editable(turn.candidates[0].said), turn.prompt.text), written)
+        self.app.push_screen(editor, written)
 
     async def action_critique(self) -> None:
         if not await self.attempt(self._end_chosen):
@@ -244,12 +249,8 @@ class ChatScreen(Screen[None]):
         if not await self.attempt(self._end_chosen):
             return
         turn = self._chosen()
-
-        async def written(result: WrittenText | None) -> None:
-            if result is not None and result.saved:
-                await self.attempt(lambda: self.session.judging.comment(turn.uid, turn.candidates[0].uid, result.text), "✓ on disk")
-
-        self.app.push_screen(EditorScreen("a note on this turn; nothing is learned from it", ""), written)
+        note = EditorScreen("a note on this turn; nothing is learned from it", "")
+        self._edit(note, partial(self.session.judging.comment, turn.uid, turn.candidates[0].uid), "✓ on disk")
 
 
 def _spoken(turn: SetView) -> Spoken:
