@@ -20,6 +20,8 @@ from pathlib import Path
 
 from tastes import TASTES, story_prompts
 
+from tamer_tui.prompts import starter_prompts
+
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent.parent / "shared" / "data" / "stories260k"
 
@@ -81,13 +83,13 @@ def simulate(model: Path, recipe: str, taste: str, seed: int, quantize: str) -> 
     """One run of a recipe on a fresh database; the last call's figures."""
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.txt"
-        prompts.write_text("\n".join(story_prompts()) + "\n", encoding="utf-8")
-        asked = ["--prompts", str(prompts)] if model == MODEL else []
+        texts = story_prompts() if model == MODEL else [prompt.messages[-1].content for prompt in starter_prompts(chat=True)]
+        prompts.write_text("\n".join(texts) + "\n", encoding="utf-8")
         noisy = recipe.startswith("noisy-")
         judge = ["--judge", f"{HERE / 'tastes.py'}:{CORRECTIONS.get(taste, taste)}"] if noisy or taste in CORRECTIONS else []
         for arguments in RECIPES[recipe]:
             command = [
-                sys.executable, "-m", "tamer_tui.cli", "simulate", f"{folder}/record.db", "--model", str(model), *asked,
+                sys.executable, "-m", "tamer_tui.cli", "simulate", f"{folder}/record.db", "--model", str(model), "--prompts", str(prompts),
                 "--operator", f"{HERE / 'tastes.py'}:{'noisy_' * noisy}{taste}", *judge, "-k", "4", "--max-new-tokens", "64",
                 "--seed", str(seed), "--quantize", quantize, "--json", *arguments,
             ]  # fmt: skip
