@@ -13,70 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from msgspec import Struct
-
-from storage import blind, derived, kept, lessons, provenance, repeats, rows, state, statistics
-from storage.blind import BlindCount, wilson
-from storage.database import JournalError, explain, open_reader
+from storage import blind, derived, kept, lessons, provenance, repeats, rows, statistics
+from storage.blind import BlindCount
+from storage.counts import Counts, counts
+from storage.database import explain, open_reader
 from storage.lessons import Taught, Teaching
 from storage.people import People, people
-from storage.records import (
-    BASE_VERSION,
-    BaseModel,
-    Calibration,
-    Logged,
-    Response,
-    Run,
-    SampleSet,
-    Shown,
-    Tap,
-)
+from storage.records import BASE_VERSION, BaseModel, Calibration, Logged, Response, Run, SampleSet, Shown, Tap
 from storage.rows import MarkedVersion
 from storage.sample_pairs import SamplePair, sample_pairs
 from storage.statistics import Agreement, Habits
 from storage.verdict import Verdict, verdict, votes
 
-__all__ = ["BlindCount", "Counts", "JournalError", "MarkedVersion", "Record", "Refusals", "Taught", "Teaching", "wilson"]
-
 T = TypeVar("T")
-
-
-class Refusals(Struct, frozen=True):
-    """How many candidate versions the gate refused for one reason."""
-
-    reason_code: str
-    count: int
-
-
-class Counts(Struct, frozen=True):
-    """How much there is of everything; judgements as they are live."""
-
-    rankings: int
-    ratings: int
-    corrections: int
-    demonstrations: int
-    taps: int
-    critiques: int
-    skips: int
-    peeks: int
-    undone: int
-    sittings: int
-    sets: int  # shown to be judged
-    responses: int
-    tokens: int
-    runs: int
-    published: int
-    refused: tuple[Refusals, ...]
-
-    @property
-    def judged(self) -> int:
-        """Live judgements that teach."""
-        return self.rankings + self.ratings + self.corrections + self.demonstrations + self.taps + self.critiques
-
-    @property
-    def versions(self) -> int:
-        """Versions in all, published and refused."""
-        return self.published + sum(refusals.count for refusals in self.refused)
 
 
 class Record:
@@ -332,11 +281,7 @@ class Record:
     def counts(self) -> Counts:
         """How much there is of everything."""
         with self._snapshot() as connection:
-            return _counts(connection)
-
-    def imported(self, sha256: str) -> bool:
-        """Whether an item with this content was imported."""
-        return bool(self._values("SELECT 1 FROM import_items WHERE sha256 = ?", sha256))
+            return counts(connection)
 
     def imported_file(self, sha256: str, format: str) -> bool:
         """Whether all of a file was imported."""
@@ -389,30 +334,3 @@ def _only(found: list[T], name: str | int) -> T:
     if not found:
         raise KeyError(name)
     return found[0]
-
-
-def _counts(connection: sqlite3.Connection) -> Counts:
-    def count(of: str) -> int:
-        return int(connection.execute(f"SELECT count(*) FROM {of}").fetchone()[0])
-
-    tallies = state.tallies(connection)
-    live = {name.removeprefix("live "): n for name, n in tallies.items()}
-    refused = connection.execute("SELECT reason_code, count(*) FROM versions WHERE NOT published GROUP BY 1 ORDER BY 1")
-    return Counts(
-        rankings=live.get("ranking", 0),
-        ratings=live.get("rating", 0),
-        corrections=live.get("correction", 0),
-        demonstrations=live.get("demonstration", 0),
-        taps=live.get("tap", 0),
-        critiques=live.get("critique", 0),
-        skips=live.get("skip", 0),
-        peeks=live.get("peek", 0),
-        undone=tallies.get("undone", 0),
-        sittings=count("sittings"),
-        sets=count("sample_sets WHERE purpose = 'judge'"),
-        responses=count("responses"),
-        tokens=tallies.get("tokens", 0),
-        runs=count("runs"),
-        published=count("versions WHERE published"),
-        refused=tuple(Refusals(*row) for row in refused),
-    )

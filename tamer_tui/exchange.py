@@ -12,8 +12,9 @@ from learners.feedback.tap_credit import credit, window_of
 from storage.exchange.exporting import ExportManifest, Options, export, prompts
 from storage.exchange.items import Messages, Steps
 from storage.journal import JournalError
+from storage.lessons import Taught
 from storage.progress import Step, unwatched
-from storage.queries import Record, Taught
+from storage.queries import Record
 from storage.records import Prompt, Span, Tap
 from tamer_tui.session_store import SessionError
 

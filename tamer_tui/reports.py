@@ -9,9 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from storage.blind import BlindCount
+from storage.counts import Counts
 from storage.journal import Journal, JournalError
 from storage.people import People
-from storage.queries import Counts, Record
+from storage.queries import Record
 from storage.records import BASE_VERSION, Activation, BaseModel, Calibration, Sitting, new_uid
 from storage.statistics import Habits
 from storage.verdict import Rate, Verdict

@@ -9,8 +9,9 @@ from typing import get_args
 
 from learners import protocol
 from learners.protocol import Answer, Command, Lesson
+from storage.lessons import Taught
 from storage.lessons import Teaching as Listed
-from storage.queries import Record, Taught
+from storage.queries import Record
 from storage.records import Arm, Message, Response, Tap, Teaching
 from storage.repeats import said_again
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from storage.blind import Z95
-from storage.queries import wilson
+from storage.blind import Z95, wilson
 from storage.records import Judgement, Peek, Prompt, Ranking, Rating, SampleSet, Undo
 
 from .conftest import SITTING, Desk, answer

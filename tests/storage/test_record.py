@@ -7,7 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from storage.queries import Counts, Refusals, Taught
+from storage.counts import Counts, Refusals
+from storage.lessons import Taught
 from storage.records import (
     BASE_VERSION,
     Activation,
