@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
-from tamer_tui import __version__, exchange_commands, serve_command, train_command
+from tamer_tui import __version__, exchange_commands, serve_command, simulate_command, train_command
 from tamer_tui.options import (
     DATABASE,
     MODEL_OPTIONS,
     SAMPLING_OPTIONS,
-    STAGES,
-    FiniteRange,
     Since,
     engine_command,
+    need_prompts,
     one_line_errors,
     option,
     options,
@@ -27,13 +25,6 @@ from tamer_tui.options import (
 )
 
 os.environ.setdefault("TEXTUAL_FPS", "120")  # a key waits half as long to be painted; what did not change is painted no more often
-
-if TYPE_CHECKING:
-    from tamer_tui.session import Session
-    from tamer_tui.simulate import Plan
-    from tamer_tui.views import SessionSettings
-
-T = TypeVar("T")
 
 
 class _Commands(click.Group):
@@ -86,10 +77,8 @@ def main() -> None:
 main.add_command(exchange_commands.export)
 main.add_command(exchange_commands.import_)
 main.add_command(serve_command.serve)
+main.add_command(simulate_command.simulate)
 main.add_command(train_command.train)
-
-
-# --- commands ---------------------------------------------------------------------------------------------------------------
 
 
 @main.command()
@@ -139,77 +128,6 @@ def sittings(context: click.Context, folder: Path | None) -> None:
 
 
 @main.command()
-@DATABASE
-@options(*MODEL_OPTIONS, "k", "best_of", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "json")
-@click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…) or tap(…): see the README.")
-@click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction, critique or taps.")
-@click.option("--feedback", type=click.Choice(["ranking", "rating", "correction", "critique", "taps"]), default="ranking", show_default=True)
-@click.option("--rounds", type=click.IntRange(0), default=25, show_default=True)
-@click.option("--train-seconds", type=FiniteRange(0), help="The learner's wall time in all; 0 trains no adapter.")
-@click.option("--train-steps", type=click.IntRange(0), help="Optimizer steps in all, instead of seconds.")
-@click.option("--taps", type=click.IntRange(1), help="With --feedback taps: go no further than this many.")
-@click.option("--silence", is_flag=True, help="With --feedback taps: words that pass untapped count as 0, as with S in the tap view.")
-@click.option("--window", type=(float, float), hidden=True)
-@click.option("--stages", default=",".join(STAGES), show_default=True)
-@click.option("--resume", is_flag=True, help="Go on with a database that has judgements.")
-@click.option("--unigram", is_flag=True, hidden=True)
-@click.option("--frozen-ppo", is_flag=True, hidden=True)
-def simulate(database: Path, as_json: bool, **chosen: Any) -> None:
-    """Let a program judge in the operator's place, and report what came of it as JSON."""
-    import msgspec
-
-    from tamer_tui.simulate import Simulation
-
-    settings, plan = _simulation(database, chosen)
-
-    async def simulated(session: Session) -> Any:
-        return await Simulation(session, plan, _progress, lambda line: tell(line, err=True)).run()
-
-    tell(msgspec.json.encode(_with_session(settings, database, engine_command(chosen), simulated)).decode())
-
-
-def _simulation(database: Path, chosen: dict[str, Any]) -> tuple[SessionSettings, Plan]:
-    """What `simulate` is asked for; all that can be refused before a model is loaded is refused here."""
-    from dataclasses import replace
-
-    from tamer_tui.operators import OperatorError, load_function
-    from tamer_tui.session_store import SessionError
-    from tamer_tui.simulate import HELD_OUT, Plan, check, shuffled
-
-    _check_simulate_usage(chosen)
-    settings = session_settings(chosen, metered=True, held_out=HELD_OUT, autostart=False, operator=chosen["operator"])
-    settings = replace(settings, prompts=shuffled(settings.prompts, settings.seed))
-    try:
-        operator = load_function(chosen["operator"])
-        judge = load_function(chosen["judge"]) if chosen["judge"] else operator
-        plan = Plan(
-            chosen["rounds"], chosen["feedback"], chosen["operator"], operator, judge, chosen["judge"] or chosen["operator"],
-            chosen["train_seconds"], chosen["train_steps"], settings.seed, chosen["taps"], chosen["silence"], chosen["window"],
-        )  # fmt: skip
-        check(settings, plan, database, chosen["resume"])
-    except (OperatorError, SessionError) as error:
-        raise click.ClickException(str(error)) from error
-    return settings, plan
-
-
-def _need_prompts(command: str, chosen: dict[str, Any]) -> None:
-    if chosen["prompts"] is None and chosen["model"] != "pocket":
-        raise click.UsageError(f"{command} needs --prompts FILE, or the model that ships")
-
-
-def _check_simulate_usage(chosen: dict[str, Any]) -> None:
-    _need_prompts("simulate", chosen)
-    if chosen["train_seconds"] is not None and chosen["train_steps"] is not None:
-        raise click.UsageError("--train-seconds and --train-steps exclude each other")
-    if chosen["feedback"] in ("correction", "critique", "taps") and not chosen["judge"]:
-        raise click.UsageError(f"--feedback {chosen['feedback']} needs --judge FILE.py:FUNC for the end")
-    if chosen["feedback"] == "ranking" and chosen["rounds"] and chosen["k"] == 1:
-        raise click.UsageError("a ranking compares answers: -k 2 to 9, or --feedback rating")
-    if chosen["rounds"] == 0 and not chosen["resume"]:
-        raise click.UsageError("--rounds 0 only makes sense with --resume")
-
-
-@main.command()
 @options(*MODEL_OPTIONS, "prompts", "system", *SAMPLING_OPTIONS, "json")
 @click.option("--db", "database", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--version", "version", default="latest", show_default=True, help="base, latest or a version's id.")
@@ -218,7 +136,7 @@ def generate(database: Path | None, version: str, n: int, as_json: bool, **chose
     """Answer prompts with the base or a version, as JSON lines."""
     from tamer_tui.generate import answers
 
-    _need_prompts("generate", chosen)
+    need_prompts("generate", chosen)
     if database is None and version not in ("base", "latest"):
         raise click.UsageError(f"--version {version} needs --db")
     settings = session_settings(chosen, metered=True, autostart=False, bias=False)
@@ -415,33 +333,6 @@ def attach(engine: str, database: Path | None, watch: bool, **chosen: Any) -> No
     from tamer_tui.app import run as run_app
 
     sys.exit(run_app(settings, database or found, command))
-
-
-# --- what they share --------------------------------------------------------------------------------------------------------
-
-
-def _with_session(settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-    """Run something over a session that is ready; failures are one line and exit code 1."""
-    import asyncio
-
-    from tamer_tui.headless import with_session
-    from tamer_tui.operators import OperatorError
-    from tamer_tui.session import SessionError
-
-    try:
-        return asyncio.run(with_session(settings, database, command, work))
-    except (SessionError, OperatorError) as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise click.ClickException(f"stopped: everything judged is in {database}") from None
-    finally:
-        _progress("")  # what is printed next begins on a clean line
-
-
-def _progress(line: str) -> None:
-    """One line on a terminal's stderr, written over the last one."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\x1b[2K{line}", nl=False, err=True)
 
 
 if __name__ == "__main__":

@@ -196,6 +196,12 @@ def session_settings(chosen: dict[str, Any], **more: Any) -> SessionSettings:
     )  # type: ignore[arg-type]  # fmt: skip
 
 
+def need_prompts(command: str, chosen: dict[str, Any]) -> None:
+    """Raises UsageError where there is nothing to ask a model."""
+    if chosen["prompts"] is None and chosen["model"] != "pocket":
+        raise click.UsageError(f"{command} needs --prompts FILE, or the model that ships")
+
+
 def _check_model(model: str, adapter: str | None) -> None:
     """What can be refused without loading anything is refused before a screen opens."""
     from learners.model.checkpoint import ModelError

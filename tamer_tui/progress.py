@@ -18,6 +18,12 @@ QUIET_SECONDS = 0.5
 """What takes less says nothing."""
 
 
+def paint(line: str) -> None:
+    """One line on a terminal's stderr, over the last one."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+
+
 class Progress:
     """`with Progress("copying") as step: …` gives the step to be called. A second ctrl+c ends the program as ever."""
 

@@ -25,6 +25,7 @@ from storage.queries import Record
 from storage.records import BASE_VERSION, Activation, BaseModel, Sitting, Version, new_uid
 from tamer_tui import __version__
 from tamer_tui.options import NATS, session_settings
+from tamer_tui.progress import paint
 from tamer_tui.published import Published, find
 from tamer_tui.session_store import SessionError, SessionStore
 from tamer_tui.text import duration, one_line
@@ -158,7 +159,7 @@ class Worker:
             except OSError as error:
                 raise SessionError(f"{starter[0]} cannot be started: {error}", "see --launch") from error
             code = self._follow(process)
-        _paint("")
+        paint("")
         if self._error is not None:
             raise SessionError(self._error.what, self._error.hint)
         if code == STOPPED:
@@ -177,7 +178,7 @@ class Worker:
                         self._take(_told.decode(line))
                 return process.wait()
             except KeyboardInterrupt:
-                _paint("stopping after this step")
+                paint("stopping after this step")
 
     def _take(self, event: Event | Planned | Rebuilt) -> None:
         match event:
@@ -197,10 +198,10 @@ class Worker:
                 self._say(f"{event.stage}: {'published' if event.published else 'refused'}, {event.reason}")
             case Metrics():
                 left = self._left.after(event) if self._left is not None else None
-                _paint(f"{event.stage} {event.step:,} of {event.of:,}{f' · about {duration(left)} left' if left is not None else ''} · ctrl+c stops")
+                paint(f"{event.stage} {event.step:,} of {event.of:,}{f' · about {duration(left)} left' if left is not None else ''} · ctrl+c stops")
 
     def _say(self, line: str) -> None:
-        _paint("")
+        paint("")
         self.tell(line)
 
 
@@ -225,12 +226,6 @@ class TimeLeft:
         total, spent = sum(cost.seconds for cost in costs.values()), time.monotonic() - self._began
         rate = spent / (done - self._first) if done - self._first > 0.05 * total else 1.0
         return (total - done) * rate
-
-
-def _paint(line: str) -> None:
-    """Over the last one, on a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
 
 
 # --- what came of it -------------------------------------------------------------------------------------------------------
