@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from learners.feedback.critiques import Conversation
-from learners.feedback.dataset import Feedback
+from learners.feedback.snapshot import Feedback
 from learners.human_reward.head import RewardHead
 from learners.human_reward.prequential import PrequentialScores
 from learners.model.batches import TokenIds

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from learners.feedback.dataset import Feedback, Sample
-from learners.feedback.samples import Comparison
+from learners.feedback.samples import Comparison, Sample
+from learners.feedback.snapshot import Feedback
 from learners.human_reward.evidence import evidence_of
 from learners.human_reward.features import Features
 from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings

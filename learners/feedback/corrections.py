@@ -1,4 +1,4 @@
-"""What a correction changed, as weights of its tokens."""
+"""What a correction changed: as weights of its tokens, and as one span of them."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def correction_weights(original: Sequence[int], corrected: Sequence[int], left_a
             stop = min(max(stop, start + 1), len(corrected))
             weights[start:stop] = [1.0] * (stop - start)
     return tuple(weights) if 1.0 in weights else (1.0,) * len(corrected)
+
+
+def changed_span(before: Sequence[int], after: Sequence[int]) -> tuple[int, int]:
+    """[start, stop) of `after` that differs from `before`: common tokens at both ends are left out."""
+    limit = min(len(before), len(after))
+    start = next((i for i in range(limit) if before[i] != after[i]), limit)
+    tail = next((i for i in range(limit - start) if before[-1 - i] != after[-1 - i]), limit - start)
+    return start, len(after) - tail

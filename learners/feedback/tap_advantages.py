@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from learners.feedback.dataset import Credited, Feedback
+from learners.feedback.snapshot import Credited, Feedback
 from storage.records import Tap
 
 MOST_BLAME = 1.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from learners.feedback.dataset import Feedback, original_name, written_name
+from learners.feedback.samples import original_name, written_name
+from learners.feedback.snapshot import Feedback
 from learners.human_reward.fit import Block
 from learners.human_reward.likelihood import Evidence, Level, Pairs, blocks_of
 from learners.protocol import Lesson

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learners.feedback.dataset import Feedback, FeedbackDataset, Sample
+from learners.feedback.dataset import FeedbackDataset
+from learners.feedback.samples import Sample
+from learners.feedback.snapshot import Feedback
 from learners.human_reward.evidence import EvidenceBlocks, pairs_of
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings

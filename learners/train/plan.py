@@ -11,7 +11,7 @@ from learners.curriculum.gate import GateSettings
 from learners.curriculum.ppo_stage import PPO_SETTINGS, PPOPlan
 from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
 from learners.feedback.critiques import Critiques
-from learners.feedback.dataset import Feedback
+from learners.feedback.snapshot import Feedback
 from learners.model import shards
 from learners.model.forward import LMHead
 from learners.model.lora import lora_parameters

@@ -18,7 +18,7 @@ from learners.curriculum.practice import Practice
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
-from learners.feedback.dataset import Feedback
+from learners.feedback.snapshot import Feedback
 from learners.human_reward.critique_bias import CritiqueBias
 from learners.model.checkpoint import ModelError
 from learners.model.forward import forward

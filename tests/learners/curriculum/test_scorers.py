@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from learners.curriculum.scorers import HumanRewardScorer, RewardFit
-from learners.feedback.dataset import Feedback
+from learners.feedback.snapshot import Feedback
 from learners.human_reward.features import Features
 from learners.human_reward.fit import HumanRewardSettings
 from learners.model.forward import forward

@@ -19,7 +19,8 @@ from learners.curriculum.gate import Contender, GateSettings, GateVerdict
 from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
 from learners.feedback.critiques import Critiques
-from learners.feedback.dataset import Feedback, Sample, written_name
+from learners.feedback.samples import Sample, written_name
+from learners.feedback.snapshot import Feedback
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
 from learners.protocol import Answer, Lesson

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from learners.feedback.dataset import FeedbackDataset, changed_span, original_name, silence_name, written_name
+from learners.feedback.corrections import changed_span
+from learners.feedback.dataset import FeedbackDataset
+from learners.feedback.samples import original_name, silence_name, written_name
 from learners.human_reward.evidence import evidence_of
 from learners.human_reward.likelihood import Level, Pairs
 from learners.model.chat_format import fit_prompt

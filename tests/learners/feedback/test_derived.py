@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from learners.feedback.dataset import over_name, whole_name
+from learners.feedback.samples import over_name, whole_name
 from learners.human_reward.evidence import evidence_of
 from learners.human_reward.likelihood import Level, Pairs
 from learners.protocol import Answer, Lesson
