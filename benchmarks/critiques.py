@@ -32,9 +32,9 @@ from typing import Any
 
 from tastes import words
 
+from learners.curriculum.distill_stage import DistillStage
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
-from learners.curriculum.stages import DistillStage
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.feedback.critiques import Critiques, criticised

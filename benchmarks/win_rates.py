@@ -26,12 +26,12 @@ from typing import Any
 import tastes
 import torch
 
+from learners.curriculum.distill_stage import DistillStage
 from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.ppo_stage import PPOStage
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
 from learners.curriculum.scorers import HumanRewardScorer, RewardFit
-from learners.curriculum.stages import DistillStage
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
 from learners.feedback.samples import Target

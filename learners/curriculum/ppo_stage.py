@@ -6,14 +6,16 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.practice import Practice
+from learners.curriculum.reward_stage import RewardStage
 from learners.curriculum.runs import ALL_THOUGHT, TOO_SHORT, RunRecorder
 from learners.curriculum.scorers import HumanRewardScorer, RewardFit, Scorer, reward_model_leads
-from learners.curriculum.stages import RewardStage, Saved, SFTPlan
+from learners.curriculum.sft_stage import SFTPlan
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import PolicyWeights
 from learners.feedback.critiques import Critiques
@@ -153,14 +155,14 @@ class PPOStage:
         finally:
             self._under_way = None
 
-    def checkpoint(self) -> Saved:
+    def checkpoint(self) -> dict[str, Any]:
         """What belongs to the generation of the weights, and how far it has come."""
         of, own = self._generation, self._under_way
         generation = of and {"number": of.number, "ppo": of.ppo.checkpoint(), "limit": vars(of.limit)}
         rollouts = own and own.rollouts and vars(own.rollouts)
         return {"iterations": self.iterations, "generation": generation, "step": own and own.step, "rollouts": rollouts}
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, saved: Mapping[str, Any]) -> None:
         """`work` goes on from there."""
         self.iterations = saved["iterations"]
         if (of := saved["generation"]) is not None:

@@ -8,19 +8,22 @@ operator reads on. What passed the gate leaves through `propose`. What was undon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import nn
 
 from learners.curriculum.canary import CanaryGauge
+from learners.curriculum.distill_stage import DistillStage
 from learners.curriculum.gate import Contender, Gate, GateVerdict
 from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.ppo_stage import PPO_SETTINGS, PPOStage
 from learners.curriculum.practice import Practice
+from learners.curriculum.reward_stage import RewardStage
 from learners.curriculum.runs import RunRecorder
-from learners.curriculum.stages import DistillStage, RewardStage, Saved, SFTStage, TrainingStage
+from learners.curriculum.sft_stage import SFTStage
 from learners.curriculum.weights import PolicyWeights
 from learners.model.batches import TokenIds
 from learners.model.device import working_seconds
@@ -47,6 +50,16 @@ class Proposal:
 IN_TURN: tuple[Stage, ...] = ("sft", "distill", "reward")
 """Of a round; PPO follows one in which none of these was due."""
 _OWN = ("_gates_without_gain", "_unproposed", "_ppo_seqs")
+
+
+class TrainingStage(Protocol):
+    """How long a trainer trains and on what: the trainers themselves (rlhf/) know nothing of budgets, prompts or judgements."""
+
+    def due(self) -> bool:
+        """Whether there is something to learn."""
+
+    def work(self) -> Iterator[None]:
+        """Learn it, in small steps."""
 
 
 @dataclass
@@ -121,14 +134,14 @@ class Curriculum:
         """Of PPO so far: a rollout and the updates from it each."""
         return self._ppo.iterations
 
-    def checkpoint(self) -> Saved:
+    def checkpoint(self) -> dict[str, Any]:
         """All that comes next depends on, beside the inputs: between two steps of `work`, for `restore`."""
         parts = {name: getattr(self, f"_{name}").checkpoint() for name in ("weights", "practice", "sft", "distill", "ppo")}
         own = {name: getattr(self, name) for name in _OWN}
         more = {"round": vars(self._round), "gate_seconds": self.gate_seconds, "neutral_loss": self._gauge.neutral_loss}
         return {**parts, "reward": self.reward.checkpoint(), "own": own, **more}
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, saved: Mapping[str, Any]) -> None:
         """Into a curriculum that is as new, with the same inputs; then `work(resumed=True)` goes on as if nothing had happened."""
         self._weights.restore(saved["weights"], self._inputs().head)
         self._practice.restore(saved["practice"])

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import torch
 
+from learners.curriculum.distill_stage import DistillPlan
 from learners.curriculum.gate import GateSettings
 from learners.curriculum.ppo_stage import PPO_SETTINGS, PPOPlan
-from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
+from learners.curriculum.reward_stage import RewardPlan
+from learners.curriculum.sft_stage import SFTPlan
 from learners.feedback.critiques import Critiques
 from learners.feedback.snapshot import Feedback
 from learners.model import shards

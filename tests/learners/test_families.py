@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from learners.curriculum.distill_stage import DistillPlan, DistillStage
 from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.ppo_stage import PPOPlan, PPOStage
 from learners.curriculum.practice import Practice
+from learners.curriculum.reward_stage import RewardPlan, RewardStage
 from learners.curriculum.runs import RunRecorder
-from learners.curriculum.stages import DistillPlan, DistillStage, RewardPlan, RewardStage, SFTPlan, SFTStage
+from learners.curriculum.sft_stage import SFTPlan, SFTStage
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
 from learners.model.architectures import model_class

@@ -9,9 +9,9 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from learners.curriculum.distill_stage import DistillPlan, DistillStage
 from learners.curriculum.ppo_stage import KLLimit, PPOPlan, PPOStage
 from learners.curriculum.runs import ALL_THOUGHT, TOO_SHORT
-from learners.curriculum.stages import DistillPlan, DistillStage
 from learners.engine.assembly import Parts, assemble
 from learners.human_reward.kl_budget import REFERENCE_TOKENS
 from learners.model.lora import load_lora, lora_state

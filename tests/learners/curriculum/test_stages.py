@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from learners.curriculum.distill_stage import DistillPlan, DistillStage
 from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.ppo_stage import PPOPlan, PPOStage
 from learners.curriculum.practice import Practice
+from learners.curriculum.reward_stage import RewardPlan, RewardStage
 from learners.curriculum.runs import RunRecorder
 from learners.curriculum.schedule import Curriculum, Proposal
-from learners.curriculum.stages import DistillPlan, DistillStage, RewardPlan, RewardStage, SFTPlan, SFTStage
+from learners.curriculum.sft_stage import SFTPlan, SFTStage
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
 from learners.human_reward.kl_budget import REFERENCE_TOKENS

@@ -15,9 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from learners.curriculum.distill_stage import DistillPlan
 from learners.curriculum.gate import Contender, GateSettings, GateVerdict
 from learners.curriculum.inputs import LearnerInputs
-from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
+from learners.curriculum.reward_stage import RewardPlan
+from learners.curriculum.sft_stage import SFTPlan
 from learners.feedback.critiques import Critiques
 from learners.feedback.samples import Sample, written_name
 from learners.feedback.snapshot import Feedback
@@ -99,14 +101,14 @@ class Stubs:
         self.candidate = torch.zeros(0)  # as it came to the gate
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr("learners.curriculum.stages.SFTPlan", lambda: SFTPlan(steps=4))
-        patch.setattr("learners.curriculum.stages.RewardPlan", lambda: RewardPlan(steps=2))
-        patch.setattr("learners.curriculum.stages.DistillPlan", lambda: DistillPlan(steps=6, again=4, redraw=2))
-        patch.setattr("learners.curriculum.stages.SFT", self._sft)
-        patch.setattr("learners.curriculum.stages.Distill", self._distill)
-        patch.setattr("learners.curriculum.stages.DistillationTeacher", _Teacher)
-        patch.setattr("learners.curriculum.stages.RewardModel", self._reward_model)
-        patch.setattr("learners.curriculum.stages.nats_on", lambda *_: self.choice.uniform(0, 4))
+        patch.setattr("learners.curriculum.sft_stage.SFTPlan", lambda: SFTPlan(steps=4))
+        patch.setattr("learners.curriculum.reward_stage.RewardPlan", lambda: RewardPlan(steps=2))
+        patch.setattr("learners.curriculum.distill_stage.DistillPlan", lambda: DistillPlan(steps=6, again=4, redraw=2))
+        patch.setattr("learners.curriculum.sft_stage.SFT", self._sft)
+        patch.setattr("learners.curriculum.distill_stage.Distill", self._distill)
+        patch.setattr("learners.curriculum.distill_stage.DistillationTeacher", _Teacher)
+        patch.setattr("learners.curriculum.reward_stage.RewardModel", self._reward_model)
+        patch.setattr("learners.curriculum.sft_stage.nats_on", lambda *_: self.choice.uniform(0, 4))
         patch.setattr("learners.curriculum.practice.draw_answers", lambda *_, **__: [_trace(), _trace()])
         patch.setattr("learners.curriculum.ppo_stage.DistillationTeacher", _Teacher)
         patch.setattr("learners.curriculum.ppo_stage.HumanRewardScorer", lambda base, head, memory, rewards: _Scorer(head.tokens))

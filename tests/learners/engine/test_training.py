@@ -51,7 +51,7 @@ class Sitting:
         self.too_large: Callable[[float], bool] = lambda share: False
         stubs = Stubs(random.Random(0), lambda: self.learner.inputs(), lambda: None)
         stubs.install(patch)
-        patch.setattr("learners.curriculum.stages.Distill", self._distill)
+        patch.setattr("learners.curriculum.distill_stage.Distill", self._distill)
         backbone: Any = SimpleNamespace(
             width=1, vocabulary=1000, base_hash="0" * 64, name="tiny", memory_budget=self.budget, device=torch.device("cpu"),
             spoken=lambda prompt, ids: (prompt, ids),

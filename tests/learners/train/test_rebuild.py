@@ -22,9 +22,11 @@ from msgspec.structs import replace as replaced
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import OffloadPolicy
 
+from learners.curriculum.distill_stage import DistillPlan
 from learners.curriculum.gate import GateSettings
 from learners.curriculum.ppo_stage import PPOPlan
-from learners.curriculum.stages import DistillPlan, RewardPlan, SFTPlan
+from learners.curriculum.reward_stage import RewardPlan
+from learners.curriculum.sft_stage import SFTPlan
 from learners.engine.assembly import Parts, assemble
 from learners.human_reward.online import OnlineHumanReward
 from learners.model import shards
@@ -51,11 +53,10 @@ PROMPTS = tuple((Message("user", f"Once upon a time, there was a {noun}"),) for 
 @pytest.fixture(autouse=True, scope="module")
 def short() -> Iterator[None]:
     """A few steps of each stage, over a model that is loaded once: each run gets it with its trees as they are after loading."""
-    stages = "learners.curriculum.stages"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"{stages}.SFTPlan", lambda: SFTPlan(steps=2))
-        patch.setattr(f"{stages}.RewardPlan", lambda: RewardPlan(steps=2, steps_per_item=0, batch=2))
-        patch.setattr(f"{stages}.DistillPlan", lambda: DistillPlan(steps=4, again=2, batch=3, redraw=2, pool=5))
+        patch.setattr("learners.curriculum.sft_stage.SFTPlan", lambda: SFTPlan(steps=2))
+        patch.setattr("learners.curriculum.reward_stage.RewardPlan", lambda: RewardPlan(steps=2, steps_per_item=0, batch=2))
+        patch.setattr("learners.curriculum.distill_stage.DistillPlan", lambda: DistillPlan(steps=4, again=2, batch=3, redraw=2, pool=5))
         patch.setattr("learners.curriculum.ppo_stage.PPOPlan", lambda: PPOPlan(prompts=2, answers=2, iterations=1))
         patch.setattr("learners.curriculum.gate.GateSettings", lambda: GateSettings(prompts=2, answers=2, looks=1))
         patch.setattr("learners.curriculum.practice.PROBE_ANSWERS", 4)
