@@ -26,7 +26,7 @@ from learners.model.cpu_weights import copied_bytes
 from learners.model.loading import load_backbone
 from learners.model.lora import LoraSettings, lora_parameters
 from learners.model.sampling import Row, decode
-from learners.model.static_rows import WORTH_PREPARING, StaticDecoder
+from learners.model.static_decoder import WORTH_PREPARING, StaticDecoder
 from learners.model.traced_step import traced_decoder
 from storage.records import Message, Sampling
 

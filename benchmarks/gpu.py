@@ -36,7 +36,7 @@ from learners.feedback.samples import Comparison, Target
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
-from learners.model import static_rows
+from learners.model import static_decoder, static_rows
 from learners.model.base import Backbone
 from learners.model.forward import LMHead
 from learners.model.loading import load_backbone
@@ -146,7 +146,7 @@ def decoding(backbone: Backbone, folder: str, options: Any) -> Figures:
         found[name] = step_seconds(backbone, tree, k, count, **how)
         return {"k": k, "tokens": tokens, f"{name}_ms": round(1e3 * found[name], 2)}
 
-    yield step("adapter", actor) | {"graphs": (decoder := static_rows.known_decoder(actor)) is not None and decoder.usable}
+    yield step("adapter", actor) | {"graphs": (decoder := static_decoder.known_decoder(actor)) is not None and decoder.usable}
     plain = stir(peft_tree(backbone)).eval()
     generate = statistics.median(theirs(plain, ids(PROMPT, 0), k, 24, backbone.pad_id, str(backbone.device), time.perf_counter)[4:])
     yield {"generate_ms": round(1e3 * generate, 2), "over_generate": round(generate / found["adapter"], 2)}

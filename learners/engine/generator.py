@@ -30,7 +30,7 @@ from learners.model.lora import load_lora
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.rows import FixedBias
 from learners.model.sampling import Row, Step, decode
-from learners.model.static_rows import StaticDecoder, forget_buffers
+from learners.model.static_decoder import StaticDecoder, forget_buffers
 from learners.model.traced_step import traced_decoder
 from learners.protocol import TOKEN_FLUSH_SECONDS, Acting, Answer, AnswerRequest, Appraised, Ended, Error, Event, Started, Tokens
 from learners.rlhf.rollouts import Trace, draw_answers, look_again, states_before

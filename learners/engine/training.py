@@ -29,7 +29,7 @@ from learners.model.batches import TokenIds
 from learners.model.device import working_seconds
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.replicas import between_layers
-from learners.model.static_rows import forget_buffers
+from learners.model.static_decoder import forget_buffers
 from learners.protocol import Blob, Error, Event, Gated, Idle, Load
 from learners.versions.snapshot import VersionState
 from learners.versions.store import VersionStore

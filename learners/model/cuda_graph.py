@@ -1,6 +1,6 @@
 """The only CUDA code of the sampler: a step captured as one graph, and the stream that drawing has before training.
 
-What torch.cuda.graphs asks of a captured step, and where it is kept: tensors that it reads and writes are the same at each replay (static_rows.py
+What torch.cuda.graphs asks of a captured step, and where it is kept: tensors that it reads and writes are the same at each replay (static_decoder.py
 makes them once); a few warm-up runs on the capturing stream come first, so that kernels are chosen and workspaces made before; nothing in it waits
 for the device or reads from the host; random numbers are not drawn in it but read from a tensor that was filled before. Other threads allocate
 meanwhile, so only this thread's calls are checked ("thread_local"). The kernels keep the priority of the stream that this thread works on.

@@ -199,7 +199,7 @@ class MemoryBudget:
     def rows_to_draw(self, prompt_tokens: int, answer_tokens: int, most: int, twin: bool = False) -> int:
         """Answers in one batch of decoding: their keys and values, and what a step makes of their logits; twice with twin rows.
 
-        On a GPU lengths and rows are powers of two (static_rows.py).
+        On a GPU lengths and rows are powers of two (static_decoder.py).
         """
         tokens = prompt_tokens + answer_tokens
         tokens = 1 << (tokens - 1).bit_length() if self.device.type == "cuda" else tokens

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from learners.model.eager_rows import EagerRows
 from learners.model.lora_forward import refresh
 from learners.model.rows import Context, Row, SteeringBias
-from learners.model.static_rows import StaticDecoder, StaticRows, static_decoder
+from learners.model.static_decoder import StaticDecoder, static_decoder
+from learners.model.static_rows import StaticRows
 from storage.records import Sampling, StopReason
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.model.memory import out_of_memory
-from learners.model.static_rows import Outputs, StaticDecoder
+from learners.model.static_decoder import Outputs, StaticDecoder
 
 MOST_LAYERS = 12
 """Of models for which it is worth it."""

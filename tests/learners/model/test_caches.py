@@ -8,7 +8,7 @@ import torch
 from learners.model import eager_rows
 from learners.model.forward import forward
 from learners.model.sampling import Row
-from learners.model.static_rows import static_decoder
+from learners.model.static_decoder import static_decoder
 from storage.records import Sampling
 from tests.learners.model.test_sampling import SHORT, draw
 from tests.learners.model.test_static_rows import same

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
-from learners.model import cuda_graph, static_rows
+from learners.model import cuda_graph, static_decoder
 from learners.model.base import Backbone
 from learners.model.forward import causal_model, forward
 from learners.model.lora import copy_lora, load_lora
 from learners.model.replicas import between_layers, freeze, watch_head
 from learners.model.sampling import Row, decode
-from learners.model.static_rows import Outputs, StaticDecoder, as_it_is
+from learners.model.static_decoder import Outputs, StaticDecoder
 from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
 from tests.learners.model.families import random_tree
@@ -44,6 +44,11 @@ class Graph:
             return kept
 
         return replay
+
+
+def as_it_is(step: Callable[[], Outputs], restore: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], Outputs]:
+    """In place of a graph: the step itself."""
+    return step
 
 
 def head_of(backbone: Backbone, seed: int, tokens: int = 40) -> RewardHead:
@@ -91,7 +96,7 @@ def test_other_families_draw_the_same(load: Callable[[], Backbone]) -> None:
 
 @pytest.mark.parametrize("family", ["gemma2", "granite", "cohere", "opt", "qwen2_moe"])
 def test_small_families_draw_the_same_within_their_windows_and_eagerly_beyond(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_rows, "LEAST_LENGTH", 16)
+    monkeypatch.setattr(static_decoder, "LEAST_LENGTH", 16)
     tree = random_tree(family)
     window = 16
     if family == "gemma2":
@@ -132,7 +137,7 @@ def test_one_graph_serves_one_shape_whatever_steers_and_whichever_version_acts()
 
 @needs_stories
 def test_buffers_grow_and_shrink_and_what_was_said_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_rows, "LEAST_LENGTH", 32)
+    monkeypatch.setattr(static_decoder, "LEAST_LENGTH", 32)
     backbone = stories()
     tree = stirred(backbone)
     ids = prompt(backbone)
@@ -175,7 +180,7 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is_and_that_is_told(caplog: p
 @needs_stories
 def test_a_tree_whose_logits_differ_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     tree: nn.Module = stirred(stories())
-    monkeypatch.setattr(static_rows.FixedCache, "update", lambda self, k, v, layer, *_, **__: (self._kept[layer][0] * 0, self._kept[layer][1]))
+    monkeypatch.setattr(static_decoder.FixedCache, "update", lambda self, k, v, layer, *_, **__: (self._kept[layer][0] * 0, self._kept[layer][1]))
     with pytest.raises(ValueError, match="logits are off"):
         StaticDecoder(tree, as_it_is)
 
@@ -183,7 +188,7 @@ def test_a_tree_whose_logits_differ_is_refused(monkeypatch: pytest.MonkeyPatch) 
 @cpu_only
 @needs_stories
 def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versions_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_rows, "WORTH_PREPARING", 2 * SHORT.max_new_tokens)
+    monkeypatch.setattr(static_decoder, "WORTH_PREPARING", 2 * SHORT.max_new_tokens)
     backbone = stories()
     tree, other = stirred(backbone), stirred(backbone, seed=5)
     decoder, rows = traced_decoder(tree, backbone.layers), rows_of(backbone)
@@ -207,7 +212,7 @@ def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versi
 @cpu_only
 @needs_stories
 def test_a_recorded_step_without_twins_has_one_tensor_of_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)
+    monkeypatch.setattr(static_decoder, "WORTH_PREPARING", SHORT.max_new_tokens)
     backbone = stories()
     decoder, rows = traced_decoder(backbone.model, backbone.layers), rows_of(backbone)
     expected = draw(backbone, backbone.model, rows, decoder=decoder)
@@ -251,7 +256,7 @@ def test_layers_that_mask_by_the_length_of_what_is_kept_draw_the_same_up_to_thei
 
 
 def test_a_window_that_goes_by_another_name_is_found_by_trying_more_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_rows, "_window", lambda config: 1 << 30)
+    monkeypatch.setattr(static_decoder, "_window", lambda config: 1 << 30)
     with pytest.raises(ValueError, match="logits are off"):
         StaticDecoder(neo(300, 2048), as_it_is)
 
@@ -262,7 +267,7 @@ def test_a_window_that_goes_by_another_name_is_found_by_trying_more_columns(monk
 @cpu_only
 @needs_stories
 def test_truncated_sampling_is_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)
+    monkeypatch.setattr(static_decoder, "WORTH_PREPARING", SHORT.max_new_tokens)
     backbone = stories()
     decoder, rows = traced_decoder(backbone.model, backbone.layers), rows_of(backbone)
     sampling = Sampling(0.8, SHORT.max_new_tokens, top_p=0.9, top_k=40, min_p=0.01, repetition_penalty=1.1)
@@ -293,20 +298,20 @@ def test_after_a_capture_in_vain_ordinary_forwards_draw_whoever_holds_the_decode
     for prepared in (False, True):
         failing.asked = 0
         decoder = StaticDecoder(backbone.model, failing, prepared)
-        monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)
+        monkeypatch.setattr(static_decoder, "WORTH_PREPARING", SHORT.max_new_tokens)
         for _ in range(3):
             draw(backbone, backbone.model, rows_of(backbone), decoder=decoder)
             if shape := decoder.due():
                 decoder.prepare(shape)
         assert failing.asked == 1 and not decoder.usable and decoder.due() is None
         with monkeypatch.context() as patch:
-            patch.setattr(static_rows.Buffers, "run", None)
+            patch.setattr(static_decoder.Buffers, "run", None)
             draw(backbone, backbone.model, rows_of(backbone), decoder=decoder)
 
 
 @needs_stories
 def test_a_capture_that_memory_does_not_hold_is_tried_again_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_rows, "WORTH_PREPARING", SHORT.max_new_tokens)
+    monkeypatch.setattr(static_decoder, "WORTH_PREPARING", SHORT.max_new_tokens)
     backbone, rows = stories(), rows_of(stories())
     expected = draw(backbone, backbone.model, rows)
     for prepared in (False, True):
@@ -327,7 +332,7 @@ def test_a_capture_that_memory_does_not_hold_is_tried_again_another_time(monkeyp
 
 
 @needs_stories
-@pytest.mark.parametrize("make", [static_rows._tried, lambda tree: traced_decoder(tree, 2)])
+@pytest.mark.parametrize("make", [static_decoder._tried, lambda tree: traced_decoder(tree, 2)])
 def test_a_trial_that_memory_does_not_hold_says_nothing_of_the_tree(make: Callable[[nn.Module], object], monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(error: Exception) -> Callable[[StaticDecoder], None]:
         def trial(decoder: StaticDecoder) -> None:
@@ -358,12 +363,12 @@ def test_buffers_are_kept_as_far_as_they_take_no_more_than_their_share_and_can_b
     sizes = [each.nbytes for each in decoder._buffers.values()]
     cache = next(iter(decoder._buffers.values())).cache
     assert sizes[0] >= sum(keys.nbytes + values.nbytes for keys, values in cache) and sizes[2] > 3 * sizes[0]
-    monkeypatch.setattr(static_rows, "KEPT_BYTES", sizes[1] + sizes[2])
+    monkeypatch.setattr(static_decoder, "KEPT_BYTES", sizes[1] + sizes[2])
     assert drawn(StaticDecoder(tree, Graph())) == [2, 4]
-    monkeypatch.setattr(static_rows, "KEPT_BYTES", 1)
+    monkeypatch.setattr(static_decoder, "KEPT_BYTES", 1)
     assert drawn(StaticDecoder(tree, Graph())) == [4], "what draws now is needed"
     tree.__dict__["_static_decoder"] = decoder
-    static_rows.forget_buffers(tree, backbone.model)
+    static_decoder.forget_buffers(tree, backbone.model)
     assert decoder.nbytes == 0 and not decoder._buffers and drawn(decoder) == [1, 2, 4]
     del tree.__dict__["_static_decoder"]
 

@@ -12,11 +12,11 @@ from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogit
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from learners.human_reward.logit_bias import LogitBias
-from learners.model import static_rows
+from learners.model import static_decoder
 from learners.model.base import Backbone
 from learners.model.forward import forward
 from learners.model.sampling import Row
-from learners.model.static_rows import StaticDecoder
+from learners.model.static_decoder import StaticDecoder
 from learners.model.traced_step import traced_decoder
 from learners.model.truncation import Truncation
 from storage.records import Sampling
@@ -107,8 +107,8 @@ def test_answers_are_what_whole_forwards_and_transformers_draw_each_at_its_own_t
 
 @needs_stories
 def test_fixed_tensors_and_recorded_steps_draw_the_same_truncated_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_rows, "LEAST_LENGTH", 32)  # so that what was said moves to longer tensors
-    monkeypatch.setattr(static_rows, "WORTH_PREPARING", CUT.max_new_tokens)
+    monkeypatch.setattr(static_decoder, "LEAST_LENGTH", 32)  # so that what was said moves to longer tensors
+    monkeypatch.setattr(static_decoder, "WORTH_PREPARING", CUT.max_new_tokens)
     backbone = stories()
     tree = stirred(backbone)
     rows = [Row(row.uid, row.prompt_ids, row.seed, row.adapter, row.steer, temperature=0.5 + i / 3) for i, row in enumerate(rows_of(backbone))]
