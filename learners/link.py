@@ -1,4 +1,4 @@
-"""What a connection to an engine elsewhere is made of, without reading or writing anything: both sides use it. Torch-free.
+"""What a connection to an engine elsewhere is made of, and what is said on it beside the protocol; it reads and writes nothing. Torch-free.
 
 A link may break at any moment and be made anew, so lines are numbered and kept until the other side says that it has them: whoever comes back says
 how far it got, and the rest is sent again (as in Eternal Terminal's protocol). Blobs of versions are many, and must not stand in the way of tokens:
@@ -8,13 +8,21 @@ they are sent as LEDBAT sends (RFC 6817), only as long as that makes no queue.
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
 
 from learners import protocol
+from learners.protocol import Command, Event, Load
 
+Role = Literal["judge", "watch", "look", "stop"]
+"""What a terminal comes for: to judge, to watch, to learn what is loaded, or to end the engine."""
 HEARTBEAT_SECONDS = 1.0
 """Each side says `received` this often, whether anything came or not."""
 SILENCE_SECONDS = 8.0
@@ -29,6 +37,66 @@ QUEUE_SECONDS = 0.03
 
 class LinkError(Exception):
     """What came cannot be of this link, in one line."""
+
+
+class Hello(protocol._Line, frozen=True, kw_only=True):
+    """A terminal's first line. It commits nobody to anything: only `attach` does."""
+
+    protocol: str
+    package: str  # version of tamer-tui
+    terminal: str  # a secret of this terminal, the same each time it comes back
+    role: Role = "judge"
+    base_hash: str = ""  # of the base that its database was taught with, where that is known
+    compression: tuple[str, ...] = ()  # it understands
+
+
+class Welcome(protocol._Line, frozen=True, kw_only=True):
+    """The engine's answer, or a fatal `error` with the reason why not."""
+
+    protocol: str
+    package: str
+    known: bool = False  # this terminal was here before, and nothing that was said between the two is lost
+    received: int = 0  # the last line of the terminal that came
+    compression: str = ""  # of all that follows, both ways
+    stays: bool = False  # it goes on without a terminal until it is told to end
+    load: Load | None = None  # the model that it has loaded, or is loading
+    place: str = ""  # where the database lies that it teaches
+
+
+class Attach(protocol._Line, frozen=True, kw_only=True):
+    """From here on lines are numbered, each way from 1: the terminal has all up to `received` and goes on with line `first`."""
+
+    received: int
+    first: int
+
+
+class Received(protocol._Line, frozen=True, kw_only=True):
+    """All lines up to `n` are here. Not numbered itself, and said every second, so that either side hears that the other is there."""
+
+    n: int
+
+
+_from_terminal = msgspec.json.Decoder(Hello | Attach | Received | Command)
+_from_engine = msgspec.json.Decoder(Welcome | Received | Event)
+
+
+def decode_from_terminal(line: bytes) -> Hello | Attach | Received | Command:
+    """What comes over a link. Raises msgspec.DecodeError."""
+    return _from_terminal.decode(line)
+
+
+def decode_from_engine(line: bytes) -> Welcome | Received | Event:
+    """The same the other way. Raises msgspec.DecodeError."""
+    return _from_engine.decode(line)
+
+
+@functools.cache
+def fingerprint() -> str:
+    """What both sides of a link must agree in: a hash over the names of all lines and of their fields, in hex."""
+    named = {**vars(protocol), **globals()}.values()
+    lines = [kind for kind in named if isinstance(kind, type) and issubclass(kind, Struct) and kind.__module__ in (protocol.__name__, __name__)]
+    names = sorted(f"{kind.__name__}({','.join(field.name for field in msgspec.structs.fields(kind))})" for kind in lines)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
 
 
 @functools.cache

@@ -1,13 +1,11 @@
 """What the terminal and the engine say to each other: one JSON object a line, commands one way, events the other.
 
-Torch-free, so that the terminal can import it. Every struct is tagged by its lower-case name. Bytes travel as base64. An engine elsewhere is
-spoken to over a link that may break: what that adds to these lines is at the end of this file, and how it works in `link.py`.
+Torch-free, so that the terminal can import it. Every struct is tagged by its lower-case name. Bytes travel as base64. What is said besides to an
+engine elsewhere, over a link that may break, is in `link.py`.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -424,82 +422,14 @@ class Asked(_Line, frozen=True, kw_only=True):
 
 
 Event = (
-    Loading
-    | Ready
-    | Started
-    | Tokens
-    | Ended
-    | Learned
-    | Foreseen
-    | Read
-    | Appraised
-    | Metrics
-    | Trained
-    | Blob
-    | Gated
-    | Acting
-    | Idle
-    | Error
-    | Notice
-    | Asked
-)
-
-# --- over a link -----------------------------------------------------------------------------------------------------
-
-Role = Literal["judge", "watch", "look", "stop"]
-"""What a terminal comes for: to judge, to watch, to learn what is loaded, or to end the engine."""
-
-
-class Hello(_Line, frozen=True, kw_only=True):
-    """A terminal's first line. It commits nobody to anything: only `attach` does."""
-
-    protocol: str
-    package: str  # version of tamer-tui
-    terminal: str  # a secret of this terminal, the same each time it comes back
-    role: Role = "judge"
-    base_hash: str = ""  # of the base that its database was taught with, where that is known
-    compression: tuple[str, ...] = ()  # it understands
-
-
-class Welcome(_Line, frozen=True, kw_only=True):
-    """The engine's answer, or a fatal `error` with the reason why not."""
-
-    protocol: str
-    package: str
-    known: bool = False  # this terminal was here before, and nothing that was said between the two is lost
-    received: int = 0  # the last line of the terminal that came
-    compression: str = ""  # of all that follows, both ways
-    stays: bool = False  # it goes on without a terminal until it is told to end
-    load: Load | None = None  # the model that it has loaded, or is loading
-    place: str = ""  # where the database lies that it teaches
-
-
-class Attach(_Line, frozen=True, kw_only=True):
-    """From here on lines are numbered, each way from 1: the terminal has all up to `received` and goes on with line `first`."""
-
-    received: int
-    first: int
-
-
-class Received(_Line, frozen=True, kw_only=True):
-    """All lines up to `n` are here. Not numbered itself, and said every second, so that either side hears that the other is there."""
-
-    n: int
+    Loading | Ready | Started | Tokens | Ended | Learned | Foreseen | Read | Appraised | Metrics | Trained | Blob
+    | Gated | Acting | Idle | Error | Notice | Asked
+)  # fmt: skip
 
 
 _encoder = msgspec.json.Encoder()
 _command_decoder = msgspec.json.Decoder(Command)
 _event_decoder = msgspec.json.Decoder(Event)
-_from_terminal = msgspec.json.Decoder(Hello | Attach | Received | Command)
-_from_engine = msgspec.json.Decoder(Welcome | Received | Event)
-
-
-@functools.cache
-def fingerprint() -> str:
-    """What both sides of a link must agree in: a hash over the names of all lines and of their fields, in hex."""
-    lines = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Struct) and kind.__module__ == __name__]
-    names = sorted(f"{kind.__name__}({','.join(field.name for field in msgspec.structs.fields(kind))})" for kind in lines)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
 
 
 class LineTooLongError(ValueError):
@@ -514,7 +444,7 @@ def encode_command(command: Command) -> bytes:
     return line
 
 
-def encode(line: Command | Event | Hello | Welcome | Attach | Received) -> bytes:
+def encode(line: _Line) -> bytes:
     """One line, newline included. Half of a surrogate pair is told as U+FFFD: JSON has no other way."""
     try:
         return _encoder.encode(line) + b"\n"
@@ -541,13 +471,3 @@ def decode_command(line: bytes) -> Command:
 def decode_event(line: bytes) -> Event:
     """Raises msgspec.DecodeError (ValidationError for a wrong shape)."""
     return _event_decoder.decode(line)
-
-
-def decode_from_terminal(line: bytes) -> Hello | Attach | Received | Command:
-    """What comes over a link. Raises msgspec.DecodeError."""
-    return _from_terminal.decode(line)
-
-
-def decode_from_engine(line: bytes) -> Welcome | Received | Event:
-    """The same the other way. Raises msgspec.DecodeError."""
-    return _from_engine.decode(line)

@@ -21,8 +21,24 @@ from uuid import uuid4
 import msgspec
 
 from learners import protocol
-from learners.link import COMPRESSION, HEARTBEAT_SECONDS, LONGEST_GREETING, SILENCE_SECONDS, Framing, LinkError, Unacknowledged, package_version
-from learners.protocol import Attach, Command, Error, Event, Hello, Received, Role, Shutdown, Welcome
+from learners.link import (
+    COMPRESSION,
+    HEARTBEAT_SECONDS,
+    LONGEST_GREETING,
+    SILENCE_SECONDS,
+    Attach,
+    Framing,
+    Hello,
+    LinkError,
+    Received,
+    Role,
+    Unacknowledged,
+    Welcome,
+    decode_from_engine,
+    fingerprint,
+    package_version,
+)
+from learners.protocol import Command, Error, Event, Shutdown
 from tamer_tui.engine_client import SHUTDOWN_SECONDS, EngineLog
 
 FIRST_SECONDS = 60.0
@@ -179,7 +195,7 @@ class RemoteEngine:
             )
         assert process.stdin is not None and process.stdout is not None
         hello = Hello(
-            protocol=protocol.fingerprint(),
+            protocol=fingerprint(),
             package=package_version(),
             terminal=self._terminal,
             role=self.role,
@@ -259,7 +275,7 @@ class RemoteEngine:
             data = b""
             while True:
                 for line in link.framing.unpack(data):
-                    self._take(protocol.decode_from_engine(line))
+                    self._take(decode_from_engine(line))
                 data = await link.process.stdout.read(READ_BYTES)
                 link.heard = time.monotonic()
                 if not data:
@@ -317,7 +333,7 @@ async def _welcome(stdout: asyncio.StreamReader) -> tuple[Welcome | None, bytes]
         *lines, data = (data + more).split(b"\n")
         for i, line in enumerate(lines):
             try:
-                said = protocol.decode_from_engine(line)
+                said = decode_from_engine(line)
             except (msgspec.DecodeError, UnicodeDecodeError):  # what a login shell says first is no concern
                 continue
             if isinstance(said, Error):
@@ -333,7 +349,7 @@ def _check(welcome: Welcome) -> None:
     here, there = package_version(), welcome.package
     if here != there:
         raise Refused(f"the engine is of tamer-tui {there}, and this terminal of {here}: install the same version on both machines")
-    if welcome.protocol != protocol.fingerprint():
+    if welcome.protocol != fingerprint():
         raise Refused("engine and terminal are of one version and speak differently: install the same commit on both machines")
 
 

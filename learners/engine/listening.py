@@ -14,8 +14,8 @@ import msgspec
 from learners import protocol
 from learners.engine.sockets import READ_BYTES
 from learners.engine.terminals import Hub, Terminal
-from learners.link import HEARTBEAT_SECONDS, Framing, LinkError
-from learners.protocol import Attach, Command, Error, Hello, Received
+from learners.link import HEARTBEAT_SECONDS, Attach, Framing, Hello, LinkError, Received, decode_from_terminal
+from learners.protocol import Command, Error
 
 GREETING_SECONDS = 20.0
 """Until a terminal has said what it wants: the link may be slow."""
@@ -86,7 +86,7 @@ class Link:
 
     def _open(self) -> tuple[Terminal, Attach, list[bytes]] | None:
         line, rest = self._first_line(b"")
-        hello = protocol.decode_from_terminal(line)
+        hello = decode_from_terminal(line)
         if not isinstance(hello, Hello):
             raise LinkError("its first line is no hello")
         answer = self._hub.answer(hello)
@@ -97,7 +97,7 @@ class Link:
             self._hub.stop()
             return None
         line, rest = self._first_line(rest)
-        attach = protocol.decode_from_terminal(line)
+        attach = decode_from_terminal(line)
         if not isinstance(attach, Attach):
             raise LinkError("its second line does not attach")
         self._framing = Framing(answer.compression, rest)
@@ -125,7 +125,7 @@ class Link:
             data = b""  # the first time, what came behind `attach`
             while not self._ended:
                 for line in self._framing.unpack(data):
-                    said = protocol.decode_from_terminal(line)
+                    said = decode_from_terminal(line)
                     if isinstance(said, Received):
                         self._hub.acknowledge(terminal, self, said.n)
                     elif isinstance(said, Command):

@@ -66,12 +66,12 @@ def runtime_folder() -> Path:
 def stop(path: Path) -> str:
     """End the engine that listens there; what it answers, in words. Raises SocketError."""
     from learners import protocol
-    from learners.link import package_version
+    from learners.link import Hello, decode_from_engine, fingerprint, package_version
 
-    hello = protocol.Hello(protocol=protocol.fingerprint(), package=package_version(), terminal="", role="stop")
+    hello = Hello(protocol=fingerprint(), package=package_version(), terminal="", role="stop")
     with connect(path) as connection:
         connection.sendall(protocol.encode(hello))
-        answer = protocol.decode_from_engine(connection.makefile("rb").readline(protocol.MAX_LINE))
+        answer = decode_from_engine(connection.makefile("rb").readline(protocol.MAX_LINE))
     if isinstance(answer, protocol.Error):
         raise SocketError(f"{answer.what}: {answer.hint}")
     return f"the engine at {path} ends"

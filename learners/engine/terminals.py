@@ -15,8 +15,8 @@ from typing import Protocol
 
 from learners import protocol
 from learners.engine.standing import Standing
-from learners.link import COMPRESSION, SILENCE_SECONDS, BulkWindow, Unacknowledged, package_version
-from learners.protocol import Blob, Command, Error, Event, Hello, Load, Metrics, Welcome
+from learners.link import COMPRESSION, SILENCE_SECONDS, Attach, BulkWindow, Hello, Unacknowledged, Welcome, fingerprint, package_version
+from learners.protocol import Blob, Command, Error, Event, Load, Metrics
 
 METRICS_BACKLOG = 64
 """Events waiting to be sent beyond which metrics are dropped."""
@@ -150,7 +150,7 @@ class Hub:
             standing = self._standing
             known = self._judge is not None and self._judge.name == hello.terminal
             return Welcome(
-                protocol=protocol.fingerprint(),
+                protocol=fingerprint(),
                 package=package_version(),
                 known=known,
                 received=self._judge.received if known and self._judge is not None else 0,
@@ -160,7 +160,7 @@ class Hub:
                 place=standing.place,
             )
 
-    def attach(self, hello: Hello, attach: protocol.Attach, link: Connection) -> tuple[Terminal, list[bytes]] | Error:
+    def attach(self, hello: Hello, attach: Attach, link: Connection) -> tuple[Terminal, list[bytes]] | Error:
         """The terminal's lines come over this link from now on; what it has not got, to be sent first. Raises LinkError."""
         with self.changed:
             if (why := self._refusal(hello)) is not None:
@@ -228,7 +228,7 @@ class Hub:
         here, there = package_version(), hello.package
         if there != here:
             return _fatal(f"this engine is of tamer-tui {here}, and the terminal of {there}", "install the same version on both machines")
-        if hello.protocol != protocol.fingerprint():
+        if hello.protocol != fingerprint():
             return _fatal("engine and terminal are of one version and speak differently", "install the same commit on both machines")
         ready, judge = self._standing.ready, self._judge
         if ready is not None and hello.base_hash not in ("", ready.base_hash):
@@ -314,5 +314,3 @@ class Hub:
 
 def _fatal(what: str, hint: str) -> Error:
     return Error(what=what, hint=hint, fatal=True)
-
-

@@ -6,12 +6,11 @@ import asyncio
 import sys
 
 from learners import protocol
-from learners.link import package_version
-from learners.protocol import Attach, Hello, Received
+from learners.link import Attach, Hello, Received, Welcome, decode_from_terminal, fingerprint, package_version
 from tests.tamer_tui.fake_engine import STORIES, FakeEngine
 
 
-def say(event: protocol.Event | protocol.Welcome | Received) -> None:
+def say(event: protocol.Event | Welcome | Received) -> None:
     sys.stdout.buffer.write(protocol.encode(event))
     sys.stdout.buffer.flush()
 
@@ -31,11 +30,11 @@ async def serve(token_seconds: float, words: int) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     beating = None
     while line := await commands.readline():
-        command = protocol.decode_from_terminal(line)
+        command = decode_from_terminal(line)
         if isinstance(command, protocol.Shutdown):
             return
         if isinstance(command, Hello):
-            say(protocol.Welcome(protocol=protocol.fingerprint(), package=package_version()))
+            say(Welcome(protocol=fingerprint(), package=package_version()))
         elif isinstance(command, Attach):
             beating = asyncio.create_task(heartbeat())
         elif not isinstance(command, Received):

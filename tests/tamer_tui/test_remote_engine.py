@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from learners import protocol
-from learners.link import package_version
-from learners.protocol import Error, Event, Load, Loading, Welcome
+from learners.link import Welcome, fingerprint, package_version
+from learners.protocol import Error, Event, Load, Loading
 from tamer_tui import remote_engine
 from tamer_tui.remote_engine import RemoteEngine
 
 SAYS = "import sys; sys.stdin.readline(); sys.stdout.buffer.write({!r}); sys.stdout.flush(); sys.stdin.read()"
-WELCOME = Welcome(protocol=protocol.fingerprint(), package=package_version())
+WELCOME = Welcome(protocol=fingerprint(), package=package_version())
 LOADING = Loading(what="weights")
 SCRIPTED = (sys.executable, "-m", "tests.tamer_tui.scripted_engine")
 

@@ -17,8 +17,8 @@ from learners import protocol
 from learners.engine.listening import Listener
 from learners.engine.sockets import SocketError, connect, open_socket
 from learners.engine.terminals import METRICS_BACKLOG, WATCHER_BACKLOG, Hub
-from learners.link import Framing, package_version
-from learners.protocol import Attach, Command, Error, Event, Hello, Load, Received, Role, Welcome
+from learners.link import Attach, Framing, Hello, Received, Role, Welcome, decode_from_engine, fingerprint, package_version
+from learners.protocol import Command, Error, Event, Load
 from learners.versions.blobs import split
 from storage.records import Message, Ranking, Run, Sampling
 
@@ -73,7 +73,7 @@ class Terminal:
         self.connection.settimeout(10)
         self._framing, self._lines = Framing(), list[bytes]()
         self.received = received
-        said = Hello(protocol=protocol.fingerprint(), package=package_version(), terminal=name, role=role, compression=("zlib",))
+        said = Hello(protocol=fingerprint(), package=package_version(), terminal=name, role=role, compression=("zlib",))
         self.connection.sendall(protocol.encode(replace(said, **hello)))
         self.greeting = self.next()
         if isinstance(self.greeting, Welcome) and role in ("judge", "watch"):
@@ -89,7 +89,7 @@ class Terminal:
             if not data:
                 raise EOFError
             self._lines += self._framing.unpack(data)
-        said = protocol.decode_from_engine(self._lines.pop(0))
+        said = decode_from_engine(self._lines.pop(0))
         self.received += not isinstance(said, Received | Welcome)
         return said
 
