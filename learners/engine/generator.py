@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from msgspec.structs import replace
@@ -38,9 +37,6 @@ from learners.rlhf.token_rewards import appraise
 from learners.versions.snapshot import PolicySnapshot
 from storage.records import BASE_VERSION, Sampling, StopReason
 
-if TYPE_CHECKING:
-    from learners.model.caches import PromptCache
-
 SHORTEST_ANSWER = 8
 """Tokens; β is solved on acting answers, or rests that were drawn anew, of at least this length."""
 BETA_ANSWERS = 12
@@ -59,6 +55,8 @@ class Generator:
     """Owns the actor tree, the steering and β. `emit` takes protocol events."""
 
     def __init__(self, backbone: Backbone, actor: nn.Module, head: RewardHead, nats: float, bias: bool, emit: Callable[[Event], None]) -> None:
+        from learners.model.caches import PromptCache
+
         self.backbone, self.actor = backbone, actor
         self.budget = KLBudget(nats)
         self.bias = bias
@@ -67,7 +65,7 @@ class Generator:
         self.words = CritiqueSteering(backbone, emit)
         self._emit = emit
         self._temperature = 1.0  # of the answers that β is solved on
-        self._prompts: PromptCache | None = None
+        self.prompts = PromptCache(PROMPT_CACHE_BYTES)  # the bare model and the actor without its adapter compute the same
         self.may_prepare = False  # whether answers may be drawn in other ways when there was time to prepare for it, which rounds otherwise
         self._decoders: dict[nn.Module, StaticDecoder | None] = {}
         self._lent: PolicySnapshot | None = None  # draws in place of the acting version
@@ -328,16 +326,7 @@ class Generator:
         for decoder in self._decoders.values():
             if decoder is not None:
                 decoder.forget()
-        self._prompts = None
-
-    @property
-    def prompts(self) -> PromptCache:
-        """Of the prompts that this thread's trees read last: the bare model and the actor without its adapter compute the same."""
-        if self._prompts is None:
-            from learners.model.caches import PromptCache
-
-            self._prompts = PromptCache(PROMPT_CACHE_BYTES)
-        return self._prompts
+        self.prompts.forget()
 
     def _tree(self, adapted: bool) -> nn.Module:
         """To draw with: without an adapter the bare model, since a LoRA costs a third of a step even where it changes nothing."""

@@ -104,6 +104,10 @@ class PromptCache:
         while self._bytes() > self._limit:
             self._kept.popitem(last=False)
 
+    def forget(self) -> None:
+        """All of it."""
+        self._kept.clear()
+
     def forget_adapter(self) -> None:
         """The adapter's weights have changed."""
         for key in [key for key in self._kept if key[0]]:

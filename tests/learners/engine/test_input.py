@@ -146,7 +146,7 @@ def test_answers_longer_than_a_context_of_learned_positions_and_empty_ones_end_n
 
 
 def test_a_long_log_does_not_delay_the_first_answer_and_the_screen_says_how_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learners.engine.serving.PATIENCE", 0.0)
+    monkeypatch.setattr("learners.engine.online_learning.PATIENCE", 0.0)
     monkeypatch.setattr("learners.engine.replaying.TOLD_SECONDS", 0.0)
     engine = Engine(Load(model=str(STORIES), paused=True, sampling=Sampling(1.0, 8)))
     lessons = tuple(ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 201))
@@ -164,7 +164,7 @@ def test_a_long_log_does_not_delay_the_first_answer_and_the_screen_says_how_far(
 
 
 def test_a_judgement_is_learned_at_once_while_the_log_still_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learners.engine.serving.PATIENCE", 0.0)
+    monkeypatch.setattr("learners.engine.online_learning.PATIENCE", 0.0)
     engine = Engine(Load(model=str(STORIES), paused=True, sampling=Sampling(1.0, 8)))
     lessons = tuple(ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 301))
     engine.send(Replay(lessons=lessons, last=True), protocol.AddJudgement(lesson=ranked(999, PROMPTS[0], "a dog.", "a cat.")))
@@ -206,7 +206,7 @@ def test_of_a_long_log_a_sample_teaches_before_the_first_answer_and_the_rest_is_
 
 
 def test_the_first_answer_waits_for_nothing_that_comes_after_it_and_the_reward_model_begins_with_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learners.engine.serving.PATIENCE", 1e9)
+    monkeypatch.setattr("learners.engine.online_learning.PATIENCE", 1e9)
     engine = Engine(Load(model=str(STORIES), stages=("reward",), sampling=Sampling(1.0, 8), train_prompts=PROMPTS))
     lessons = [ranked(i, PROMPTS[i % 6], f"It was {i} days old.", f"It had {i} toys.") for i in range(1, 41)]
     first = protocol.Generate(requests=(AnswerRequest(uid="first", seed=1, messages=PROMPTS[0]),), sampling=Sampling(1.0, 8))

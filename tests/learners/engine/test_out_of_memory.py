@@ -116,33 +116,33 @@ def test_a_log_of_which_memory_does_not_hold_some_is_read_to_its_end(table: Tabl
         return full() if len(calls) <= 2 else kept(*args)
 
     monkeypatch.setattr(states, "_states_before", sometimes)
-    monkeypatch.setattr("learners.engine.serving.PATIENCE", 1e9)  # seconds
+    monkeypatch.setattr("learners.engine.online_learning.PATIENCE", 1e9)  # seconds
     states.clear()
     found = [event for event in table(protocol.Replay(lessons=(ranking(1), ranking(2)), last=True)) if isinstance(event, Learned)]
-    assert found[-1].rankings == 1 and "out of memory" in found[-1].dropped and table.told["replayed"] and not table.worker._replay.due
+    assert found[-1].rankings == 1 and "out of memory" in found[-1].dropped and table.told["replayed"] and not table.worker._learning._replay.due
 
 
 @pytest.mark.parametrize("what", ["look", "beta", "prepare", "replay"])
 def test_what_is_done_while_nobody_waits_is_given_up(table: Table, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = table.worker
     if what == "look":
-        monkeypatch.setattr(worker._reward, "prepare", full)
+        monkeypatch.setattr(worker._learning._reward, "prepare", full)
         worker._set_drawn = AnsweredSet((5, 6), ((7,), (8,)))
     elif what == "beta":
         table(protocol.AddJudgement(lesson=ranking(3)))
         monkeypatch.setattr("learners.engine.generator.draw_answers", full)
-        worker._beta_due = True
+        worker._learning.beta_due = True
     elif what == "prepare":
         monkeypatch.setattr(worker._generator, "prepare", full)
     else:
-        monkeypatch.setattr(worker._replay, "advance", full)
-        worker._replay.end()
-        worker._reward._waiting.add(99)
+        monkeypatch.setattr(worker._learning._replay, "advance", full)
+        worker._learning._replay.end()
+        worker._learning._reward._waiting.add(99)
     table.events.clear()
     worker._look_ahead()
-    worker._reward._waiting.discard(99)
+    worker._learning._reward._waiting.discard(99)
     (told,) = errors(table.events)
-    assert told.startswith("out of memory") and worker._set_drawn is None and not worker._beta_due
+    assert told.startswith("out of memory") and worker._set_drawn is None and not worker._learning.beta_due
 
 
 def test_a_version_acts_without_what_memory_does_not_hold_of_the_answers_before(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_version_with_other_layers_is_told_and_changes_nothing_at_the_start_to
     for blob in blobs:
         table(blob)
     (told,) = errors(table(protocol.Rollback(version="v1", sha256=sha256)))
-    assert "adapter" in told and table.parts.generator.policy.version == "base" and not table.worker._held
+    assert "adapter" in told and table.parts.generator.policy.version == "base" and not table.worker._learning.held
     for blob in blobs:
         table.store.receive(blob)
     assert table.worker.resume_version("v1", sha256) is not None

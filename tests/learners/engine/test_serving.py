@@ -330,7 +330,7 @@ def test_whole_answers_are_scored_by_the_fit_to_rewards_that_the_learner_makes_f
     lesson = Lesson(seq=1, judgement=Ranking("s", {"x0": 1, "x1": 2, "x2": 3}), answers=answers)
     engine.send(protocol.AddJudgement(lesson=lesson), protocol.Appraise(answers=answers, whole=True), protocol.Appraise(answers=answers))
     by_rewards, by_advantages = engine.until(protocol.Appraised), engine.until(protocol.Appraised)
-    live, backbone = engine.workers.generator._reward, engine.workers.generator._backbone
+    live, backbone = engine.workers.generator._learning._reward, engine.workers.generator._backbone
     tree = backbone.tree()
     head = RewardFit.reading(backbone, tree).head(live.lessons, live.head.features, live.similarity)
     assert head is not None
