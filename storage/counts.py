@@ -52,17 +52,10 @@ def counts(connection: sqlite3.Connection) -> Counts:
         return int(connection.execute(f"SELECT count(*) FROM {of}").fetchone()[0])
 
     tallies = state.tallies(connection)
-    live = {name.removeprefix("live "): n for name, n in tallies.items()}
+    kinds = ("ranking", "rating", "correction", "demonstration", "tap", "critique", "skip", "peek")
     refused = connection.execute("SELECT reason_code, count(*) FROM versions WHERE NOT published GROUP BY 1 ORDER BY 1")
     return Counts(
-        rankings=live.get("ranking", 0),
-        ratings=live.get("rating", 0),
-        corrections=live.get("correction", 0),
-        demonstrations=live.get("demonstration", 0),
-        taps=live.get("tap", 0),
-        critiques=live.get("critique", 0),
-        skips=live.get("skip", 0),
-        peeks=live.get("peek", 0),
+        **{f"{kind}s": tallies.get(f"live {kind}", 0) for kind in kinds},
         undone=tallies.get("undone", 0),
         sittings=count("sittings"),
         sets=count("sample_sets WHERE purpose = 'judge'"),
