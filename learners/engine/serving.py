@@ -23,6 +23,7 @@ from learners.curriculum.scorers import RewardFit
 from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.engine.freed_memory import return_freed_memory
 from learners.engine.generator import Generator
+from learners.engine.remarks import Remarks
 from learners.engine.replaying import LogReplay
 from learners.engine.streamed_answer import AnsweredSet, of_one_version
 from learners.engine.training import Learner, too_large_to_appraise
@@ -447,6 +448,7 @@ class Workers:
     ) -> Workers:
         """Loads the model, and the version to resume from, whose blobs were sent before. `delivered`: whether a terminal has what was emitted.
         Raises ModelError."""
+        remarks = Remarks()
         parts = assemble(load, emit)
         shelf = VersionStore(parts.backbone, parts.trees.reward, LoraSettings(), load.seed, load.blob_bytes)
         learner = Learner(parts, load, shelf, emit, wanted, delivered)
@@ -455,4 +457,5 @@ class Workers:
         emit(msgspec.structs.replace(parts.ready, version=parts.generator.policy.version))
         for told in (*parts.complaints, *([complaint] if complaint is not None else [])):
             emit(told)  # only now: what is said before the model is there is why it will not be
+        remarks.tell(emit)
         return Workers(generator, learner)
