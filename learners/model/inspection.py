@@ -75,12 +75,13 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
         quantization_in,
         read_config,
     )
+    from learners.model.conversion import check_readable
     from learners.model.gguf_header import is_gguf
-    from learners.model.stored import base_of, check_gguf, is_adapter
+    from learners.model.stored import base_of, is_adapter
 
     file = Path(name).expanduser()
     if name.strip() and file.is_file() and is_gguf(file):
-        header = check_gguf(file)
+        header = check_readable(file)
         width = header.number("embedding_length")
         shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
                       int(header.metadata.get("tokenizer.ggml.tokens", 0)) * width)  # fmt: skip
