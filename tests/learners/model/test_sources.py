@@ -166,7 +166,7 @@ def test_a_gguf_without_the_package_says_what_to_install(gguf_file: Path, tmp_pa
 def test_the_doctor_reads_a_gguf_without_converting_it(gguf_file: Path, llama: Any) -> None:
     found = inspect_machine(str(gguf_file), "auto").model
     assert found is not None and found.layers == 2 and found.width == 32
-    assert found.parameters == sum(p.numel() for p in llama.parameters())
+    assert found.parameters == sum(p.numel() for p in llama.parameters()) and found.converted_bytes == 2 * found.parameters
 
 
 def test_what_a_killed_conversion_left_is_removed_and_what_one_at_work_writes_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +380,10 @@ def test_a_model_with_code_of_its_own_is_told_how_to_allow_it(base: Path, tmp_pa
     directory = Path(shutil.copytree(base, tmp_path / "own"))
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}))
-    assert "--trust-remote-code" in refusal(directory).hint
+    assert "--trust-remote-code" in refusal(directory).hint and "--trust-remote-code" in told_by_the_doctor(directory)
+    for kind, said in (({"model_type": "own"}, "'own'"), ({}, "does not say")):
+        (directory / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "model_type"} | kind))
+        assert said in refusal(directory).what and said in told_by_the_doctor(directory)
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
