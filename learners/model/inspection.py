@@ -54,6 +54,11 @@ def inspect_machine(model: str | None, quantize: str) -> Inspection:
         problems.append(f"{missing}: {GET_TORCH}")
     device = str(choose_device())
     memory = memory_of(device)
+    if device.startswith("cuda"):
+        from learners.model.loading import has_kernels
+
+        if not has_kernels("cuda"):
+            problems.append("bitsandbytes has no kernels for this CUDA, and models load in full only: `python -m bitsandbytes` says why")
     found = None
     if model:
         from learners.model.checkpoint import ModelError

@@ -83,15 +83,15 @@ def _choose_quantization(asked: str, stored: str, parameters: int, device: torch
         asked = stored
     elif asked == "auto":
         asked = by_itself(parameters, device.type)
-    if asked != "none" and device.type == "mps" and not _has_kernels("mps"):
+    if asked != "none" and device.type == "mps" and not has_kernels("mps"):
         raise ModelError(f"{asked} needs a CPU or a CUDA device", "use --quantize none or --device cpu")
-    if asked != "none" and device.type == "cuda" and not _has_kernels("cuda"):
+    if asked != "none" and device.type == "cuda" and not has_kernels("cuda"):
         hint = "use --quantize none, or see what `python -m bitsandbytes` says"
         raise ModelError("bitsandbytes has no kernels for this CUDA here", hint)
     return asked
 
 
-def _has_kernels(kind: str) -> bool:
+def has_kernels(kind: str) -> bool:
     """Whether bitsandbytes computes on such devices with what is installed."""
     from importlib.util import find_spec
 

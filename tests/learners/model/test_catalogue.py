@@ -14,6 +14,7 @@ from learners.model import inspection, memory
 from learners.model.catalogue import CONTEXT, MODELS, Known, _recomputed, bytes_of, catalogue
 from learners.model.inspection import estimate, inspect_machine
 from tamer_tui.models import Catalogue, as_text
+from tests.learners.models import cpu_only
 
 
 def test_what_fits_comes_first_with_the_largest_at_its_head_on_a_gpu(tmp_path: Path) -> None:
@@ -83,3 +84,11 @@ def test_the_doctor_says_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> N
     assert "pocket takes more than" in problem and "--quantize nf4" in problem
     (problem,) = inspect_machine("pocket", "nf4").problems
     assert "--quantize" not in problem
+
+
+@cpu_only
+def test_the_doctor_says_where_a_gpu_has_no_kernels_for_four_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learners.model.device.choose_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(inspection, "memory_of", lambda device: 24 << 30)
+    (problem,) = inspect_machine("pocket", "auto").problems
+    assert "no kernels" in problem and "python -m bitsandbytes" in problem
