@@ -410,7 +410,7 @@ class Error(_Line, frozen=True, kw_only=True):
 
 
 class Notice(_Line, frozen=True, kw_only=True):
-    """What a person should know of how the model was loaded; nothing went wrong."""
+    """What a person should know of how the model was loaded, or computes; nothing went wrong."""
 
     what: str
 

@@ -32,6 +32,7 @@ class ModelSize(Struct, frozen=True):
     roles_bytes: int
     experts: int = 0
     drawing: dict[str, float] = {}
+    converted_bytes: int = 0
 
 
 class Findings(Struct, frozen=True):
@@ -39,6 +40,7 @@ class Findings(Struct, frozen=True):
 
     torch: str = ""
     device: str = ""
+    memory: int = 0
     problems: tuple[str, ...] = ()
     model: ModelSize | None = None
 
@@ -51,6 +53,7 @@ class Report(Struct, frozen=True):
     sqlite: str
     packages: dict[str, str]
     device: str
+    memory: int
     terminal: str
     problems: tuple[str, ...]
     model: ModelSize | None
@@ -65,7 +68,7 @@ class Report(Struct, frozen=True):
     def as_text(self) -> str:
         lines = [f"tamer {self.tamer}, Python {self.python}, SQLite {self.sqlite}"]
         lines.append(", ".join(f"{name} {found}" for name, found in self.packages.items()))
-        lines.append(f"device: {self.device or 'unknown'}")
+        lines.append(f"device: {self.device or 'unknown'}" + (f" with {size_of(self.memory)}" if self.memory else ""))
         lines.append(f"terminal: {self.terminal}")
         if self.model is not None:
             m = self.model
@@ -76,6 +79,8 @@ class Report(Struct, frozen=True):
             if m.drawing:
                 own = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in m.drawing.items())
                 lines.append(f"its own settings draw answers with {own}: options go before them")
+            if m.converted_bytes:
+                lines.append(f"it is converted once into the cache, which takes {size_of(m.converted_bytes)} of disk")
             lines.append(f"memory, about: base {size_of(m.base_bytes)}, all roles beside it {size_of(m.roles_bytes)}, and what answers need")
         lines += [f"problem: {problem}" for problem in self.problems] or ["no problems found"]
         return "\n".join(lines)
@@ -90,7 +95,15 @@ def examine(model: str | None, quantize: str) -> Report:
     missing = tuple(f"{name} is not installed: make setup" for name, number in packages.items() if number == "missing")
     terminal, doubts = _terminal()
     return Report(
-        __version__, platform.python_version(), sqlite_version(), packages, found.device, terminal, (*missing, *found.problems, *doubts), found.model
+        __version__,
+        platform.python_version(),
+        sqlite_version(),
+        packages,
+        found.device,
+        found.memory,
+        terminal,
+        (*missing, *found.problems, *doubts),
+        found.model,
     )
 
 

@@ -27,6 +27,7 @@ class Catalogue(Struct, frozen=True):
 
     device: str
     memory: int
+    quantize: str
     models: tuple[Offer, ...]
 
 
@@ -46,8 +47,12 @@ def look() -> Catalogue:
 def as_text(found: Catalogue) -> str:
     """A line for each."""
     width = max(len(model.name) for model in found.models)
-    lines = [f"{found.device}: {found.memory / 1e9:.1f} GB. In 4 bit, with all roles, four answers and 2,048 tokens:"]
+    how = "In full precision" if found.quantize == "none" else "In 4 bit"
+    lines = [f"{found.device}: {found.memory / 1e9:.1f} GB. {how}, with all roles, four answers and 2,048 tokens:"]
     for model in found.models:
         state = ("fits" if model.fits else "too large") + (", in the cache" if model.cached else "")
         lines.append(f"{model.name:{width}}  {model.parameters / 1e9:5.2f}B  {model.bytes / 1e9:5.1f} GB  {model.licence:10}  {state}")
-    return "\n".join([*lines, "tamer --model NAME teaches one; the embedded model, pocket, needs none of this"])
+    if found.device == "cpu":
+        lines.append("without a GPU a token takes time in proportion to the parameters: begin with the first")
+    smaller = "" if found.quantize == "none" else " (below a billion parameters in 4 bit only with --quantize nf4)"
+    return "\n".join([*lines, f"tamer --model NAME teaches one{smaller}; the embedded model, pocket, needs none of this"])

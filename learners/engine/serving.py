@@ -23,6 +23,7 @@ from learners.engine.assembly import Parts, assemble, usable_prompts
 from learners.engine.freed_memory import return_freed_memory
 from learners.engine.generator import Generator
 from learners.engine.online_learning import OnlineLearning
+from learners.engine.remarks import Remarks
 from learners.engine.streamed_answer import AnsweredSet, of_one_version
 from learners.engine.training import Learner, too_large_to_appraise
 from learners.model.cuda_graph import priority_stream
@@ -258,6 +259,7 @@ class Workers:
     ) -> Workers:
         """Loads the model, and the version to resume from, whose blobs were sent before. `delivered`: whether a terminal has what was emitted.
         Raises ModelError."""
+        remarks = Remarks()
         parts = assemble(load, emit)
         shelf = VersionStore(parts.backbone, parts.trees.reward, LoraSettings(), load.seed, load.blob_bytes)
         learner = Learner(parts, load, shelf, emit, wanted, delivered)
@@ -266,4 +268,5 @@ class Workers:
         emit(msgspec.structs.replace(parts.ready, version=parts.generator.policy.version))
         for told in (*parts.complaints, *([complaint] if complaint is not None else [])):
             emit(told)  # only now: what is said before the model is there is why it will not be
+        remarks.tell(emit)
         return Workers(generator, learner)

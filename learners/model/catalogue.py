@@ -10,14 +10,16 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from learners.model.inspection import Shape, estimate
+from learners.model.inspection import Shape, bytes_of_a_number, estimate, memory_of
 
 CONTEXT = 2048
 """Tokens of prompt and answer that the memory is told for."""
 ROWS = 8
 """Four answers, and a row of the base beside each."""
 TRAINING = 1e9
-"""Bytes for one forward with its backward, see memory.py."""
+"""Bytes for one forward with its backward, see memory.py; for an answer that takes more alone, what it takes."""
+CUDA = 0.6e9
+"""Bytes that CUDA and its libraries take beside tensors."""
 
 
 class Known(Struct, frozen=True):
@@ -62,7 +64,7 @@ class Offer(Struct, frozen=True):
     name: str
     licence: str
     parameters: int
-    bytes: int  # in NF4 with all four roles, answers and training, at 2,048 tokens; estimated
+    bytes: int  # with all four roles, answers and training, at 2,048 tokens; estimated
     fits: bool
     cached: bool
 
@@ -72,15 +74,28 @@ class Catalogue(Struct, frozen=True):
 
     device: str
     memory: int  # bytes of the device, or free of this machine
+    quantize: str  # what the bytes are for
     models: tuple[Offer, ...]
 
 
-def bytes_of(model: Known, device: str) -> int:
-    """What teaching it takes in NF4."""
-    found = estimate(model.name, model.shape, "nf4", device)
-    element = 4 if device == "cpu" else 2
-    cache = ROWS * CONTEXT * 2 * model.layers * model.keys * element
-    return found.base_bytes + found.roles_bytes + cache + int(TRAINING)
+def quantization_on(kind: str) -> str:
+    """What the list is for on a device of this kind: 4 bit, but on Apple's MPS, where that is not loaded unasked."""
+    return "none" if kind == "mps" else "nf4"
+
+
+def bytes_of(model: Known, kind: str) -> int:
+    """What teaching it takes."""
+    found = estimate(model.name, model.shape, quantization_on(kind), kind)
+    cache = ROWS * CONTEXT * 2 * model.layers * model.keys * bytes_of_a_number(kind)
+    itself = CUDA if kind == "cuda" else 0
+    return int(found.base_bytes + found.roles_bytes + cache + max(TRAINING, _recomputed(model, kind)) + itself)
+
+
+def _recomputed(model: Known, kind: str) -> float:
+    """Bytes of one answer whose layers are computed again in the backward pass: their inputs, and all of one, as in memory.py."""
+    read, written = 6 * model.width + model.inner, 3 * model.width + 2 * model.keys + 2 * model.inner
+    one = 0.6 * read + 1.5 * written + 4 * model.width
+    return CONTEXT * bytes_of_a_number(kind) * (model.layers * (model.width + 4 * model.keys) + one)
 
 
 def catalogue(device: str, memory: int, cache: Path) -> Catalogue:
@@ -88,25 +103,12 @@ def catalogue(device: str, memory: int, cache: Path) -> Catalogue:
     kind = device.split(":")[0]
     offers = [Offer(m.name, m.licence, m.parameters, need := bytes_of(m, kind), need <= memory, _cached(m.name, cache)) for m in MODELS]
     fitting, others = ([offer for offer in offers if offer.fits is fits] for fits in (True, False))
-    return Catalogue(device, memory, (*sorted(fitting, key=lambda o: o.bytes if kind == "cpu" else -o.bytes), *sorted(others, key=lambda o: o.bytes)))
+    fitting.sort(key=lambda offer: offer.parameters, reverse=kind != "cpu")
+    return Catalogue(device, memory, quantization_on(kind), (*fitting, *sorted(others, key=lambda offer: offer.bytes)))
 
 
 def _cached(name: str, cache: Path) -> bool:
     return any((cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/*.safetensors"))
-
-
-def _memory(device: str) -> int:
-    import torch
-
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[1])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        import os
-
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def main() -> None:
@@ -116,7 +118,7 @@ def main() -> None:
     from learners.model.device import choose_device
 
     device = str(choose_device())
-    print(msgspec.json.encode(catalogue(device, _memory(device), Path(HF_HUB_CACHE))).decode())
+    print(msgspec.json.encode(catalogue(device, memory_of(device), Path(HF_HUB_CACHE))).decode())
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ class Renderer:
                 return self._apply(attempt)
             except Exception as error:  # a template is a program: what it raises may be anything
                 refused = refused or error
-        line = next((line.strip() for line in str(refused).splitlines() if line.strip()), type(refused).__name__)
+        line = next((line.strip() for line in str(refused).splitlines() if line.strip()), type(refused).__name__).rstrip(".")
         raise PromptError(f"the model's chat template refuses the conversation: {line}")
 
     def _thought_apart(self, content: str, role: str) -> str:

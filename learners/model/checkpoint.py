@@ -205,8 +205,9 @@ def hash_files(files: Sequence[Path], progress: Progress | Callable[..., None]) 
 
 
 def first_line(error: BaseException) -> str:
-    """Of what it says, or its name."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Of what it says, or its name. A line that only announces the next one says nothing."""
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)
 
 
 def hashes(directory: Path, weights: Sequence[Path], progress: Progress) -> Hashes:

@@ -15,7 +15,7 @@ from platformdirs import user_cache_dir
 
 from learners.model.architectures import model_class
 from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files, read_config
-from learners.model.gguf_header import read_gguf_header
+from learners.model.gguf_header import GGUFHeader
 from learners.model.stored import check_gguf
 
 GET_GGUF = "pip install 'tamer-tui[gguf]'"
@@ -32,28 +32,38 @@ def converted_gguf(file: Path, report: Progress) -> tuple[Path, str]:
     return converted(f"gguf-{sha256}", lambda directory: _convert_gguf(file, directory, report)), sha256
 
 
-def _convert_gguf(file: Path, directory: Path, report: Progress) -> None:
+def check_readable(file: Path) -> GGUFHeader:
+    """Raises ModelError for what cannot be converted, as far as the libraries know without the weights."""
+    header = check_gguf(file)
     try:
         import gguf  # noqa: F401
     except ImportError as error:
         raise ModelError(f"{file} needs the package gguf", GET_GGUF) from error
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers import modeling_gguf_pytorch_utils as reading
     from transformers.integrations.gguf import GGUF_ARCHS
 
-    architecture = read_gguf_header(file).architecture
-    known = {*reading.GGUF_SUPPORTED_ARCHITECTURES, *GGUF_ARCHS}
+    architecture, known = header.architecture, {*reading.GGUF_SUPPORTED_ARCHITECTURES, *GGUF_ARCHS}
     if not {architecture, architecture.replace("-", "_"), architecture.replace("moe", "_moe")} & known:
         raise ModelError(f"{file} holds a model of the architecture {architecture!r}, which cannot be read", "use the model as safetensors")
+    return header
+
+
+def _convert_gguf(file: Path, directory: Path, report: Progress) -> None:
+    check_readable(file)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import modeling_gguf_pytorch_utils as reading
+
     try:
         with _counted(reading, report):
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
+            model, info = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16, output_loading_info=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # the tables of two libraries, applied to a file that may hold anything
         raise ModelError(f"{file} cannot be converted: {first_line(error)}", "use the model as safetensors") from error
+    if info["missing_keys"]:  # which would be drawn at random
+        raise ModelError(f"{file} lacks weights: {min(info['missing_keys'])}", "fetch the file again, or use the model as safetensors")
     save_plain(model, tokenizer, directory)
 
 

@@ -57,7 +57,7 @@ def _alone() -> Iterator[None]:
 
 
 def _captured(step: Callable[[], T], restore: Callable[[], None], device: torch.device) -> Callable[[], T]:
-    stream = torch.cuda.Stream(device, priority=torch.cuda.current_stream(device).priority)
+    stream = _capturing_stream(device, torch.cuda.current_stream(device).priority)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
@@ -79,6 +79,14 @@ def _captured(step: Callable[[], T], restore: Callable[[], None], device: torch.
     kept[id(replay)] = grown
     weakref.finalize(replay, kept.pop, id(replay), 0)
     return replay
+
+
+def _capturing_stream(device: torch.device, priority: int) -> torch.cuda.Stream:
+    """Of this thread, the same each time: cuBLAS keeps a workspace for each stream that it was used on, of 8 MB or 32, for good."""
+    streams: dict[tuple[torch.device, int], torch.cuda.Stream] = _own.__dict__.setdefault("streams", {})
+    if (device, priority) not in streams:
+        streams[device, priority] = torch.cuda.Stream(device, priority=priority)
+    return streams[device, priority]
 
 
 @contextmanager

@@ -30,7 +30,12 @@ def _check_depth(adapter: Path, layers: int) -> None:
     found = [int(number) for name in read_header(adapter / WEIGHTS) for number in re.findall(r"\.(?:layers|h|blocks)\.(\d+)\.", name)]
     if max(found, default=0) >= layers:
         what = f"the adapter in {adapter} does not fit the model: it is for {max(found) + 1} layers at least, and the model has {layers}"
-        raise ModelError(what, "it was trained on another base")
+        raise ModelError(what, _its_base(adapter))
+
+
+def _its_base(adapter: Path) -> str:
+    named = adapter_settings(adapter).get("base_model_name_or_path")
+    return f"it was trained on another base, {named}" if named else "it was trained on another base"
 
 
 def plain(base: Path) -> Any:
@@ -59,7 +64,7 @@ def _misfits_told(adapter: Path) -> Iterator[None]:
     except (OSError, MemoryError, ModelError):
         raise
     except Exception as error:
-        raise ModelError(f"the adapter in {adapter} does not fit the model: {first_line(error)}", "it was trained on another base") from error
+        raise ModelError(f"the adapter in {adapter} does not fit the model: {first_line(error)}", _its_base(adapter)) from error
 
 
 def _merge(base: Path, adapter: Path, directory: Path, report: Progress) -> None:

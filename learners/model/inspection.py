@@ -28,6 +28,7 @@ class ModelInspection(Struct, frozen=True):
     roles_bytes: int  # estimated: adapters of all roles, gradients and optimizers
     experts: int = 0  # weights of routed experts, which carry no adapter
     drawing: dict[str, float] = {}  # its own settings of how answers are drawn, where they are at hand
+    converted_bytes: int = 0  # of disk, where it is converted before it is used
 
 
 class Inspection(Struct, frozen=True):
@@ -35,6 +36,7 @@ class Inspection(Struct, frozen=True):
 
     torch: str = ""
     device: str = ""
+    memory: int = 0  # bytes of the device, or free of this machine
     problems: tuple[str, ...] = ()
     model: ModelInspection | None = None
 
@@ -51,6 +53,12 @@ def inspect_machine(model: str | None, quantize: str) -> Inspection:
     if missing := cpu_build():
         problems.append(f"{missing}: {GET_TORCH}")
     device = str(choose_device())
+    memory = memory_of(device)
+    if device.startswith("cuda"):
+        from learners.model.loading import has_kernels
+
+        if not has_kernels("cuda"):
+            problems.append("bitsandbytes has no kernels for this CUDA, and models load in full only: `python -m bitsandbytes` says why")
     found = None
     if model:
         from learners.model.checkpoint import ModelError
@@ -59,7 +67,25 @@ def inspect_machine(model: str | None, quantize: str) -> Inspection:
             found = _look_at(model, quantize, device)
         except ModelError as error:
             problems.append(f"{error.what}: {error.hint}")
-    return Inspection(str(torch.__version__), device, tuple(problems), found)
+    if found is not None and found.base_bytes + found.roles_bytes > memory:
+        less = "" if found.quantize in ("nf4", "fp4") or device == "mps" else "--quantize nf4, or "
+        problems.append(f"{model} takes more than the {memory / 1e9:.1f} GB of {device}: try {less}a smaller model (tamer models)")
+    return Inspection(str(torch.__version__), device, memory, tuple(problems), found)
+
+
+def memory_of(device: str) -> int:
+    """Bytes of a GPU; of this machine what is available."""
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[1])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        import os
+
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
@@ -75,16 +101,18 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
         quantization_in,
         read_config,
     )
+    from learners.model.conversion import check_readable
     from learners.model.gguf_header import is_gguf
-    from learners.model.stored import base_of, check_gguf, is_adapter
+    from learners.model.loading import check_code
+    from learners.model.stored import base_of, is_adapter
 
     file = Path(name).expanduser()
     if name.strip() and file.is_file() and is_gguf(file):
-        header = check_gguf(file)
+        header = check_readable(file)
         width = header.number("embedding_length")
         shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
                       int(header.metadata.get("tokenizer.ggml.tokens", 0)) * width)  # fmt: skip
-        return estimate(name, shape, quantize, device)
+        return msgspec.structs.replace(estimate(name, shape, quantize, device), converted_bytes=2 * header.parameters)
     own: dict[str, float] = {}
     if name != "pocket" and not file.exists() and not is_path(name) and name.strip():
         from learners.model.hub import metadata
@@ -98,9 +126,10 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
         parameters = parameter_count(check_weights(directory))
         config = read_config(directory)
         own = drawing_in(directory)
+    check_code(config, name)
     stored = "none" if packed_in(config) else quantization_in(config, name)
     found = estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
-    return msgspec.structs.replace(found, drawing=own)
+    return msgspec.structs.replace(found, drawing=own, converted_bytes=2 * parameters if packed_in(config) else 0)
 
 
 def drawing_in(directory: Path) -> dict[str, float]:
@@ -140,13 +169,18 @@ def experts_in(config: dict[str, Any]) -> int:
     return count * 3 * int(config.get("hidden_size") or 0) * inner * max(0, int(config.get("num_hidden_layers") or 0) - dense)
 
 
+def bytes_of_a_number(device: str) -> int:
+    """As the base computes there, see loading.compute_dtype."""
+    return 2 if device.startswith("cuda") else 4
+
+
 def estimate(name: str, shape: Shape, quantize: str, device: str) -> ModelInspection:
     """What a model takes, by its shape."""
-    from learners.model.loading import AUTO_QUANTIZE_PARAMETERS
+    from learners.model.loading import by_itself
     from learners.model.lora import LoraSettings
 
-    chosen = quantize if quantize != "auto" else "nf4" if shape.parameters >= AUTO_QUANTIZE_PARAMETERS else "none"
-    full = 4 if device == "cpu" else 2
+    chosen = quantize if quantize != "auto" else by_itself(shape.parameters, device.split(":")[0])
+    full = bytes_of_a_number(device)
     per_weight = {"nf4": 0.52, "fp4": 0.52, "int8": 1.01, "none": float(full)}[chosen]
     of_experts = {"nf4": 0.5625, "fp4": 0.5625}.get(chosen, float(full))
     base = int((shape.parameters - shape.outside - shape.experts) * per_weight + shape.outside * full + shape.experts * of_experts)

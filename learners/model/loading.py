@@ -71,22 +71,27 @@ def load_backbone(
     return _describe(model, loaded, tokenizer, chosen, place, parameters, source, thinking, learn_thoughts)
 
 
+def by_itself(parameters: int, kind: str) -> str:
+    """What `auto` is for a model of so many parameters on a device of this kind."""
+    return "nf4" if parameters >= AUTO_QUANTIZE_PARAMETERS and kind != "mps" else "none"
+
+
 def _choose_quantization(asked: str, stored: str, parameters: int, device: torch.device) -> str:
     if stored != "none":
         if asked not in ("auto", stored):
             raise ModelError(f"the model is stored as {stored}, not as {asked}", f"use --quantize {stored}, or the model in full precision")
         asked = stored
     elif asked == "auto":
-        asked = "nf4" if parameters >= AUTO_QUANTIZE_PARAMETERS and device.type != "mps" else "none"
-    if asked != "none" and device.type == "mps" and not _has_kernels("mps"):
+        asked = by_itself(parameters, device.type)
+    if asked != "none" and device.type == "mps" and not has_kernels("mps"):
         raise ModelError(f"{asked} needs a CPU or a CUDA device", "use --quantize none or --device cpu")
-    if asked != "none" and device.type == "cuda" and not _has_kernels("cuda"):
+    if asked != "none" and device.type == "cuda" and not has_kernels("cuda"):
         hint = "use --quantize none, or see what `python -m bitsandbytes` says"
         raise ModelError("bitsandbytes has no kernels for this CUDA here", hint)
     return asked
 
 
-def _has_kernels(kind: str) -> bool:
+def has_kernels(kind: str) -> bool:
     """Whether bitsandbytes computes on such devices with what is installed."""
     from importlib.util import find_spec
 
@@ -116,7 +121,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 def _load_model(directory: Path, quantize: str, device: torch.device, trust_remote_code: bool, report: Progress) -> nn.Module:
     report("weights" if quantize == "none" else "quantize")
     compute = compute_dtype(device)
-    _check_code(directory, trust_remote_code)
+    check_code(read_config(directory), str(directory), trust_remote_code)
     try:
         with experts_in_four_bits():
             model, info = model_class(read_config(directory)).from_pretrained(
@@ -155,13 +160,17 @@ def _prepare(model: nn.Module, quantize: str, compute: torch.dtype, device: torc
         speed_up_on_gpu(model)
 
 
-def _check_code(directory: Path, trust_remote_code: bool) -> None:
-    """Code that comes with a model runs only where it was asked for."""
+def check_code(config: dict[str, Any], name: str, trust_remote_code: bool = False) -> None:
+    """Code that comes with a model runs only where it was asked for. Raises ModelError, as for a family that nobody here knows."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = read_config(directory)
-    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING and not trust_remote_code:
-        raise ModelError(f"{directory} needs code of its own to run, which is not run unasked", "read it, then pass --trust-remote-code")
+    kind = config.get("model_type")
+    if kind in CONFIG_MAPPING or (trust_remote_code and "auto_map" in config):
+        return
+    if "auto_map" in config:
+        raise ModelError(f"{name} needs code of its own to run, which is not run unasked", "read it, then pass --trust-remote-code")
+    what = "does not say of which family it is" if kind is None else f"is of the family {kind!r}, which the installed transformers does not know"
+    raise ModelError(f"{name} {what}", "upgrade transformers, or choose another model")
 
 
 def _check_cache(model: nn.Module) -> None:

@@ -24,9 +24,10 @@ FIRST_POSITION = "_first_position"
 
 def replicate(tree: nn.Module, base: nn.Module | None = None) -> nn.Module:
     """Another tree of modules over the tensors of `base`, which are all of the tree's own unless it carries an adapter; hooks are copied too. What
-    is not the base's is copied."""
+    is not the base's is copied, and so are rotations that each forward rewrites by how long its text is."""
     model = tree if base is None else base
-    memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    own = {id(t) for module in model.modules() if "longrope" in str(getattr(module, "rope_type", "")) for t in module.buffers(recurse=False)}
+    memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in own}
     for module in model.modules():
         for state in _quantization_states(module):
             memo[id(state)] = state

@@ -47,6 +47,9 @@ KEPT_SHARE = 1 / 32
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 """By which logits of the two forwards may differ, beside their size: attention over masked columns rounds in another order."""
 
+WITHOUT_GRAPHS = "answers are drawn by ordinary forwards, which takes longer: %s"
+"""Of a tree that cannot be captured."""
+
 Outputs = tuple[Tensor, Tensor, Tensor]
 Capture = Callable[[Callable[[], Outputs], Callable[[], None], Sequence[Tensor]], Callable[[], Outputs]]
 """Of a step, what takes its changes back, and the tensors that it changes -> what replays it and gives what it gave."""
@@ -149,7 +152,7 @@ class Buffers:
                 restore()
                 if out_of_memory(error):  # says nothing of the step: another time there may be room
                     raise
-                logging.getLogger(__name__).warning("decoding without graphs: %s", _first_line(error))
+                logging.getLogger(__name__).warning(WITHOUT_GRAPHS, _first_line(error))
                 self._replay, self.captured = self._step, False
         return self._replay()
 
@@ -325,7 +328,7 @@ def _tried(tree: nn.Module) -> StaticDecoder | None:
     except Exception as error:  # whatever a family's own code makes of these tensors
         if out_of_memory(error):
             raise
-        logging.getLogger(__name__).warning("decoding without graphs: %s", _first_line(error))
+        logging.getLogger(__name__).warning(WITHOUT_GRAPHS, _first_line(error))
         return None
 
 

@@ -6,7 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from learners.model.checkpoint import ModelError, Progress, check_weights, find_checkpoint, is_path, packed_as, stored_quantization
+from learners.model.checkpoint import (
+    ModelError,
+    Progress,
+    check_architecture,
+    check_weights,
+    find_checkpoint,
+    is_path,
+    packed_as,
+    stored_quantization,
+)
 from learners.model.gguf_header import GGUFHeader, is_gguf, read_gguf_header
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -36,6 +45,7 @@ def check_gguf(file: Path) -> GGUFHeader:
         raise ModelError(f"{file} is one of {header.metadata['split.count']} pieces", "join them: llama-gguf-split --merge FIRST WHOLE.gguf")
     if header.metadata.get("general.type", "model") != "model":
         raise ModelError(f"{file} holds no model but a {header.metadata['general.type']}", "pass the GGUF of the language model")
+    check_architecture({"model_type": header.architecture})
     return header
 
 

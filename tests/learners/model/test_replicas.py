@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from learners.model.base import Backbone
 from learners.model.forward import forward
 from learners.model.lora import LoraSettings, copy_lora, draw_in, load_lora, lora_parameters, lora_state, row_scaling, set_row_scaling
-from learners.model.replicas import _dequantized, between_layers, distinct_bytes, replicate
+from learners.model.replicas import _dequantized, between_layers, distinct_bytes, freeze, replicate, watch_head
 from learners.model.sampling import Row, decode
 from storage.records import Sampling
-from tests.learners.model.families import random_tree
-from tests.learners.models import QUANTIZED, needs_gpt2, needs_stories, prompt, random_gpt2, stirred, stories, tensor
+from tests.learners.model.families import FAMILIES, Family, _random, random_tree, with_adapter
+from tests.learners.models import DEVICE, QUANTIZED, needs_gpt2, needs_stories, prompt, random_gpt2, stirred, stories, tensor
 
 ANSWER = Sampling(1.0, 24)
 
@@ -216,6 +216,27 @@ def test_no_forward_moves_a_bit_of_the_base() -> None:
     gradients(backbone, tree)
     answers(backbone, tree)
     assert all(torch.equal(p, before[name]) for name, p in backbone.model.named_parameters())
+
+
+def test_a_long_text_in_one_tree_turns_no_position_in_another() -> None:
+    """Of Phi-3 with 128,000 positions: transformers writes into a buffer by how long the text is that is read."""
+    scaling = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64, "factor": 2.0,
+               "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}  # fmt: skip
+    model = _random(
+        Family("phi3", FAMILIES["phi3"].sizes | {"sliding_window": None, "rope_parameters": scaling, "original_max_position_embeddings": 64})
+    ).to(DEVICE)
+    freeze(model)
+    watch_head(model)
+    first = with_adapter(model)
+    trees = [model, replicate(model), first, replicate(first, model)]
+    for reads in trees:
+        for tree in trees:
+            forward(tree, tensor([[1, 2, 3]]))
+        others = [{name: each.clone() for name, each in tree.named_buffers()} for tree in trees]
+        forward(reads, tensor([list(range(100))]))
+        for tree, before in zip(trees, others, strict=True):
+            same = all(torch.equal(each, before[name]) for name, each in tree.named_buffers())
+            assert same is (tree is not reads)
 
 
 @needs_stories

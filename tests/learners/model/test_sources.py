@@ -62,8 +62,8 @@ def base(llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- GGUF ----------------------------------------------------------------------------------------------------------------
 
 
-def written_gguf(model: Any, file: Path, architecture: str = "llama") -> Path:
-    """As llama.cpp's converter writes it: queries and keys with the two halves of a head interleaved."""
+def written_gguf(model: Any, file: Path, architecture: str = "llama", without: str = " ") -> Path:
+    """As llama.cpp's converter writes it: queries and keys with the two halves of a head interleaved. `without` weights of such a name."""
     gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
     config, writer = model.config, gguf.GGUFWriter(file, architecture)
     writer.add_block_count(config.num_hidden_layers)
@@ -86,6 +86,8 @@ def written_gguf(model: Any, file: Path, architecture: str = "llama") -> Path:
     writer.add_chat_template(TEMPLATE)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, weight in model.state_dict().items():
+        if without in name:
+            continue
         heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads if "k_proj" in name else 0
         if heads:
             weight = weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
@@ -119,8 +121,27 @@ def test_a_gguf_is_converted_once_and_is_the_model_that_was_written_under_the_ha
 TEMPLATE_OF_PROMPT = "<|bos|>user: What is a dog?<|end|>assistant: "
 
 
-def test_a_gguf_of_an_unknown_architecture_is_refused(llama: Any, tmp_path: Path) -> None:
-    assert "'wizard'" in refusal(written_gguf(llama, tmp_path / "w.gguf", "wizard")).what
+def told_by_the_doctor(model: object) -> str:
+    (problem,) = inspect_machine(str(model), "auto").problems
+    return problem
+
+
+def test_a_gguf_of_an_unknown_architecture_is_refused_also_by_the_doctor(llama: Any, tmp_path: Path) -> None:
+    file = written_gguf(llama, tmp_path / "w.gguf", "wizard")
+    assert "'wizard'" in refusal(file).what and "'wizard'" in told_by_the_doctor(file)
+
+
+def test_a_gguf_of_a_model_without_attention_is_refused_before_it_is_converted(llama: Any, tmp_path: Path) -> None:
+    file = written_gguf(llama, tmp_path / "m.gguf", "mamba")
+    with pytest.raises(ModelError, match="no attention"):
+        check_source(str(file))
+    assert "no attention" in told_by_the_doctor(file)
+
+
+def test_a_gguf_that_lacks_weights_is_refused_and_not_filled_at_random(llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "lacks weights: model.layers.1.mlp.up_proj" in refusal(written_gguf(llama, tmp_path / "l.gguf", without="1.mlp.up_proj")).what
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_gguf_that_was_cut_off_is_refused_wherever_it_was(gguf_file: Path, tmp_path: Path) -> None:
@@ -138,14 +159,14 @@ def test_a_file_that_only_calls_itself_gguf_is_refused(tmp_path: Path) -> None:
 def test_a_gguf_without_the_package_says_what_to_install(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "gguf", None)
-    assert "tamer-tui[gguf]" in refusal(gguf_file).hint
+    assert "tamer-tui[gguf]" in refusal(gguf_file).hint and "tamer-tui[gguf]" in told_by_the_doctor(gguf_file)
     assert not list(tmp_path.rglob("*.json")), "nothing is left of what was begun"
 
 
 def test_the_doctor_reads_a_gguf_without_converting_it(gguf_file: Path, llama: Any) -> None:
     found = inspect_machine(str(gguf_file), "auto").model
     assert found is not None and found.layers == 2 and found.width == 32
-    assert found.parameters == sum(p.numel() for p in llama.parameters())
+    assert found.parameters == sum(p.numel() for p in llama.parameters()) and found.converted_bytes == 2 * found.parameters
 
 
 def test_what_a_killed_conversion_left_is_removed_and_what_one_at_work_writes_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +235,9 @@ def test_an_adapter_that_was_trained_on_four_bits_fits_the_weights_that_they_sta
 @pytest.mark.parametrize("change", [{"hidden_size": 64}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}])
 def test_an_adapter_for_another_base_is_refused(change: dict[str, int], base: Path, tmp_path: Path) -> None:
     written_adapter(_random(Family("llama", COMMON | change)), tmp_path, "somebody/else")
-    assert "does not fit" in refusal(base, adapter=str(tmp_path)).what
+    found = refusal(base, adapter=str(tmp_path))
+    assert "does not fit" in found.what and "somebody/else" in found.hint
+    assert not found.what.endswith((":", ".")), "it says what does not fit"
 
 
 def test_an_adapter_that_is_none_or_whose_base_is_not_here_is_refused(llama: Any, base: Path, tmp_path: Path) -> None:
@@ -357,7 +380,10 @@ def test_a_model_with_code_of_its_own_is_told_how_to_allow_it(base: Path, tmp_pa
     directory = Path(shutil.copytree(base, tmp_path / "own"))
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}))
-    assert "--trust-remote-code" in refusal(directory).hint
+    assert "--trust-remote-code" in refusal(directory).hint and "--trust-remote-code" in told_by_the_doctor(directory)
+    for kind, said in (({"model_type": "own"}, "'own'"), ({}, "does not say")):
+        (directory / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "model_type"} | kind))
+        assert said in refusal(directory).what and said in told_by_the_doctor(directory)
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is_and_that_is_told(caplog: p
     backbone = stories()
     tree = stirred(backbone)
     same(draw(backbone, tree, rows_of(backbone), twin=True, decoder=StaticDecoder(tree, fails)), draw(backbone, tree, rows_of(backbone), twin=True))
-    assert [record.message for record in caplog.records] == ["decoding without graphs: operation not permitted when stream is capturing"]
+    assert [record.message for record in caplog.records] == [static_decoder.WITHOUT_GRAPHS % "operation not permitted when stream is capturing"]
 
 
 @needs_stories
