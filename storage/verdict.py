@@ -141,7 +141,8 @@ def rate_at_equal_length(found: Sequence[Vote]) -> Rate | None:
     best = max(fits, key=lambda fit: fit.log_posterior)
     kept = [fit.interval(0) for fit in fits if 2 * (best.log_posterior - fit.log_posterior) <= Z95**2]
     ends = best.mean[0], min(low for _, low, _ in kept), max(high for *_, high in kept)
-    return Rate(*(round(_sigmoid(end), 4) for end in ends), len(found))
+    rate, low, high = (round(_sigmoid(end), 4) for end in ends)
+    return Rate(rate, low, high, len(found))
 
 
 def strengths(found: Sequence[Vote]) -> tuple[Strength, ...]:

@@ -11,7 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from storage.records import Critique
-from tamer_tui.keys import CRITIQUE, WISHES
+from tamer_tui.keys import CRITIQUE, WISHES, painted
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen
 from tamer_tui.session import Session
@@ -65,8 +65,8 @@ class WishesScreen(ModalScreen[None]):
 
     def _paint(self) -> None:
         lines = [_line(wish, i == self.focused_wish) for i, wish in enumerate(self._wishes)]
-        lines = lines or [Content("none yet: say one with ;  and tab")]
-        hint = Content.styled("up down: choose   left right: weaker, stronger   space: off, on   esc: leave", "$foreground 70%")
+        lines = lines or [Content(f"none yet: {painted('edit.critique')[0]} says one, and tab there makes it a wish for all prompts")]
+        hint = Content.styled("↑ ↓ choose   ← → weaker, stronger   space off, on   esc leave", "$foreground 70%")
         self.query_one("#box", Static).update(Content("\n").join([*lines, Content(""), content(self._said) if self._said else hint]))
 
     def action_choose(self, step: int) -> None:

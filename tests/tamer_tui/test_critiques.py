@@ -51,6 +51,13 @@ async def test_tab_makes_it_a_standing_wish_whose_strength_is_changed_in_a_list(
         assert [each.strength for each in t.session.judging.wishes()] == [-2]
 
 
+async def test_at_80_columns_the_list_of_wishes_says_how_one_is_said_and_all_of_its_keys(tmp_path: Path) -> None:
+    async with table(tmp_path, size=(80, 24)) as t:
+        await t.press("W")
+        shown = t.shown()
+        assert "none yet: ; says one" in shown and "esc leave" in shown and "space off, on" in shown
+
+
 async def test_an_empty_line_says_so_and_is_no_event_and_a_left_one_keeps_its_draft(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await say(t, " ")
