@@ -31,15 +31,11 @@ except ImportError:  # before the learners were regrouped
     from learners.features import Features, Seen
     from learners.human_reward import HumanReward
     from learners.preferences import Pairs
-try:
-    from learners.human_reward.credit import Credit
-except ImportError:  # before there was credit
-    Credit = None
 sets, asked = int(sys.argv[1]), [int(n) for n in sys.argv[2:]]
-V, WIDTH, T, K, AFTER = 152_000, 256, 64, 4, 16  # sets before so many answers: credit is found anew after some of them
+V, WIDTH, T, K = 152_000, 256, 64, 4
 generator = torch.Generator().manual_seed(0)
 known = Features.fit(torch.randn(600, WIDTH, generator=generator)), torch.randn(V, 64, generator=generator) / 8
-learner = HumanReward(*known, credit=Credit(HumanReward(*known))) if Credit else HumanReward(*known)
+learner = HumanReward(*known)
 common = 1 / torch.arange(1, 20_001.0)
 probabilities = torch.tensor([0.5, 0.2, 0.1, 0.05, 0.03, 0.0, 0.0, 0.0]).expand(T, 8)
 
@@ -55,7 +51,7 @@ for i in range(sets):
     for j in range(K):
         learner.add_answer(f"{i}/{j}", *answer())
     evidence.append(Pairs.of_ranks({f"{i}/{j}": j + 1 for j in range(K)}))
-    near = any(n - (AFTER + 1) * K < K * (i + 1) <= n for n in asked)
+    near = any(n - 6 * K < K * (i + 1) <= n for n in asked)
     if near or i % 40 == 39 or hasattr(learner, "keep"):
         before = time.process_time()
         head = learner.fit(evidence, i)

@@ -1,4 +1,4 @@
-"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, which steer, with credit and without, and of rewards, which score.
+"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, which steer, and of rewards, which score.
 
     python benchmarks/rewards.py [--rankings 25 50] [--draws 3]
 
@@ -19,7 +19,6 @@ import tastes
 import torch
 
 from learners.engine.assembly import assemble
-from learners.human_reward.credit import Credit
 from learners.human_reward.fit import HumanReward
 from learners.human_reward.likelihood import Pairs
 from learners.protocol import Load
@@ -46,7 +45,6 @@ def main() -> None:
     traces = draw_answers(backbone, backbone.model, [p for p in prompts for _ in range(K)], SAMPLING, 77, adapter=False)
     texts = [[backbone.decode(trace.ids) for trace in traces[K * i : K * i + K]] for i in range(SETS)]
     fits = {name: HumanReward(known.features, known.similarity) for name in ("advantages", "rewards")}
-    fits["advantages with credit"] = HumanReward(known.features, known.similarity, credit=Credit(HumanReward(known.features, known.similarity)))
     for i, prompt in enumerate(prompts):
         answers = [tuple(trace.ids) for trace in traces[K * i : K * i + K]]
         for j, (ids, seen) in enumerate(zip(answers, states_before(backbone, backbone.model, prompt, answers), strict=True)):

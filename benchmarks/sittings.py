@@ -1,12 +1,12 @@
 """Many simulated sittings at once, to compare ways of learning: what Ĥ alone wins at a budget, after rankings of its own steered answers.
 
-    python benchmarks/sittings.py [--rankings 25] [--seeds 2] [--nats 6] [--credit] [--strengths 0,1,1,1] [--noisy] [--out FILE.jsonl]
+    python benchmarks/sittings.py [--rankings 25] [--seeds 2] [--nats 6] [--strengths 0,1,1,1] [--noisy] [--out FILE.jsonl]
 
 Every taste and seed is a sitting; all of them go on in lock step, so that a batch draws the answers of all, each row with its sitting's own Ĥ. Fit
 and budget are the product's, drawing is a loop of a few lines: no terminal, no engine, and a dozen sittings take a minute of one core where
-`teaching.py` takes three. `--credit`: Ĥ's fit begins at credit. `--strengths`: of the steering, for each answer of a set; 0 is the base. Answers are
-drawn with the same random numbers, so two ways are compared in pairs. Prints one JSON line: the win rate of each taste, the nats spent, and, where
-`--out` has a run of as many sittings, the mean gain over the last one and its standard error.
+`teaching.py` takes three. `--strengths`: of the steering, for each answer of a set; 0 is the base. Answers are drawn with the same random numbers,
+so two ways are compared in pairs. Prints one JSON line: the win rate of each taste, the nats spent, and, where `--out` has a run of as many sittings,
+the mean gain over the last one and its standard error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from learners.engine.calibration import BaseCalibration
-from learners.human_reward.credit import Credit
 from learners.human_reward.features import Seen
 from learners.human_reward.fit import HumanReward
 from learners.human_reward.head import RewardHead
@@ -81,13 +80,12 @@ class Bench:
         self.held_out, self.train = list(range(HELD_OUT)), list(range(HELD_OUT, len(texts)))
         self.of_base = self.texts(self.draw([i for i in self.held_out for _ in range(OF_BASE)], 1))
 
-    def sitting(self, taste: str, seed: int, nats: float, credit: bool) -> Sitting:
+    def sitting(self, taste: str, seed: int, nats: float) -> Sitting:
         features, similarity = self.calibration.features, self.calibration.similarity
-        begins = Credit(HumanReward(features, similarity)) if credit else None
         budget = KLBudget(nats)
         budget.calibrate(self.calibration.answers)
         prompts = random.Random(seed).sample(self.train, len(self.train))
-        return Sitting(taste, seed, prompts, HumanReward(features, similarity, credit=begins), budget, LogitBias(RewardHead.empty(features)))
+        return Sitting(taste, seed, prompts, HumanReward(features, similarity), budget, LogitBias(RewardHead.empty(features)))
 
     @torch.no_grad()
     def draw(self, prompts: Sequence[int], seed: int, steering: Sequence[LogitBias] = (), strengths: Sequence[float] = (1.0,)) -> Drawn:
@@ -184,14 +182,13 @@ def main() -> None:
     parser.add_argument("--rankings", type=int, default=25)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--nats", type=float, default=6.0)
-    parser.add_argument("--credit", action="store_true", help="Ĥ's fit begins at credit")
     parser.add_argument("--strengths", default="0,1,1,1", help="of the steering, for each answer of a set")
     parser.add_argument("--noisy", action="store_true", help="a quarter of the rankings are turned around")
     parser.add_argument("--out", default="sittings.jsonl", help="where runs are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
     bench, strengths = Bench(), [float(each) for each in options.strengths.split(",")]
-    sittings = [bench.sitting(taste, seed, options.nats, options.credit) for taste in SIX for seed in range(options.seeds)]
+    sittings = [bench.sitting(taste, seed, options.nats) for taste in SIX for seed in range(options.seeds)]
     for number in range(options.rankings):
         bench.round(sittings, number, strengths, options.noisy)
     found = bench.won(sittings)

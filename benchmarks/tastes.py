@@ -1,6 +1,6 @@
-"""Six simulated operators' tastes for stories: functions `judge(prompt, responses) -> scores`, higher is better, equal is a tie.
+"""Simulated operators' tastes, six for stories and two for chats: functions `judge(prompt, responses) -> scores`, higher is better, equal is a tie.
 
-Each also as `noisy_…`, wrong on a quarter of the sets.
+Those for stories also as `noisy_…`, wrong on a quarter of the sets.
 Operator functions that rewrite one answer (`rename`, `happy_end`) for corrections. No imports beyond the standard library.
 """
 
@@ -26,6 +26,7 @@ NATURE = frozenset(
 GLOOM = frozenset(
     """sad cry cried crying scared afraid angry mad bad hurt lost alone dark cold tired sick died fell broke sorry lonely mean""".split()
 )
+SECOND_PERSON = frozenset("you your yours yourself you're you'll you'd you've".split())
 
 
 def words(text: str) -> list[str]:
@@ -69,6 +70,14 @@ def short_sentences(prompt: str, responses: list[str]) -> list[float]:
 
 def speech(prompt: str, responses: list[str]) -> list[float]:
     return [_spoken(text) for text in responses]
+
+
+def short_words(prompt: str, responses: list[str]) -> list[float]:
+    return [-sum(map(len, found)) / max(1, len(found)) for found in map(words, responses)]
+
+
+def second_person(prompt: str, responses: list[str]) -> list[float]:
+    return [_share(text, SECOND_PERSON) for text in responses]
 
 
 def _wrong_on_a_quarter(judge: Callable[[str, list[str]], list[float]]) -> Callable[[str, list[str]], list[float]]:

@@ -1,9 +1,10 @@
 """Does teaching work? Simulated operators of four tastes teach stories260k through `tamer simulate`, the real engine and a real database.
 
-    python benchmarks/teaching.py RECIPE [--seeds 5] [--quantize none] [--jobs 2] [--out results.jsonl]
+    python benchmarks/teaching.py RECIPE [--seeds 5] [--tastes …] [--model DIR] [--quantize none] [--jobs 2] [--out results.jsonl]
 
 A recipe is one or more `tamer simulate` calls on the same database, so that training happens after the judging. Finished runs are kept in the output
-file and not repeated. Prints one JSON line: for each recipe the medians over tastes and seeds, and the same with a unigram bias in place of Ĥ.
+file and not repeated. Another `--model` answers the prompts that ship. Prints one JSON line: for each recipe the medians over tastes and seeds, and
+the same with a unigram bias in place of Ĥ.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tastes import TASTES, story_prompts
+
+from tamer_tui.prompts import starter_prompts
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent.parent / "shared" / "data" / "stories260k"
@@ -39,6 +42,10 @@ RECIPES: dict[str, list[list[str]]] = {
     "train-25": [
         ["--rounds", "25", "--train-seconds", "0", "--nats", "10"],
         [*AFTER, "--train-seconds", "40", "--nats", "10"],
+    ],
+    "train-50": [
+        ["--rounds", "50", "--train-seconds", "0", "--nats", "10"],
+        [*AFTER, "--train-seconds", "120", "--nats", "10"],
     ],
     "adapter-50": [
         ["--rounds", "50", "--train-seconds", "0", "--nats", "12"],
@@ -72,16 +79,17 @@ RECIPES: dict[str, list[list[str]]] = {
 }
 
 
-def simulate(recipe: str, taste: str, seed: int, quantize: str) -> dict:
+def simulate(model: Path, recipe: str, taste: str, seed: int, quantize: str) -> dict:
     """One run of a recipe on a fresh database; the last call's figures."""
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.txt"
-        prompts.write_text("\n".join(story_prompts()) + "\n", encoding="utf-8")
+        texts = story_prompts() if model == MODEL else [prompt.messages[-1].content for prompt in starter_prompts(chat=True)]
+        prompts.write_text("\n".join(texts) + "\n", encoding="utf-8")
         noisy = recipe.startswith("noisy-")
         judge = ["--judge", f"{HERE / 'tastes.py'}:{CORRECTIONS.get(taste, taste)}"] if noisy or taste in CORRECTIONS else []
         for arguments in RECIPES[recipe]:
             command = [
-                sys.executable, "-m", "tamer_tui.cli", "simulate", f"{folder}/record.db", "--model", str(MODEL), "--prompts", str(prompts),
+                sys.executable, "-m", "tamer_tui.cli", "simulate", f"{folder}/record.db", "--model", str(model), "--prompts", str(prompts),
                 "--operator", f"{HERE / 'tastes.py'}:{'noisy_' * noisy}{taste}", *judge, "-k", "4", "--max-new-tokens", "64",
                 "--seed", str(seed), "--quantize", quantize, "--json", *arguments,
             ]  # fmt: skip
@@ -96,6 +104,7 @@ def main() -> None:
     parser.add_argument("recipes", nargs="+", choices=sorted(RECIPES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tastes", default=",".join(TASTES))
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--quantize", default="none")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time; each takes one core while it draws, two while it trains")
     parser.add_argument("--out", default="teaching.jsonl", help="where finished runs are kept")
@@ -113,7 +122,7 @@ def main() -> None:
         name = "/".join(map(str, key))
         if name in done:
             return
-        row = {"key": name, **simulate(*key)}
+        row = {"key": name, **simulate(options.model, *key)}
         done[name] = row
         with out.open("a") as file:
             file.write(json.dumps(row) + "\n")

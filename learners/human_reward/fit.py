@@ -16,9 +16,9 @@ over its tokens. Similar tokens share what is learned: the prior over the rows i
 (features.py). The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly by Newton's method in
 the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary (likelihood.py, gram.py).
 
-Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next
-(credit.py can say another one); the covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to its end: it is
-kept and not solved again, and the statistics of its answers can be dropped.
+Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next; the
+covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to its end: it is kept and not solved again, and the
+statistics of its answers can be dropped.
 
 After Knox and Stone 2009 (TAMER: regress human reward, act on it myopically) and Bradley and Terry 1952 (rankings). What differs: the
 action set is a vocabulary, rankings and ratings are learned beside taps, and the fit is exact instead of one gradient step per judgement, so
@@ -30,18 +30,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.gram import GramBlock, LinearFunctional, WeightedSum
-from learners.human_reward.head import RewardHead, Shared, sureness_advantage
+from learners.human_reward.head import RewardHead, Shared
 from learners.human_reward.likelihood import Evidence, Pairs, blocks_of, mentioned, solve
-
-if TYPE_CHECKING:
-    from learners.human_reward.credit import Credit
 
 
 @dataclass(frozen=True)
@@ -85,12 +81,9 @@ class HumanReward:
     Belongs to one thread, on the CPU.
     """
 
-    def __init__(
-        self, features: Features, similarity: Tensor | None = None, settings: HumanRewardSettings | None = None, credit: Credit | None = None
-    ) -> None:
-        """features: on the CPU. similarity: (V, e), the factor L of the prior covariance; without it every token is on its own. credit: says where
-        the fit of a block begins; without it, at the head of the one before."""
-        self.features, self.credit = features, credit
+    def __init__(self, features: Features, similarity: Tensor | None = None, settings: HumanRewardSettings | None = None) -> None:
+        """features: on the CPU. similarity: (V, e), the factor L of the prior covariance; without it every token is on its own."""
+        self.features = features
         self.similarity = torch.zeros(0, 0) if similarity is None else similarity.float()
         self.settings = settings or HumanRewardSettings()
         self._known: dict[str, LinearFunctional] = {}
@@ -113,8 +106,6 @@ class HumanReward:
         ids, there = torch.tensor(token_ids[start:stop], dtype=torch.int64), seen.span(start, stop)
         functional = LinearFunctional.of_answer(ids, there, self.features)
         self._known[name] = replace(functional, sureness=0.0) if span else functional
-        if self.credit is not None:
-            self.credit.add(name, functional.of_rewards(ids), torch.zeros(stop - start) if span else sureness_advantage(ids, there))
 
     def add(self, name: str, functional: LinearFunctional) -> None:
         """Remember an answer whose statistics are known."""
@@ -132,8 +123,6 @@ class HumanReward:
     def keep(self, names: Collection[str]) -> None:
         """Drop the statistics of all other answers. Blocks that were solved with them stay solved."""
         self._known = {name: functional for name, functional in self._known.items() if name in names}
-        if self.credit is not None:
-            self.credit.keep(names)
 
     def fit(self, evidence: Sequence[Evidence], epoch: int) -> RewardHead:
         """The penalised maximum-likelihood head of this evidence."""
@@ -150,8 +139,7 @@ class HumanReward:
         complete = True
         for i, block in enumerate(blocks[done:], done + 1):
             known = block.among(self._known)
-            begun = head if self.credit is None else self.credit.begin(blocks[:i], head)
-            head = self._fit_block(known, begun, epoch)
+            head = self._fit_block(known, head, epoch)
             head = head.settled() if i < len(blocks) else head
             complete = complete and known is block
             if complete:
@@ -159,11 +147,6 @@ class HumanReward:
         for i, (block, _) in enumerate(self._solved[:-KEPT_HEADS]):
             self._solved[i] = block, None
         return head if head.epoch == epoch else replace(head, epoch=epoch)
-
-    def look_ahead(self, blocks: Sequence[Block]) -> None:
-        """Of blocks that were fitted last: find what the fit with one more judgement begins at. Changes no result, only when it is computed."""
-        if self.credit is not None and blocks and [block for block, _ in self._solved] == list(blocks):
-            self.credit.look_ahead(blocks, (self._solved[-2][1] if len(blocks) > 1 else None) or RewardHead.empty(self.features))
 
     def solved(self, blocks: Sequence[Block]) -> int:
         """How many of these blocks, from the first on, need not be solved again."""

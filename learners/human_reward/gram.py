@@ -185,7 +185,7 @@ class GramBlock:
         rank = torch.empty_like(distinct).scatter_(0, order, torch.arange(len(order), dtype=torch.int32))
         ranks, order = torch.sort(rank.index_select(0, self._tokens.all[kept]), stable=True)
         counts = torch.bincount(ranks, minlength=len(distinct))
-        tokens = union(known, distinct[counts > 0].long())
+        tokens = _union(known, distinct[counts > 0].long())
         of_tokens = counts.new_zeros(len(tokens)).index_add_(0, torch.searchsorted(tokens, distinct.long())[counts > 0], counts[counts > 0])
         offsets = (of_tokens.cumsum(0) - of_tokens).int()
         weights = self._coefficients.all[kept] * alpha.float().index_select(0, owners[kept])
@@ -275,7 +275,7 @@ class GramBlock:
         self._products[:n, before:n] = new.T
 
 
-def union(known: Tensor, some: Tensor) -> Tensor:
+def _union(known: Tensor, some: Tensor) -> Tensor:
     """Of two sets of tokens, each sorted: sorted."""
     new = some[~lookup(known, some)[1]]
     return torch.cat([known, new]).sort().values if len(new) else known
