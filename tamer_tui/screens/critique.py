@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from textual.app import ComposeResult
@@ -75,17 +76,18 @@ class WishesScreen(ModalScreen[None]):
 
     async def action_strength(self, step: int) -> None:
         if self._wishes:
-            await self._change(max(-STRONGEST, min(STRONGEST, self._wishes[self.focused_wish].strength + step)))
+            wish = self._wishes[self.focused_wish]
+            strength = max(-STRONGEST, min(STRONGEST, wish.strength + step))
+            if strength != wish.strength:
+                await self._change(lambda: self._session.judging.set_strength(wish, strength))
 
     async def action_switch(self) -> None:
         if self._wishes:
-            await self._change(0 if self._wishes[self.focused_wish].strength else 1)
+            await self._change(lambda: self._session.judging.switch(self._wishes[self.focused_wish]))
 
-    async def _change(self, strength: int) -> None:
-        wish = self._wishes[self.focused_wish]
-        if strength != wish.strength:
-            await attempt(self._say, lambda: self._session.judging.set_strength(wish, strength))
-            self._wishes = self._session.judging.wishes()
+    async def _change(self, change: Callable[[], Awaitable[object]]) -> None:
+        await attempt(self._say, change)
+        self._wishes = self._session.judging.wishes()
         self._paint()
 
     def _say(self, line: str) -> None:

@@ -102,13 +102,18 @@ class Judging:
         return await self._commit(Critique(view.uid, uid, text.strip(), scope))
 
     def wishes(self) -> list[Critique]:
-        """Standing wishes, those that are switched off too, in the order in which they were first said."""
+        """Standing wishes, those that are switched off too, in the order of their sets. Of two in the same words the last one counts."""
         found = [logged.judgement for logged in self._session.record.wishes()]
-        return sorted((wish for wish in found if isinstance(wish, Critique)), key=lambda wish: (wish.set_uid, wish.text))
+        latest = {wish.text: wish for wish in found if isinstance(wish, Critique)}
+        return sorted(latest.values(), key=lambda wish: (wish.set_uid, wish.text))
 
     async def set_strength(self, wish: Critique, strength: int) -> int:
         """Make a wish stronger or weaker, or switch it off with 0. An event of its own, which undo takes back."""
         return await self._commit(replace(wish, strength=strength))
+
+    async def switch(self, wish: Critique) -> int:
+        """Off, and on again as strong as it was."""
+        return await self.set_strength(wish, 0 if wish.strength else [1, *self._session.record.strengths(wish.text)][-1])
 
     async def skip(self) -> int:
         """Pass over the current set."""

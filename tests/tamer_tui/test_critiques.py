@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from learners import protocol
+from learners.feedback.critiques import Critiques
 from storage.records import Critique, Prompt, Rating
 from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.screens.critique import CritiqueScreen, WishesScreen
@@ -43,12 +44,25 @@ async def test_tab_makes_it_a_standing_wish_whose_strength_is_changed_in_a_list(
         assert (wish.text, wish.scope, wish.strength) == ("shorter", "all", 1)
         await t.press("W")
         assert isinstance(t.pilot.app.screen, WishesScreen)
-        for keys, strength in ((("right",), 2), (("right", "right"), 3), (("space",), 0), (("space",), 1), (("left",) * 5, -3)):
+        for keys, strength in ((("right",), 2), (("right", "right"), 3), (("space",), 0), (("space",), 3), (("left",) * 8, -3)):
             await t.press(*keys)
             assert [each.strength for each in t.session.judging.wishes()] == [strength]
             assert [lesson.judgement.strength for lesson in t.engine.lessons.values()] == [strength]  # type: ignore[union-attr]
-        await t.press("escape", "u")
+        await t.press("space", "escape", "W", "space", "escape")  # off, and on again in another look at them
+        assert [each.strength for each in t.session.judging.wishes()] == [-3]
+        await t.press("u", "u", "u")
         assert [each.strength for each in t.session.judging.wishes()] == [-2]
+
+
+async def test_a_wish_that_was_said_twice_is_one_and_off_once_it_is_switched_off(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await say(t, "shorter", "tab")
+        await say(t, "shorter", "tab")
+        assert len(t.live()) == 2 and len(t.session.judging.wishes()) == 1
+        assert len(Critiques.of(t.engine.lessons.values()).lessons) == 1
+        await t.press("W", "space")
+        assert [each.strength for each in t.session.judging.wishes()] == [0]
+        assert Critiques.of(t.engine.lessons.values()).lessons == ()
 
 
 async def test_at_80_columns_the_list_of_wishes_says_how_one_is_said_and_all_of_its_keys(tmp_path: Path) -> None:
