@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from learners import protocol
 from storage.records import (
+    BASE_VERSION,
     Arm,
     Comment,
     Correction,
@@ -196,7 +197,20 @@ class Judging:
             await session.chat.take_back(set_uid)
         await session.sets.return_to(set_uid)
         session.tell(Change.COMMITTED)
-        return f"{how}: {_in_words(judgement)}"
+        left = await self._leave_stale() if isinstance(event, Undo) else ""
+        return f"{how}: {_in_words(judgement)}{left}"
+
+    async def _leave_stale(self) -> str:
+        """What becomes of a version that learned from what was undone, in words. Where nothing is left that teaches, nothing would replace it."""
+        session, acting = self._session, self._session.record.acting_version()
+        if acting is None or not acting.stale:
+            return ""
+        if session.judged:
+            return f"; {acting.id} learned from it, and is trained anew without"
+        paused = session.status.paused
+        await session.machine.rollback(BASE_VERSION)
+        await session.machine.set_paused(paused)
+        return f"; {acting.id} knew nothing else: the untouched model answers"
 
     # --- writing down ----------------------------------------------------------------------------------------------------
 

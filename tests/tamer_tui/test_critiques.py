@@ -6,10 +6,12 @@ from pathlib import Path
 
 from learners import protocol
 from learners.feedback.critiques import Critiques
+from storage.queries import Record
 from storage.records import Critique, Prompt, Rating
 from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.screens.critique import CritiqueScreen, WishesScreen
 from tamer_tui.widgets.conversation import ConversationView
+from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, table
 from tests.tamer_tui.test_modes import go
 
@@ -70,6 +72,32 @@ async def test_at_80_columns_the_list_of_wishes_says_how_one_is_said_and_all_of_
         await t.press("W")
         shown = t.shown()
         assert "none yet: ; says one" in shown and "esc leave" in shown and "space off, on" in shown
+
+
+async def test_a_version_whose_last_lesson_is_undone_acts_no_more_and_learning_goes_on(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=1)) as t:
+        await say(t, "shorter", "tab")
+        await t.until(lambda: t.session.status.adapted)
+        await say(t, "warmer")
+        await t.press("u")
+        await t.until(lambda: t.session.machine.versions()[0].acting)
+        assert t.session.status.adapted and "trained anew" not in t.arena.said, "what it learned stands"
+        await t.press("u")
+        await t.until(lambda: not t.session.status.adapted)
+        assert "the untouched model answers" in t.arena.said
+        (version,) = t.session.machine.versions()
+        assert version.stale and not version.acting and not t.session.status.held and not t.session.status.paused
+        with Record(t.path) as record:
+            assert record.acting_version() is None and not record.held()
+
+
+async def test_a_version_that_learned_from_what_is_undone_among_others_is_said_to_be_trained_anew(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=2)) as t:
+        await say(t, "shorter", "tab")
+        await say(t, "warmer")
+        await t.until(lambda: t.session.status.adapted)
+        await t.press("u")
+        assert "v1 learned from it, and is trained anew without" in t.arena.said and t.session.status.adapted
 
 
 async def test_an_empty_line_says_so_and_is_no_event_and_a_left_one_keeps_its_draft(tmp_path: Path) -> None:
