@@ -42,7 +42,7 @@ STEPS = (
     Step(lambda m: "Now enter. That goes to disk, and the very next answer is drawn by a model that has learned it.", _judged(1)),
     Step(lambda m: f"Judge three more, strict about one thing: truth, say, or kindness. ({min(3, m.session.judged - 1)} of 3)", _judged(4)),
     Step(
-        lambda m: f"Or say it in words: {painted('edit.critique')[0]} and a line, such as “shorter”. The same question is answered anew, that way.",
+        lambda m: f"{painted('edit.critique')[0]} says in words what should be otherwise. Larger models follow at once; Pocket learns by letters.",
         lambda m: m.session.status.followed > m.session.status.known or m.session.judged >= 6,
     ),
     Step(
