@@ -43,10 +43,14 @@ RECIPES: dict[str, list[list[str]]] = {
         ["--rounds", "25", "--train-seconds", "0", "--nats", "10"],
         [*AFTER, "--train-seconds", "40", "--nats", "10"],
     ],
-    "train-50": [
-        ["--rounds", "50", "--train-seconds", "0", "--nats", "10"],
-        [*AFTER, "--train-seconds", "120", "--nats", "10"],
-    ],
+    **{
+        f"{noisy}train-50{long}": [
+            ["--rounds", "50", "--train-seconds", "0", "--nats", "6"],
+            [*AFTER, "--train-seconds", seconds, "--nats", "10"],
+        ]
+        for noisy in ("", "noisy-")
+        for long, seconds in (("", "60"), ("-long", "120"))
+    },
     "adapter-50": [
         ["--rounds", "50", "--train-seconds", "0", "--nats", "12"],
         [*AFTER, "--train-seconds", "60", "--nats", "12", "--no-bias"],

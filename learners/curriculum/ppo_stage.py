@@ -36,7 +36,7 @@ class PPOPlan:
     iterations: int = 6  # between gates
     share: float = 0.85  # of the nats budget that the policy may spend: what is published is what did best, and that spent more than it seemed
     tolerance: float = 1.1  # of that share; beyond it an update is taken back …
-    raise_coefficient: float = 1.5  # … and the KL coefficient is multiplied by this
+    raise_coefficient: float = 1.1  # … and the KL coefficient is multiplied by this
 
 
 @dataclass

@@ -103,6 +103,15 @@ def adapted_kl_coefficient(coefficient: float, kl: float, target: float, episode
     return coefficient * (1.0 + error * episodes / horizon)
 
 
+def damped_kl_coefficient(coefficient: float, kl: float, target: float, least: float = 0.25, most: float = 2.0) -> float:
+    """The KL coefficient for rollouts of `kl` nats per answer: times kl / target, within bounds.
+
+    `adapted_kl_coefficient` alone sums up errors, and the policy follows the coefficient a few batches late: together they swing. A term in
+    proportion to the error itself damps that (a PI controller).
+    """
+    return coefficient * min(max(kl / target, least), most)
+
+
 def warmup(step: int, steps: int) -> float:
     """Factor of the learning rate at optimizer step `step` (from 0): rises linearly to 1 over `steps` steps."""
     return min(1.0, (step + 1) / steps) if steps > 0 else 1.0

@@ -14,6 +14,7 @@ differs:
 - A token that nobody drew, as one that closes a thought, is a step of the environment: it has a value, and neither a ratio nor a KL.
 - Scores may come per token. The score of a whole answer goes on its last token, not after it, and is credited to all tokens alike
   (λ = 1): that is the better choice while the value head knows little.
+- The KL coefficient is not only adapted to the sum of past errors, as in Ziegler et al. 2019, but also to the KL of the rollouts themselves.
 - An answer that ran into the length limit is not punished unless asked for, and one that was stopped never is.
 """
 
@@ -136,14 +137,16 @@ class PPO:
         trajectory = self._trajectory(rollouts, parts)
         score, lam = self._score(rollouts, trajectory.mask)
         log_ratios = ops.kl_k1(trajectory.logprobs, trajectory.ref_logprobs)
-        rewards = ops.per_token_rewards(score, log_ratios, trajectory.mask, self.kl_coefficient)
+        answers = len(rollouts.answers)
+        kl = float(trajectory.kl.sum()) / answers
+        coefficient = ops.damped_kl_coefficient(self.kl_coefficient, kl, self.kl_target)
+        rewards = ops.per_token_rewards(score, log_ratios, trajectory.mask, coefficient)
         advantages, returns = ops.generalised_advantages(rewards, trajectory.values, trajectory.mask, self.settings.gamma, lam)
         advantages = ops.masked_whiten(advantages, trajectory.chosen)
         fields = (trajectory.chosen, trajectory.logprobs, trajectory.values, advantages, returns)
         microbatches = [Microbatch.of(rollouts, part, *fields) for part in parts]
         updates = self._update(microbatches, self._tapped(tapped))
-        stats = self._stats(rollouts, trajectory, returns, score, updates)
-        kl, answers = stats.kl or 0.0, len(rollouts.answers)
+        stats = self._stats(rollouts, trajectory, returns, score, kl, coefficient, updates)
         self.kl_coefficient = ops.adapted_kl_coefficient(self.kl_coefficient, kl, self.kl_target, answers, self.settings.kl_horizon)
         return stats
 
@@ -321,17 +324,19 @@ class PPO:
 
     # --- after the update --------------------------------------------------------------------------------------------
 
-    def _stats(self, rollouts: Rollouts, trajectory: Trajectory, returns: Tensor, score: Tensor, updates: Sequence[_Update]) -> StepStats:
+    def _stats(
+        self, rollouts: Rollouts, trajectory: Trajectory, returns: Tensor, score: Tensor, kl: float, coefficient: float, updates: Sequence[_Update]
+    ) -> StepStats:
         answers, tokens = len(rollouts.answers), sum(map(len, rollouts.answers))
         explained = ops.explained_variance(trajectory.values, returns, trajectory.mask)
-        reward, kl, entropy, explained_variance = torch.stack([score.sum(), trajectory.kl.sum(), trajectory.entropy.sum(), explained]).tolist()
+        reward, entropy, explained_variance = torch.stack([score.sum(), trajectory.entropy.sum(), explained]).tolist()
         return StepStats(
             loss=fmean(u.policy_loss for u in updates),
             grad_norm=updates[0].grad_norm,
             tokens=tokens,
             reward=reward / answers,
-            kl=kl / answers,
-            kl_coefficient=self.kl_coefficient,
+            kl=kl,
+            kl_coefficient=coefficient,
             approx_kl=updates[-1].approx_kl,
             ratio=updates[0].ratio,
             clip_fraction=fmean(u.clip_fraction for u in updates),

@@ -117,6 +117,22 @@ def test_the_kl_coefficient_rises_above_the_target_and_falls_below_it_by_a_bound
     assert ops.adapted_kl_coefficient(0.1, -5.0, 6.0, 20, horizon=200) == pytest.approx(0.1 * (1 - 0.2 * 0.1))
 
 
+def test_where_the_policy_follows_the_coefficient_late_the_kl_settles_at_the_target_and_without_damping_swings() -> None:
+    """A policy whose KL moves by at most 15 % in a batch towards where the coefficient is worth it, which at the target is 0.5."""
+
+    def last_errors(damped: bool) -> list[float]:
+        kl, integral, errors = 3.0, 0.4, []
+        for _ in range(120):
+            applied = ops.damped_kl_coefficient(integral, kl, 8.5) if damped else integral
+            errors.append(abs(kl / 8.5 - 1))
+            integral = ops.adapted_kl_coefficient(integral, kl, 8.5, 32, horizon=60)
+            kl *= 1 + 0.15 * min(1.0, max(-1.0, 1 - applied / 0.5))
+        return errors[-60:]
+
+    assert max(last_errors(True)) < 0.1
+    assert max(last_errors(False)) > 0.3
+
+
 def test_warmup_rises_to_one_and_stays() -> None:
     assert [ops.warmup(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
     assert ops.warmup(0, 0) == 1

@@ -301,11 +301,11 @@ def test_the_kl_coefficient_begins_and_moves_with_the_root_of_the_target(backbon
 def test_the_kl_coefficient_falls_while_below_the_target_and_rises_above_it(backbone: Backbone) -> None:
     ppo = ppo_of(backbone, stirred(backbone), PPOSettings(learning_rate=0.0, kl_target=1e-3, kl_coefficient=0.1))
     rollouts = drawn(ppo)
-    assert ppo.step(rollouts).kl_coefficient == 0.1
+    assert ppo.step(rollouts).kl_coefficient == 0.2, "twice as much at once"
     above = ppo.kl_coefficient
     assert above == pytest.approx(0.1 * (1 + 0.2 * 12 / 100))
     ppo._kl_target = 1e3
-    ppo.step(rollouts)
+    assert ppo.step(rollouts).kl_coefficient == pytest.approx(above / 4)
     assert ppo.kl_coefficient < above
 
 
