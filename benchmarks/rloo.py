@@ -7,8 +7,6 @@ Scorer, prompts, answers, optimizer, learning rate, and how λ keeps to the budg
 
 from __future__ import annotations
 
-from statistics import fmean
-
 import torch
 from torch import Tensor
 
@@ -30,7 +28,9 @@ class RLOO(PPO):
         seen = self._trajectory(rollouts, parts)
         shares, _ = self._score(rollouts, seen.mask)
         log_ratios = ops.kl_k1(seen.logprobs, seen.ref_logprobs)
-        advantages = leave_one_out(ops.per_token_rewards(shares, log_ratios, seen.mask, self.kl_coefficient).sum(1), rollouts.prompts)
+        kl = float(seen.kl.sum()) / answers
+        coefficient = ops.damped_kl_coefficient(self.kl_coefficient, kl, self.kl_target)
+        advantages = leave_one_out(ops.per_token_rewards(shares, log_ratios, seen.mask, coefficient).sum(1), rollouts.prompts)
         loss = 0.0
         for part in parts:
             logprobs, _ = self._evaluate([rollouts.prompts[i] for i in part], [rollouts.answers[i] for i in part])
@@ -38,10 +38,9 @@ class RLOO(PPO):
             of_part = ops.masked_mean(-advantages[part, None] * logprobs, mask, tokens)
             of_part.backward()
             loss += float(of_part.detach())
-        kl, norm = float(seen.kl.sum()) / answers, self._policy_optimizer.step()
+        norm = self._policy_optimizer.step()
         self.kl_coefficient = ops.adapted_kl_coefficient(self.kl_coefficient, kl, self.kl_target, answers, self.settings.kl_horizon)
-        score = fmean(shares.sum(1).tolist())
-        return StepStats(loss=loss, grad_norm=norm, tokens=tokens, reward=score, kl=kl, kl_coefficient=self.kl_coefficient)
+        return StepStats(loss=loss, grad_norm=norm, tokens=tokens, reward=float(shares.sum()) / answers, kl=kl, kl_coefficient=coefficient)
 
 
 def leave_one_out(rewards: Tensor, prompts: tuple[TokenIds, ...]) -> Tensor:
