@@ -4,8 +4,9 @@
 
 On prompts that were not ranked: answers steered by Ĥ at several budgets; the best of n answers of the base by Ĥ fitted to rewards, for
 log n - (n - 1)/n nats an answer at most; an adapter by SFT on the best of 16 to each ranked prompt; distilled adapters; PPO for `--seconds` of the
-processor from the base and after distillation, with the same scorer, the reward model left out. Each answer has 64 tokens at most. In one process,
-with the engine's own stages. Finished points are kept in `--out`; the plot is made of all that are there: medians over tastes and seeds.
+processor from the base and after distillation, and RLOO (rloo.py) from the base, with the same scorer, the reward model left out. Each answer has 64
+tokens at most. In one process, with the engine's own stages. Finished points are kept in `--out`; the plot is made of all that are there: medians
+over tastes and seeds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 import tastes
 import torch
+from rloo import RLOOStage
 
 from learners.curriculum.distill_stage import DistillStage
 from learners.curriculum.inputs import LearnerInputs
@@ -46,7 +48,8 @@ MODEL = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260k"
 SAMPLING = Sampling(1.0, 64)
 K, ANSWERS, HELD_OUT, SFT_STEPS = 4, 2, 24, (10, 40)
 BUDGETS, CHOICES = (1.0, 3.0, 6.0, 10.0), (4, 16)
-POINTS = (*(f"Ĥ {nats:g}" for nats in BUDGETS), *(f"best {n}" for n in CHOICES), "SFT", "distilled 6", "distilled 10", "PPO 10", "distilled, PPO 10")
+TRAINED = ("SFT", "distilled 6", "distilled 10", "PPO 10", "distilled, PPO 10", "RLOO 10")
+POINTS = (*(f"Ĥ {nats:g}" for nats in BUDGETS), *(f"best {n}" for n in CHOICES), *TRAINED)
 
 Point = tuple[str, float, float]
 """Method, nats per 64 tokens, win rate."""
@@ -95,8 +98,8 @@ class Run:
             self.weights.start_from_base()
             if method.startswith("distilled"):
                 self.worked(DistillStage(*self.of_policy).work(), math.inf)
-            if method.endswith("PPO"):
-                stage, began = PPOStage(*self.of_policy, None), time.thread_time()
+            if method.endswith(("PPO", "RLOO")):
+                stage, began = (RLOOStage if method == "RLOO" else PPOStage)(*self.of_policy, None), time.thread_time()
                 while (left := self.seconds - (time.thread_time() - began)) > 0:
                     self.worked(stage.work(), left)
             yield self.measured(method, self.by_adapter(4))
@@ -210,7 +213,7 @@ def main() -> None:
     parser.add_argument("--tastes", default=",".join(tastes.TASTES))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rankings", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of PPO")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of PPO, and of RLOO")
     parser.add_argument("--out", default="win_rates.jsonl", help="where finished points are kept")
     parser.add_argument("--plot", default="", help="an SVG of the medians")
     options = parser.parse_args()

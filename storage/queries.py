@@ -19,7 +19,7 @@ from storage.counts import Counts, counts
 from storage.database import explain, open_reader
 from storage.lessons import Taught, Teaching
 from storage.people import People, people
-from storage.records import BASE_VERSION, BaseModel, Calibration, Logged, Response, Run, SampleSet, Shown, Tap
+from storage.records import BASE_VERSION, BaseModel, Calibration, Critique, Logged, Response, Run, SampleSet, Shown, Tap
 from storage.rows import MarkedVersion
 from storage.sample_pairs import SamplePair, sample_pairs
 from storage.statistics import Agreement, Habits
@@ -91,6 +91,11 @@ class Record:
     def wishes(self) -> list[Logged]:
         """Live critiques that hold for every prompt, those that are switched off too, in seq order."""
         return self._logged("v_live", "e.kind = 'critique' AND e.seq IN (SELECT seq FROM critiques WHERE scope = 'all')")
+
+    def strengths(self, wish: str) -> list[int]:
+        """Those that a standing wish in these words had while it was on, oldest first."""
+        found = self._logged("v_standing", "e.seq IN (SELECT seq FROM critiques WHERE scope = 'all' AND text = ? AND strength <> 0)", wish)
+        return [logged.judgement.strength for logged in found if isinstance(logged.judgement, Critique)]
 
     def taps(self, response_uid: str) -> list[tuple[int, Tap]]:
         """Live taps on an answer, with their seqs."""

@@ -25,6 +25,9 @@ one of the two, then, with 1/10 or less (exactly: 0.034 each and 0.068 within 40
 PRIOR_SPREAD = 2.5
 """Standard deviation of the coefficients before any data, in log-odds (Gelman et al. 2008 take the same scale): keeps the fit finite where every
 answer won."""
+SHAPES = (0.03, 0.3, 1.0, 3.0)
+"""What a difference in length may do, from a step (the longer one is liked) to nearly a line: the size at which its effect bends, in the differences'
+root mean square."""
 
 
 class Rate(Struct, frozen=True):
@@ -124,15 +127,21 @@ def flips_needed(wins: int, losses: int) -> int:
 
 
 def rate_at_equal_length(found: Sequence[Vote]) -> Rate | None:
-    """The win rate that is left when both answers are equally long: logistic regression on tanh(difference / its standard size), read off at 0.
+    """The win rate that is left when both answers are equally long: logistic regression on tanh(difference / size), read off at 0.
 
-    Dubois et al. 2024 (length-controlled AlpacaEval), without their terms for single prompts, of which each is asked once here.
+    Dubois et al. 2024 (length-controlled AlpacaEval), without their terms for single prompts, of which each is asked once here. What differs: their
+    size is the differences' standard one, and what an operator makes of length is then part of the rate wherever it has another shape, above all
+    where nearly all answers of a policy are longer. So all of SHAPES are fitted; the interval covers what each says that the votes do not refute.
     """
     if not found:
         return None
     size = sqrt(sum(vote.longer**2 for vote in found) / len(found)) or 1.0
-    fit = _logistic([(1.0, tanh(vote.longer / size)) for vote in found], [vote.outcome for vote in found])
-    rate, low, high = (round(_sigmoid(value), 4) for value in fit.interval(0))
+    outcomes = [vote.outcome for vote in found]
+    fits = [_logistic([(1.0, tanh(vote.longer / (shape * size))) for vote in found], outcomes) for shape in SHAPES]
+    best = max(fits, key=lambda fit: fit.log_posterior)
+    kept = [fit.interval(0) for fit in fits if 2 * (best.log_posterior - fit.log_posterior) <= Z95**2]
+    ends = best.mean[0], min(low for _, low, _ in kept), max(high for *_, high in kept)
+    rate, low, high = (round(_sigmoid(end), 4) for end in ends)
     return Rate(rate, low, high, len(found))
 
 
@@ -153,6 +162,7 @@ def strengths(found: Sequence[Vote]) -> tuple[Strength, ...]:
 class _Fit(Struct, frozen=True):
     mean: list[float]
     covariance: list[list[float]]  # inverse Hessian at the mode
+    log_posterior: float  # there, but for a constant
 
     def interval(self, i: int) -> tuple[float, float, float]:
         """A coefficient and its 95 % interval."""
@@ -193,7 +203,7 @@ def _logistic(rows: Sequence[Sequence[float]], outcomes: Sequence[float], counts
         while scale > 1e-6 and objective([a + scale * b for a, b in zip(mean, step, strict=True)]) < now:
             scale /= 2
         mean = [a + scale * b for a, b in zip(mean, step, strict=True)]
-    return _Fit(mean, covariance)
+    return _Fit(mean, covariance, objective(mean))
 
 
 def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -19,6 +19,7 @@ from storage.verdict import Rate, Verdict
 from tamer_tui import __version__
 from tamer_tui.session_store import SessionError
 from tamer_tui.text import one_line
+from tamer_tui.wins import in_words
 
 
 class StatsReport(Struct, frozen=True):
@@ -88,9 +89,8 @@ def _verdict_in_words(verdict: Verdict) -> list[str]:
     """Nothing before anything was counted; strengths where there is more than one version to compare."""
     if verdict.at_equal_length is None:
         return []
-    odds = f"{verdict.odds:,.3g} to 1"
-    sure = f"{verdict.word}: {odds}; {verdict.flips} other votes would undo that" if verdict.word else f"not proven: {odds}, of the 20 that it takes"
-    lines = [f"the untouched model or yours: {sure}", f"won at equal length: {verdict.at_equal_length.in_words()}"]
+    sure = in_words(verdict.word, verdict.odds, verdict.flips or 0)
+    lines = [f"your model: {sure}", f"won at equal length: {verdict.at_equal_length.in_words()}"]
     if len(verdict.strengths) > 2:
         strengths = (f"{one_line(each.version)} {each.strength:+.2f} ({each.low:+.2f} to {each.high:+.2f})" for each in verdict.strengths)
         lines.append("strengths in log-odds: " + ", ".join(strengths))

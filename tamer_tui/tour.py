@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tamer_tui.ballot import Ballot
 from tamer_tui.config import tour_note
+from tamer_tui.keys import painted
 from tamer_tui.session import Session
 from tamer_tui.wins import wins
 
@@ -40,6 +41,10 @@ STEPS = (
     ),
     Step(lambda m: "Now enter. That goes to disk, and the very next answer is drawn by a model that has learned it.", _judged(1)),
     Step(lambda m: f"Judge three more, strict about one thing: truth, say, or kindness. ({min(3, m.session.judged - 1)} of 3)", _judged(4)),
+    Step(
+        lambda m: f"{painted('edit.critique')[0]} says in words what should be otherwise. Larger models follow at once; Pocket learns by letters.",
+        lambda m: m.session.status.followed > m.session.status.known or m.session.judged >= 6,
+    ),
     Step(
         lambda m: "It learns for good while you read: what it does stands beside the answers, or below. Judge on; a version of your own comes.",
         lambda m: m.session.status.adapted or m.session.judged >= 8,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from storage.blind import BlindCount
 from storage.statistics import Agreement
-from storage.verdict import SURE, Verdict, proven
+from storage.verdict import SURE, Verdict, flips_needed, proven
 
 
 def called(side: str) -> str:
@@ -18,12 +18,16 @@ def wins(count: BlindCount) -> str:
 
 
 def proof(count: BlindCount) -> str:
-    """Whether that proves anything, with odds that may be looked at after every vote."""
-    word, odds = proven(count.wins, count.losses)
+    """Whether that proves anything, with odds that may be looked at after every vote, and how many votes it hangs on."""
+    return in_words(*proven(count.wins, count.losses), flips_needed(max(count.wins, count.losses), min(count.wins, count.losses)))
+
+
+def in_words(word: str, odds: float, flips: int) -> str:
+    """A verdict: 'it is better than the untouched one: 28 to 1; 1 other vote would undo that'."""
     odds = max(1.0, odds)
     told = "more than a million to 1" if odds > 1e6 else f"{odds:,.0f} to 1" if odds >= 100 else f"{odds:.3g} to 1"
     if word:
-        return f"it is {word} than the untouched one: {told}"
+        return f"it is {word} than the untouched one: {told}; {flips} other vote{'s' if flips != 1 else ''} would undo that"
     return f"not proven yet: {told} of {SURE:g} to 1"
 
 

@@ -25,8 +25,12 @@ class Critiques:
 
     @staticmethod
     def of(lessons: Iterable[Lesson]) -> Critiques:
-        """Those among all live judgements."""
-        return Critiques(tuple(each for each in lessons if isinstance(each.judgement, Critique) and each.judgement.strength))
+        """Those among all live judgements. Of standing wishes in the same words the last one counts, also if it is off."""
+        found = [(each, each.judgement) for each in lessons if isinstance(each.judgement, Critique)]
+        wishes = sorted((each.seq, said.text.strip()) for each, said in found if said.scope == "all")
+        last = {text: seq for seq, text in wishes}
+        standing = (each for each, said in found if said.strength and (said.scope != "all" or last[said.text.strip()] == each.seq))
+        return Critiques(tuple(standing))
 
     @property
     def seqs(self) -> frozenset[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from textual.app import ComposeResult
@@ -11,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from storage.records import Critique
-from tamer_tui.keys import CRITIQUE, WISHES
+from tamer_tui.keys import CRITIQUE, WISHES, painted
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.editor import EditorScreen
 from tamer_tui.session import Session
@@ -65,8 +66,8 @@ class WishesScreen(ModalScreen[None]):
 
     def _paint(self) -> None:
         lines = [_line(wish, i == self.focused_wish) for i, wish in enumerate(self._wishes)]
-        lines = lines or [Content("none yet: say one with ;  and tab")]
-        hint = Content.styled("up down: choose   left right: weaker, stronger   space: off, on   esc: leave", "$foreground 70%")
+        lines = lines or [Content(f"none yet: {painted('edit.critique')[0]} says one, and tab there makes it a wish for all prompts")]
+        hint = Content.styled("↑ ↓ choose   ← → weaker, stronger   space off, on   esc leave", "$foreground 70%")
         self.query_one("#box", Static).update(Content("\n").join([*lines, Content(""), content(self._said) if self._said else hint]))
 
     def action_choose(self, step: int) -> None:
@@ -75,17 +76,18 @@ class WishesScreen(ModalScreen[None]):
 
     async def action_strength(self, step: int) -> None:
         if self._wishes:
-            await self._change(max(-STRONGEST, min(STRONGEST, self._wishes[self.focused_wish].strength + step)))
+            wish = self._wishes[self.focused_wish]
+            strength = max(-STRONGEST, min(STRONGEST, wish.strength + step))
+            if strength != wish.strength:
+                await self._change(lambda: self._session.judging.set_strength(wish, strength))
 
     async def action_switch(self) -> None:
         if self._wishes:
-            await self._change(0 if self._wishes[self.focused_wish].strength else 1)
+            await self._change(lambda: self._session.judging.switch(self._wishes[self.focused_wish]))
 
-    async def _change(self, strength: int) -> None:
-        wish = self._wishes[self.focused_wish]
-        if strength != wish.strength:
-            await attempt(self._say, lambda: self._session.judging.set_strength(wish, strength))
-            self._wishes = self._session.judging.wishes()
+    async def _change(self, change: Callable[[], Awaitable[object]]) -> None:
+        await attempt(self._say, change)
+        self._wishes = self._session.judging.wishes()
         self._paint()
 
     def _say(self, line: str) -> None:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from learners import protocol
 from storage.records import (
+    BASE_VERSION,
     Arm,
     Comment,
     Correction,
@@ -102,13 +103,18 @@ class Judging:
         return await self._commit(Critique(view.uid, uid, text.strip(), scope))
 
     def wishes(self) -> list[Critique]:
-        """Standing wishes, those that are switched off too, in the order in which they were first said."""
+        """Standing wishes, those that are switched off too, in the order of their sets. Of two in the same words the last one counts."""
         found = [logged.judgement for logged in self._session.record.wishes()]
-        return sorted((wish for wish in found if isinstance(wish, Critique)), key=lambda wish: (wish.set_uid, wish.text))
+        latest = {wish.text: wish for wish in found if isinstance(wish, Critique)}
+        return sorted(latest.values(), key=lambda wish: (wish.set_uid, wish.text))
 
     async def set_strength(self, wish: Critique, strength: int) -> int:
         """Make a wish stronger or weaker, or switch it off with 0. An event of its own, which undo takes back."""
         return await self._commit(replace(wish, strength=strength))
+
+    async def switch(self, wish: Critique) -> int:
+        """Off, and on again as strong as it was."""
+        return await self.set_strength(wish, 0 if wish.strength else [1, *self._session.record.strengths(wish.text)][-1])
 
     async def skip(self) -> int:
         """Pass over the current set."""
@@ -191,7 +197,20 @@ class Judging:
             await session.chat.take_back(set_uid)
         await session.sets.return_to(set_uid)
         session.tell(Change.COMMITTED)
-        return f"{how}: {_in_words(judgement)}"
+        left = await self._leave_stale() if isinstance(event, Undo) else ""
+        return f"{how}: {_in_words(judgement)}{left}"
+
+    async def _leave_stale(self) -> str:
+        """What becomes of a version that learned from what was undone, in words. Where nothing is left that teaches, nothing would replace it."""
+        session, acting = self._session, self._session.record.acting_version()
+        if acting is None or not acting.stale:
+            return ""
+        if session.judged:
+            return f"; {acting.id} learned from it, and is trained anew without"
+        paused = session.status.paused
+        await session.machine.rollback(BASE_VERSION)
+        await session.machine.set_paused(paused)
+        return f"; {acting.id} knew nothing else: the untouched model answers"
 
     # --- writing down ----------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class Session:
         self.split = Split.of(settings.prompts, settings.held_out)
         self.blind = self.blind_all = self.blind_adapter = BlindCount(0, 0, 0, 0, 0.0, 1.0)
         self.judged = 0
+        self.in_words = 0  # of these, said in words alone: they tell no answer from another
         self.store: SessionStore | None = None
         self._place = database
         self._observers: list[Observer] = []
@@ -144,7 +145,8 @@ class Session:
         record = self.record
         self.blind, self.blind_all = record.blind_count(30), record.blind_count()
         self.blind_adapter = record.blind_count(policy="adapter")
-        self.judged = record.counts().judged
+        counts = record.counts()
+        self.judged, self.in_words = counts.judged, counts.critiques
 
     # --- who is told ---------------------------------------------------------------------------------------------------
 

@@ -142,7 +142,8 @@ class Sets:
         dealer, status = self.ready_dealer(), self._session.status
         steered = (status.bias and self._session.judged > 0) or status.adapted  # what is on disk is learned before the next answer is drawn
         record, opened = dealer.deal(prompt, self._session.uid, steered, status.adapted)
-        if steered and self._session.settings.best_of > self._session.settings.k:
+        known = self._session.judged > self._session.in_words
+        if steered and known and self._session.settings.best_of > self._session.settings.k:
             await self.best_of.draw(record, opened, self._session.settings.best_of)
         else:
             await self.draw(record, opened)

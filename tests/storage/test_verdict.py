@@ -56,20 +56,22 @@ def test_so_many_flipped_votes_and_no_fewer_undo_the_word(wins: int, losses: int
     assert verdict([Vote("v1", outcome, 0) for outcome in outcomes]).flips == by_hand
 
 
-def length_judge(seed: int, n: int, longer_by: float) -> list[Vote]:
-    """An operator who likes long answers, and a policy that writes longer ones."""
+def length_judge(seed: int, n: int, longer_by: float, slips: float = 0.0) -> list[Vote]:
+    """An operator who likes long answers, but for slips, and a policy that writes longer ones."""
     rng = random.Random(seed)
     differences = [round(rng.gauss(longer_by, 60)) for _ in range(n)]
-    return [Vote("v1", 1.0 if d > 0 else 0.0 if d < 0 else 0.5, d) for d in differences]
+    outcomes = [1.0 if d > 0 else 0.0 if d < 0 else 0.5 for d in differences]
+    return [Vote("v1", 1 - outcome if rng.random() < slips else outcome, d) for outcome, d in zip(outcomes, differences)]
 
 
-@pytest.mark.parametrize("longer_by", [0, 30, 80])
-def test_who_only_likes_long_answers_says_nothing_at_equal_length(longer_by: float) -> None:
-    rates = [rate_at_equal_length(length_judge(seed, 40, longer_by)) for seed in range(60)]
-    raw = [sum(v.outcome for v in length_judge(seed, 40, longer_by)) / 40 for seed in range(60)]
+@pytest.mark.parametrize(("longer_by", "slips", "n"), [(0, 0.0, 40), (30, 0.0, 40), (80, 0.0, 40), (80, 0.1, 40), (150, 0.0, 40), (150, 0.15, 120)])
+def test_who_only_likes_long_answers_says_nothing_at_equal_length(longer_by: float, slips: float, n: int) -> None:
+    """Also where nearly all answers of the policy are longer, and where the operator slips: 95 % of the intervals hold 0.5."""
+    found = [length_judge(seed, n, longer_by, slips) for seed in range(60)]
+    rates = [rate_at_equal_length(votes) for votes in found]
     assert sum(rate is not None and rate.low <= 0.5 <= rate.high for rate in rates) >= 57
     if longer_by:
-        assert sum(raw) / 60 > 0.65  # while the raw rate would be taken in
+        assert sum(vote.outcome for votes in found for vote in votes) / (60 * n) > 0.65  # while the raw rate would be taken in
 
 
 def test_who_does_not_look_at_the_length_is_believed() -> None:

@@ -164,7 +164,7 @@ class FakeEngine:
     def _learn(self, seq: int) -> None:
         self.epoch += 1
         kinds = [type(lesson.judgement).__name__ for lesson in self.lessons.values()]
-        counts = {"rankings": kinds.count("Ranking"), "ratings": kinds.count("Rating"), "corrections": kinds.count("Correction")}
+        counts = {f"{kind.lower()}s": kinds.count(kind) for kind in ("Ranking", "Rating", "Correction", "Critique")}
         self.emit(protocol.Learned(seq=seq, h_epoch=self.epoch, milliseconds=12.0, beta=0.1, **counts, log_loss=0.5, accuracy=0.8))
 
     def _draw(self, candidate: protocol.AnswerRequest, text: str) -> None:

@@ -95,6 +95,17 @@ async def test_without_anything_learned_each_answer_is_the_only_one_drawn(tmp_pa
         assert len(engine.policies) == 4
 
 
+async def test_after_words_alone_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
+    engine, path = Opinionated(), tmp_path / "a.db"
+    async with sitting(path, engine, k=4, best_of=16) as session:
+        await session.judging.criticise(None, "shorter", "all")
+        await session.sets.open_again()
+        await session.sets.wait_ended()
+        assert sorted(engine.policies.values()) == ["acting"] * 3 + ["base"]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM selections").fetchall() == [(0,)]
+
+
 def test_answers_are_chosen_among_those_that_were_drawn_alike() -> None:
     found = CliRunner().invoke(main, ["run", "-n", "8", "--temperatures", "0.5,1.0"])
     assert found.exit_code == 2 and "give one of the two" in found.output

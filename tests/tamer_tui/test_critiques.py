@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from learners import protocol
+from learners.feedback.critiques import Critiques
+from storage.queries import Record
 from storage.records import Critique, Prompt, Rating
 from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.screens.critique import CritiqueScreen, WishesScreen
 from tamer_tui.widgets.conversation import ConversationView
+from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, table
 from tests.tamer_tui.test_modes import go
 
@@ -43,12 +46,58 @@ async def test_tab_makes_it_a_standing_wish_whose_strength_is_changed_in_a_list(
         assert (wish.text, wish.scope, wish.strength) == ("shorter", "all", 1)
         await t.press("W")
         assert isinstance(t.pilot.app.screen, WishesScreen)
-        for keys, strength in ((("right",), 2), (("right", "right"), 3), (("space",), 0), (("space",), 1), (("left",) * 5, -3)):
+        for keys, strength in ((("right",), 2), (("right", "right"), 3), (("space",), 0), (("space",), 3), (("left",) * 8, -3)):
             await t.press(*keys)
             assert [each.strength for each in t.session.judging.wishes()] == [strength]
             assert [lesson.judgement.strength for lesson in t.engine.lessons.values()] == [strength]  # type: ignore[union-attr]
-        await t.press("escape", "u")
+        await t.press("space", "escape", "W", "space", "escape")  # off, and on again in another look at them
+        assert [each.strength for each in t.session.judging.wishes()] == [-3]
+        await t.press("u", "u", "u")
         assert [each.strength for each in t.session.judging.wishes()] == [-2]
+
+
+async def test_a_wish_that_was_said_twice_is_one_and_off_once_it_is_switched_off(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await say(t, "shorter", "tab")
+        await say(t, "shorter", "tab")
+        assert len(t.live()) == 2 and len(t.session.judging.wishes()) == 1
+        assert len(Critiques.of(t.engine.lessons.values()).lessons) == 1
+        await t.press("W", "space")
+        assert [each.strength for each in t.session.judging.wishes()] == [0]
+        assert Critiques.of(t.engine.lessons.values()).lessons == ()
+
+
+async def test_at_80_columns_the_list_of_wishes_says_how_one_is_said_and_all_of_its_keys(tmp_path: Path) -> None:
+    async with table(tmp_path, size=(80, 24)) as t:
+        await t.press("W")
+        shown = t.shown()
+        assert "none yet: ; says one" in shown and "esc leave" in shown and "space off, on" in shown
+
+
+async def test_a_version_whose_last_lesson_is_undone_acts_no_more_and_learning_goes_on(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=1)) as t:
+        await say(t, "shorter", "tab")
+        await t.until(lambda: t.session.status.adapted)
+        await say(t, "warmer")
+        await t.press("u")
+        await t.until(lambda: t.session.machine.versions()[0].acting)
+        assert t.session.status.adapted and "trained anew" not in t.arena.said, "what it learned stands"
+        await t.press("u")
+        await t.until(lambda: not t.session.status.adapted)
+        assert "the untouched model answers" in t.arena.said
+        (version,) = t.session.machine.versions()
+        assert version.stale and not version.acting and not t.session.status.held and not t.session.status.paused
+        with Record(t.path) as record:
+            assert record.acting_version() is None and not record.held()
+
+
+async def test_a_version_that_learned_from_what_is_undone_among_others_is_said_to_be_trained_anew(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=2)) as t:
+        await say(t, "shorter", "tab")
+        await say(t, "warmer")
+        await t.until(lambda: t.session.status.adapted)
+        await t.press("u")
+        assert "v1 learned from it, and is trained anew without" in t.arena.said and t.session.status.adapted
 
 
 async def test_an_empty_line_says_so_and_is_no_event_and_a_left_one_keeps_its_draft(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytest_textual_snapshot import SVGImageExtension
 from syrupy.assertion import SnapshotAssertion
-from textual.widgets import Input
+from textual.widgets import Input, TextArea
 from textual.worker import WorkerCancelled
 
 from learners import protocol
@@ -58,7 +58,7 @@ async def taught(home: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, i
 
 async def taken(t: Table) -> str:
     """The screen on top, when it is still."""
-    for cursor in t.pilot.app.screen.query(Input):
+    for cursor in (*t.pilot.app.screen.query(Input), *t.pilot.app.screen.query(TextArea)):
         cursor.cursor_blink = False
     await t.pilot.pause(0.1)
     while any(not worker.is_finished for worker in t.pilot.app.workers):

@@ -9,6 +9,7 @@ from tamer_tui.app import TamerApp
 from tamer_tui.session import Session, SessionSettings
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import PROMPTS, Table, table
+from tests.tamer_tui.test_critiques import say
 
 
 def tour(t: Table) -> str:
@@ -16,16 +17,18 @@ def tour(t: Table) -> str:
 
 
 async def test_the_tour_follows_what_is_done_and_holds_up_no_key(tmp_path: Path) -> None:
-    async with table(tmp_path, FakeEngine(publish_after=5), (80, 24), model="pocket") as t:
-        assert "Tour 1/6" in tour(t) and "best one" in tour(t)
+    async with table(tmp_path, FakeEngine(publish_after=6), (80, 24), model="pocket") as t:
+        assert "Tour 1/7" in tour(t) and "best one" in tour(t)
         await t.press("a")
-        assert "Tour 2/6" in tour(t)
+        assert "Tour 2/7" in tour(t)
         await t.press("enter")
         assert "(0 of 3)" in tour(t) and len(t.live()) == 1
         for done in (1, 2):
             await t.press("b", "enter")
             assert f"({done} of 3)" in tour(t)
         await t.press("c", "enter")
+        assert "; says in words" in tour(t) and "Tour 4/7" in tour(t)
+        await say(t, "shorter")
         assert "a version of your own comes" in tour(t)
         await t.press("a", "enter")
         await t.until(lambda: t.session.status.adapted)
@@ -43,7 +46,7 @@ async def test_the_tour_does_not_come_again_nor_for_other_models(tmp_path: Path)
     async with table(tmp_path / "other", size=(80, 24)) as t:
         assert tour(t) == ""
         await t.pilot.app.screen.run_action("tour")
-        assert "Tour 1/6" in tour(t)
+        assert "Tour 1/7" in tour(t)
     async with table(tmp_path, model="pocket") as t:
         await t.press("escape")
         assert tour(t) == ""

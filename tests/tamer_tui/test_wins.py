@@ -34,7 +34,17 @@ def test_the_odds_of_seven_wins_of_seven_are_those_of_the_integral() -> None:
 @pytest.mark.parametrize(("won", "lost"), [(20, 0), (40, 6), (318, 177)])
 def test_great_odds_are_said_as_people_write_numbers(won: int, lost: int) -> None:
     said = proof(BlindCount(won, 0, lost, won + lost, 0.0, 1.0))
-    assert "e+" not in said and ("more than a million to 1" in said or re.search(r"\b\d{1,3}(,\d{3})* to 1$", said))
+    assert "e+" not in said and ("more than a million to 1" in said or re.search(r"\b\d{1,3}(,\d{3})* to 1;", said))
+
+
+@pytest.mark.parametrize(("won", "lost"), [(9, 0), (3, 20), (60, 30)])
+def test_so_many_other_votes_would_undo_the_word_and_one_fewer_would_not(won: int, lost: int) -> None:
+    """By moving votes one at a time and looking whether the word still stands."""
+    flips = int(re.search(r"; (\d+) other vote", proof(BlindCount(won, 0, lost, won + lost, 0.0, 1.0)))[1])  # type: ignore[index]
+    moved = flips if won > lost else -flips
+    one_fewer = moved - (1 if won > lost else -1)
+    assert "not proven" in proof(BlindCount(won - moved, 0, lost + moved, won + lost, 0.0, 1.0))
+    assert "it is" in proof(BlindCount(won - one_fewer, 0, lost + one_fewer, won + lost, 0.0, 1.0))
 
 
 def test_an_operator_who_judged_nothing_twice_agrees_with_nobody_yet() -> None:
