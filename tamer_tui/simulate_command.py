@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction, critique or taps.")
 @click.option("--feedback", type=click.Choice(["ranking", "rating", "correction", "critique", "taps"]), default="ranking", show_default=True)
 @click.option("--rounds", type=click.IntRange(0), default=25, show_default=True)
-@click.option("--train-seconds", type=FiniteRange(0), help="The learner's wall time in all; 0 trains no adapter.")
+@click.option("--train-seconds", type=FiniteRange(0), help="The learner's time in all, on a CPU the processor's; 0 trains no adapter.")
 @click.option("--train-steps", type=click.IntRange(0), help="Optimizer steps in all, instead of seconds.")
 @click.option("--taps", type=click.IntRange(1), help="With --feedback taps: go no further than this many.")
 @click.option("--silence", is_flag=True, help="With --feedback taps: words that pass untapped count as 0, as with S in the tap view.")
