@@ -93,7 +93,8 @@ def disk_full(soak: Soak) -> None:
     it needs no room."""
     before, end = soak.refusals.total(), time.monotonic() + 30 * SECONDS
     with closing(sqlite3.connect(soak.database)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and time.monotonic() < end:
+            soak.rest(0.2)  # somebody reads or writes
     with soak.disk.full():
         soak.rest(SECONDS)
         while soak.refusals.total() == before and time.monotonic() < end:

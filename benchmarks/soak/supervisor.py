@@ -64,9 +64,9 @@ class Soak:
     # --- running -------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """All sets and all faults."""
+        """All sets, or more, and all faults: on a fast machine sets pass while a fault lasts."""
         self.start()
-        while self._loading or (len(self.sets) < self.wanted and not self.stopped):  # one that has hardly begun has no way to leave yet
+        while self._loading or ((len(self.sets) < self.wanted or self.plan) and not self.stopped):  # a start has no way to leave yet
             self.rest(0.1)
             self._watch()
             if self.plan and len(self.sets) >= self.plan[0][0] and not self._loading:

@@ -23,9 +23,9 @@ def test_nothing_that_was_acknowledged_is_lost_on_a_full_disk_and_by_a_kill(tmp_
         outcome = soak.verdict()
         assert soak.failures == []
         assert soak.refusals or not soak.disk.mounted  # of a score enter says something else than that the disk was full
-        assert outcome["sets"] == 4 and outcome["starts"] == 2 and outcome["acknowledged"] >= 4
+        assert outcome["sets"] >= 4 and outcome["starts"] == 2 and outcome["acknowledged"] >= 4
         soak.acks[10_000] = ("ranking", "a set")
         soak.check_log()
-        assert soak.failures == ["after 4 sets: 1 acknowledged judgements are lost: [10000]"]
+        assert soak.failures == [f"after {outcome['sets']} sets: 1 acknowledged judgements are lost: [10000]"]
     finally:
         soak.close()
