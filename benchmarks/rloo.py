@@ -53,9 +53,4 @@ def leave_one_out(rewards: Tensor, prompts: tuple[TokenIds, ...]) -> Tensor:
 class RLOOStage(PPOStage):
     """PPO's round between two gates, with RLOO in its place."""
 
-    def _new_ppo(self, number: int) -> PPO:
-        practice = self._practice
-        return RLOO(
-            self._weights.policy, self._weights.reference, self._token_shares, self._settings, practice.seed + number,
-            backbone=practice.backbone, sampling=practice.sampling, pause=practice.pause,
-        )  # fmt: skip
+    trainer = RLOO

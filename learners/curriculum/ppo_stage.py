@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -83,6 +83,8 @@ class _Round:
 
 class PPOStage:
     """Goes on from the adapter so far, against the scorer that predicts the operator best."""
+
+    trainer: ClassVar[type[PPO]] = PPO
 
     def __init__(
         self,
@@ -193,7 +195,7 @@ class PPOStage:
 
     def _new_ppo(self, number: int) -> PPO:
         practice = self._practice
-        return PPO(
+        return self.trainer(
             self._weights.policy, self._weights.reference, self._token_shares, self._settings, practice.seed + number,
             backbone=practice.backbone, sampling=practice.sampling, pause=practice.pause,
         )  # fmt: skip
