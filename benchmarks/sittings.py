@@ -1,6 +1,6 @@
 """Many simulated sittings at once, to compare ways of learning: what Ĥ alone wins at a budget, after rankings of its own steered answers.
 
-    python benchmarks/sittings.py [--rankings 25] [--seeds 2] [--nats 6] [--strengths 0,1,1,1] [--noisy] [--out FILE.jsonl]
+    python benchmarks/sittings.py [--rankings 25] [--seeds 2] [--nats 6] [--strengths 0,1,1,1] [--noisy] [--model DIR --tastes …] [--out FILE.jsonl]
 
 Every taste and seed is a sitting; all of them go on in lock step, so that a batch draws the answers of all, each row with its sitting's own Ĥ. Fit
 and budget are the product's, drawing is a loop of a few lines: no terminal, no engine, and a dozen sittings take a minute of one core where
@@ -35,6 +35,7 @@ from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
 from learners.model.loading import load_backbone
 from storage.records import Message
+from tamer_tui.prompts import starter_prompts
 
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260k"
 SIX = ("cheerful", "nature", "short_sentences", "speech", "gloom", "animals")
@@ -71,13 +72,14 @@ class Drawn:
 class Bench:
     """The base, and its answers to held-out prompts."""
 
-    def __init__(self) -> None:
-        self.backbone: Backbone = load_backbone(str(MODEL), "none", "cpu")
+    def __init__(self, model: str) -> None:
+        self.backbone: Backbone = load_backbone(model, "none", "cpu")
         self.calibration = BaseCalibration.of(self.backbone)
-        texts = tastes.story_prompts()
+        texts = [prompt.messages[-1].content for prompt in starter_prompts(chat=True)] if self.backbone.chat_template else tastes.story_prompts()
         random.Random(0).shuffle(texts)
         self.asked = [tuple(self.backbone.fit((Message("user", text),), TOKENS)[0]) for text in texts]
-        self.held_out, self.train = list(range(HELD_OUT)), list(range(HELD_OUT, len(texts)))
+        held_out = min(HELD_OUT, len(texts) // 3)
+        self.held_out, self.train = list(range(held_out)), list(range(held_out, len(texts)))
         self.of_base = self.texts(self.draw([i for i in self.held_out for _ in range(OF_BASE)], 1))
 
     def sitting(self, taste: str, seed: int, nats: float) -> Sitting:
@@ -125,8 +127,9 @@ class Bench:
         """One set of answers for each sitting, judged and learned from."""
         k = len(strengths)
         drawn = self.draw(
-            [each.prompts[number] for each in sittings for _ in range(k)], 1000 + number, [each.steering for each in sittings], strengths
-        )
+            [each.prompts[number % len(each.prompts)] for each in sittings for _ in range(k)],
+            1000 + number, [each.steering for each in sittings], strengths,
+        )  # fmt: skip
         texts = self.texts(drawn)
         for i, each in enumerate(sittings):
             rows = range(k * i, k * i + k)
@@ -155,16 +158,14 @@ class Bench:
                 self.visited(each, probes, range(PROBES * j, PROBES * j + PROBES))
                 each.steering = each.budget.solve(each.steering)
         asked = [i for i in self.held_out for _ in range(ANSWERS)]
-        drawn = self.draw(asked * len(sittings), 2, [each.steering for each in sittings])
-        texts, found = self.texts(drawn), []
-        for i, each in enumerate(sittings):
-            rows = slice(len(asked) * i, len(asked) * (i + 1))
+        found = []
+        for each in sittings:
+            drawn = self.draw(asked, 2, [each.steering])
             ours, theirs = (
-                torch.tensor(each.judge(texts[rows])).view(HELD_OUT, ANSWERS, 1),
-                torch.tensor(each.judge(self.of_base)).view(HELD_OUT, 1, OF_BASE),
+                torch.tensor(each.judge(self.texts(drawn))).view(len(self.held_out), ANSWERS, 1),
+                torch.tensor(each.judge(self.of_base)).view(len(self.held_out), 1, OF_BASE),
             )
-            lengths = drawn.lengths[rows]
-            kl = [float(one[:n].sum()) for one, n in zip(drawn.kl[rows], lengths, strict=True)]
+            kl, lengths = [float(one[:n].sum()) for one, n in zip(drawn.kl, drawn.lengths, strict=True)], drawn.lengths
             found.append((float((ours > theirs).float().mean() + (ours == theirs).float().mean() / 2), pooled_nats(kl, lengths)))
         return found
 
@@ -184,16 +185,18 @@ def main() -> None:
     parser.add_argument("--nats", type=float, default=6.0)
     parser.add_argument("--strengths", default="0,1,1,1", help="of the steering, for each answer of a set")
     parser.add_argument("--noisy", action="store_true", help="a quarter of the rankings are turned around")
+    parser.add_argument("--model", default=str(MODEL))
+    parser.add_argument("--tastes", nargs="*", default=list(SIX))
     parser.add_argument("--out", default="sittings.jsonl", help="where runs are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bench, strengths = Bench(), [float(each) for each in options.strengths.split(",")]
-    sittings = [bench.sitting(taste, seed, options.nats) for taste in SIX for seed in range(options.seeds)]
+    bench, strengths = Bench(options.model), [float(each) for each in options.strengths.split(",")]
+    sittings = [bench.sitting(taste, seed, options.nats) for taste in options.tastes for seed in range(options.seeds)]
     for number in range(options.rankings):
         bench.round(sittings, number, strengths, options.noisy)
     found = bench.won(sittings)
     rates = {f"{each.taste}/{each.seed}": round(rate, 4) for each, (rate, _) in zip(sittings, found, strict=True)}
-    by_taste = {taste: round(statistics.fmean(rate for name, rate in rates.items() if name.startswith(taste)), 3) for taste in SIX}
+    by_taste = {taste: round(statistics.fmean(rate for name, rate in rates.items() if name.startswith(taste)), 3) for taste in options.tastes}
     line = {
         "options": {name: value for name, value in vars(options).items() if name != "out"},
         "nats": round(statistics.fmean(n for _, n in found), 2),

@@ -75,7 +75,7 @@ def rewrite(correct: Corrector, spec: str, prompt: str, response: str) -> str:
     except (Exception, SystemExit) as error:
         raise OperatorError(f"{spec} failed: {_line(error)}") from error
     if not isinstance(text, str):
-        raise OperatorError(f"{spec} gave a {type(text).__name__} instead of a text")
+        raise OperatorError(f"{spec} returned {type(text).__name__} instead of a text")
     return text
 
 
@@ -87,7 +87,7 @@ def say(critique: Critic, spec: str, prompt: str, responses: Sequence[str]) -> s
     except (Exception, SystemExit) as error:
         raise OperatorError(f"{spec} failed: {_line(error)}") from error
     if text is not None and not isinstance(text, str):
-        raise OperatorError(f"{spec} gave a {type(text).__name__} instead of a text or None")
+        raise OperatorError(f"{spec} returned {type(text).__name__} instead of a text or None")
     return text
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learners.model.checkpoint import first_line
 from learners.model.cpu_weights import drawing
 from learners.model.cuda_graph import capture
 from learners.model.eager_rows import EagerRows, RowsState
@@ -152,7 +153,7 @@ class Buffers:
                 restore()
                 if out_of_memory(error):  # says nothing of the step: another time there may be room
                     raise
-                logging.getLogger(__name__).warning(WITHOUT_GRAPHS, _first_line(error))
+                logging.getLogger(__name__).warning(WITHOUT_GRAPHS, first_line(error))
                 self._replay, self.captured = self._step, False
         return self._replay()
 
@@ -328,7 +329,7 @@ def _tried(tree: nn.Module) -> StaticDecoder | None:
     except Exception as error:  # whatever a family's own code makes of these tensors
         if out_of_memory(error):
             raise
-        logging.getLogger(__name__).warning(WITHOUT_GRAPHS, _first_line(error))
+        logging.getLogger(__name__).warning(WITHOUT_GRAPHS, first_line(error))
         return None
 
 
@@ -345,7 +346,3 @@ def _window(config: Any) -> int:
 
 def _kept_bytes(device: torch.device) -> float:
     return KEPT_BYTES if device.type != "cuda" else max(KEPT_BYTES, KEPT_SHARE * torch.cuda.get_device_properties(device).total_memory)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -129,7 +129,7 @@ def test_an_operator_cannot_change_the_answers_that_it_judges() -> None:
 
 def test_a_rewrite_must_be_a_text() -> None:
     assert rewrite(lambda prompt, response: response.upper(), "t.py:f", "p", "a") == "A"
-    with pytest.raises(OperatorError, match="gave a NoneType instead of a text"):
+    with pytest.raises(OperatorError, match="returned NoneType instead of a text"):
         rewrite(lambda prompt, response: None, "t.py:f", "p", "a")  # type: ignore[arg-type,return-value]
 
 

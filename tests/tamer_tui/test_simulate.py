@@ -81,7 +81,7 @@ async def test_a_critic_says_each_thing_once_as_a_standing_wish_and_passes_over_
 
 
 async def test_a_critic_that_gives_no_text_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="gave a int instead of a text or None"):
+    with pytest.raises(OperatorError, match="returned int instead of a text or None"):
         await simulated(tmp_path / "a.db", plan(lambda prompt, responses: 3, judge=length, feedback="critique"))  # type: ignore[arg-type, return-value]
 
 
