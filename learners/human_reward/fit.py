@@ -16,6 +16,10 @@ over its tokens. Similar tokens share what is learned: the prior over the rows i
 (features.py). The score is linear in the weights, so the penalised likelihood of all judgements is convex and solved exactly by Newton's method in
 the span of the judged answers (representer theorem): n unknowns for n answers, whatever the vocabulary (likelihood.py, gram.py).
 
+Whether a token is worth something wherever it stands (a taste for short words) or only in its place (the truth) differs between operators; one prior
+cannot serve both. So there are two fits, which differ in the prior variance of the constant's weights, and Ĥ is their average, weighted by how
+likely each makes every judgement from all others (leave-one-out; Bayesian model averaging with predictive weights, Yao et al. 2018).
+
 Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next; the
 covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to its end: it is kept and not solved again, and the
 statistics of its answers can be dropped.
@@ -27,7 +31,7 @@ that it is a pure function of the live judgements: undo and restart give the sam
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -37,7 +41,7 @@ from torch import Tensor
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.gram import GramBlock, LinearFunctional, WeightedSum
 from learners.human_reward.head import RewardHead, Shared
-from learners.human_reward.likelihood import Evidence, Pairs, blocks_of, mentioned, solve
+from learners.human_reward.likelihood import Evidence, Pairs, Solution, blocks_of, mentioned, solve
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class HumanRewardSettings:
 
     ridge: float = 0.001  # penalty on the squared weights, in units of the log-likelihood of one comparison
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
+    constant_variance: float = 64.0  # prior variance of the constant's weights in the other fit; 1 in the usual one
+    odds: float = 1.0  # nats by which the other fit has to foresee judgements better, to count as much
     window: int = 512  # answers that are solved exactly together; what is older becomes the prior mean
 
 
@@ -175,10 +181,27 @@ class HumanReward:
         groups = _distinct(block.groups)
         self._gram.hold(groups, self._known)
         index = {name: i for i, name in enumerate(name for group in groups for name in group)}
-        alpha = solve(block.evidence, index, self._gram.products, self._gram.scores(prior), self.settings.ridge, self.settings.rating_weight)
+        alpha, of_constant = self._solve(block.evidence, index, self._gram.scores(prior))
         used = torch.zeros(len(index), dtype=torch.bool)
         used[[index[name] for item in block.evidence for name in mentioned(item)]] = True
-        return self._posterior(prior, self._gram.weighted_sum(alpha, used, prior.tokens), epoch)
+        return self._posterior(prior, self._gram.weighted_sum(alpha, of_constant, used, prior.tokens), epoch)
+
+    def _solve(self, evidence: Sequence[Evidence], index: Mapping[str, int], offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients (n,) of the answers' functionals, and those of their constants: of two fits, averaged by how well each foresees judgements
+        from the others."""
+
+        def at(variance: float) -> Solution:
+            gram = self._gram.products.add(self._gram.constant_products, alpha=variance - 1)
+            return solve(evidence, index, gram, offset, self.settings.ridge, self.settings.rating_weight)
+
+        usual, variance = at(1.0), self.settings.constant_variance
+        if variance == 1:
+            alpha = usual.coefficients(len(offset))
+            return alpha, alpha
+        other = at(variance)
+        share = float(torch.tensor(usual.left_out_loss() - other.left_out_loss() - self.settings.odds).sigmoid())
+        one, two = (1 - share) * usual.coefficients(len(offset)), share * other.coefficients(len(offset))
+        return one + two, one + variance * two
 
     def _posterior(self, prior: RewardHead, new: WeightedSum, epoch: int) -> RewardHead:
         """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far."""

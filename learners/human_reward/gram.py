@@ -131,7 +131,7 @@ class GramBlock:
         self._distinct = _Stack(dtype=torch.int32)  # in the order in which they came
         self._similar = _Stack(similarity.shape[1] * width)
         self._place = torch.full((len(similarity),), -1, dtype=torch.int32)  # of each token among the distinct ones
-        self._products = torch.zeros(0, 0, dtype=torch.float64)
+        self._products = torch.zeros(2, 0, 0, dtype=torch.float64)  # of all features, and of the constant alone
         self._scored_by: RewardHead | None = None
         self._scores = _Stack(dtype=torch.float64)  # under that head
 
@@ -150,7 +150,13 @@ class GramBlock:
     def products(self) -> Tensor:
         """(n, n) inner products of all functionals, float64."""
         n = len(self._sureness)
-        return self._products[:n, :n]
+        return self._products[0, :n, :n]
+
+    @property
+    def constant_products(self) -> Tensor:
+        """(n, n), the part of `products` that the constant has in them."""
+        n = len(self._sureness)
+        return self._products[1, :n, :n]
 
     def scores(self, head: RewardHead) -> Tensor:
         """(n,) of all functionals at a head's weights, float64; of one head what is known is not computed again."""
@@ -176,9 +182,9 @@ class GramBlock:
             found.index_add_(0, owners - first, (products * coefficients).double())
         return found
 
-    def weighted_sum(self, alpha: Tensor, used: Tensor, known: Tensor) -> WeightedSum:
-        """Σ α f for alpha (n,) over the functionals `used` (n,) bool; α of others is 0. Rows are those of their tokens and of those `known` before
-        (…), sorted."""
+    def weighted_sum(self, alpha: Tensor, of_constant: Tensor, used: Tensor, known: Tensor) -> WeightedSum:
+        """Σ α f for alpha (n,) over the functionals `used` (n,) bool, their constants times those of `of_constant` (n,); of others both are 0. Rows
+        are those of their tokens and of those `known` before (…), sorted."""
         owners = self._owners.all
         kept = slice(None) if bool(used.all()) else used[owners]
         distinct, order = torch.sort(self._distinct.all)
@@ -188,11 +194,17 @@ class GramBlock:
         tokens = _union(known, distinct[counts > 0].long())
         of_tokens = counts.new_zeros(len(tokens)).index_add_(0, torch.searchsorted(tokens, distinct.long())[counts > 0], counts[counts > 0])
         offsets = (of_tokens.cumsum(0) - of_tokens).int()
-        weights = self._coefficients.all[kept] * alpha.float().index_select(0, owners[kept])
-        steps = self._steps.all[kept].index_select(0, order)
-        rows = embedding_bag(steps, self._states.all, offsets, mode="sum", per_sample_weights=weights.index_select(0, order))
+        steps, owners = (each[kept].index_select(0, order) for each in (self._steps.all, owners))
+        coefficients = self._coefficients.all[kept].index_select(0, order)
+
+        def summed(states: Tensor, by: Tensor) -> Tensor:
+            return embedding_bag(steps, states, offsets, mode="sum", per_sample_weights=coefficients * by.float().index_select(0, owners))
+
+        rows = summed(self._states.all, alpha)
+        rows[:, -1:] = summed(self._states.all[:, -1:].contiguous(), of_constant)
         similar = self._similar.all if self._similarity.shape[1] else rows.new_zeros(len(alpha), 0)
         shared = (alpha.float() @ similar).view(self._similarity.shape[1], rows.shape[1])
+        shared[:, -1] = of_constant.float() @ similar[:, rows.shape[1] - 1 :: rows.shape[1]]
         return WeightedSum(tokens, rows, shared, float((alpha * self._sureness.all).sum()))
 
     # --- growing -------------------------------------------------------------------------------------------------------
@@ -220,12 +232,14 @@ class GramBlock:
             self._coefficients.push(functional.coefficients)
             self._states.push(functional.states)
             self._sureness.push(torch.tensor([functional.sureness], dtype=torch.float64))
-        new = self._same_tokens(rows) + self._sureness.all[before:, None] * self._sureness.all
+        new = torch.stack([self._same_tokens(rows) + self._sureness.all[before:, None] * self._sureness.all, self._same_tokens_anywhere(rows)])
         if self._similarity.shape[1]:
             shared = torch.stack([(self._similarity[tokens].double().T @ terms).flatten().float() for tokens, terms in rows])
             self._similar.push(shared)
-            new += (self._similar.all @ shared.T).T.double()
-        new[:, before:] = (new[:, before:] + new[:, before:].T) / 2
+            constant = slice(self._states.all.shape[1] - 1, None, self._states.all.shape[1])
+            new[0] += (self._similar.all @ shared.T).T.double()
+            new[1] += (self._similar.all[:, constant] @ shared[:, constant].T).T.double()
+        new[..., before:] = (new[..., before:] + new[..., before:].mT) / 2
         self._write(before, new)
 
     def _know(self, tokens: Tensor) -> None:
@@ -265,14 +279,23 @@ class GramBlock:
         found = torch.zeros(n, k, dtype=torch.float64)
         return found.index_add_(0, self._owners.all.index_select(0, entry), terms).T
 
+    def _same_tokens_anywhere(self, rows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The same of the constant alone: (k, n)."""
+        wanted = torch.zeros(len(self._distinct), len(rows), dtype=torch.float64)
+        for i, (tokens, terms) in enumerate(rows):
+            wanted[self._place[tokens].long(), i] = terms[:, -1]
+        constant = self._states.all[:, -1].index_select(0, self._steps.all) * self._coefficients.all
+        terms = wanted.index_select(0, self._tokens.all) * constant[:, None]
+        return wanted.new_zeros(len(self._sureness), len(rows)).index_add_(0, self._owners.all, terms).T
+
     def _write(self, before: int, new: Tensor) -> None:
-        n = new.shape[1]
-        if n > len(self._products):
-            grown = torch.zeros(n + n // 2 + 64, n + n // 2 + 64, dtype=torch.float64)
-            grown[:before, :before] = self._products[:before, :before]
+        n = new.shape[2]
+        if n > self._products.shape[1]:
+            grown = torch.zeros(2, n + n // 2 + 64, n + n // 2 + 64, dtype=torch.float64)
+            grown[:, :before, :before] = self._products[:, :before, :before]
             self._products = grown
-        self._products[before:n, :n] = new
-        self._products[:n, before:n] = new.T
+        self._products[:, before:n, :n] = new
+        self._products[:, :n, before:n] = new.mT
 
 
 def _union(known: Tensor, some: Tensor) -> Tensor:

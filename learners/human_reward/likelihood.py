@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ def blocks_of(answers: Iterable[Iterable[str]], window: int) -> list[int]:
 
 LEAST_CURVATURE = 1e-7
 """Nats by the square of a score, in the steps of the fit: far less than the prior has, and enough for no step to drown in rounding."""
+
+
+SCALES = torch.linspace(0.0, 4.0, 41, dtype=torch.float64)
+"""Of margins, by their mean size: among these the best one is looked for."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,12 @@ class Contrasts:
             first += m * k
         return found
 
+    def loss_at_best_scale(self, u: Tensor) -> float:
+        """The least log-loss in nats that the comparisons have at any multiple of the scores u (r,) from 0 on."""
+        margins = self._margins(u)
+        scaled = SCALES[:, None] * margins / margins.abs().mean().clamp_min(1e-30)
+        return float(((softplus(scaled) - self.target * scaled) @ self.pair_weight).min()) if len(margins) else 0.0
+
     def _margins(self, u: Tensor) -> Tensor:
         """(p,) score differences of the pairs."""
         padded = torch.cat([u, u.new_zeros(1)])
@@ -193,6 +204,42 @@ LEAST_SLOPE = 0.02
 """Of the slope that a line search starts with: at less it ends."""
 
 
+@dataclass(frozen=True)
+class Solution:
+    """What `solve` finds."""
+
+    contrasts: Contrasts
+    inner: Tensor  # (r, r), the Gram matrix in the coordinates of `contrasts`
+    ridge: float
+    c: Tensor  # (r,) coefficients
+    u: Tensor  # (r,) scores
+
+    def coefficients(self, n: int) -> Tensor:
+        """α (n,) of the n answers' functionals."""
+        return self.contrasts.of_answers(self.c, n)
+
+    def left_out(self) -> Tensor:
+        """(r,) scores of each judgement as a fit to all others gives them, in Laplace's approximation, for the price of one Newton step.
+
+        With M = G + λ H⁻¹ and Q a judgement's block of M⁻¹ they are u + λ H⁻¹ c - Q⁻¹ c (Rasmussen and Williams 2006, 5.4.2).
+        """
+        inverse = self.contrasts.inverse_hessian(self.u)
+        within = torch.cholesky_inverse(_Newton.of(inverse, self.inner, self.ridge).factor)
+        found, first = self.u.clone(), 0
+        for block in inverse:
+            m, k, _ = block.shape
+            inside = slice(first, first + m * k)
+            taken = self.ridge * block - torch.linalg.inv(_blocks(within[inside, inside], m, k).permute(2, 0, 1))
+            found[inside] += (taken @ self.c[inside].view(m, k, 1)).flatten()
+            first += m * k
+        return found
+
+    def left_out_loss(self) -> float:
+        """Log-loss in nats of all comparisons, each foreseen from the other judgements; of these margins' scale, which says how sure a fit of few
+        judgements believes to be, the best."""
+        return self.contrasts.loss_at_best_scale(self.left_out())
+
+
 def solve(
     evidence: Sequence[Evidence],
     index: Mapping[str, int],
@@ -202,19 +249,18 @@ def solve(
     rating_weight: float = 1.0,
     iterations: int = 50,
     tolerance: float = 1e-22,
-) -> Tensor:
-    """Coefficients α (n,) of the answers' functionals that minimise the negative log-likelihood at scores f = offset + K α plus ½ ridge αᵀ K α.
+) -> Solution:
+    """The coefficients α (n,) of the answers' functionals that minimise the negative log-likelihood at scores f = offset + K α plus
+    ½ ridge αᵀ K α.
 
     gram: (n, n), K, float64. offset: (n,), the scores under the prior mean. index: each answer's row.
     Newton's method with a line search; the last step is the one that promises less than `tolerance` nats (half the Newton decrement squared).
     """
     contrasts = Contrasts.of(evidence, index, rating_weight)
-    if not len(contrasts.answer):
-        return torch.zeros_like(offset)
     inner, start = contrasts.of_gram(gram), contrasts.of_scores(offset)
     c, u = torch.zeros_like(start), start
     newton, promised, before = None, math.inf, math.inf
-    for _ in range(iterations):
+    for _ in range(iterations if len(start) else 0):
         if newton is None or promised > min(CLOSE, before / 10):
             newton = _Newton.of(contrasts.inverse_hessian(u), inner, ridge)
         gradient = contrasts.gradient(u)
@@ -222,11 +268,11 @@ def solve(
         moved = inner @ step
         promised, before = -0.5 * float((gradient + ridge * c) @ moved), promised
         if not promised > tolerance or not len(contrasts.first):  # without comparisons the objective is quadratic
-            c = c + step
+            c, u = c + step, u + moved
             break
         scale = 1.0 if promised < NEARLY else _line_search(contrasts, u, moved, promised, ridge * float(c @ moved), ridge * float(step @ moved))
         c, u = c + scale * step, u + scale * moved
-    return contrasts.of_answers(c, len(offset))
+    return Solution(contrasts, inner, ridge, c, u)
 
 
 def _line_search(contrasts: Contrasts, u: Tensor, moved: Tensor, promised: float, pull: float, stiffness: float) -> float:
@@ -263,8 +309,7 @@ class _Newton:
         matrix, first = inner.clone(), 0
         for block in inverse:
             m, k, _ = block.shape
-            inside = matrix[first : first + m * k, first : first + m * k].unflatten(0, (m, k)).unflatten(2, (m, k))
-            inside.diagonal(dim1=0, dim2=2).add_(block.permute(1, 2, 0), alpha=ridge)
+            _blocks(matrix[first : first + m * k, first : first + m * k], m, k).add_(block.permute(1, 2, 0), alpha=ridge)
             first += m * k
         return _Newton(inverse, torch.linalg.cholesky(matrix))
 
@@ -273,3 +318,8 @@ class _Newton:
         parts = gradient.split([block.shape[0] * block.shape[1] for block in self.inverse])
         wanted = pull - torch.cat([(block @ part.view(*block.shape[:2], 1)).flatten() for block, part in zip(self.inverse, parts, strict=True)])
         return torch.cholesky_solve(wanted[:, None], self.factor)[:, 0]
+
+
+def _blocks(matrix: Tensor, m: int, k: int) -> Tensor:
+    """The m blocks on the diagonal of a matrix (m k, m k), as a view (k, k, m)."""
+    return matrix.unflatten(0, (m, k)).unflatten(2, (m, k)).diagonal(dim1=0, dim2=2)

@@ -85,7 +85,7 @@ def right(human_reward: HumanReward, head: RewardHead, pairs: Pairs) -> int:
 
 
 def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_table() -> None:
-    human_reward, answers = taught(8)
+    human_reward, answers = taught(8, constant_variance=1.0)
     evidence = [
         Pairs.of_ranks({"a0": 1, "a1": 2, "a2": 2, "a3": 3}),
         Pairs.of_ranks({"a4": 1}, unranked=("a5", "a6")),
@@ -125,7 +125,7 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
 
 
 def test_levels_alone_give_the_solution_of_their_normal_equations() -> None:
-    human_reward, answers = taught(9)
+    human_reward, answers = taught(9, constant_variance=1.0)
     levels = [Level("a2", 0.6, 0.3), Level("a0", -0.2), Level("a5", 1.0, 0.5), Level("a2", 0.1), Level("a8", -1.0, 0.0)]
     head = human_reward.fit(levels, epoch=1)
     x = dense(human_reward, answers, [level.uid for level in levels])
@@ -168,6 +168,45 @@ def test_without_directions_of_similarity_every_token_is_on_its_own() -> None:
             human_reward.add_answer(name, [1, 2, 3], looked_at(3, generator))
         heads.append(human_reward.fit([Pairs.of_ranks({"good": 1, "bad": 2})], 1))
     assert torch.equal(heads[0].weights, heads[1].weights) and float(heads[0].weights.abs().max()) > 0.1
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=5, deadline=None)
+def test_a_wider_prior_of_the_constants_weights_is_a_larger_constant(seed: int) -> None:
+    wide, answers = taught(9, seed, odds=-math.inf, constant_variance=9.0)
+    larger = HumanReward(replace(wide.features, constant=3 * wide.features.constant), wide.similarity, HumanRewardSettings(constant_variance=1.0))
+    for uid, answer in answers.items():
+        add(larger, uid, *answer)
+    evidence = [Pairs.of_ranks({"a0": 1, "a1": 2, "a3": 3}), Pairs.of_ranks({"a4": 1, "a6": 2}), Level("a5", 0.7)]
+    heads = wide.fit(evidence, 1), larger.fit(evidence, 1)
+    for uid in answers:
+        assert wide.score(heads[0], uid) == pytest.approx(larger.score(heads[1], uid), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("anywhere", [True, False])
+def test_judgements_say_whether_a_token_is_worth_the_same_wherever_it_stands(anywhere: bool) -> None:
+    """Liked are some tokens, or they are liked in some states and disliked in the others. Ĥ averages both fits, by what each foresees."""
+    generator, width, vocabulary, length = torch.Generator().manual_seed(1), 2, 16, 12
+    seeing = Features.fit(torch.randn(400, width, generator=generator))
+    answers, evidence = {}, []
+    for i in range(40):
+        liked = {}
+        for uid in (f"{i}/{k}" for k in range(4)):
+            ids, seen = torch.randint(0, vocabulary, (length,), generator=generator), looked_at(length, generator, width, vocabulary).alone()
+            liked[uid] = float(((ids < 4) * (1.0 if anywhere else seen.hidden[:, 0].sign())).sum())
+            answers[uid] = ids.tolist(), seen
+        evidence.append(Pairs.of_ranks({uid: int(-score) for uid, score in liked.items()}))
+    scores = []
+    for odds in (math.inf, -math.inf, 0.0):
+        human_reward = HumanReward(seeing, None, HumanRewardSettings(odds=odds))
+        for uid, answer in answers.items():
+            human_reward.add_answer(uid, *answer)
+        head = human_reward.fit(evidence, 1)
+        scores.append(torch.tensor([human_reward.score(head, uid) for uid in answers], dtype=torch.float64))
+    usual, other, found = scores
+    share = float((found - usual) @ (other - usual) / (other - usual).square().sum())
+    torch.testing.assert_close(found, usual + share * (other - usual), atol=1e-4, rtol=1e-4)
+    assert share > 0.8 if anywhere else share < 0.4
 
 
 def test_tokens_that_were_never_judged_have_no_reward() -> None:
