@@ -190,15 +190,15 @@ class HumanReward:
         """Coefficients (n,) of the answers' functionals, and those of their constants: of two fits, averaged by how well each foresees judgements
         from the others."""
 
-        def at(variance: float) -> Solution:
+        def at(variance: float, begin: Tensor | None = None) -> Solution:
             gram = self._gram.products.add(self._gram.constant_products, alpha=variance - 1)
-            return solve(evidence, index, gram, offset, self.settings.ridge, self.settings.rating_weight)
+            return solve(evidence, index, gram, offset, self.settings.ridge, self.settings.rating_weight, begin=begin)
 
         usual, variance = at(1.0), self.settings.constant_variance
         if variance == 1:
             alpha = usual.coefficients(len(offset))
             return alpha, alpha
-        other = at(variance)
+        other = at(variance, usual.c)
         share = float(torch.tensor(usual.left_out_loss() - other.left_out_loss() - self.settings.odds).sigmoid())
         one, two = (1 - share) * usual.coefficients(len(offset)), share * other.coefficients(len(offset))
         return one + two, one + variance * two

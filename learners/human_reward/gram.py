@@ -232,7 +232,8 @@ class GramBlock:
             self._coefficients.push(functional.coefficients)
             self._states.push(functional.states)
             self._sureness.push(torch.tensor([functional.sureness], dtype=torch.float64))
-        new = torch.stack([self._same_tokens(rows) + self._sureness.all[before:, None] * self._sureness.all, self._same_tokens_anywhere(rows)])
+        new = self._same_tokens(rows)
+        new[0] += self._sureness.all[before:, None] * self._sureness.all
         if self._similarity.shape[1]:
             shared = torch.stack([(self._similarity[tokens].double().T @ terms).flatten().float() for tokens, terms in rows])
             self._similar.push(shared)
@@ -252,7 +253,7 @@ class GramBlock:
         self._distinct.push(unknown.int())
 
     def _same_tokens(self, rows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """What the identity in the prior covariance adds to the products of new functionals with all: (k, n).
+        """What the identity in the prior covariance adds to the products of new functionals with all, and to those of the constant: (2, k, n).
 
         A product with the rows of the k new ones is taken only where a step says something of one of their tokens (a sampled dense-dense matrix
         product).
@@ -275,18 +276,11 @@ class GramBlock:
             check_invariants=False,
         )
         products = torch.sparse.sampled_addmm(pattern, self._states.all, wanted.flatten(0, 1).T, beta=0.0).values().view(-1, k)
-        terms = (products * self._coefficients.all.index_select(0, entry)[:, None]).double()
-        found = torch.zeros(n, k, dtype=torch.float64)
-        return found.index_add_(0, self._owners.all.index_select(0, entry), terms).T
-
-    def _same_tokens_anywhere(self, rows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """The same of the constant alone: (k, n)."""
-        wanted = torch.zeros(len(self._distinct), len(rows), dtype=torch.float64)
-        for i, (tokens, terms) in enumerate(rows):
-            wanted[self._place[tokens].long(), i] = terms[:, -1]
-        constant = self._states.all[:, -1].index_select(0, self._steps.all) * self._coefficients.all
-        terms = wanted.index_select(0, self._tokens.all) * constant[:, None]
-        return wanted.new_zeros(len(self._sureness), len(rows)).index_add_(0, self._owners.all, terms).T
+        of_states = self._states.all[:, -1].index_select(0, self._steps.all.index_select(0, entry))
+        constants = wanted[:, :, -1].index_select(0, columns.index_select(0, entry) // k) * of_states[:, None]
+        terms = torch.cat([products, constants], 1).mul_(self._coefficients.all.index_select(0, entry)[:, None]).double()
+        found = torch.zeros(n, 2 * k, dtype=torch.float64).index_add_(0, self._owners.all.index_select(0, entry), terms)
+        return found.T.reshape(2, k, n)
 
     def _write(self, before: int, new: Tensor) -> None:
         n = new.shape[2]

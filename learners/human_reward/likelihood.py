@@ -249,16 +249,19 @@ def solve(
     rating_weight: float = 1.0,
     iterations: int = 50,
     tolerance: float = 1e-22,
+    begin: Tensor | None = None,
 ) -> Solution:
     """The coefficients α (n,) of the answers' functionals that minimise the negative log-likelihood at scores f = offset + K α plus
     ½ ridge αᵀ K α.
 
     gram: (n, n), K, float64. offset: (n,), the scores under the prior mean. index: each answer's row.
-    Newton's method with a line search; the last step is the one that promises less than `tolerance` nats (half the Newton decrement squared).
+    begin: coefficients near the solution, as in Solution.c. Newton's method with a line search; the last step is the one that promises less than
+    `tolerance` nats (half the Newton decrement squared).
     """
     contrasts = Contrasts.of(evidence, index, rating_weight)
     inner, start = contrasts.of_gram(gram), contrasts.of_scores(offset)
-    c, u = torch.zeros_like(start), start
+    c = torch.zeros_like(start) if begin is None else begin
+    u = start + inner @ c
     newton, promised, before = None, math.inf, math.inf
     for _ in range(iterations if len(start) else 0):
         if newton is None or promised > min(CLOSE, before / 10):

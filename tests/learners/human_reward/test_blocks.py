@@ -250,9 +250,9 @@ def test_a_log_of_which_a_sample_was_learned_first_ends_at_the_head_of_a_restart
 def test_a_finished_block_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     solved: list[int] = []
 
-    def counted(evidence: Sequence[Evidence], *rest: object) -> Solution:
+    def counted(evidence: Sequence[Evidence], *rest: object, **named: object) -> Solution:
         solved.append(len(evidence))
-        return solve(evidence, *rest)  # type: ignore[arg-type]
+        return solve(evidence, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fit_module, "solve", counted)
     live = online(Base())
