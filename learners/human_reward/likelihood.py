@@ -76,6 +76,8 @@ LEAST_CURVATURE = 1e-7
 
 SCALES = torch.linspace(0.0, 4.0, 41, dtype=torch.float64)
 """Of margins, by their mean size: among these the best one is looked for."""
+NOTHING = 1e-6
+"""Of the size of the margins of what was learned from."""
 
 
 @dataclass(frozen=True)
@@ -140,20 +142,20 @@ class Contrasts:
 
     def gradient(self, u: Tensor) -> Tensor:
         """(r,)."""
-        slope = self.pair_weight * (torch.sigmoid(self._margins(u)) - self.target)
+        slope = self.pair_weight * (torch.sigmoid(self.margins(u)) - self.target)
         found = torch.zeros(len(u) + 1, dtype=torch.float64)
         found.index_add_(0, self.first, slope).index_add_(0, self.second, -slope)
         return found.index_add_(0, self.rated, self.level_weight * (u[self.rated] - self.level))[:-1]
 
     def curvature(self, u: Tensor, direction: Tensor) -> float:
         """Of the negative log-likelihood at u along a direction (r,)."""
-        probability = torch.sigmoid(self._margins(u))
-        compared = (self.pair_weight * probability * (1 - probability) * self._margins(direction).square()).sum()
+        probability = torch.sigmoid(self.margins(u))
+        compared = (self.pair_weight * probability * (1 - probability) * self.margins(direction).square()).sum()
         return float(compared + (self.level_weight * direction[self.rated].square()).sum())
 
     def inverse_hessian(self, u: Tensor) -> list[Tensor]:
         """At u, shape by shape: (m, k, k) each. Where there is next to no curvature, it counts as LEAST_CURVATURE."""
-        probability = torch.sigmoid(self._margins(u))
+        probability = torch.sigmoid(self.margins(u))
         curvature = self.pair_weight * probability * (1 - probability)
         found, first = [], 0
         for m, k in self.shapes:
@@ -173,13 +175,14 @@ class Contrasts:
             first += m * k
         return found
 
-    def loss_at_best_scale(self, u: Tensor) -> float:
-        """The least log-loss in nats that the comparisons have at any multiple of the scores u (r,) from 0 on."""
-        margins = self._margins(u)
-        scaled = SCALES[:, None] * margins / margins.abs().mean().clamp_min(1e-30)
+    def loss_at_best_scale(self, u: Tensor, nothing: float) -> float:
+        """The least log-loss in nats that the comparisons have at any multiple of the scores u (r,) from 0 on. Margins far below `nothing` in the
+        mean count as 0."""
+        margins = self.margins(u)
+        scaled = SCALES[:, None] * margins / margins.abs().mean().clamp_min(max(nothing, 1e-30))
         return float(((softplus(scaled) - self.target * scaled) @ self.pair_weight).min()) if len(margins) else 0.0
 
-    def _margins(self, u: Tensor) -> Tensor:
+    def margins(self, u: Tensor) -> Tensor:
         """(p,) score differences of the pairs."""
         padded = torch.cat([u, u.new_zeros(1)])
         return padded[self.first] - padded[self.second]
@@ -236,8 +239,8 @@ class Solution:
 
     def left_out_loss(self) -> float:
         """Log-loss in nats of all comparisons, each foreseen from the other judgements; of these margins' scale, which says how sure a fit of few
-        judgements believes to be, the best."""
-        return self.contrasts.loss_at_best_scale(self.left_out())
+        judgements believes to be, the best. Where the others say nothing, what rounding leaves says nothing either."""
+        return self.contrasts.loss_at_best_scale(self.left_out(), NOTHING * float(self.contrasts.margins(self.u).abs().mean()))
 
 
 def solve(

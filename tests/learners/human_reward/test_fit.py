@@ -209,6 +209,18 @@ def test_judgements_say_whether_a_token_is_worth_the_same_wherever_it_stands(any
     assert share > 0.8 if anywhere else share < 0.4
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_single_judgement_says_nothing_about_which_fit_foresees_better(seed: int) -> None:
+    """Rounding would, if its size did not count."""
+    scores = []
+    for odds in (math.inf, -math.inf, 1.0):
+        human_reward, answers = taught(4, seed, odds=odds)
+        head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2, "a3": 3})], 1)
+        scores.append(torch.tensor([human_reward.score(head, uid) for uid in answers], dtype=torch.float64))
+    usual, other, found = scores
+    torch.testing.assert_close(found, usual + torch.tensor(-1.0).sigmoid() * (other - usual), atol=1e-4, rtol=1e-4)
+
+
 def test_tokens_that_were_never_judged_have_no_reward() -> None:
     human_reward, _ = taught(3)
     head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2})], epoch=1)
