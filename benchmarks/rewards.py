@@ -1,16 +1,17 @@
-"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, which steer, and of rewards, which score.
+"""How many of an operator's rankings each fit of Ĥ foresees: of advantages, which steer, by either prior or both averaged, and of rewards.
 
-    python benchmarks/rewards.py [--rankings 25 50] [--draws 3]
+    python benchmarks/rewards.py [--rankings 25 50] [--draws 3] [--model DIR --tastes …]
 
-150 sets of four answers of the base of stories260k, 64 tokens each, judged by each of six tastes. Of each draw the first sets are learned from and
-the last 90 are tested on: the share of untied pairs in the taste's order. One JSON line for each fit and number of rankings: the mean over draws by
-taste, and over tastes. In one process, without an engine.
+Sets of four answers of the base, 64 tokens each, judged by each taste: to 150 openings of stories, or to the 60 prompts that ship where the model has
+a template. Of each draw the first sets are learned from and the last 60 % are tested on (a third of 60): the share of untied pairs in the taste's
+order. One JSON line for each fit and number of rankings: the mean over draws by taste, and over tastes. In one process, without an engine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 from pathlib import Path
@@ -19,15 +20,16 @@ import tastes
 import torch
 
 from learners.engine.assembly import assemble
-from learners.human_reward.fit import HumanReward
+from learners.human_reward.fit import HumanReward, HumanRewardSettings
 from learners.human_reward.likelihood import Pairs
 from learners.protocol import Load
 from learners.rlhf.rollouts import draw_answers, states_before
 from storage.records import Message, Sampling
+from tamer_tui.prompts import starter_prompts
 
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260k"
 SAMPLING = Sampling(1.0, 64)
-SETS, K, TESTED = 150, 4, 90
+K = 4
 SIX = ("cheerful", "nature", "short_sentences", "speech", "gloom", "animals")
 
 
@@ -35,16 +37,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rankings", type=int, nargs="*", default=[25, 50])
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--model", default=str(MODEL))
+    parser.add_argument("--tastes", nargs="*", default=list(SIX))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    parts = assemble(Load(model=str(MODEL), quantize="none", sampling=SAMPLING), lambda event: None)
+    parts = assemble(Load(model=options.model, quantize="none", sampling=SAMPLING), lambda event: None)
     backbone, known = parts.backbone, parts.live_reward._human_reward
-    openings = tastes.story_prompts()
-    random.Random(0).shuffle(openings)
-    prompts = [tuple(backbone.fit((Message("user", text),), 64)[0]) for text in openings[:SETS]]
+    chat = backbone.chat_template
+    asked = [prompt.messages[-1].content for prompt in starter_prompts(chat=True)] if chat else tastes.story_prompts()
+    random.Random(0).shuffle(asked)
+    prompts = [tuple(backbone.fit((Message("user", text),), 64)[0]) for text in asked[:150]]
+    tested = len(prompts) // 3 if chat else 3 * len(prompts) // 5
     traces = draw_answers(backbone, backbone.model, [p for p in prompts for _ in range(K)], SAMPLING, 77, adapter=False)
-    texts = [[backbone.decode(trace.ids) for trace in traces[K * i : K * i + K]] for i in range(SETS)]
-    fits = {name: HumanReward(known.features, known.similarity) for name in ("advantages", "rewards")}
+    texts = [[backbone.decode(trace.ids) for trace in traces[K * i : K * i + K]] for i in range(len(prompts))]
+    fits = {
+        name: HumanReward(known.features, known.similarity, settings)
+        for name, settings in {
+            "advantages, variance 1": HumanRewardSettings(constant_variance=1.0),
+            "advantages, variance 64": HumanRewardSettings(odds=-math.inf),
+            "advantages": HumanRewardSettings(),
+            "rewards": HumanRewardSettings(),
+        }.items()
+    }
     for i, prompt in enumerate(prompts):
         answers = [tuple(trace.ids) for trace in traces[K * i : K * i + K]]
         for j, (ids, seen) in enumerate(zip(answers, states_before(backbone, backbone.model, prompt, answers), strict=True)):
@@ -52,17 +66,17 @@ def main() -> None:
                 fit.add_answer(f"{i}/{j}", ids, seen.alone() if name == "rewards" else seen)
     for name, fit in fits.items():
         for n in options.rankings:
-            found = {taste: statistics.fmean(right(fit, taste, texts, draw, n) for draw in range(options.draws)) for taste in SIX}
+            found = {taste: statistics.fmean(right(fit, taste, texts, draw, n, tested) for draw in range(options.draws)) for taste in options.tastes}
             line = {"fit": name, "rankings": n, "mean": round(statistics.fmean(found.values()), 3)}
             print(json.dumps(line | {taste: round(share, 2) for taste, share in found.items()}), flush=True)
 
 
-def right(fit: HumanReward, taste: str, texts: list[list[str]], draw: int, rankings: int) -> float:
+def right(fit: HumanReward, taste: str, texts: list[list[str]], draw: int, rankings: int, tested: int) -> float:
     """Share of the tested pairs in the taste's order."""
-    order = random.Random(draw).sample(range(SETS), SETS)
-    pairs = [judged(taste, texts, i) for i in range(SETS)]
+    order = random.Random(draw).sample(range(len(texts)), len(texts))
+    pairs = [judged(taste, texts, i) for i in range(len(texts))]
     head = fit.fit([pairs[i] for i in order[:rankings]], 1)
-    margins = [margin for i in order[SETS - TESTED :] for margin in fit.margins(head, pairs[i])]
+    margins = [margin for i in order[-tested:] for margin in fit.margins(head, pairs[i])]
     return statistics.fmean(float(margin > 0) for margin in margins)
 
 
