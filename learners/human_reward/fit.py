@@ -18,7 +18,8 @@ the span of the judged answers (representer theorem): n unknowns for n answers, 
 
 Whether a token is worth something wherever it stands (a taste for short words) or only in its place (the truth) differs between operators; one prior
 cannot serve both. So there are two fits, which differ in the prior variance of the constant's weights, and Ĥ is their average, weighted by how
-likely each makes every judgement from all others (leave-one-out; Bayesian model averaging with predictive weights, Yao et al. 2018).
+likely each makes every comparison from all other judgements (leave-one-out; Bayesian model averaging with predictive weights, Yao et al. 2018).
+Where nothing is compared, it is the first.
 
 Judgements are solved in blocks of at most `window` answers, in the order of the log; the head of each block is the prior mean of the next; the
 covariance stays I + L Lᵀ. The head of a finished block is a function of what was judged up to its end: it is kept and not solved again, and the
@@ -195,7 +196,7 @@ class HumanReward:
             return solve(evidence, index, gram, offset, self.settings.ridge, self.settings.rating_weight, begin=begin)
 
         usual, variance = at(1.0), self.settings.constant_variance
-        if variance == 1:
+        if variance == 1 or not len(usual.contrasts.target):  # nothing is compared: nothing tells
             alpha = usual.coefficients(len(offset))
             return alpha, alpha
         other = at(variance, usual.c)

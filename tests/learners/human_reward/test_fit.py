@@ -125,7 +125,7 @@ def test_the_fit_is_the_minimum_that_a_general_optimizer_finds_over_the_full_tab
 
 
 def test_levels_alone_give_the_solution_of_their_normal_equations() -> None:
-    human_reward, answers = taught(9, constant_variance=1.0)
+    human_reward, answers = taught(9)
     levels = [Level("a2", 0.6, 0.3), Level("a0", -0.2), Level("a5", 1.0, 0.5), Level("a2", 0.1), Level("a8", -1.0, 0.0)]
     head = human_reward.fit(levels, epoch=1)
     x = dense(human_reward, answers, [level.uid for level in levels])
