@@ -29,7 +29,7 @@ from learners.engine.calibration import BaseCalibration
 from learners.human_reward.features import Seen
 from learners.human_reward.fit import HumanReward, HumanRewardSettings
 from learners.human_reward.head import RewardHead
-from learners.human_reward.kl_budget import KLBudget, VisitedStates, pooled_nats
+from learners.human_reward.kl_budget import REFERENCE_TOKENS, KLBudget, VisitedStates, pooled_nats
 from learners.human_reward.likelihood import Evidence, Pairs
 from learners.human_reward.logit_bias import LogitBias
 from learners.model.base import Backbone
@@ -53,6 +53,7 @@ class Sitting:
     budget: KLBudget
     steering: LogitBias
     evidence: list[Evidence] = field(default_factory=list)
+    spent: list[float] = field(default_factory=list)  # nats per REFERENCE_TOKENS tokens of each set's steered answers
 
     def judge(self, texts: Sequence[str], turned: bool = False) -> list[float]:
         return [-score if turned else score for score in getattr(tastes, self.taste)("", list(texts))]
@@ -141,22 +142,26 @@ class Bench:
             scores = each.judge([texts[row] for row in rows], noisy and random.Random(f"{each.taste}/{each.seed}/{number}").random() < 0.25)
             order = sorted(set(scores), reverse=True)
             each.evidence.append(Pairs.of_ranks({name: order.index(score) for name, score in zip(names, scores, strict=True)}))
-            if number:
-                self.visited(each, drawn, [row for row, strength in zip(rows, strengths, strict=True) if strength])
+            acting = self.visited(drawn, [row for row, strength in zip(rows, strengths, strict=True) if strength])
+            each.spent.append(REFERENCE_TOKENS * statistics.fmean(answer.spent for answer in acting))
+            for answer in acting if number else ():
+                each.budget.visited(answer)
             each.steering = each.budget.solve(LogitBias(each.learner.fit(each.evidence, number + 1)))
 
-    def visited(self, sitting: Sitting, drawn: Drawn, rows: Sequence[int]) -> None:
+    def visited(self, drawn: Drawn, rows: Sequence[int]) -> list[VisitedStates]:
+        found = []
         for row in rows:
             n = drawn.lengths[row]
             seen, base = Seen(*(part[row, :n] for part in drawn.seen)), drawn.base[row, :n]
-            sitting.budget.visited(VisitedStates(seen, base, base, spent=float(drawn.kl[row, :n].mean())))
+            found.append(VisitedStates(seen, base, base, spent=float(drawn.kl[row, :n].mean())))
+        return found
 
     def won(self, sittings: Sequence[Sitting]) -> list[tuple[float, float]]:
         """Win rate and nats of each, on prompts that were not judged, with β solved on answers that nobody judges."""
         for i in range(2):
             probes = self.draw(self.train[:PROBES] * len(sittings), 50 + i, [each.steering for each in sittings])
             for j, each in enumerate(sittings):
-                self.visited(each, probes, range(PROBES * j, PROBES * j + PROBES))
+                each.budget.start_over(self.visited(probes, range(PROBES * j, PROBES * j + PROBES)))
                 each.steering = each.budget.solve(each.steering)
         asked = [i for i in self.held_out for _ in range(ANSWERS)]
         found = []
@@ -202,6 +207,7 @@ def main() -> None:
     line = {
         "options": {name: value for name, value in vars(options).items() if name != "out"},
         "nats": round(statistics.fmean(n for _, n in found), 2),
+        "nats while judged": round(statistics.fmean(statistics.fmean(each.spent[len(each.spent) // 2 :]) for each in sittings), 2),
     }
     line |= {"mean": round(statistics.fmean(rates.values()), 3), "median": round(statistics.median(by_taste.values()), 3), **by_taste}
     out = Path(options.out)

@@ -19,7 +19,7 @@ from storage.counts import Counts, counts
 from storage.database import explain, open_reader
 from storage.lessons import Taught, Teaching
 from storage.people import People, people
-from storage.records import BASE_VERSION, BaseModel, Calibration, Critique, Logged, Response, Run, SampleSet, Shown, Tap
+from storage.records import BASE_VERSION, BaseModel, Calibration, Critique, Logged, Prompt, Response, Run, SampleSet, Shown, Tap
 from storage.rows import MarkedVersion
 from storage.sample_pairs import SamplePair, sample_pairs
 from storage.statistics import Agreement, Habits
@@ -91,6 +91,17 @@ class Record:
     def wishes(self) -> list[Logged]:
         """Live critiques that hold for every prompt, those that are switched off too, in seq order."""
         return self._logged("v_live", "e.kind = 'critique' AND e.seq IN (SELECT seq FROM critiques WHERE scope = 'all')")
+
+    def critiques(self) -> list[tuple[Critique, Prompt]]:
+        """Live ones that are on, each with the prompt of its set, in seq order."""
+        found = self._logged("v_live", "e.kind = 'critique' AND e.seq IN (SELECT seq FROM critiques WHERE strength <> 0)")
+        said = [logged.judgement for logged in found if isinstance(logged.judgement, Critique)]
+        return [(each, self.sample_set(each.set_uid).prompt) for each in said]
+
+    def said_before(self, seq: int) -> bool:
+        """Whether a critique only says again, with another strength, what stands without it."""
+        others = "SELECT 1 FROM events e JOIN v_standing s ON s.kind = e.kind AND s.subject = e.subject AND s.seq < e.seq WHERE e.seq = ? LIMIT 1"
+        return bool(self._values(others, seq))
 
     def strengths(self, wish: str) -> list[int]:
         """Those that a standing wish in these words had while it was on, oldest first."""

@@ -216,6 +216,10 @@ class Critique(Struct, frozen=True, tag="critique"):
     scope: Literal["prompt", "all"] = "prompt"
     strength: int = 1  # -3 (the opposite) to 3; 0 is off. Said again with another strength it replaces the earlier one
 
+    def holds_for(self, of: Sequence[Message], messages: Sequence[Message]) -> bool:
+        """Whether it holds for a conversation, said of a set whose prompt was `of`: for that one, and for what goes on from it."""
+        return self.scope == "all" or tuple(messages[: len(of)]) == tuple(of)
+
 
 def criticised(messages: tuple[Message, ...], texts: Sequence[str]) -> tuple[Message, ...]:
     """A conversation with critiques in its context: behind the user's turn, where small models heed them more than in a system message

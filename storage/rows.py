@@ -28,7 +28,7 @@ _decode = msgspec.json.Decoder(Judgement).decode
 class MarkedVersion(Version, frozen=True):
     """A version as it stands now."""
 
-    stale: bool = False  # it, or a version it came from, learned from a judgement that is undone now
+    stale: bool = False  # it, or a version it came from, learned from a judgement that is undone now, or from words that are said otherwise
     acting: bool = False
 
 

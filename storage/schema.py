@@ -13,7 +13,7 @@ from storage.migration import Migration, append_only
 from storage.schema_marks import m007_marks, m013_silence, m014_kept, m015_sampling, m016_critiques
 from storage.schema_record import m008_chain, m009_messages, m010_origins
 from storage.schema_state import m011_state, m012_search
-from storage.schema_verdict import m017_verdict
+from storage.schema_verdict import m017_verdict, m018_stale
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -344,6 +344,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m015_sampling,
     m016_critiques,
     m017_verdict,
+    m018_stale,
 )
 VERSION = len(MIGRATIONS)
 """`user_version` of a database that is up to date."""

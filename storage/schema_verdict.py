@@ -1,4 +1,5 @@
-"""What says how far a verdict can be trusted: the gate's canary, margins that were foreseen, answers that were drawn and not shown."""
+"""What says how far a verdict can be trusted: the gate's canary, margins that were foreseen, answers that were drawn and not shown; and which
+versions learned from what does not hold any more."""
 
 from __future__ import annotations
 
@@ -23,3 +24,24 @@ def m017_verdict(db: Database) -> None:
           left_out TEXT NOT NULL                  -- JSON list of the others: seed, score, token_ids, text
         ) STRICT""")
     append_only(db, "selections")
+
+
+def m018_stale(db: Database) -> None:
+    """A wish that was switched off or given another strength is not what a version learned from, as if it had been undone."""
+    db.execute("DROP VIEW v_versions")
+    db.execute("""
+        CREATE VIEW v_versions AS                 -- stale: it, or a version it came from, learned from what is undone now, or said otherwise in words
+        WITH RECURSIVE withdrawn(seq) AS MATERIALIZED (
+          SELECT seq FROM v_undone
+          UNION
+          SELECT c.seq FROM critiques c JOIN events e ON e.seq = c.seq WHERE EXISTS (
+            SELECT 1 FROM v_standing n WHERE n.kind = 'critique' AND n.subject = e.subject AND n.seq > e.seq)),
+        stale(version) AS (
+          SELECT v.version FROM withdrawn u
+            JOIN run_events re ON re.seq = u.seq
+            JOIN version_runs vr ON vr.run_id = re.run_id JOIN versions v ON v.id = vr.version_id
+          UNION
+          SELECT child.version FROM stale JOIN versions child ON child.parent = stale.version)
+        SELECT v.*, v.version IN (SELECT version FROM stale) AS stale,
+               coalesce(v.version = (SELECT version FROM activations ORDER BY id DESC LIMIT 1), 0) AS acting
+        FROM versions v""")

@@ -148,7 +148,8 @@ class TamerApp(App[None]):
 
     async def action_bias(self) -> None:
         on = not self.session.status.bias
-        await self.attempt(lambda: self.session.machine.set_bias(on), f"steering by Ĥ is {'on' if on else 'off'}")
+        said = "answers are steered by what you said" if on else "neither Ĥ nor your words steer answers"
+        await self.attempt(lambda: self.session.machine.set_bias(on), said)
 
     def action_nats(self) -> None:
         self._writing.nats()

@@ -202,7 +202,7 @@ NUMBER: tuple[Binding, ...] = (
 
 CRITIQUE: tuple[Binding, ...] = (
     Binding("enter,ctrl+s,alt+enter", "save", "say it", id="critique.save", tooltip="Say it", key_display="enter", priority=True),
-    Binding("tab", "scope", "scope", id="critique.scope", tooltip="For this prompt, or a standing wish for all", priority=True),
+    Binding("tab", "about", "about", id="critique.scope", tooltip="About this answer, about all of them, or a standing wish", priority=True),
     Binding("escape", "leave", "leave", id="critique.leave", tooltip="Leave; the draft stays", key_display="esc", priority=True),
 )
 

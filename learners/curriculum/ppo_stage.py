@@ -119,9 +119,10 @@ class PPOStage:
         return self.ppo.state() if self.ppo is not None else self._weights.lineage.value_state
 
     def due(self) -> bool:
-        """Not while critiques hold: its reward knows no words, so it would unlearn what was distilled from them."""
+        """Not while a wish holds for every prompt: its reward knows no words, so it would unlearn what was distilled from them."""
         inputs = self._inputs()
-        return self.iterations < self._most_iterations and not inputs.head.blank and not Critiques.of(inputs.feedback.lessons).lessons
+        wishes = any(each.judgement.scope == "all" for each in Critiques.of(inputs.feedback.lessons).lessons)  # type: ignore[union-attr]
+        return self.iterations < self._most_iterations and not inputs.head.blank and not wishes
 
     def work(self) -> Iterator[None]:
         inputs, plan = self._inputs(), self._plan

@@ -128,6 +128,8 @@ class PolicyWeights:
         if not (stage == self.lineage.trained_by == "ppo"):
             self.generation += 1
             self.lineage = replace(self.lineage, trained_by=stage, value_state=None)
+            if stage == "ppo":  # whose reward knows no words: what was absorbed of those may be unlearned, so they are said again beside the answers
+                self.lineage = replace(self.lineage, critiques=NO_SEQS)
         self.learn_from(seqs, head)
 
     def learn_from(self, seqs: Iterable[int], head: RewardHead | None) -> None:

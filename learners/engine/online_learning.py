@@ -17,7 +17,7 @@ from learners.human_reward.online import Fitted
 from learners.model.memory import free_memory, within_memory
 from learners.protocol import Error, Event, Learned, Lesson
 from learners.versions.snapshot import PolicySnapshot
-from storage.records import Correction, Critique, Ranking, Rating, Tap
+from storage.records import Correction, Ranking, Rating, Tap
 
 PATIENCE = 1.5
 """Seconds that the first answer waits for what the log has to teach; the rest is learned beside it. Metered runs wait for all of it."""
@@ -90,8 +90,9 @@ class OnlineLearning:
         return None if self.held else self._rewards.head(live.lessons, live.head.features, live.similarity)
 
     def roll_back(self, policy: PolicySnapshot, head: RewardHead | None) -> None:
-        """Act with these until `release`: what is learned meanwhile does not steer."""
+        """Act with these until `release`: what is learned meanwhile does not steer, nor does what was said in words and not absorbed."""
         self.held, self._as_left = True, False
+        self._generator.words.use(Critiques())
         self._generator.use_policy(policy)
         self._generator.use_head(head or RewardHead.empty(self._reward.head.features))
 
@@ -160,7 +161,7 @@ class OnlineLearning:
                 ratings=self._reward.count(Rating),
                 corrections=self._reward.count(Correction),
                 taps=self._reward.count(Tap),
-                critiques=self._reward.count(Critique),
+                critiques=len(Critiques.of(self._reward.lessons.lessons).lessons),
                 log_loss=fitted.foreseen.log_loss if fitted.foreseen else None,
                 accuracy=self._reward.record.accuracy,
                 dropped=fitted.dropped or self._newly_dropped(),

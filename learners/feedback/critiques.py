@@ -42,7 +42,7 @@ class Critiques:
 
     def holding(self, messages: Conversation) -> tuple[Lesson, ...]:
         """Those that hold for a conversation."""
-        return tuple(each for each in self.lessons if each.judgement.scope == "all" or _goes_on(each.answers[0].messages, messages))  # type: ignore[union-attr]
+        return tuple(each for each in self.lessons if each.judgement.holds_for(each.answers[0].messages, messages))  # type: ignore[union-attr]
 
     def contexts(self, messages: Conversation, chat: bool) -> list[tuple[float, Conversation]]:
         """The conversation as it is to be read beside itself, with a strength each; none where no critique holds for it. `chat`: the model has a
@@ -54,10 +54,6 @@ class Critiques:
                 strengths[critique.text.strip()] = critique.strength
         found = dict.fromkeys(strengths.values())
         return [(float(strength), criticised(messages, [t for t, s in strengths.items() if s == strength], chat)) for strength in found]
-
-
-def _goes_on(prompt: Sequence[Message], messages: Sequence[Message]) -> bool:
-    return tuple(messages[: len(prompt)]) == tuple(prompt)
 
 
 def criticised(messages: Conversation, texts: Sequence[str], chat: bool) -> Conversation:

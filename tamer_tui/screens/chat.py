@@ -14,7 +14,7 @@ from textual.widgets import Input
 from tamer_tui.keys import CHAT_KEYS, painted_all
 from tamer_tui.screens.attempt import attempt
 from tamer_tui.screens.choice import FLAGS, ChoiceScreen
-from tamer_tui.screens.critique import CritiqueScreen
+from tamer_tui.screens.critique import CritiqueScreen, Draft, about
 from tamer_tui.screens.editor import EditorScreen, WrittenText
 from tamer_tui.screens.observing import observe
 from tamer_tui.screens.take_out import TakeOut
@@ -46,7 +46,7 @@ class ChatScreen(Screen[None]):
         super().__init__()
         self.session = session
         self._earlier: list[Spoken] = []  # turns but the last
-        self._drafts: dict[str, str] = {}  # critiques that were left, by the set of the turn
+        self._drafts: dict[str, Draft] = {}  # critiques that were left, by the set of the turn
 
     def compose(self) -> ComposeResult:
         yield Line(id="heading")
@@ -193,14 +193,14 @@ class ChatScreen(Screen[None]):
         if not await self.attempt(self._end_chosen):
             return
         turn = self._chosen()
-        screen = CritiqueScreen("what should be otherwise in this turn", self._drafts.pop(turn.uid, ""))
+        screen = CritiqueScreen(about("a", "this turn"), self._drafts.pop(turn.uid, Draft()))
 
         async def said(result: WrittenText | None) -> None:
             if result is None:
                 return
             done = "✓ on disk: answered anew; /undo takes it back"
-            if not result.saved or not await self.attempt(lambda: self.session.chat.criticise(turn, result.text, screen.scope), done):
-                self._drafts[turn.uid] = result.text
+            if not result.saved or not await self.attempt(lambda: self.session.chat.criticise(turn, result.text, screen.about.scope), done):
+                self._drafts[turn.uid] = Draft(result.text, screen.chosen)
 
         self.app.push_screen(screen, said)
 

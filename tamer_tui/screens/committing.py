@@ -24,7 +24,8 @@ class Committing:
         elif view.committed or (view.purpose == "tap" and self._screen.ballot.empty):
             await self._screen.advance()
         elif self._screen.ballot.empty and not any(candidate.ratings for candidate in view.candidates):
-            self._screen.say("Nothing judged yet: type letters best first, or a score from 1 to 7; s skips.")
+            letters = "type letters best first, or " if len(view.candidates) > 1 else ""
+            self._screen.say(f"Nothing judged yet: {letters}a score from 1 to 7; s skips.")
         elif await self._commit(view):
             await self._after_commit(view, f"✓ {self._screen.ballot.in_words() or 'scores'} on disk{_revealed(view)}")
 

@@ -1,9 +1,9 @@
-"""What should be otherwise, in words: one line about the focused answer, and the list of standing wishes."""
+"""What should be otherwise, in words: one line about the focused answer or about all of them, and the list of standing wishes."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, NamedTuple
 
 from textual.app import ComposeResult
 from textual.content import Content
@@ -20,24 +20,61 @@ from tamer_tui.session.judging import STRONGEST
 from tamer_tui.text import content, one_line
 
 
+class About(NamedTuple):
+    """What a critique is about, and where it holds."""
+
+    what: str  # as the box says it
+    one_answer: bool
+    scope: Literal["prompt", "all"]
+
+
+WISH = About("for all prompts: a standing wish", False, "all")
+
+
+def about(answers: Sequence[str], focused: str) -> tuple[About, ...]:
+    """What tab goes through, of a set with these letters."""
+    one = About(f"about {focused}, for this prompt", True, "prompt")
+    every = About(f"about all {len(answers)} answers, for this prompt", False, "prompt")
+    return (one, WISH, every) if len(answers) > 1 else (one, WISH)
+
+
+class Draft(NamedTuple):
+    """What was typed and left."""
+
+    text: str = ""
+    chosen: int = 0  # of what tab goes through
+
+
 class CritiqueScreen(EditorScreen):
-    """One line; `scope` is what tab made of it when it is dismissed."""
+    """One line; `about` is what tab made of it when it is dismissed."""
 
     BINDINGS = list(CRITIQUE)
-    HINTS = (("enter", "say it"), ("tab", "for this prompt, or all"), ("esc", "leave"))
+    HINTS = (("enter", "say it"), ("tab", "about what, for which prompts"), ("esc", "leave"))
 
-    scope: var[Literal["prompt", "all"]] = var("prompt", init=False)
+    chosen: var[int] = var(0, init=False)
+
+    def __init__(self, choices: Sequence[About], draft: Draft) -> None:
+        super().__init__("what should be otherwise", draft.text)
+        self._choices = choices
+        self.set_reactive(CritiqueScreen.chosen, draft.chosen % len(choices))
+
+    @property
+    def about(self) -> About:
+        return self._choices[self.chosen]
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.watch_scope()
+        self.watch_chosen()
 
-    def action_scope(self) -> None:
-        self.scope = "all" if self.scope == "prompt" else "prompt"
+    def action_about(self) -> None:
+        self.chosen = (self.chosen + 1) % len(self._choices)
 
-    def watch_scope(self) -> None:
-        to = "for this prompt" if self.scope == "prompt" else "for all prompts: a standing wish"
-        self.query_one("#box").border_subtitle = to
+    def watch_chosen(self) -> None:
+        self.query_one("#box").border_subtitle = self.about.what
+
+
+OTHER_ROWS = 10
+"""Of the list of wishes: its border and what stands below them."""
 
 
 class WishesScreen(ModalScreen[None]):
@@ -64,11 +101,19 @@ class WishesScreen(ModalScreen[None]):
     def watch_focused_wish(self) -> None:
         self._paint()
 
+    def on_resize(self) -> None:
+        self._paint()
+
     def _paint(self) -> None:
-        lines = [_line(wish, i == self.focused_wish) for i, wish in enumerate(self._wishes)]
+        room = max(3, self.size.height - OTHER_ROWS)
+        first = max(0, min(self.focused_wish - room // 2, len(self._wishes) - room))
+        lines = [_line(wish, i == self.focused_wish) for i, wish in enumerate(self._wishes)][first : first + room]
         lines = lines or [Content(f"none yet: {painted('edit.critique')[0]} says one, and tab there makes it a wish for all prompts")]
+        if len(self._wishes) > room:
+            lines.append(Content.styled(f"{first + 1} to {first + room} of {len(self._wishes)}", "$foreground 70%"))
+        said = [content(self._said)] if self._said else []
         hint = Content.styled("↑ ↓ choose   ← → weaker, stronger   space off, on   esc leave", "$foreground 70%")
-        self.query_one("#box", Static).update(Content("\n").join([*lines, Content(""), content(self._said) if self._said else hint]))
+        self.query_one("#box", Static).update(Content("\n").join([*lines, Content(""), *said, hint]))
 
     def action_choose(self, step: int) -> None:
         if self._wishes:
@@ -85,7 +130,7 @@ class WishesScreen(ModalScreen[None]):
         if self._wishes:
             await self._change(lambda: self._session.judging.switch(self._wishes[self.focused_wish]))
 
-    async def _change(self, change: Callable[[], Awaitable[object]]) -> None:
+    async def _change(self, change: Callable[[], Awaitable[str]]) -> None:
         await attempt(self._say, change)
         self._wishes = self._session.judging.wishes()
         self._paint()

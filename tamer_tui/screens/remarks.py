@@ -43,7 +43,7 @@ class Remarks:
     def critique(self) -> None:
         """What should be otherwise."""
         candidate, view = self._screen.focused_answer, self._session.current
-        if candidate is not None and view is not None and view.purpose in ("judge", "tap"):
+        if candidate is not None and view is not None and view.purpose in ("judge", "repeat", "tap"):
             self._screen.reveal()
             self._writing.critique(view, candidate)
 

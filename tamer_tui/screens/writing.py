@@ -8,7 +8,7 @@ from functools import partial
 from textual.app import App
 
 from tamer_tui.screens.attempt import Attempt
-from tamer_tui.screens.critique import CritiqueScreen
+from tamer_tui.screens.critique import CritiqueScreen, Draft, about
 from tamer_tui.screens.editor import EditorScreen, NumberScreen, PromptScreen, WrittenText
 from tamer_tui.session import CandidateView, Session, SessionError, SetView
 from tamer_tui.text import editable, one_line
@@ -22,6 +22,7 @@ class Writing:
     def __init__(self, session: Session, app: App[None], attempt: Attempt) -> None:
         self._session, self._app, self._attempt = session, app, attempt
         self._drafts: dict[str, str] = {}
+        self._critiques: dict[str, Draft] = {}  # that were left, by their sets
 
     def rewrite(self, view: SetView, candidate: CandidateView) -> None:
         """A whole answer, in the operator's words."""
@@ -72,16 +73,19 @@ class Writing:
 
     def critique(self, view: SetView, candidate: CandidateView) -> None:
         """What should be otherwise. The same prompt is answered anew."""
-        screen = CritiqueScreen(f"what should be otherwise in answer {candidate.letter}", self._drafts.pop(f"critique {view.uid}", ""))
+        judging = self._session.judging
+        choices = about([each.letter for each in view.candidates], f"answer {candidate.letter}")
+        screen = CritiqueScreen(choices, self._critiques.pop(view.uid, Draft()))
 
         async def said(result: WrittenText | None) -> None:
             if result is None:
                 return
-            if result.saved and await self._attempt(lambda: self._session.judging.criticise(candidate.uid, result.text, screen.scope), ""):
-                to = "all answers follow" if screen.scope == "all" else "answers to this prompt follow"
-                await self._attempt(self._session.sets.open_again, f"✓ on disk: {to} it from here on; u takes it back")
+            one_answer, scope = screen.about[1:]
+            if result.saved and await self._attempt(lambda: judging.criticise(candidate.uid if one_answer else None, result.text, scope), ""):
+                follow = judging.follow(f"{'all answers' if scope == 'all' else 'answers to this prompt'} follow it")
+                await self._attempt(self._session.sets.open_again, f"✓ on disk: {follow}; u takes it back")
             else:
-                self._drafts[f"critique {view.uid}"] = result.text
+                self._critiques[view.uid] = Draft(result.text, screen.chosen)
 
         self._app.push_screen(screen, said)
 

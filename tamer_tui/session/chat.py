@@ -91,7 +91,7 @@ class Chat:
         if not text.strip():
             raise SessionError(*EMPTY_CRITIQUE)
         await session.sets.end([answer.uid])
-        await session.judging.append(Critique(view.uid, answer.uid, text.strip(), scope))
+        await session.judging.append(Critique(view.uid, answer.uid if scope == "prompt" else None, text.strip(), scope))
         session.tell(Change.COMMITTED)
         dealer, turn = session.sets.ready_dealer(), self.turns.index(view)
         await self.stop()

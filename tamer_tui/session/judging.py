@@ -95,12 +95,13 @@ class Judging:
     # --- in words --------------------------------------------------------------------------------------------------------
 
     async def criticise(self, uid: str | None, text: str, scope: Literal["prompt", "all"] = "prompt") -> int:
-        """Say what should be otherwise, of one of the current answers or of all of them. With scope 'all' it is a standing wish."""
+        """Say what should be otherwise, of one of the current answers or, with None, of all of them. With scope 'all' it is a standing wish, which
+        says nothing of a single answer."""
         view = self._session.set
         if not text.strip():
             raise SessionError(*EMPTY_CRITIQUE)
         await self._session.sets.end_current()
-        return await self._commit(Critique(view.uid, uid, text.strip(), scope))
+        return await self._commit(Critique(view.uid, uid if scope == "prompt" else None, text.strip(), scope))
 
     def wishes(self) -> list[Critique]:
         """Standing wishes, those that are switched off too, in the order of their sets. Of two in the same words the last one counts."""
@@ -108,13 +109,21 @@ class Judging:
         latest = {wish.text: wish for wish in found if isinstance(wish, Critique)}
         return sorted(latest.values(), key=lambda wish: (wish.set_uid, wish.text))
 
-    async def set_strength(self, wish: Critique, strength: int) -> int:
-        """Make a wish stronger or weaker, or switch it off with 0. An event of its own, which undo takes back."""
-        return await self._commit(replace(wish, strength=strength))
+    async def set_strength(self, wish: Critique, strength: int) -> str:
+        """Make a wish stronger or weaker, or switch it off with 0. An event of its own, which undo takes back. Says what becomes of it."""
+        await self._commit(replace(wish, strength=strength))
+        return f"✓ on disk: {self.follow('answers follow it so')}{await self._leave_stale(words=True)}"
 
-    async def switch(self, wish: Critique) -> int:
+    async def switch(self, wish: Critique) -> str:
         """Off, and on again as strong as it was."""
         return await self.set_strength(wish, 0 if wish.strength else [1, *self._session.record.strengths(wish.text)][-1])
+
+    def follow(self, what: str) -> str:
+        """From when on answers do what was said: at once, unless the operator has switched off what steers them."""
+        status = self._session.status
+        if status.held:
+            return f"{what} once learning goes on: p"
+        return f"{what} from here on" if status.bias else f"{what} once steering is on: B"
 
     async def skip(self) -> int:
         """Pass over the current set."""
@@ -184,6 +193,10 @@ class Judging:
         session = self._session
         judgement = session.record.logged(seq).judgement
         set_uid: str = judgement.set_uid  # type: ignore[union-attr]
+        if isinstance(judgement, Critique) and session.record.said_before(seq):  # the set that is open has nothing to do with it
+            await self._commit(event, set_uid)
+            (strength,) = {wish.strength for wish in self.wishes() if wish.text == judgement.text}
+            return f"{how}: {_in_words(judgement)} is {f'{strength:+d}' if strength else 'off'} again{await self._leave_stale(words=True)}"
         elsewhere = session.record.sample_set(set_uid).purpose in ELSEWHERE
         open_still = session.current is not None and session.current.uid == set_uid
         told = not elsewhere and (not open_still or session.set.revealed)
@@ -197,20 +210,27 @@ class Judging:
             await session.chat.take_back(set_uid)
         await session.sets.return_to(set_uid)
         session.tell(Change.COMMITTED)
-        left = await self._leave_stale() if isinstance(event, Undo) else ""
+        left = await self._leave_stale(isinstance(judgement, Critique)) if isinstance(event, Undo) else ""
         return f"{how}: {_in_words(judgement)}{left}"
 
-    async def _leave_stale(self) -> str:
-        """What becomes of a version that learned from what was undone, in words. Where nothing is left that teaches, nothing would replace it."""
+    async def _leave_stale(self, words: bool) -> str:
+        """What becomes of a version that learned from what does not hold any more, in words. It acts on until it is trained anew: Ĥ takes back what
+        it said. Of `words` it cannot, and where nothing is left that teaches, nothing would take its place: then the newest version from before
+        acts."""
         session, acting = self._session, self._session.record.acting_version()
-        if acting is None or not acting.stale:
+        if acting is None or not acting.stale or session.status.held:
             return ""
-        if session.judged:
+        left = session.judged - sum(not wish.strength for wish in self.wishes())
+        if left and not words:
             return f"; {acting.id} learned from it, and is trained anew without"
+        before = next((version.id for version in session.machine.versions() if version.published and not version.stale), BASE_VERSION)
         paused = session.status.paused
-        await session.machine.rollback(BASE_VERSION)
-        await session.machine.set_paused(paused)
-        return f"; {acting.id} knew nothing else: the untouched model answers"
+        await session.machine.rollback(before)
+        await session.machine.set_paused(False)
+        if paused:
+            await session.machine.set_paused(True)
+        who = "the untouched model" if before == BASE_VERSION else before
+        return f"; {acting.id} learned from it: {who} answers{' until it is trained anew' if left else ''}"
 
     # --- writing down ----------------------------------------------------------------------------------------------------
 
@@ -225,8 +245,8 @@ class Judging:
         session.count()
         return seq
 
-    async def _commit(self, judgement: Judgement) -> int:
-        seq = await self.append(judgement)
+    async def _commit(self, judgement: Judgement, set_uid: str = "") -> int:
+        seq = await self.append(judgement, set_uid)
         self._session.tell(Change.COMMITTED)
         return seq
 

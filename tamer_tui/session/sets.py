@@ -140,13 +140,20 @@ class Sets:
 
     async def _open(self, prompt: Prompt) -> None:
         dealer, status = self.ready_dealer(), self._session.status
-        steered = (status.bias and self._session.judged > 0) or status.adapted  # what is on disk is learned before the next answer is drawn
-        record, opened = dealer.deal(prompt, self._session.uid, steered, status.adapted)
         known = self._session.judged > self._session.in_words
+        steered = self._is_steered(prompt, known) or status.adapted
+        record, opened = dealer.deal(prompt, self._session.uid, steered, status.adapted)
         if steered and known and self._session.settings.best_of > self._session.settings.k:
             await self.best_of.draw(record, opened, self._session.settings.best_of)
         else:
             await self.draw(record, opened)
+
+    def _is_steered(self, prompt: Prompt, known: bool) -> bool:
+        """Whether answers to a prompt follow what was said: what is on disk is learned before the next one is drawn. `known`: to Ĥ."""
+        status = self._session.status
+        if status.held or not status.bias:
+            return False
+        return known or any(said.holds_for(of.messages, prompt.messages) for said, of in self._session.record.critiques())
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 

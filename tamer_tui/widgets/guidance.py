@@ -107,7 +107,7 @@ class Guidance:
         peel = ["screen.peel"] if typed or self.frozen or not view.ended else []
         tie = ["rank.tie"] if len(view.candidates) > 1 else []
         silence = ["learn.silence"] if view.purpose == "tap" else []
-        return [*restart, *tie, "set.commit", *undo, "set.skip", *leave, *silence, *typed, "edit.critique", "edit.rewrite", "edit.ideal", *peel,
+        return [*restart, *tie, "set.commit", *undo, "edit.critique", *leave, "set.skip", *silence, *typed, "edit.rewrite", "edit.ideal", *peel,
                 "tap.view", "focus.next", *opening, "rank.bad", "score.clear", "score.criterion", "edit.wishes", *READING[1:], *MACHINE,
                 "set.redo"]  # fmt: skip
 

@@ -92,6 +92,8 @@ def narrow_lines(session: Session) -> list[Content]:
 
 def _follows(session: Session) -> str:
     learned = session.status.learned
+    if session.status.held:
+        return f"{_on_disk(session)}; what you say waits"
     if learned is None or not session.status.followed:
         waits = session.judged and session.engine_state is not EngineState.READY
         return _on_disk(session) if waits else "nothing learned yet"
@@ -105,7 +107,7 @@ def answering(session: Session) -> str:
     """Who answers now, for an operator."""
     status = session.status
     who = f"your version {status.acting[0]}" if status.adapted else "the untouched model"
-    if status.bias and status.followed:
+    if status.bias and status.followed and not status.held:
         return f"{who}, steered by what you said since" if status.adapted else f"{who}, steered by what you said"
     return who
 

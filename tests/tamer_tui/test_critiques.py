@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from learners import protocol
 from learners.feedback.critiques import Critiques
 from storage.queries import Record
 from storage.records import Critique, Prompt, Rating
 from tamer_tui.screens.chat import ChatScreen
 from tamer_tui.screens.critique import CritiqueScreen, WishesScreen
+from tamer_tui.text import one_line
 from tamer_tui.widgets.conversation import ConversationView
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import Table, table
@@ -91,13 +94,119 @@ async def test_a_version_whose_last_lesson_is_undone_acts_no_more_and_learning_g
             assert record.acting_version() is None and not record.held()
 
 
-async def test_a_version_that_learned_from_what_is_undone_among_others_is_said_to_be_trained_anew(tmp_path: Path) -> None:
+async def test_a_version_that_learned_from_an_undone_ranking_among_others_is_said_to_be_trained_anew(tmp_path: Path) -> None:
     async with table(tmp_path, FakeEngine(publish_after=2)) as t:
         await say(t, "shorter", "tab")
-        await say(t, "warmer")
+        await t.press("a", "enter")
         await t.until(lambda: t.session.status.adapted)
         await t.press("u")
         assert "v1 learned from it, and is trained anew without" in t.arena.said and t.session.status.adapted
+
+
+@pytest.mark.parametrize("how", ["undone", "off", "stronger"])
+async def test_words_that_hold_no_more_are_left_at_once_for_the_newest_version_from_before(tmp_path: Path, how: str) -> None:
+    """An adapter cannot take back what it absorbed of them; what was learned before stays."""
+    async with table(tmp_path, FakeEngine(publish_after=1)) as t:
+        await t.press("a", "enter", "enter")
+        await t.until(lambda: t.session.status.acting[0] == "v1")
+        await say(t, "shorter", "tab")
+        t.engine.publish()
+        await t.until(lambda: t.session.status.acting[0] == "v2")
+        await t.press("p")
+        await t.press(*{"undone": "u", "off": ("W", "space"), "stronger": ("W", "right")}[how])
+        await t.until(lambda: t.session.status.acting[0] == "v1")
+        said = t.arena.said if how == "undone" else t.shown()
+        assert "v2 learned from it: v1 answers until it is trained anew" in " ".join(said.replace("│", " ").split())
+        assert [version.stale for version in t.session.machine.versions()] == [True, False]
+        assert not t.session.status.held and t.session.status.paused, "learning was paused, and is"
+        back = "U" if how == "undone" else "u"
+        await t.press("escape", back)
+        assert not any(version.stale for version in t.session.machine.versions())
+
+
+async def test_a_wish_that_is_switched_off_teaches_nothing_so_nothing_is_promised(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=1)) as t:
+        await say(t, "shorter", "tab")
+        await t.until(lambda: t.session.status.adapted)
+        t.engine.publish_after = None
+        await t.press("W", "space", "escape")
+        await t.until(lambda: not t.session.status.adapted)
+        with Record(t.path) as record:
+            assert record.acting_version() is None and not record.held() and record.critiques() == []
+
+
+async def test_undoing_a_strength_says_which_one_holds_again_and_leaves_the_open_set_alone(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await say(t, "shorter", "tab")
+        await t.press("W", "right", "space", "escape")
+        await t.press("s")
+        here = t.session.set.uid
+        await t.press("u")  # the skip
+        for said in ("«shorter» is +2 again", "«shorter» is +1 again"):
+            open_now = t.session.set.uid
+            await t.press("u")
+            assert f"undone: {said}" in t.arena.said and t.session.set.uid == open_now
+        await t.press("U")
+        assert "redone: «shorter» is +2 again" in t.arena.said and here != ""
+
+
+async def test_tab_goes_from_one_answer_to_all_prompts_to_all_answers_and_a_left_line_keeps_its_place(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        for tabs, box, one, scope in (
+            (0, "about answer b, for this prompt", True, "prompt"),
+            (1, "for all prompts: a standing wish", False, "all"),
+            (2, "about all 4 answers, for this prompt", False, "prompt"),
+        ):
+            view = t.session.set
+            await t.press("right", "semicolon", *["tab"] * tabs)
+            assert box in t.shown()
+            await t.press("h", "i", "escape", "semicolon")
+            assert box in t.shown()
+            await t.press("enter")
+            assert t.live()[-1] == Critique(view.uid, view.candidates[1].uid if one else None, "hi", scope)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("key", "until"), [("B", "once steering is on: B"), ("", "from here on")])
+async def test_what_is_said_is_followed_from_then_on_or_it_is_said_what_it_waits_for(tmp_path: Path, key: str, until: str) -> None:
+    async with table(tmp_path) as t:
+        await t.press(*[key] if key else [])
+        await say(t, "shorter")
+        assert f"answers to this prompt follow it {until}" in t.arena.said
+
+
+async def test_while_learning_is_held_words_wait_and_nothing_says_that_answers_follow_them(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("a", "enter", "enter")
+        await t.session.machine.rollback("base")
+        await say(t, "shorter")
+        assert "once learning goes on: p" in t.arena.said
+        shown = " ".join(t.line("rail").lower().split())
+        assert "answers follow your" not in shown and "steered" not in shown and "what you say waits" in shown
+        assert {candidate.policy for candidate in t.session.set.candidates} == {"acting"}, "nothing steers: no place is the base's"
+
+
+async def test_a_critique_of_one_prompt_steers_no_other_so_nothing_is_counted_there(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await say(t, "shorter")
+        assert "base" in {candidate.policy for candidate in t.session.set.candidates}
+        await t.press("s")
+        assert {candidate.policy for candidate in t.session.set.candidates} == {"acting"}
+        await say(t, "warmer", "tab")
+        await t.press("s")
+        assert "base" in {candidate.policy for candidate in t.session.set.candidates}
+
+
+async def test_of_many_wishes_the_list_shows_those_around_the_chosen_one(tmp_path: Path) -> None:
+    async with table(tmp_path, size=(80, 24)) as t:
+        for i in range(30):
+            await t.session.judging.criticise(None, f"wish {i}", "all")
+        await t.press("W")
+        for keys in (["up"], ["down"], ["down"] * 15):
+            await t.press(*keys)
+            screen = t.pilot.app.screen
+            assert isinstance(screen, WishesScreen)
+            shown = t.shown()
+            assert f"▸  +1  {one_line(screen._wishes[screen.focused_wish].text)} " in shown and "of 30" in shown and "esc leave" in shown
 
 
 async def test_an_empty_line_says_so_and_is_no_event_and_a_left_one_keeps_its_draft(tmp_path: Path) -> None:

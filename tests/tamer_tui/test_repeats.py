@@ -9,9 +9,11 @@ import pytest
 from learners import protocol
 from storage import repeats
 from storage.queries import Record
+from storage.records import Critique
 from tamer_tui import dealing
 from tamer_tui.session import Session
 from tests.tamer_tui.fake_engine import FakeEngine
+from tests.tamer_tui.table import table
 from tests.tamer_tui.test_session import sitting, uids
 
 
@@ -75,6 +77,16 @@ async def test_judging_it_while_it_appears_shows_all_of_it_first(tmp_path: Path)
         assert session.set.purpose == "repeat"
         await session.judging.rank({uids(session)[0]: 1})
         assert all(c.ended and c.text for c in session.set.candidates)
+
+
+async def test_it_can_be_criticised_as_any_set(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        for _ in range(3):
+            await t.press("a", "enter", "enter")
+        assert t.session.set.purpose == "repeat"
+        uid = t.session.set.uid
+        await t.press("semicolon", "h", "i", "enter")
+        assert any(isinstance(each, Critique) and each.set_uid == uid for each in t.live()) and "follow it" in t.arena.said
 
 
 async def test_programs_are_not_asked_again(tmp_path: Path) -> None:

@@ -161,6 +161,28 @@ def test_what_was_said_in_words_is_absorbed_by_the_adapter_and_the_record_says_s
     assert course.due() and not learning.weights.learned_only_from(learning.inputs.feedback.seqs)
 
 
+def test_a_wish_for_all_prompts_keeps_ppo_waiting_and_what_was_said_of_one_is_said_again_beside_what_ppo_trained(
+    parts: Parts, learning: Learning
+) -> None:
+    def say(seq: int, scope: str) -> None:
+        critique = Critique("s", None, "It was fun!", scope)  # type: ignore[arg-type]
+        learning.teach(Lesson(seq=seq, judgement=critique, answers=(Answer(uid="", messages=PROMPTS[0], text=""),)))
+
+    learning.teach(ranking(parts, 1), ranking(parts, 2))
+    ppo = PPOStage(*learning.of_policy, None)
+    say(3, "prompt")
+    run(DistillStage(*learning.of_policy, DistillPlan(steps=3, batch=4)).work())
+    learning.weights.absorb(learning.inputs.head, 1.0, frozenset({3}))
+    assert ppo.due() and learning.weights.snapshot().critiques == {3}
+    next(ppo.work())
+    assert learning.weights.snapshot().critiques == frozenset()
+    say(4, "all")
+    assert not ppo.due()
+    parts.live_reward.retract(4)
+    learning.tell()
+    assert ppo.due()
+
+
 def test_distillation_that_went_over_the_budget_aims_lower_and_gives_up_at_last(parts: Parts, learning: Learning) -> None:
     learning.teach(ranking(parts, 1), ranking(parts, 2))
     course = DistillStage(*learning.of_policy, DistillPlan(steps=3, again=3, batch=4))

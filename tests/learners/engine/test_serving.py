@@ -184,6 +184,30 @@ def test_a_rollback_holds_what_steers_until_learning_is_resumed(engine: Engine) 
     assert resumed["c"].kl > 0.1
 
 
+def test_while_a_rollback_is_held_no_words_steer_whatever_is_said_or_taken_back(engine: Engine) -> None:
+    answers = (Answer(uid="", messages=PROMPTS[0], text=""),)
+
+    def say(seq: int) -> None:
+        wish = Critique("s", None, f"Tom was very, very sad and cried {seq} times.", "all")
+        engine.send(protocol.AddJudgement(lesson=Lesson(seq=seq, judgement=wish, answers=answers)))
+        engine.until(Learned)
+
+    def nats(uid: str) -> float:
+        return engine.draw(AnswerRequest(uid=uid, seed=3, messages=PROMPTS[0]))[uid].kl
+
+    say(1), say(2)
+    assert nats("before") > 0.01
+    engine.send(protocol.Rollback(version="base"))
+    engine.until(Acting)
+    assert nats("held") == 0.0
+    engine.send(protocol.Retract(seq=1))
+    engine.until(Learned)
+    say(3)
+    assert nats("said and taken back") == 0.0
+    engine.send(protocol.Set(paused=False))
+    assert nats("resumed") > 0.01
+
+
 def test_resuming_keeps_the_shown_tokens_and_draws_the_rest_anew(engine: Engine) -> None:
     engine.draw(AnswerRequest(uid="a", seed=5, messages=PROMPTS[1]))
     before = engine.ids("a")
