@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -98,6 +99,69 @@ def test_a_critique_of_all_answers_is_beaten_by_all_that_the_policy_drew_and_an_
     show(desk, "s3")
     desk.say(first("s3", "c"))
     assert pairs(desk) == expected
+
+
+def hindsight(desk: Desk) -> list[Followed]:
+    with desk.record._snapshot() as connection:
+        return followed(connection)
+
+
+@pytest.mark.parametrize(("scope", "uid"), [("prompt", "s1c"), ("prompt", None), ("all", None), ("all", "s1c")])
+@pytest.mark.parametrize(
+    ("strengths", "undone", "acts"),
+    [
+        ((1,), False, True),
+        ((1, 3), False, True),
+        ((1, 0), False, False),
+        ((1, -3), False, False),
+        ((1, 0, 2), False, True),
+        ((-2, 2), False, True),
+        ((1, -3), True, True),  # taken back before the answers were drawn
+        ((-3, 1), True, False),
+    ],
+)
+def test_it_counts_only_what_acted_with_a_positive_strength_when_the_later_answers_were_drawn(
+    desk: Desk, scope: Literal["prompt", "all"], uid: str | None, strengths: tuple[int, ...], undone: bool, acts: bool
+) -> None:
+    show(desk, "s1")
+    said = [desk.say(Critique("s1", uid, "shorter", scope, strength)) for strength in strengths]
+    if undone:
+        desk.say(Undo(said[-1]))
+    show(desk, "s2")
+    desk.say(first("s2", "b"))
+    stood = [Followed(said[0], "s2b")] * acts
+    assert hindsight(desk) == stood
+    assert acts or pairs(desk) == []
+    desk.say(Undo(said[-1]) if undone is False and len(said) > 1 else Critique("s1", uid, "shorter", scope, -1))
+    assert hindsight(desk) == stood, "what is said later changes nothing of what was drawn"
+    assert [[r.uid for r in taught.over] for taught in desk.record.lessons() if isinstance(taught.logged.judgement, Ranking)] == [
+        [pair.response_uid for pair in pairs(desk)]
+    ]
+
+
+def test_a_wish_is_dialled_by_the_same_words_at_whatever_set_they_are_said(desk: Desk) -> None:
+    show(desk, "s1")
+    show(desk, "elsewhere", "Another prompt")
+    wish = desk.say(Critique("s1", "s1c", "shorter", "all"))
+    desk.say(Critique("elsewhere", None, " shorter\n", "all", -3))
+    show(desk, "s2")
+    desk.say(first("s2", "b"))
+    assert hindsight(desk) == [] and pairs(desk) == []
+    desk.say(Critique("s1", "s1d", "warmer"))  # turned around by a wish in the same words
+    desk.say(Critique("elsewhere", None, "warmer", "all", -1))
+    show(desk, "s3")
+    desk.say(first("s3", "b"))
+    assert hindsight(desk) == [] and pairs(desk) == [] and wish
+
+
+def test_what_was_not_there_when_the_later_answers_were_drawn_made_them_no_answer_to_it(desk: Desk) -> None:
+    show(desk, "s1")
+    critique = desk.say(Critique("s1", "s1c", "shorter"))
+    desk.say(Undo(critique))
+    show(desk, "s2")
+    desk.say(first("s2", "b"))
+    desk.say(Redo(critique))
+    assert hindsight(desk) == [] and pairs(desk) == []
 
 
 def test_what_was_written_beats_the_answers_beside_it_and_the_newest_of_each_older_version_and_nothing_later(desk: Desk) -> None:
