@@ -1,15 +1,16 @@
 """Which words acted when: how strongly a critique steered the answers of a set, by what had been said when they were drawn.
 
-A critique's strength is changed by saying it again: the last word on its subject counts, of standing wishes the last one in the same words. Nothing that
-was said, undone or put back later changes what a set was drawn with. Everything here is SQL, for conditions over events and sets.
+A critique's strength is changed by saying it again: the last word on its subject counts, of standing wishes the last one in the same words. Nothing
+that was said, undone or put back later changes what a set was drawn with. Everything here is SQL, for conditions over events and sets.
 """
 
 from __future__ import annotations
 
 
-def _plain(text: str) -> str:
-    """Words without what is around them."""
-    return f"trim({text}, char(9, 10, 11, 12, 13, 32))"
+def _same(one: str, other: str) -> str:
+    """Two critiques are in the same words, whatever blanks are around them."""
+    blanks = "char(9, 10, 11, 12, 13, 32)"
+    return f"trim({one}.text, {blanks}) = trim({other}.text, {blanks})"
 
 
 def stood(event: str, at: str) -> str:
@@ -27,8 +28,7 @@ def _last(which: str, at: str) -> str:
 def acted(event: str, critique: str, drawn: str) -> str:
     """The critique `critique`, which is the event `event`, asked for what it says when the set `drawn` was drawn, which is of the same prompt: it was
     neither off nor turned around, nor were its words, said again with another scope."""
-    words = f"{_plain('n.text')} = {_plain(f'{critique}.text')}"
     own = f"""n.seq IN (SELECT q.seq FROM events q WHERE q.kind = 'critique' AND q.subject = {event}.subject
-        UNION ALL SELECT q.seq FROM critiques q WHERE q.scope = 'all' AND {critique}.scope = 'all' AND {_plain("q.text")} = {_plain(f"{critique}.text")})"""
-    held = f"{words} AND (n.scope = 'all' OR i.prompt_id = {drawn}.prompt_id)"
+        UNION ALL SELECT q.seq FROM critiques q WHERE q.scope = 'all' AND {critique}.scope = 'all' AND {_same("q", critique)})"""
+    held = f"{_same('n', critique)} AND (n.scope = 'all' OR i.prompt_id = {drawn}.prompt_id)"
     return f"({_last(own, f'{drawn}.utc')} > 0 AND {_last(held, f'{drawn}.utc')} >= 0)"

@@ -89,16 +89,31 @@ def test_it_counts_for_the_first_judged_set_of_that_prompt_after_the_critique_an
 
 def test_a_critique_of_all_answers_is_beaten_by_all_that_the_policy_drew_and_an_opposite_or_a_changed_dial_says_nothing(desk: Desk) -> None:
     show(desk, "s1")
-    desk.say(Critique("s1", "s1b", "longer", "all", -1))
-    desk.say(Critique("s1", None, "shorter", "all"))
+    desk.say(Critique("s1", "s1b", "longer", strength=-1))
+    desk.say(Critique("s1", None, "shorter"))
     show(desk, "s2")
     seq = desk.say(first("s2", "c"))
     expected = [Surpassed(seq, f"s1{each}", "critique") for each in "bcd"]
     assert pairs(desk) == expected
-    desk.say(Critique("s1", None, "shorter", "all", 3))
+    desk.say(Critique("s1", None, "shorter", strength=3))
     show(desk, "s3")
     desk.say(first("s3", "c"))
     assert pairs(desk) == expected
+
+
+@pytest.mark.parametrize("uid", [None, "s1c"])  # earlier versions wrote it at an answer
+def test_a_standing_wish_is_against_no_answer_and_only_leads_to_what_stood_after_it(desk: Desk, uid: str | None) -> None:
+    show(desk, "s1")
+    wish = desk.say(Critique("s1", uid, "shorter", "all"))
+    show(desk, "s2")
+    ranking = desk.say(first("s2", "b"))
+    assert pairs(desk) == [] and desk.record.lesson(ranking).over == ()
+    assert hindsight(desk) == [Followed(wish, "s2b")]
+    assert desk.record.surpassed_after("s1") == {ranking: frozenset()}
+    desk.say(Critique("s1", "s1c", "shorter"))  # the same, said of an answer
+    show(desk, "s3")
+    seq = desk.say(first("s3", "b"))
+    assert pairs(desk) == [Surpassed(seq, "s1c", "critique")]
 
 
 def hindsight(desk: Desk) -> list[Followed]:
