@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from learners.protocol import Lesson
-from storage import records
-from storage.records import Critique, Message
+from storage.records import Critique, Message, criticised
 
 Conversation = tuple[Message, ...]
 
@@ -58,8 +57,3 @@ class Critiques:
 
 def _goes_on(prompt: Sequence[Message], messages: Sequence[Message]) -> bool:
     return tuple(messages[: len(prompt)]) == tuple(prompt)
-
-
-def criticised(messages: Conversation, texts: Sequence[str], chat: bool) -> Conversation:
-    """A conversation with critiques in its context. A model without a template reads them as a line before the text."""
-    return records.criticised(messages, texts) if chat else (Message("user", "\n".join(texts)), *messages)

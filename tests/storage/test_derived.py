@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 
 from storage.derived import OLDER_ANSWERS, Followed, Surpassed, followed, surpassed
 from storage.exchange.exporting import Options, export
 from storage.records import Correction, Critique, Demonstration, Judgement, Prompt, Ranking, Rating, Redo, SampleSet, Undo
 
-from .conftest import SITTING, Desk, answer
+from .conftest import BASE, SITTING, Desk, answer
 
 ASKED = "Why is the sky blue?"
 
@@ -217,3 +218,18 @@ def test_exports_tell_derived_pairs_apart_and_put_critiques_in_the_context_of_wh
         {"prompt": [{"role": "user", "content": f"{ASKED}\n\nshorter"}], "completion": [{"role": "assistant", "content": "s2 says 1"}]}
     ]
     assert all(row["chosen"][0]["content"] == "s2 says 1" for row in rows["trl-preference"])
+
+
+@pytest.mark.parametrize("template", ["t" * 64, None])
+def test_hindsight_has_the_critique_where_the_base_reads_it(desk: Desk, tmp_path: Path, template: str | None) -> None:
+    """A base without a chat template reads it as a line before the text."""
+    hashes = {"weights_sha256": "w" * 64, "tokenizer_sha256": "k" * 64, "template_sha256": template}
+    desk.journal.bind(replace(BASE, **hashes), replace(SITTING, uid="later"))  # the first sitting was of a version that told no hashes
+    show(desk, "s1")
+    desk.say(Critique("s1", "s1c", "shorter"))
+    show(desk, "s2")
+    desk.say(first("s2", "b"))
+    export(desk.path, tmp_path / "rows.jsonl", Options("hindsight"))
+    (row,) = [json.loads(line)["prompt"] for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [each["content"] for each in row] == ([f"{ASKED}\n\nshorter"] if template else ["shorter", ASKED])
+    assert {each["role"] for each in row} == {"user"}
