@@ -25,6 +25,29 @@ def _last(which: str, at: str) -> str:
         WHERE {which} AND {stood("o", at)} ORDER BY n.seq DESC LIMIT 1)"""
 
 
+def _is_of(one: str, said: str, other: str, said_there: str) -> str:
+    """Two critiques, events `said` and `said_there`, of which the later one replaces the other."""
+    return f"({said}.subject = {said_there}.subject OR ({one}.scope = 'all' AND {other}.scope = 'all' AND {_same(one, other)}))"
+
+
+def steered_by_words(drawn: str, version: str) -> str:
+    """Words may have steered what this version said in the set `drawn`: some held for its prompt then, and were not absorbed for certain. A wish
+    was absorbed by a distillation that learned from it, of the version or of one that it comes from; a critique of one prompt may not have spoken
+    there, so where one held nothing is certain."""
+    at = f"{drawn}.utc"
+    replaced = f"SELECT 1 FROM critiques n JOIN events o ON o.seq = n.seq WHERE n.seq > k.seq AND {_is_of('n', 'o', 'k', 'c')} AND {stood('o', at)}"
+    goes_on = f"""WITH RECURSIVE up(id) AS (SELECT p.node_id FROM prompts p WHERE p.id = {drawn}.prompt_id
+        UNION ALL SELECT n.parent_id FROM up JOIN nodes n ON n.id = up.id WHERE n.parent_id IS NOT NULL)
+      SELECT 1 FROM up JOIN prompts q ON q.node_id = up.id WHERE q.id = m.prompt_id"""
+    absorbed = f"""WITH RECURSIVE line(version) AS (SELECT {version}
+        UNION SELECT v.parent FROM line l JOIN versions v ON v.version = l.version)
+      SELECT 1 FROM line l JOIN versions v ON v.version = l.version JOIN version_runs b ON b.version_id = v.id
+      JOIN runs r ON r.id = b.run_id AND r.stage = 'distill' JOIN run_events t ON t.run_id = r.id WHERE t.seq = k.seq"""
+    return f"""EXISTS (SELECT 1 FROM critiques k JOIN events c ON c.seq = k.seq JOIN sample_sets m ON m.id = k.set_id
+      WHERE k.strength <> 0 AND {stood("c", at)} AND NOT EXISTS ({replaced})
+        AND iif(k.scope = 'all', NOT EXISTS ({absorbed}), EXISTS ({goes_on})))"""
+
+
 def acted(event: str, critique: str, drawn: str) -> str:
     """The critique `critique`, which is the event `event`, asked for what it says when the set `drawn` was drawn, which is of the same prompt: it was
     neither off nor turned around, nor were its words, said again with another scope."""
