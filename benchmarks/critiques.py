@@ -37,11 +37,11 @@ from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble, usable_prompts
-from learners.feedback.critiques import Critiques, criticised
+from learners.feedback.critiques import Critiques
 from learners.model.lora import lora_state
 from learners.protocol import Answer, AnswerRequest, Ended, Event, Lesson, Load, Tokens
 from learners.versions.snapshot import PolicySnapshot
-from storage.records import Critique, Policy, Prompt, Ranking, Sampling
+from storage.records import Critique, Policy, Prompt, Ranking, Sampling, criticised
 from tamer_tui.prompts import starter_prompts
 
 ANSWERS = 4

@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from storage.words import steered_by_words
+
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
@@ -22,6 +24,7 @@ class BlindCount(Struct, frozen=True):
     n: int
     low: float
     high: float
+    chosen: int = 0  # of them: of answers that were chosen as the best of several (best-of-n)
 
     @property
     def rate(self) -> float | None:
@@ -49,38 +52,51 @@ def wilson(wins_with_half_ties: float, n: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+_BY_WORDS = f"EXISTS (SELECT 1 FROM sample_sets s WHERE s.id = o.set_id AND {steered_by_words('s', 'o.version')})"
+_ADAPTER = f"(o.policy = 'adapter' OR (o.policy = 'acting' AND o.beta = 0 AND NOT {_BY_WORDS})) AND o.version <> 'base'"
+"""Of a counted set `o`: its answer was an adapter's alone."""
+
+
 def tally(connection: sqlite3.Connection, last: int | None, policy: Literal["acting", "adapter"]) -> BlindCount:
-    """Counts the latest `last` comparisons, or all. 'adapter': those whose acting slot had an adapter and no bias."""
-    alone = "(policy = 'adapter' OR (policy = 'acting' AND beta = 0)) AND version <> 'base'"
-    wanted = alone if policy == "adapter" else "policy = 'acting'"
-    latest = f"SELECT outcome FROM blind_outcomes WHERE {wanted} ORDER BY seq DESC LIMIT ?"
-    rows = connection.execute(f"SELECT outcome, count(*) FROM ({latest}) GROUP BY 1", (-1 if last is None else last,))
-    return _count(dict(iter(rows)))
+    """Counts the latest `last` comparisons, or all. 'adapter': those whose acting slot had an adapter, and neither a bias nor words beside it."""
+    wanted = _ADAPTER if policy == "adapter" else "o.policy = 'acting'"
+    latest = f"SELECT o.outcome, o.seq FROM blind_outcomes o WHERE {wanted} ORDER BY o.seq DESC LIMIT ?"
+    sql = f"SELECT outcome, count(*), min(seq) FROM ({latest}) GROUP BY 1"
+    rows = connection.execute(sql, (-1 if last is None else last,)).fetchall()
+    since = min((seq for _, _, seq in rows), default=0)
+    best = f"""SELECT count(*) FROM selections c CROSS JOIN blind_outcomes o ON o.set_id = c.set_id
+        WHERE o.policy = 'acting' AND {wanted} AND o.seq >= ?"""
+    (chosen,) = connection.execute(best, (since,)).fetchone() if rows else (0,)
+    return _count({outcome: n for outcome, n, _ in rows}, chosen)
+
+
+DUELLED = """
+    FROM sample_sets s JOIN v_live e ON e.set_id = s.id AND e.kind = 'ranking'
+    JOIN responses a ON a.set_id = s.id JOIN responses b ON b.set_id = s.id AND b.slot <> a.slot
+    JOIN ranking_items ra ON ra.seq = e.seq AND ra.response_id = a.id
+    JOIN ranking_items rb ON rb.seq = e.seq AND rb.response_id = b.id
+    WHERE s.purpose = 'duel' AND NOT EXISTS (SELECT 1 FROM events p WHERE p.set_id = s.id AND p.kind = 'peek' AND p.seq < e.seq)"""
+"""Both answers of a duel, `a` and `b`, both ways around, and the ranking `e` that was made before it was told which was which."""
+OUTCOME = "CASE WHEN ra.rank < rb.rank THEN 1.0 WHEN ra.rank > rb.rank THEN 0.0 ELSE 0.5 END"
+"""Of `a` there."""
 
 
 def duels(connection: sqlite3.Connection) -> dict[tuple[str, str], BlindCount]:
     """Sets that were made for nothing but a comparison, by who wrote the two answers: 'acting', 'base', or the version whose adapter drew alone. Each
     pair is there both ways around, the first one's wins. Counted are live rankings that were made before it was told which was which."""
-    rows = connection.execute("""
-        WITH written AS (SELECT id, set_id, slot, CASE policy WHEN 'adapter' THEN version ELSE policy END AS side FROM responses)
-        SELECT a.side, b.side, CASE WHEN ra.rank < rb.rank THEN 1.0 WHEN ra.rank > rb.rank THEN 0.0 ELSE 0.5 END, count(*)
-        FROM sample_sets s JOIN v_live e ON e.set_id = s.id AND e.kind = 'ranking'
-        JOIN written a ON a.set_id = s.id JOIN written b ON b.set_id = s.id AND b.slot <> a.slot
-        JOIN ranking_items ra ON ra.seq = e.seq AND ra.response_id = a.id
-        JOIN ranking_items rb ON rb.seq = e.seq AND rb.response_id = b.id
-        WHERE s.purpose = 'duel' AND NOT EXISTS (SELECT 1 FROM events p WHERE p.set_id = s.id AND p.kind = 'peek' AND p.seq < e.seq)
-        GROUP BY 1, 2, 3""")
+    sides = ", ".join(f"CASE {each}.policy WHEN 'adapter' THEN {each}.version ELSE {each}.policy END" for each in "ab")
+    rows = connection.execute(f"SELECT {sides}, {OUTCOME}, count(*) {DUELLED} GROUP BY 1, 2, 3")
     outcomes: dict[tuple[str, str], dict[float, int]] = {}
     for one, other, outcome, n in rows:
         outcomes.setdefault((one, other), {})[outcome] = n
     return {pair: _count(counted) for pair, counted in outcomes.items()}
 
 
-def _count(outcomes: Mapping[float, int]) -> BlindCount:
+def _count(outcomes: Mapping[float, int], chosen: int = 0) -> BlindCount:
     """By how often there was each: 1 won, 0.5 tied, 0 lost."""
     wins, ties, losses = (outcomes.get(value, 0) for value in (1.0, 0.5, 0.0))
     n = wins + ties + losses
-    return BlindCount(wins, ties, losses, n, *wilson(wins + ties / 2, n))
+    return BlindCount(wins, ties, losses, n, *wilson(wins + ties / 2, n), chosen)
 
 
 NOTHING = _count({})

@@ -1,8 +1,9 @@
 """Preferences that follow from what was said, and that nobody said as such: a pure function of the record, in SQL.
 
 - An answer that was drawn after a critique beats the one that was criticised, where the operator lets it stand: puts it first, the base's answer
-  not beside it, or scores it as good. It counts for the first judged set of the same prompt after the critique. Who takes the critique back, or that
-  ranking or score, takes the pair back.
+  not beside it, or scores it as good. It counts for the first judged set of the same prompt after the critique, and only where the critique acted
+  when that was drawn: one that was switched off or turned around by then asked for nothing. Who takes the critique back, or that ranking or score,
+  takes the pair back. A standing wish is for every prompt and against no answer, whichever one it was said at: it makes no pair.
 - What the operator wrote beats the model's own answers to the prompt, those of its set and of older versions (DITTO, Shaikh et al. 2024). Only
   answers that were there when it was written count, so that nothing that comes later changes what it says.
 
@@ -16,6 +17,7 @@ from collections import defaultdict
 from typing import Literal, NamedTuple
 
 from storage.repeats import NOT_SAID_AGAIN, REPEAT
+from storage.words import acted
 
 Why = Literal["critique", "demonstration"]
 GOOD = 5
@@ -36,13 +38,13 @@ _AFTER_CRITIQUES = f"""
     v_live e CROSS JOIN sample_sets later ON later.id = e.set_id AND later.purpose <> '{REPEAT}'
     CROSS JOIN sample_sets was ON was.prompt_id = later.prompt_id AND was.id < later.id
     CROSS JOIN v_standing c ON c.set_id = was.id AND c.kind = 'critique' AND c.utc <= later.utc
-    JOIN critiques k ON k.seq = c.seq AND k.strength > 0"""
+    JOIN critiques k ON k.seq = c.seq"""
 """Judgements `e`, and each critique `c` of an answer to the same prompt, in the set `was`, after which the answers of `e` were drawn."""
 _STOOD = f"""
     e.kind IN ('ranking', 'rating') AND {NOT_SAID_AGAIN} AND {_STANDS}
       AND NOT EXISTS (SELECT 1 FROM v_standing o WHERE o.kind = 'critique' AND o.subject = c.subject AND o.seq < c.seq)
-      AND {_FIRST}"""
-"""Of these: `e` lets an answer stand, `c` is where its words were said first, and no set in between was judged."""
+      AND {_FIRST} AND {acted("c", "k", "later")}"""
+"""Of these: `e` lets an answer stand, `c` is where its words were said first, no set in between was judged, and the words acted."""
 
 
 class Surpassed(NamedTuple):
@@ -65,7 +67,7 @@ def surpassed(connection: sqlite3.Connection, where: str = "1", values: tuple[ob
     criticised = connection.execute(
         f"""SELECT DISTINCT e.seq, b.uid FROM {_AFTER_CRITIQUES}
             JOIN responses b ON b.set_id = was.id AND (b.id = k.response_id OR (k.response_id IS NULL AND b.policy IS NOT 'base'))
-            WHERE {_STOOD} AND {where} ORDER BY e.seq, b.id""",
+            WHERE k.scope = 'prompt' AND {_STOOD} AND {where} ORDER BY e.seq, b.id""",
         values,
     )
     return sorted([*(Surpassed(seq, uid, "critique") for seq, uid in criticised), *_own_answers(connection, where, values)], key=lambda s: s.seq)

@@ -28,6 +28,8 @@ class Entry(Struct, frozen=True):
     prompt: str = ""  # its last turn
     slots: dict[str, int] = {}  # of the set's answers, by uid
     undone_by: int | None = None  # the event that took it back, unless it was put back since
+    best_of: int | None = None  # of so many answers the best were shown in its set (best-of-n) …
+    chosen: tuple[str, ...] = ()  # … which are these
 
 
 class Wanted(Struct, frozen=True):
@@ -57,15 +59,18 @@ def history(path: Path, wanted: Wanted) -> Iterator[Entry]:
     sql = f"""
         SELECT e.seq, e.utc, e.kind, i.operator, e.payload, tip.content,
                (SELECT json_group_object(r.uid, r.slot) FROM responses r WHERE r.set_id = e.set_id),
-               (SELECT iif(u.kind = 'undo', u.seq, NULL) FROM events u WHERE u.target_seq = e.seq ORDER BY u.seq DESC LIMIT 1)
+               (SELECT iif(u.kind = 'undo', u.seq, NULL) FROM events u WHERE u.target_seq = e.seq ORDER BY u.seq DESC LIMIT 1),
+               b.drawn, (SELECT json_group_array(key) FROM json_each(b.scores))
         FROM events e JOIN sittings i ON i.id = e.sitting_id
         LEFT JOIN sample_sets s ON s.id = e.set_id LEFT JOIN prompts p ON p.id = s.prompt_id LEFT JOIN nodes tip ON tip.id = p.node_id
+        LEFT JOIN selections b ON b.set_id = e.set_id
         WHERE {" AND ".join(conditions)} ORDER BY e.seq"""
     values = msgspec.structs.asdict(wanted) | {"words": words}
     with closing(open_reader(path)) as connection:
         try:
-            for seq, utc, kind, operator, payload, prompt, slots, undone_by in connection.execute(sql, values):
-                yield Entry(seq, utc, kind, operator, _decode(payload), prompt or "", json.loads(slots), undone_by)
+            for seq, utc, kind, operator, payload, prompt, slots, undone_by, drawn, chosen in connection.execute(sql, values):
+                best = (drawn, tuple(json.loads(chosen)))
+                yield Entry(seq, utc, kind, operator, _decode(payload), prompt or "", json.loads(slots), undone_by, *best)
         except (sqlite3.Error, UnicodeEncodeError) as error:
             raise explain(error, path) from error
 

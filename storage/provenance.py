@@ -62,6 +62,13 @@ def _build_id(connection: sqlite3.Connection, base: BaseModel, quantize: str) ->
     return _insert(connection, "base_builds", columns, (*values, now()))
 
 
+def has_template(connection: sqlite3.Connection) -> bool:
+    """Whether the base has a chat template. Taken to have one where no build says so: before there were hashes, and where nothing was loaded."""
+    told = "SELECT template_sha256 FROM base_builds WHERE weights_sha256 IS NOT NULL ORDER BY id DESC LIMIT 1"
+    known = connection.execute(told).fetchone()
+    return known is None or known[0] is not None
+
+
 def bind_base(connection: sqlite3.Connection, base: BaseModel) -> int:
     """The row of the base model, made where there is none. Raises JournalError where the database belongs to another."""
     row = connection.execute("SELECT id, base_hash, name FROM base_models").fetchone()

@@ -23,7 +23,7 @@ from storage.records import BASE_VERSION, BaseModel, Calibration, Critique, Logg
 from storage.rows import MarkedVersion
 from storage.sample_pairs import SamplePair, sample_pairs
 from storage.statistics import Agreement, Habits
-from storage.verdict import Verdict, verdict, votes
+from storage.verdict import Verdict, comparisons, verdict, votes
 
 T = TypeVar("T")
 
@@ -285,9 +285,9 @@ class Record:
         return self.duels().get((one, other), blind.NOTHING)
 
     def verdict(self) -> Verdict:
-        """What the blind sets prove: see verdict.py. Reads every counted set."""
+        """What the blind sets prove: see verdict.py. Reads every counted set and every duel."""
         with self._snapshot() as connection:
-            return verdict(votes(connection))
+            return verdict(votes(connection), comparisons(connection))
 
     def sample_pairs(self, version: str, other: str = "") -> list[SamplePair]:
         """Answers of this version beside another's, or any other's, to the same prompts, newest first."""

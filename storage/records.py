@@ -221,11 +221,13 @@ class Critique(Struct, frozen=True, tag="critique"):
         return self.scope == "all" or tuple(messages[: len(of)]) == tuple(of)
 
 
-def criticised(messages: tuple[Message, ...], texts: Sequence[str]) -> tuple[Message, ...]:
+def criticised(messages: tuple[Message, ...], texts: Sequence[str], chat: bool) -> tuple[Message, ...]:
     """A conversation with critiques in its context: behind the user's turn, where small models heed them more than in a system message
-    (docs/decisions.md)."""
+    (docs/decisions.md). A model without a chat template (`chat` False) reads them as a line before the text."""
     *before, last = messages
     said = "\n".join(texts)
+    if not chat:
+        return (Message("user", said), *messages)
     return (*before, Message(last.role, f"{last.content}\n\n{said}"))
 
 

@@ -15,7 +15,7 @@ from math import exp, lgamma, log, sqrt, tanh
 
 from msgspec import Struct
 
-from storage.blind import Z95
+from storage.blind import DUELLED, OUTCOME, Z95
 from storage.records import BASE_VERSION
 from storage.thoughts import count_what_is_said
 
@@ -44,9 +44,9 @@ class Rate(Struct, frozen=True):
 
 
 class Strength(Struct, frozen=True):
-    """Bradley-Terry strength of a version in log-odds; the base has 0. 95 % interval."""
+    """Bradley-Terry strength in log-odds of whoever wrote answers; the base has 0. 95 % interval."""
 
-    version: str
+    version: str  # 'base', a version as it acted, or either with more in brackets: see `comparisons`
     strength: float
     low: float
     high: float
@@ -60,7 +60,7 @@ class Verdict(Struct, frozen=True):
     odds: float  # for what the word says, or for the likelier of both; a word needs 20
     flips: int | None  # so many other votes and the word would not stand; None without a word
     at_equal_length: Rate | None  # None before anything was counted
-    strengths: tuple[Strength, ...]  # strongest first, the base among them
+    strengths: tuple[Strength, ...]  # of all that were compared blind, strongest first, the base among them
 
 
 class Vote(Struct, frozen=True):
@@ -73,7 +73,7 @@ class Vote(Struct, frozen=True):
 
 
 def votes(connection: sqlite3.Connection) -> list[Vote]:
-    """Of all counted sets, oldest first."""
+    """Of the acting policy in all counted sets, oldest first."""
     count_what_is_said(connection)
     rows = connection.execute("""
         SELECT o.version, o.outcome, said_length(a.content) - said_length(b.content)
@@ -84,12 +84,30 @@ def votes(connection: sqlite3.Connection) -> list[Vote]:
     return [Vote(*row) for row in rows]
 
 
-def verdict(found: Sequence[Vote]) -> Verdict:
-    """Of the acting policy, whichever version it was, against the base."""
+_WROTE = """CASE {r}.policy WHEN 'base' THEN 'base' WHEN 'adapter' THEN {r}.version || ' (adapter alone)' ELSE {r}.version || coalesce(
+    (SELECT ' (best of ' || c.drawn || ')' FROM selections c WHERE c.set_id = {r}.set_id), iif({r}.version = 'base', ' (steered)', '')) END"""
+"""Who wrote an answer `r`."""
+
+
+def comparisons(connection: sqlite3.Connection) -> list[Vote]:
+    """All that was compared blind, in counted sets and in duels, by who wrote the two answers. A version as it acted, steered by Ĥ and words, is one,
+    'v2'; its adapter alone is another, 'v2 (adapter alone)', and so is what was chosen from several, 'v2 (best of 16)'. Before there was a version
+    it was 'base (steered)'; 'base' is the untouched model."""
+    one, other = (_WROTE.format(r=each) for each in "ab")
+    counted = f"""SELECT o.seq, {one}, o.outcome, {other} FROM blind_outcomes o JOIN sample_sets s ON s.id = o.set_id
+        JOIN responses a ON a.uid = s.blind_acting JOIN responses b ON b.uid = s.blind_base"""
+    duelled = f"SELECT e.seq, {one}, {OUTCOME}, {other} {DUELLED} AND a.slot < b.slot"
+    rows = connection.execute(f"{counted} UNION ALL {duelled} ORDER BY 1")
+    return [Vote(one, outcome, against=other) for _, one, outcome, other in rows]
+
+
+def verdict(found: Sequence[Vote], compared: Sequence[Vote] | None = None) -> Verdict:
+    """Of the acting policy, whichever version it was, against the base. `compared`: all comparisons, for the strengths; None where there are no
+    more."""
     wins, losses = (sum(vote.outcome == value for vote in found) for value in (1.0, 0.0))
     word, odds = proven(wins, losses)
     flips = flips_needed(max(wins, losses), min(wins, losses)) if word else None
-    return Verdict(word, round(odds, 3), flips, rate_at_equal_length(found), strengths(found))
+    return Verdict(word, round(odds, 3), flips, rate_at_equal_length(found), strengths(found if compared is None else compared))
 
 
 # --- a word that may be looked at at any time ------------------------------------------------------------------------------------
@@ -146,12 +164,13 @@ def rate_at_equal_length(found: Sequence[Vote]) -> Rate | None:
 
 
 def strengths(found: Sequence[Vote]) -> tuple[Strength, ...]:
-    """Of the base and all versions that were counted, from whatever was compared with what (Bradley and Terry 1952; a tie is half a win)."""
+    """Of the base and all others that were compared, from whatever was compared with what (Bradley and Terry 1952; a tie is half a win)."""
+    found = [vote for vote in found if vote.version != vote.against]
     played = Counter(name for vote in found for name in (vote.version, vote.against))
     versions = [name for name in played if name != BASE_VERSION]
     if not versions:
         return ()
-    rows = Counter((vote.version, vote.against, vote.outcome) for vote in found if vote.version != vote.against)
+    rows = Counter((vote.version, vote.against, vote.outcome) for vote in found)
     design = [[float(name == version) - float(name == against) for name in versions] for version, against, _ in rows]
     fit = _logistic(design, [outcome for *_, outcome in rows], list(rows.values()))
     of_versions = [Strength(name, *_rounded(fit.interval(i)), played[name]) for i, name in enumerate(versions)]

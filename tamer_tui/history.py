@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,9 @@ def line_of(entry: Entry) -> str:
     parts = [f"{entry.seq:>6}  {when}  {entry.kind:<13} {words(entry)}".rstrip()]
     if entry.prompt:
         parts.append(f"«{_short(entry.prompt)}»")
+    if entry.best_of is not None:
+        letters = sorted(_letter(entry, uid) for uid in entry.chosen)
+        parts.append(f"({', '.join(letters)}: the best of {entry.best_of})")
     if entry.undone_by is not None:
         parts.append(f"(undone by {entry.undone_by})")
     return "  ".join(parts)
@@ -56,10 +60,7 @@ def line_of(entry: Entry) -> str:
 
 def words(entry: Entry) -> str:
     """What the judgement says, with answers by their letters."""
-
-    def letter(uid: str) -> str:
-        return chr(ord("a") + entry.slots[uid]) if uid in entry.slots else "?"
-
+    letter = partial(_letter, entry)
     match entry.judgement:
         case Ranking(ranks=ranks):
             tiers = [[letter(uid) for uid, rank in ranks.items() if rank == tier] for tier in sorted(set(ranks.values()))]
@@ -93,6 +94,10 @@ def words(entry: Entry) -> str:
         case Undo(target=target) | Redo(target=target):
             return f"of {target}"
     return ""
+
+
+def _letter(entry: Entry, uid: str) -> str:
+    return chr(ord("a") + entry.slots[uid]) if uid in entry.slots else "?"
 
 
 def _short(text: str) -> str:

@@ -183,6 +183,9 @@ def _judged_in_words(judged: Judged, survey: Survey) -> Iterator[str]:
         yield f"{'; '.join(marks) or 'answer'}: {_short(text)}"
     if judged.written is not None:
         yield f"to imitate: {_short(judged.written)}"
+    for about, said, scope, dial in judged.critiques:
+        of = "for every prompt" if scope == "all" else "of the answer" if about is not None else "of any answer"
+        yield f"critique {of}{'' if dial == 1 else f' (strength {dial:+d})'}: {_short(said)}"
 
 
 def _short(text: str) -> str:

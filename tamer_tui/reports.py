@@ -19,7 +19,7 @@ from storage.verdict import Rate, Verdict
 from tamer_tui import __version__
 from tamer_tui.session_store import SessionError
 from tamer_tui.text import one_line
-from tamer_tui.wins import in_words
+from tamer_tui.wins import chosen, in_words
 
 
 class StatsReport(Struct, frozen=True):
@@ -75,14 +75,19 @@ def stats_report(database: Path, as_json: bool) -> str:
         f"{database}: {stats.base.name if stats.base else 'no model yet'}, acting: {stats.acting}",
         "judged: " + (", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in judged.items() if n) or "nothing yet"),
         f"sets: {counts.sets}, answers: {counts.responses}, versions: {counts.published} published of {counts.versions}",
-        f"won against the base, blind, last 30: {stats.blind_last_30.in_words()}; all: {stats.blind_all.in_words()}",
+        f"won against the base, blind, last 30: {_counted(stats.blind_last_30)}; all: {_counted(stats.blind_all)}",
     ]
     if stats.blind_adapter_alone.n:
-        lines.append(f"the adapter alone: {stats.blind_adapter_alone.in_words()}")
+        lines.append(f"the adapter alone: {_counted(stats.blind_adapter_alone)}")
     lines += _verdict_in_words(stats.verdict)
     if stats.kept_alone:
         lines.append(f"{stats.kept_alone:,} imported sets are shown and kept, and not learned from")
     return "\n".join([*lines, *_habits_in_words(stats.habits), *_people_in_words(stats.people)])
+
+
+def _counted(count: BlindCount) -> str:
+    """With how many of its answers were chosen from several: a choice wins more than what was simply drawn."""
+    return ", ".join(part for part in (count.in_words(), chosen(count)) if part)
 
 
 def _verdict_in_words(verdict: Verdict) -> list[str]:

@@ -92,6 +92,7 @@ class Simulation:
         """`progress` takes lines that replace each other, `tell` those that stay: what was left out."""
         self._session, self._plan, self._progress, self._tell = session, plan, progress, tell
         self._refused: dict[str, str] = {}  # prompt uid -> why the model cannot read it
+        self._told: set[str] = set()  # what the engine said of critiques
         self._cut: dict[str, int] = {}  # prompt uid -> tokens that did not fit the context
         self._quantiles = RunningQuantiles()
         self._reader = TapReader(session, plan.function, plan.operator, random.Random(f"{plan.seed}/taps"), plan.taps)
@@ -126,6 +127,19 @@ class Simulation:
         learned = self._session.status.learned
         if change is Change.LEARNED and learned is not None:
             self._fitting += learned.milliseconds / 1000
+        if self._plan.feedback == "critique":
+            self._notice_critique(change)
+
+    def _notice_critique(self, change: Change) -> None:
+        """What the engine cannot read is told: one that it refuses each time, what it says while it draws once."""
+        learned, notice = self._session.status.learned, self._session.notice
+        refused = learned.dropped if learned is not None else ""
+        if change is Change.LEARNED and refused:
+            self._tell(f"a critique was left out: {refused}")
+        elif change is Change.NOTICE and self._session.engine_state is EngineState.READY and notice not in self._told:
+            self._told.add(notice)
+            if not (refused and refused in notice):  # which is told already
+                self._tell(notice)
 
     # --- judging -------------------------------------------------------------------------------------------------------
 

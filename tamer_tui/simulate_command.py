@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @DATABASE
 @options(*MODEL_OPTIONS, "k", "best_of", "prompts", "system", *SAMPLING_OPTIONS, "temperatures", "learn_thoughts", "nats", "no_bias", "json")
-@click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…) or tap(…): see the README.")
+@click.option("--operator", required=True, metavar="FILE.py:FUNC", help="judge(…), correct(…), critique(…) or tap(…): see the README.")
 @click.option("--judge", metavar="FILE.py:FUNC", help="For the end, with --feedback correction, critique or taps.")
 @click.option("--feedback", type=click.Choice(["ranking", "rating", "correction", "critique", "taps"]), default="ranking", show_default=True)
 @click.option("--rounds", type=click.IntRange(0), default=25, show_default=True)

@@ -17,6 +17,11 @@ def wins(count: BlindCount) -> str:
     return f"your model wins {count.wins + count.ties / 2:g} of {count.n} blind" if count.n else ""
 
 
+def chosen(count: BlindCount) -> str:
+    """'12 of them by the best of several answers'; '' where all are as they were drawn."""
+    return f"{count.chosen} of them by the best of several answers" if count.chosen else ""
+
+
 def proof(count: BlindCount) -> str:
     """Whether that proves anything, with odds that may be looked at after every vote, and how many votes it hangs on."""
     return in_words(*proven(count.wins, count.losses), flips_needed(max(count.wins, count.losses), min(count.wins, count.losses)))

@@ -7,12 +7,11 @@ so that five wishes cost as much as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from learners.protocol import Lesson
-from storage import records
-from storage.records import Critique, Message
+from storage.records import Critique, Message, criticised
 
 Conversation = tuple[Message, ...]
 
@@ -54,8 +53,3 @@ class Critiques:
                 strengths[critique.text.strip()] = critique.strength
         found = dict.fromkeys(strengths.values())
         return [(float(strength), criticised(messages, [t for t, s in strengths.items() if s == strength], chat)) for strength in found]
-
-
-def criticised(messages: Conversation, texts: Sequence[str], chat: bool) -> Conversation:
-    """A conversation with critiques in its context. A model without a template reads them as a line before the text."""
-    return records.criticised(messages, texts) if chat else (Message("user", "\n".join(texts)), *messages)

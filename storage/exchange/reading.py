@@ -24,6 +24,7 @@ from storage import kept
 from storage.derived import followed, surpassed
 from storage.exchange.items import NOTHING, Beside, Criticised, DerivedPair, Labelled, Messages, PreferencePair, Ranked, Written
 from storage.progress import Step, unwatched
+from storage.provenance import has_template
 from storage.records import Message, criticised
 from storage.repeats import NOT_SAID_AGAIN
 from storage.thoughts import FIELDS, NAMES
@@ -129,6 +130,7 @@ class Reader:
 
     def hindsight(self) -> Iterator[Written]:
         """Each critique in the context of the answer that followed it and was let stand, where the base reads it (Liu et al. 2023)."""
+        chat = has_template(self._connection)
         for seq, uid in followed(self._connection, "e.seq >= ?", (self._since,)):
             text, node_id, answer = self._connection.execute(
                 """SELECT c.text, p.node_id, n.content FROM critiques c, responses r JOIN nodes n ON n.id = r.node_id
@@ -136,7 +138,7 @@ class Reader:
                 (seq, uid),
             ).fetchone()
             if answer.strip():
-                yield Written(criticised(self.messages(node_id), [text]), answer)
+                yield Written(criticised(self.messages(node_id), [text], chat), answer)
 
     def labelled(self) -> Iterator[Labelled]:
         """From overall ratings, rankings of sets without them, corrections and demonstrations."""

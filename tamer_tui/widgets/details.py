@@ -61,13 +61,16 @@ def _learning(session: Session) -> list[Content]:
     status = session.status
     shown = [stage for stage in STAGES if stage in status.learning]
     lines = [Content.styled(replay(status.replay), "bold"), bar(status.replay)] if status.replay else []
-    lines += [line for stage in shown for line in _stage(STAGES[stage], status.learning[stage], status.curve(stage, CURVES.get(stage, "")))]
+    agreement = session.sets.repeats.agreement
+    ceiling = agreement.ceiling if agreement is not None else None
+    lines += [line for stage in shown for line in _stage(STAGES[stage], status.learning[stage], status.curve(stage, CURVES.get(stage, "")), ceiling)]
     if status.paused and not status.held:  # the sentence says what is held
         lines.append(Content("learning is paused: p resumes it"))
     return lines or [label("the adapter has not learned yet")]
 
 
-def _stage(name: str, view: StageView, curve: Sequence[float]) -> list[Content]:
+def _stage(name: str, view: StageView, curve: Sequence[float], ceiling: float | None) -> list[Content]:
+    """`ceiling`: of the pairs' accuracy, beside which it stands."""
     steps = _steps(view)
     left = f" · {duration(view.seconds_left)} left" if view.active and view.seconds_left else ""
     lines = [Content.styled(f"{'▸' if view.active else '·'} {name} {steps}{left}", "bold" if view.active else "")]
@@ -78,6 +81,8 @@ def _stage(name: str, view: StageView, curve: Sequence[float]) -> list[Content]:
     if shown:
         drawn = sparkline(curve, (ROOM - 3 - cell_len(shown))) if len(curve) > 2 else ""
         lines.append(label(f"  {shown} {drawn}".rstrip()))
+    if view.accuracy is not None and ceiling is not None:
+        lines.append(label(f"  you yourself would: pairs {number(ceiling, 2)}"))
     if view.note:
         lines += [label(f"  {line.rstrip()}") for line in wrap(one_line(view.note), ROOM - 2)[:2]]
     return lines
@@ -109,6 +114,8 @@ def count(name: str, count: BlindCount) -> list[Content]:
     lines = [Content(f"  {name}: {count.in_words()}")]
     if (rate := count.rate) is not None:
         lines.append(label(f"  {interval(count.low, rate, count.high, ROOM - 2)}"))
+    if count.chosen:
+        lines.append(label(f"  {count.chosen} of them the best of several"))
     return lines
 
 

@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from storage.blind import Z95, wilson
-from storage.records import Judgement, Peek, Prompt, Ranking, Rating, SampleSet, Undo
+from storage.records import Critique, Judgement, LeftOut, Message, Peek, Prompt, Ranking, Rating, Redo, Run, SampleSet, Selection, Undo
 
-from .conftest import SITTING, Desk, answer
+from .conftest import SITTING, Desk, a_version, answer
 
 # In every set 'a' is the base's slot and 'b' the acting one.
 
@@ -87,6 +87,78 @@ def test_the_adapter_alone_is_counted_where_no_bias_acted(desk: Desk) -> None:
         desk.say(Ranking(uid, {uid + best: 1}))
     assert outcomes(desk) == (2, 0, 1)  # s1, s2, s3
     assert outcomes(desk, policy="adapter") == (1, 0, 1)  # s2, s4
+
+
+def won(desk: Desk, uid: str, **shown: object) -> None:
+    """A set of v1 without a bias, which won."""
+    desk.show(uid, version="v1", beta=0.0, **shown)  # type: ignore[arg-type]
+    desk.say(Ranking(uid, {f"{uid}b": 1}))
+
+
+def distilled(desk: Desk, version: str, parent: str, *seqs: int) -> None:
+    desk.journal.write(Run(f"run of {version}", "distill", seqs, 0, 10, 1.5, "{}"))
+    desk.journal.write(a_version(version, parent, runs=(f"run of {version}",))).result()
+
+
+def test_what_words_may_have_steered_is_not_the_adapter_alone(desk: Desk) -> None:
+    """Where Ĥ is blank there is no bias, and a wish may spend the whole budget."""
+    won(desk, "s1")
+    wish = desk.say(Critique("s1", None, "shorter", "all"))
+    won(desk, "s2")
+    assert (outcomes(desk), outcomes(desk, policy="adapter")) == ((2, 0, 0), (1, 0, 0))
+    dial = desk.say(Critique("s1", None, "shorter", "all", 0))
+    won(desk, "s3")  # the wish is off
+    assert outcomes(desk, policy="adapter") == (2, 0, 0)
+    desk.say(Undo(dial))
+    won(desk, "s4")
+    desk.say(Undo(wish))
+    won(desk, "s5")
+    desk.show("s6", acting="adapter", version="v1", beta=0.0)  # whatever holds, no words are read beside it
+    desk.say(Redo(wish))
+    desk.say(Ranking("s6", {"s6b": 1}))
+    assert outcomes(desk, policy="adapter") == (4, 0, 0)  # s1, s3, s5, s6
+
+
+def test_words_that_a_version_has_absorbed_are_its_own(desk: Desk) -> None:
+    desk.show("s0")
+    wish = desk.say(Critique("s0", None, "shorter", "all"))
+    desk.train("v0", "base", wish)  # by PPO, which reads no words
+    distilled(desk, "v1", "v0", wish)
+    distilled(desk, "v2", "v1")
+    for uid, version in (("s1", "v0"), ("s2", "v1"), ("s3", "v2")):
+        desk.show(uid, version=version, beta=0.0)
+        desk.say(Ranking(uid, {f"{uid}b": 1}))
+    assert outcomes(desk, policy="adapter") == (2, 0, 0)  # s2, s3
+    desk.say(Critique("s0", None, "shorter", "all", 3))  # louder than what was absorbed
+    desk.show("s4", version="v2", beta=0.0)
+    desk.say(Ranking("s4", {"s4b": 1}))
+    assert outcomes(desk, policy="adapter") == (2, 0, 0)
+
+
+def test_a_critique_of_one_prompt_holds_for_it_and_for_what_goes_on_from_it(desk: Desk) -> None:
+    desk.show("s0")
+    distilled(desk, "v1", "base", desk.say(Critique("s0", "s0a", "shorter")))  # may or may not have spoken there
+    asked = Prompt.of("prompt of s0")
+    on = Prompt((*asked.messages, Message("assistant", "x"), Message("user", "And?")), "continued")
+    for uid, prompt, alone in (("s1", asked, False), ("s2", on, False), ("s3", Prompt.of("another"), True)):
+        desk.journal.write(SampleSet(uid, SITTING.uid, prompt, 2, "judge", f"{uid}a", f"{uid}b"))
+        desk.journal.write(answer(uid, 0, "base"))
+        desk.journal.write(answer(uid, 1, version="v1", beta=0.0)).result()
+        desk.say(Ranking(uid, {f"{uid}b": 1}))
+        assert outcomes(desk, policy="adapter") == ((1, 0, 0) if alone else (0, 0, 0))
+
+
+def test_a_count_says_how_many_of_its_answers_were_chosen_as_the_best_of_several(desk: Desk) -> None:
+    for n in range(1, 5):
+        desk.show(f"s{n}", acting="adapter" if n == 4 else "acting", version="v1", beta=0.0)
+        if n > 1:
+            desk.journal.write(Selection(f"s{n}", 8, "human_reward", {f"s{n}b": 1.0}, (LeftOut(1, 0.5, (7,), "a"),))).result()
+        desk.say(Ranking(f"s{n}", {f"s{n}b": 1}))
+    count = desk.record.blind_count
+    assert (count().n, count().chosen) == (3, 2)
+    assert (count(1).n, count(1).chosen) == (1, 1)
+    assert (count(policy="adapter").n, count(policy="adapter").chosen) == (4, 2), "what an adapter draws alone is never chosen"
+    assert desk.record.duel_count().chosen == 0
 
 
 def test_many_sets_count_as_a_loop_over_the_log_counts_them(desk: Desk) -> None:

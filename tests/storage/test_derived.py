@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 
 from storage.derived import OLDER_ANSWERS, Followed, Surpassed, followed, surpassed
 from storage.exchange.exporting import Options, export
 from storage.records import Correction, Critique, Demonstration, Judgement, Prompt, Ranking, Rating, Redo, SampleSet, Undo
 
-from .conftest import SITTING, Desk, answer
+from .conftest import BASE, SITTING, Desk, answer
 
 ASKED = "Why is the sky blue?"
 
@@ -88,16 +90,94 @@ def test_it_counts_for_the_first_judged_set_of_that_prompt_after_the_critique_an
 
 def test_a_critique_of_all_answers_is_beaten_by_all_that_the_policy_drew_and_an_opposite_or_a_changed_dial_says_nothing(desk: Desk) -> None:
     show(desk, "s1")
-    desk.say(Critique("s1", "s1b", "longer", "all", -1))
-    desk.say(Critique("s1", None, "shorter", "all"))
+    desk.say(Critique("s1", "s1b", "longer", strength=-1))
+    desk.say(Critique("s1", None, "shorter"))
     show(desk, "s2")
     seq = desk.say(first("s2", "c"))
     expected = [Surpassed(seq, f"s1{each}", "critique") for each in "bcd"]
     assert pairs(desk) == expected
-    desk.say(Critique("s1", None, "shorter", "all", 3))
+    desk.say(Critique("s1", None, "shorter", strength=3))
     show(desk, "s3")
     desk.say(first("s3", "c"))
     assert pairs(desk) == expected
+
+
+@pytest.mark.parametrize("uid", [None, "s1c"])  # earlier versions wrote it at an answer
+def test_a_standing_wish_is_against_no_answer_and_only_leads_to_what_stood_after_it(desk: Desk, uid: str | None) -> None:
+    show(desk, "s1")
+    wish = desk.say(Critique("s1", uid, "shorter", "all"))
+    show(desk, "s2")
+    ranking = desk.say(first("s2", "b"))
+    assert pairs(desk) == [] and desk.record.lesson(ranking).over == ()
+    assert hindsight(desk) == [Followed(wish, "s2b")]
+    assert desk.record.surpassed_after("s1") == {ranking: frozenset()}
+    desk.say(Critique("s1", "s1c", "shorter"))  # the same, said of an answer
+    show(desk, "s3")
+    seq = desk.say(first("s3", "b"))
+    assert pairs(desk) == [Surpassed(seq, "s1c", "critique")]
+
+
+def hindsight(desk: Desk) -> list[Followed]:
+    with desk.record._snapshot() as connection:
+        return followed(connection)
+
+
+@pytest.mark.parametrize(("scope", "uid"), [("prompt", "s1c"), ("prompt", None), ("all", None), ("all", "s1c")])
+@pytest.mark.parametrize(
+    ("strengths", "undone", "acts"),
+    [
+        ((1,), False, True),
+        ((1, 3), False, True),
+        ((1, 0), False, False),
+        ((1, -3), False, False),
+        ((1, 0, 2), False, True),
+        ((-2, 2), False, True),
+        ((1, -3), True, True),  # taken back before the answers were drawn
+        ((-3, 1), True, False),
+    ],
+)
+def test_it_counts_only_what_acted_with_a_positive_strength_when_the_later_answers_were_drawn(
+    desk: Desk, scope: Literal["prompt", "all"], uid: str | None, strengths: tuple[int, ...], undone: bool, acts: bool
+) -> None:
+    show(desk, "s1")
+    said = [desk.say(Critique("s1", uid, "shorter", scope, strength)) for strength in strengths]
+    if undone:
+        desk.say(Undo(said[-1]))
+    show(desk, "s2")
+    desk.say(first("s2", "b"))
+    stood = [Followed(said[0], "s2b")] * acts
+    assert hindsight(desk) == stood
+    assert acts or pairs(desk) == []
+    desk.say(Undo(said[-1]) if undone is False and len(said) > 1 else Critique("s1", uid, "shorter", scope, -1))
+    assert hindsight(desk) == stood, "what is said later changes nothing of what was drawn"
+    assert [[r.uid for r in taught.over] for taught in desk.record.lessons() if isinstance(taught.logged.judgement, Ranking)] == [
+        [pair.response_uid for pair in pairs(desk)]
+    ]
+
+
+def test_a_wish_is_dialled_by_the_same_words_at_whatever_set_they_are_said(desk: Desk) -> None:
+    show(desk, "s1")
+    show(desk, "elsewhere", "Another prompt")
+    wish = desk.say(Critique("s1", "s1c", "shorter", "all"))
+    desk.say(Critique("elsewhere", None, " shorter\n", "all", -3))
+    show(desk, "s2")
+    desk.say(first("s2", "b"))
+    assert hindsight(desk) == [] and pairs(desk) == []
+    desk.say(Critique("s1", "s1d", "warmer"))  # turned around by a wish in the same words
+    desk.say(Critique("elsewhere", None, "warmer", "all", -1))
+    show(desk, "s3")
+    desk.say(first("s3", "b"))
+    assert hindsight(desk) == [] and pairs(desk) == [] and wish
+
+
+def test_what_was_not_there_when_the_later_answers_were_drawn_made_them_no_answer_to_it(desk: Desk) -> None:
+    show(desk, "s1")
+    critique = desk.say(Critique("s1", "s1c", "shorter"))
+    desk.say(Undo(critique))
+    show(desk, "s2")
+    desk.say(first("s2", "b"))
+    desk.say(Redo(critique))
+    assert hindsight(desk) == [] and pairs(desk) == []
 
 
 def test_what_was_written_beats_the_answers_beside_it_and_the_newest_of_each_older_version_and_nothing_later(desk: Desk) -> None:
@@ -138,3 +218,18 @@ def test_exports_tell_derived_pairs_apart_and_put_critiques_in_the_context_of_wh
         {"prompt": [{"role": "user", "content": f"{ASKED}\n\nshorter"}], "completion": [{"role": "assistant", "content": "s2 says 1"}]}
     ]
     assert all(row["chosen"][0]["content"] == "s2 says 1" for row in rows["trl-preference"])
+
+
+@pytest.mark.parametrize("template", ["t" * 64, None])
+def test_hindsight_has_the_critique_where_the_base_reads_it(desk: Desk, tmp_path: Path, template: str | None) -> None:
+    """A base without a chat template reads it as a line before the text."""
+    hashes = {"weights_sha256": "w" * 64, "tokenizer_sha256": "k" * 64, "template_sha256": template}
+    desk.journal.bind(replace(BASE, **hashes), replace(SITTING, uid="later"))  # the first sitting was of a version that told no hashes
+    show(desk, "s1")
+    desk.say(Critique("s1", "s1c", "shorter"))
+    show(desk, "s2")
+    desk.say(first("s2", "b"))
+    export(desk.path, tmp_path / "rows.jsonl", Options("hindsight"))
+    (row,) = [json.loads(line)["prompt"] for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [each["content"] for each in row] == ([f"{ASKED}\n\nshorter"] if template else ["shorter", ASKED])
+    assert {each["role"] for each in row} == {"user"}

@@ -7,11 +7,24 @@ from math import exp, log
 
 import pytest
 
-from storage.records import Ranking
+from storage.records import LeftOut, Peek, Policy, Prompt, Ranking, SampleSet, Selection
 from storage.thoughts import with_thought
-from storage.verdict import PRIOR_SPREAD, SURE, Vote, _logistic, flips_needed, odds_of_better, proven, rate_at_equal_length, strengths, verdict, votes
+from storage.verdict import (
+    PRIOR_SPREAD,
+    SURE,
+    Vote,
+    _logistic,
+    comparisons,
+    flips_needed,
+    odds_of_better,
+    proven,
+    rate_at_equal_length,
+    strengths,
+    verdict,
+    votes,
+)
 
-from .conftest import Desk
+from .conftest import SITTING, Desk, answer
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (0, 3), (7, 2), (30, 11), (5, 40)])
@@ -138,3 +151,48 @@ def test_votes_are_the_counted_sets_with_the_lengths_of_their_answers(desk: Desk
     found = votes(desk.record._connection)
     assert desk.record.verdict() == verdict(found)
     assert found == [Vote("v1", 1.0, lengths["s1b"] - lengths["s1a"]), Vote("v1", 0.0, lengths["s3b"] - lengths["s3a"])]
+
+
+def duel(desk: Desk, uid: str, *wrote: tuple[Policy, str], peeked: bool = False) -> None:
+    """Of which the first one wins."""
+    desk.journal.write(SampleSet(uid, SITTING.uid, Prompt.of(uid), 2, "duel"))
+    for slot, (policy, version) in enumerate(wrote):
+        desk.journal.write(answer(uid, slot, policy, version=version)).result()
+    if peeked:
+        desk.say(Peek(uid))
+    desk.say(Ranking(uid, {f"{uid}a": 1, f"{uid}b": 2}))
+
+
+def test_strengths_are_of_all_that_were_compared_blind_by_who_wrote(desk: Desk) -> None:
+    desk.show("s1")  # steered, before there was a version
+    desk.show("s2", version="v1")
+    desk.show("s3", acting="adapter", version="v1", beta=0.0)
+    desk.show("s4", version="v2")
+    desk.journal.write(Selection("s4", 16, "human_reward", {"s4b": 1.0}, (LeftOut(1, 0.5, (7,), "a"),))).result()
+    desk.show("s5", version="v9")  # never judged
+    for uid in ("s1", "s2", "s3", "s4"):
+        desk.say(Ranking(uid, {f"{uid}b": 1, f"{uid}a": 2}))
+    duel(desk, "d1", ("adapter", "v2"), ("adapter", "v1"))
+    duel(desk, "d2", ("base", "base"), ("acting", "v2"))
+    duel(desk, "d3", ("adapter", "v1"), ("base", "base"), peeked=True)
+    found = comparisons(desk.record._connection)
+    assert [(vote.version, vote.outcome, vote.against) for vote in found] == [
+        ("base (steered)", 1.0, "base"),
+        ("v1", 1.0, "base"),
+        ("v1 (adapter alone)", 1.0, "base"),
+        ("v2 (best of 16)", 1.0, "base"),
+        ("v2 (adapter alone)", 1.0, "v1 (adapter alone)"),
+        ("base", 1.0, "v2"),
+    ]
+    assert {each.version: each.n for each in desk.record.verdict().strengths} == {
+        "base": 5, "base (steered)": 1, "v1": 1, "v2": 1, "v1 (adapter alone)": 2, "v2 (adapter alone)": 1, "v2 (best of 16)": 1,
+    }  # fmt: skip
+    assert desk.record.verdict().strengths[0].version == "v2 (adapter alone)", "it never met the base, and beat who beat it"
+    assert [vote.version for vote in votes(desk.record._connection)] == ["base", "v1", "v2"], "the word is of the acting policy in counted sets"
+
+
+def test_only_comparisons_that_exist_are_counted() -> None:
+    """Nobody meets themselves."""
+    found = {each.version: each.n for each in strengths([Vote("v1", 1.0), Vote("base", 1.0)])}
+    assert found == {"v1": 1, "base": 1}
+    assert strengths([Vote("base", 1.0)]) == ()

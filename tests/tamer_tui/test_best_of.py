@@ -14,6 +14,7 @@ from learners.protocol import Appraisal, Command
 from storage.queries import Record
 from tamer_tui.cli import main
 from tamer_tui.session import Session
+from tamer_tui.widgets.details import detailed_lines
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.test_session import sitting
 
@@ -64,6 +65,23 @@ async def test_the_best_are_shown_and_what_was_left_out_is_recorded(tmp_path: Pa
     assert (drawn, judge, len(left)) == (16, "human_reward", 13) and json.loads(scores).keys() == {c.uid for c in acting}
     assert {each["seed"] for each in left}.isdisjoint(c.seed for c in acting) and all(each["text"] and each["token_ids"] for each in left)
     assert max(each["score"] for each in left) <= min(json.loads(scores).values())
+
+
+async def test_the_log_says_which_were_chosen_and_the_rate_of_how_many_that_it_is_of_chosen_answers(tmp_path: Path) -> None:
+    engine, path = Opinionated(), tmp_path / "a.db"
+    async with sitting(path, engine, k=4, best_of=16) as session:
+        await second(session)
+        chosen = [c.letter for c in session.set.candidates if c.policy == "acting"]
+        base = next(c for c in session.set.candidates if c.policy == "base")
+        await session.judging.rank({c.uid: 2 if c is base else 1 for c in session.set.candidates})
+        assert session.blind_all.chosen == session.blind_all.n == 1
+        assert any(line.plain == "  1 of them the best of several" for line in detailed_lines(session))
+    first, ranked = CliRunner().invoke(main, ["log", str(path)]).output.splitlines()
+    assert ranked.endswith(f"({', '.join(chosen)}: the best of 16)") and "best of" not in first
+    entry = json.loads(CliRunner().invoke(main, ["log", str(path), "--json"]).output.splitlines()[1])
+    assert entry["best_of"] == 16 and len(entry["chosen"]) == 3
+    told = CliRunner().invoke(main, ["stats", str(path)]).output
+    assert told.count("1 of 1 (21-100 %), 1 of them by the best of several answers") == 2
 
 
 async def test_nothing_is_shown_before_it_is_chosen(tmp_path: Path) -> None:

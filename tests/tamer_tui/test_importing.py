@@ -50,6 +50,19 @@ def test_it_shows_what_it_understood_and_takes_it_over_when_told_to(tmp_path: Pa
     assert tamer("verify", database).exit_code == 0
 
 
+def test_a_critique_is_shown_as_what_it_is_and_a_bad_one_alone_is_left_out(tmp_path: Path) -> None:
+    row = {"prompt": "What is 0?", "response": "A number.", "critique": "say which"}
+    file = written(tmp_path / "said.jsonl", row, row | {"critique": "be warm", "scope": "all", "strength": 2}, row | {"scope": "everyone"})
+    assert tamer("import", tmp_path / "new.db", file, "--yes").output.splitlines() == [
+        "said.jsonl: what should be otherwise, in words",
+        "  1. user: What is 0?", "     answer: A number.", "     critique of the answer: say which",
+        "  2. user: What is 0?", "     answer: A number.", "     critique for every prompt (strength +2): be warm",
+        "2 critiques in 3 rows",
+        "1 row left out: line 3: the scope is neither prompt nor all",
+        "2 judgements added",
+    ]  # fmt: skip
+
+
 def test_what_it_does_not_know_is_told_with_the_map_to_try_and_leaves_nothing(tmp_path: Path) -> None:
     database, file = tmp_path / "new.db", written(tmp_path / "votes.csv", "Question,Better one,Worse one,who", "Why?,Because.,No.,jo")
     found = tamer("import", database, file, "--yes")

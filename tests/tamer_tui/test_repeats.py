@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from storage.queries import Record
 from storage.records import Critique
 from tamer_tui import dealing
 from tamer_tui.session import Session
+from tamer_tui.widgets.details import detailed_lines
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import table
 from tests.tamer_tui.test_session import sitting, uids
@@ -96,3 +98,20 @@ async def test_programs_are_not_asked_again(tmp_path: Path) -> None:
             await session.sets.open_next()
             await session.sets.wait_ended()
             assert session.set.purpose == "judge"
+
+
+async def test_the_ceiling_stands_beside_the_accuracy_in_the_figures(tmp_path: Path) -> None:
+    async with sitting(tmp_path / "a.db", engine := FakeEngine()) as session:
+        for _ in range(3):
+            await judge(session)
+            await session.sets.open_next()
+            await session.sets.wait_ended()
+        engine.emit(protocol.Metrics(stage="reward", step=10, of=10, seconds_left=0.0, loss=0.4, accuracy=0.83))
+        await asyncio.sleep(0)
+        assert not any("you yourself" in line.plain for line in detailed_lines(session)), "judged no two answers twice yet"
+        await judge(session)
+        await session.sets.open_next()
+        await session.settle()
+        lines = [line.plain for line in detailed_lines(session)]
+        place = next(i for i, line in enumerate(lines) if "pairs 0.83" in line)
+        assert lines[place + 1] == "  you yourself would: pairs 1.00"

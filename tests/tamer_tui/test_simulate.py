@@ -80,6 +80,35 @@ async def test_a_critic_says_each_thing_once_as_a_standing_wish_and_passes_over_
         assert record.counts().skips == 2
 
 
+async def test_a_critique_that_the_engine_cannot_read_is_told_in_a_line(tmp_path: Path) -> None:
+    why = "the critique takes 300 tokens, more than half of the model's context of 512"
+
+    class Short(FakeEngine):
+        """Refuses what is long, and has no room for the rest beside the prompts."""
+
+        def _learn(self, seq: int) -> None:
+            critique = self.lessons[seq].judgement
+            assert isinstance(critique, Critique)
+            dropped = why if len(critique.text) > 20 else ""
+            self.emit(protocol.Learned(seq=seq, h_epoch=1, milliseconds=1.0, beta=0.0, rankings=0, ratings=0, corrections=0, dropped=dropped))
+
+        def _draw(self, candidate: protocol.AnswerRequest, text: str) -> None:
+            if len(self.lessons) > 2:
+                self.emit(protocol.Error(what="your critiques and this prompt do not fit together", hint="the critiques wait"))
+            super()._draw(candidate, text)
+
+    said, told = iter(["long " * 9, "shorter", "longer " * 9]), list[str]()
+    critic = plan(lambda prompt, responses: next(said), judge=length, feedback="critique")  # type: ignore[arg-type, return-value]
+    session = Session(settings(), Short, tmp_path / "a.db")
+    await session.start()
+    try:
+        await session.wait_ready()
+        await Simulation(session, critic, tell=told.append).run()
+    finally:
+        await session.close()
+    assert told == [f"a critique was left out: {why}"] * 2 + ["your critiques and this prompt do not fit together: the critiques wait"]
+
+
 async def test_a_critic_that_gives_no_text_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="returned int instead of a text or None"):
         await simulated(tmp_path / "a.db", plan(lambda prompt, responses: 3, judge=length, feedback="critique"))  # type: ignore[arg-type, return-value]

@@ -27,6 +27,7 @@ class Shape(NamedTuple):
     group: str = ""
 
 
+CRITIQUES = "what should be otherwise, in words"
 SHAPES = (
     Shape("open-webui", "Open WebUI feedback: thumbs in chats", "data meta snapshot", trees.is_open_webui, trees.open_webui),
     Shape("label-studio", "Label Studio: tasks with annotations", "data annotations", tools.is_label_studio, tools.label_studio),
@@ -74,7 +75,7 @@ SHAPES = (
         lists.is_helpsteer3_feedback,
         lists.helpsteer3_feedback,
     ),
-    Shape("critiques", "what should be otherwise, in words", "critique scope", trainers.are_critiques, trainers.critique),
+    Shape("critiques", CRITIQUES, "critique scope", trainers.are_critiques, trainers.critique),
     Shape("steps", "answers in steps, each right or wrong", "completions labels", trainers.are_steps, trainers.steps),
     Shape("labelled", "single answers, good or bad", "", trainers.is_labelled, trainers.labelled),
     Shape("nectar", "several answers with ranks", "answers", lists.is_nectar, lists.nectar),
@@ -82,6 +83,7 @@ SHAPES = (
     Shape("helpsteer", "HelpSteer: answers rated by aspect", "helpfulness response", lists.is_helpsteer, lists.helpsteer),
     Shape("beavertails", "BeaverTails: answers, safe or not", "is_safe response", lists.is_beavertails, lists.beavertails),
     Shape("rated", "single answers with a score", "", trainers.is_rated, trainers.rated),
+    Shape("critiques", CRITIQUES, "critique", trainers.has_critique, trainers.critique),
     Shape("demonstration", "answers to imitate", "", trainers.is_demonstration, trainers.demonstration),
 )
 
@@ -105,7 +107,7 @@ def _of(*names: str) -> tuple[Shape, ...]:
     return tuple(shape for shape in SHAPES if shape.name in names)
 
 
-_TRAINER = _of("preference", "steps", "nectar", "labelled", "demonstration")
+_TRAINER = _of("preference", "critiques", "steps", "nectar", "labelled", "demonstration")
 NAMED: dict[str, tuple[Shape, ...]] = {
     **dict.fromkeys(("trl-preference", "trl-kto", "trl-sft", "trl-stepwise", "llamafactory", "openrlhf", "axolotl"), _TRAINER),
     **dict.fromkeys(("openai-dpo", "openai-sft", "parquet"), _TRAINER),

@@ -261,6 +261,8 @@ def is_demonstration(row: Row) -> bool:
 
 def demonstration(row: Row) -> Iterator[Judged]:
     """An answer as somebody wants it."""
+    if not empty(row.get("critique")):
+        raise BadRow("it has a critique of the answer, which is none to imitate")
     turns, reply, used = _asked_and_answered(row)
     yield judged(turns, written=reply, columns=rest(row, *used))
 
@@ -280,19 +282,36 @@ def steps(row: Row) -> Iterator[Judged]:
     yield judged(turns, (Reply("".join(texts)),), steps=told, columns=rest(row, "completions", "labels", *used))
 
 
+SCOPES = ("prompt", "all")
+
+
 def are_critiques(row: Row) -> bool:
-    return isinstance(row.get("critique"), str) and row.get("scope") in ("prompt", "all")
+    """With an unmistakable column beside the words."""
+    return isinstance(row.get("critique"), str) and row.get("scope") in SCOPES
+
+
+def has_critique(row: Row) -> bool:
+    """Of what would be a demonstration otherwise: somebody found fault with the answer, so it is none to imitate."""
+    return "critique" in row and question_of(row) is not None
 
 
 def critique(row: Row) -> Iterator[Judged]:
     """What should be otherwise, in words; of one answer, or of all where there is none."""
-    text, strength = said(row["critique"], "critique"), row.get("strength", 1)
-    if type(strength) is not int or not -3 <= strength <= 3:
+    told = {name: value for name, value in row.items() if name not in ("critique", "scope", "strength")}
+    text = said("" if row.get("critique") is None else row["critique"], "the critique")
+    scope = "prompt" if empty(row.get("scope")) else row["scope"]
+    if scope not in SCOPES:
+        raise BadRow(f"the scope is neither {SCOPES[0]} nor {SCOPES[1]}")
+    strength = 1.0 if empty(row.get("strength")) else score_of(row["strength"])
+    if strength is None or not strength.is_integer() or not -3 <= strength <= 3:
         raise BadRow("the strength is no whole number from -3 to 3")
-    turns, used = asked(row)
-    answers = () if empty(row.get("response")) else (reply_of(row["response"], "response"),)
-    told = ((0 if answers else None, text, row["scope"], strength),)
-    yield judged(turns, answers, critiques=told, columns=rest(row, "response", "critique", "scope", "strength", *used))
+    if "response" not in row and is_demonstration(told):
+        turns, reply, used = _asked_and_answered(told)
+        answers: tuple[Reply, ...] = (reply,)
+    else:
+        (turns, used), answers = asked(told), () if empty(row.get("response")) else (reply_of(row["response"], "response"),)
+    said_of = ((0 if answers else None, text, scope, int(strength)),)
+    yield judged(turns, answers, critiques=said_of, columns=rest(told, "response", *used))
 
 
 # --- single scores ---------------------------------------------------------------------------------------------------------

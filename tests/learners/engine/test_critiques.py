@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from learners.engine.generator import Generator
-from learners.feedback.critiques import Critiques, criticised
+from learners.feedback.critiques import Critiques
 from learners.human_reward.critique_bias import MOST_GAMMA, CriticisedStates, CritiqueBias, CritiqueBudget
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
@@ -18,7 +18,7 @@ from learners.model.forward import forward
 from learners.model.lora import lora_state
 from learners.protocol import Answer, AnswerRequest, Ended, Error, Event, Lesson, Tokens
 from learners.versions.snapshot import PolicySnapshot
-from storage.records import Critique, Message, Sampling
+from storage.records import Critique, Message, Sampling, criticised
 from tests.learners.models import cpu_only, needs_stories, stirred, stories, tensor
 
 OPENING = (Message("user", "Once upon a time, there was a little dog"),)

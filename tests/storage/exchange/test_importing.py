@@ -17,7 +17,7 @@ from storage.exchange.exporting import Options, export
 from storage.exchange.importing import Imported, import_file
 from storage.journal import Journal
 from storage.queries import Record
-from storage.records import Demonstration, Judgement, Ranking, Rating, Redo, Skip, Span, Undo
+from storage.records import Critique, Demonstration, Judgement, Ranking, Rating, Redo, Skip, Span, Undo
 from storage.verification import problems
 from tests.storage.conftest import Desk
 
@@ -104,6 +104,35 @@ def test_importing_twice_adds_nothing_not_even_from_another_file(fresh: Journal,
         assert record.counts() == before
     more = written(tmp_path, *one.read_text().splitlines(), one.read_text().splitlines()[0], {"prompt": [U], "completion": [B]}, name="more.jsonl")
     assert import_file(fresh, more, "trl-preference", "0") == Imported("trl-preference", 1, 3, 0)
+
+
+@pytest.mark.parametrize("format", ["", "critiques", "trl-sft"])
+def test_a_critique_that_is_none_is_refused_with_its_line_alone_and_never_an_answer_to_imitate(fresh: Journal, tmp_path: Path, format: str) -> None:
+    row = {"prompt": "What?", "response": "That.", "critique": "shorter"}
+    bad = {
+        "the scope is neither prompt nor all": {"scope": "everyone"},
+        "the strength is no whole number from -3 to 3": {"strength": 4},
+        "the critique is empty": {"critique": " "},
+    }
+    for why, told in [*bad.items(), ("the critique is empty", {"critique": None}), (next(reversed(bad)), {"critique": ""})]:
+        file = written(tmp_path, row, row | told, row | {"critique": "warmer"})
+        with pytest.raises(JournalError, match=f"line 2: {why}") as refused:
+            import_file(fresh, file, format, "0")
+        assert "\n" not in str(refused.value) and judgements(fresh) == []
+    done = import_file(fresh, file, format, "0", skip_bad=True)
+    assert (done.added, done.skipped) == (2, 1)
+    said = [(c.text, c.scope, c.strength, c.response_uid is None) for c in judgements(fresh) if isinstance(c, Critique)]
+    assert said == [("shorter", "prompt", 1, False), ("warmer", "prompt", 1, False)]
+
+
+def test_who_asks_for_demonstrations_gets_none_of_what_was_found_fault_with(fresh: Journal, tmp_path: Path) -> None:
+    file = written(
+        tmp_path, {"prompt": "What?", "response": "That.", "critique": "shorter"}, {"prompt": "What?", "response": "This.", "critique": None}
+    )
+    assert import_file(fresh, file, "demonstration", "0", skip_bad=True).complaints == (
+        "line 1: it has a critique of the answer, which is none to imitate",
+    )
+    assert [each.text for each in judgements(fresh) if isinstance(each, Demonstration)] == ["This."]
 
 
 # --- every format -----------------------------------------------------------------------------------------------------------
