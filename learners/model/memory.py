@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from learners.model.cuda_graph import kept_in_graphs
+from learners.model.cuda_graph import empty_cache, kept_in_graphs
 
 if TYPE_CHECKING:
     from learners.model.base import Backbone
@@ -59,7 +59,7 @@ def free_memory() -> None:
     """Let go of what nobody needs. Not inside an `except`: the error holds the tensors of what was given up."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        empty_cache()
 
 
 def within_memory(at_once: Callable[[], T], apart: Callable[[], T]) -> T:
