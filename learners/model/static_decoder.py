@@ -3,8 +3,8 @@
 A step of a small model is a thousand launches, and a launch takes longer than most of these kernels run; a graph is one launch. The step holds all
 of it: forward, twin rows, logit bias, temperature, the draw, log-probabilities, the exact KL, and what it leaves behind for the next.
 
-Not every model can: layers that keep something else than all keys and values, or mask them in their own way, need EagerRows. Whether a tree can is
-tried once, by comparing logits.
+Not every model can: layers that keep something else than all keys and values, mask them in their own way, or look at numbers (rotations that grow
+with the text, experts in 4 bit), need EagerRows. Whether a tree can is tried once, by comparing logits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from learners.model.checkpoint import first_line
 from learners.model.cpu_weights import drawing
@@ -47,6 +48,8 @@ KEPT_SHARE = 1 / 32
 """… at least this share of its own, for each tree."""
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 """By which logits of the two forwards may differ, beside their size: attention over masked columns rounds in another order."""
+READING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+"""Tags of operations that look at numbers (item, equal), and of those whose result is as large as these say (nonzero, masked_select)."""
 
 WITHOUT_GRAPHS = "answers are drawn by ordinary forwards, which takes longer: %s"
 """Of a tree that cannot be captured."""
@@ -195,6 +198,24 @@ def _sizes(like: Tensor, shape: Shape) -> tuple[int, int, int]:
     return like.shape[1], shape.length, like.shape[3]
 
 
+class Unread(TorchDispatchMode):
+    """ValueError where the host looks at numbers of tensors while the block runs, or a size depends on them: a captured step cannot wait for those.
+    Found out before a capture, since one that fails leaves torch's allocator in a bad state before version 2.13."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if _reads(function, arguments, named or {}):
+            raise ValueError(f"its step reads numbers from the device ({function})")
+        return function(*arguments, **(named or {}))
+
+
+def _reads(function: Any, arguments: Any, named: Any) -> bool:
+    if function is torch.ops.aten._to_copy.default:
+        return named.get("device") == torch.device("cpu") != arguments[0].device
+    if function is torch.ops.aten.index.Tensor:  # tagged for masks alone
+        return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in arguments[1])
+    return not READING.isdisjoint(function.tags)
+
+
 class StaticDecoder:
     """Buffers and graphs of one tree, kept from batch to batch. ValueError where the tree cannot decode like this."""
 
@@ -293,7 +314,8 @@ class StaticDecoder:
             if length >= LEAST_LENGTH and self.may_hold(length):
                 buffers = Buffers(self.tree, Shape(2, False, length, 4, False), state.keys_values, None)
                 buffers.take(state)
-                found.append(buffers.logits()[0])
+                with Unread():
+                    found.append(buffers.logits()[0])
         expected = eager.logits()
         allowed = CLOSE.get(causal_model(self.tree).dtype, 1e-3) * (1 + float(expected.abs().max()))
         off = max(float((each - expected).abs().max().nan_to_num(torch.inf)) for each in found)

@@ -16,13 +16,14 @@ from learners.human_reward.logit_bias import LogitBias
 from learners.model import cuda_graph, static_decoder
 from learners.model.base import Backbone
 from learners.model.forward import causal_model, forward
+from learners.model.loading import load_backbone
 from learners.model.lora import copy_lora, load_lora
 from learners.model.replicas import between_layers, freeze, watch_head
 from learners.model.sampling import Row, decode
-from learners.model.static_decoder import Outputs, StaticDecoder
+from learners.model.static_decoder import Outputs, StaticDecoder, Unread
 from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
-from tests.learners.model.families import random_tree
+from tests.learners.model.families import FAMILIES, Family, _random, random_tree, saved_family
 from tests.learners.model.test_sampling import PROMPTS, SHORT, Answers, draw
 from tests.learners.models import cpu_only, needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories, tensor
 
@@ -183,6 +184,36 @@ def test_a_tree_whose_logits_differ_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(static_decoder.FixedCache, "update", lambda self, k, v, layer, *_, **__: (self._kept[layer][0] * 0, self._kept[layer][1]))
     with pytest.raises(ValueError, match="logits are off"):
         StaticDecoder(tree, as_it_is)
+
+
+@cpu_only
+def test_a_tree_whose_step_reads_from_the_device_is_refused_before_a_capture_can_fail() -> None:
+    growing = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}}
+    tree = _random(Family("llama", FAMILIES["llama"].sizes | growing))
+    freeze(tree)
+    watch_head(tree)
+    experts = load_backbone(str(saved_family("qwen3_moe")), "nf4", "cpu").model  # unpacked one by one
+    for each in (tree, experts):
+        with pytest.raises(ValueError, match="reads numbers"):
+            StaticDecoder(each, as_it_is)
+        assert traced_decoder(each, 2) is None, "a recording would have today's numbers for good"
+
+
+@pytest.mark.parametrize(
+    "read", [Tensor.item, Tensor.nonzero, torch.unique, bool, lambda x: x[x > 0], lambda x: x.equal(x), lambda x: x[None, x == 1]]
+)
+def test_whatever_looks_at_numbers_is_found(read: Callable[[Tensor], object]) -> None:
+    with pytest.raises(ValueError, match="reads numbers"), Unread():
+        read(tensor([1]))
+
+
+def test_what_takes_places_or_masks_is_no_look_at_numbers_and_a_copy_to_the_host_is() -> None:
+    x, there = tensor([1]), torch.empty(1, device="meta")
+    with Unread():
+        torch.where(x > 0, x, 0).masked_fill_(x > 0, 1)[x - 1]
+        there.bfloat16().to("meta")
+        with pytest.raises(ValueError, match="reads numbers"):
+            there.cpu()
 
 
 @cpu_only
