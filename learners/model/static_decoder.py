@@ -28,6 +28,7 @@ from learners.model.fixed_cache import FixedCache
 from learners.model.forward import causal_model, device_of, forward_at, vocabulary_of
 from learners.model.lora import AdaptedRows, has_adapter, row_scaling
 from learners.model.memory import COPIES_IN_DRAWING, MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
+from learners.model.replicas import DECODER
 from learners.model.rows import FixedBias, KeysValues, Row, SteeringBias, draw_tokens
 from learners.model.shards import sharded
 from learners.model.truncation import Truncation
@@ -327,14 +328,14 @@ def static_decoder(tree: nn.Module) -> StaticDecoder | None:
     """Of a tree on a GPU, tried once; None where ordinary forwards are to be used, as where weights are somewhere else at each step."""
     if device_of(tree).type != "cuda" or sharded():
         return None
-    if "_static_decoder" not in tree.__dict__:
-        tree.__dict__["_static_decoder"] = _tried(tree)
+    if DECODER not in tree.__dict__:
+        tree.__dict__[DECODER] = _tried(tree)
     return known_decoder(tree)
 
 
 def known_decoder(tree: nn.Module) -> StaticDecoder | None:
     """The one that `static_decoder` has made; None before."""
-    found: StaticDecoder | None = tree.__dict__.get("_static_decoder")
+    found: StaticDecoder | None = tree.__dict__.get(DECODER)
     return found
 
 

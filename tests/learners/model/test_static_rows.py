@@ -18,7 +18,7 @@ from learners.model.base import Backbone
 from learners.model.forward import causal_model, forward
 from learners.model.loading import load_backbone
 from learners.model.lora import copy_lora, load_lora
-from learners.model.replicas import between_layers, freeze, watch_head
+from learners.model.replicas import DECODER, between_layers, freeze, replicate, watch_head
 from learners.model.sampling import Row, decode
 from learners.model.static_decoder import Outputs, StaticDecoder, Unread
 from learners.model.traced_step import traced_decoder
@@ -398,10 +398,24 @@ def test_buffers_are_kept_as_far_as_they_take_no_more_than_their_share_and_can_b
     assert drawn(StaticDecoder(tree, Graph())) == [2, 4]
     monkeypatch.setattr(static_decoder, "KEPT_BYTES", 1)
     assert drawn(StaticDecoder(tree, Graph())) == [4], "what draws now is needed"
-    tree.__dict__["_static_decoder"] = decoder
+    tree.__dict__[DECODER] = decoder
     static_decoder.forget_buffers(tree, backbone.model)
     assert decoder.nbytes == 0 and not decoder._buffers and drawn(decoder) == [1, 2, 4]
-    del tree.__dict__["_static_decoder"]
+    del tree.__dict__[DECODER]
+
+
+@needs_stories
+def test_a_copy_of_a_tree_that_draws_by_captured_steps_has_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that is copied: a graph would read and write the tensors of the original."""
+    backbone = stories()
+    trees = [backbone.tree(), stirred(backbone)]
+    monkeypatch.setattr(StaticDecoder, "__deepcopy__", None, raising=False)
+    for tree, base in zip(trees, (None, backbone.model), strict=True):
+        decoder = tree.__dict__[DECODER] = StaticDecoder(tree, Graph())
+        expected = draw(backbone, tree, rows_of(backbone), decoder=decoder)
+        other = replicate(tree, base)
+        assert static_decoder.known_decoder(other) is None and static_decoder.known_decoder(tree) is decoder
+        same(draw(backbone, other, rows_of(backbone), decoder=StaticDecoder(other, Graph())), expected)
 
 
 @needs_stories
