@@ -26,8 +26,9 @@ ALLOWANCE = 1e9
 """Bytes that one forward may take beside the weights, its backward included; on a GPU …"""
 ALLOWED_SHARE = 1 / 16
 """… at least this share of its memory."""
-FREE_SHARE = 1 / 8
-"""… and of what is free of it: a large card beside a small model."""
+FREE_SHARE = 1 / 4
+"""… and of what is free of it: passes of a small model take as long as their launches, so a card of usual size is to need few of them too. What runs
+out of memory halves it, as it does the allowance."""
 SHARE = 0.5
 """Of a GPU's free memory, never more: what is drawn, fitted and shown meanwhile needs some too."""
 SHARE_FOR_ONE = 0.25
