@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from learners.feedback.samples import Comparison, Scored
 from learners.model.batches import TokenIds, mask_of
+from learners.model.lora_forward import refresh
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_after
 from learners.rlhf import losses, ops, ranks
@@ -57,7 +59,7 @@ class RewardModel:
         self.head = _drawn_head(width, seed).to(self._device)
         self.gain, self.bias = 1.0, 0.0  # of the scores that others see; learning sees the raw ones
         rate = ops.rate_for_width(self.settings.learning_rate, width)
-        self.optimizer = Optimizer([*self._lora.values(), *self.head.parameters()], rate, self.settings.adam)
+        self.optimizer = Optimizer([*self._lora.values(), *self.head.parameters()], rate, self.settings.adam, partial(refresh, tree))
 
     def step(self, batch: Sequence[Comparison | Scored]) -> StepStats:
         """One optimizer step on all of the batch; `accuracy` is of its untied pairs before the step.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from learners.feedback.samples import Target
 from learners.model.batches import AnswerTokens
 from learners.model.forward import LMHead, device_of
+from learners.model.lora_forward import refresh
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
 from learners.rlhf import ops, ranks
@@ -50,7 +52,7 @@ class SFT:
         self.memory, self._head = memory or MemoryBudget.of_tree(tree), LMHead(tree)
         rate = ops.rate_for_width(self.settings.learning_rate, width)
         parameters = [p for p in tree.parameters() if p.requires_grad]
-        self.optimizer = Optimizer(parameters, rate, self.settings.adam)
+        self.optimizer = Optimizer(parameters, rate, self.settings.adam, partial(refresh, tree))
 
     def step(self, batch: Sequence[Target]) -> StepStats:
         """One optimizer step on all of the batch. Raises ValueError when no answer token has weight, or a target's weights do not fit."""

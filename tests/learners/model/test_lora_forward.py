@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,9 +20,13 @@ from learners.model.lora import AdaptedRows, load_lora, lora_parameters, lora_st
 from learners.model.lora_forward import ADAPTER, INPUT, SameInput, in_dtype, refresh
 from learners.model.replicas import replicate
 from learners.model.shared_prompts import states_before, states_in_one_row
+from learners.rlhf.distillation import Distill
 from learners.rlhf.distributions import token_logprobs
 from learners.rlhf.losses import clipped_policy_loss
 from learners.rlhf.optimizer import Optimizer
+from learners.rlhf.ppo import PPO
+from learners.rlhf.reward_model import RewardModel
+from learners.rlhf.sft import SFT
 from tests.learners.model.families import random_model, random_tree
 from tests.learners.models import cpu_only, needs_stories, stirred, stories
 
@@ -143,6 +149,62 @@ def test_what_captured_steps_read_stays_where_it_is_and_follows_every_change_of_
     assert not all(torch.equal(a, was) for (a, _), was in zip(read, before, strict=True))
     load_lora(tree, {name: value + 1.0 for name, value in lora_state(tree).items()})
     follow(tree, read, dtype)
+
+
+class Copies(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts what copies tensors into others, or into another precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        name = str(function).split(".")[1]
+        self.found += [name] if name in ("_foreach_copy_", "copy_", "_to_copy", "cat") else []
+        return function(*arguments, **(named or {}))
+
+
+def optimizers(tree: nn.Module) -> list[Optimizer]:
+    """Of all stages that train a tree."""
+    backbone: Any = SimpleNamespace(width=32)
+    ppo = PPO(tree, tree, Mock(), backbone=backbone)
+    return [RewardModel(tree, 32).optimizer, SFT(tree, 32).optimizer, Distill(tree, Mock(), 32).optimizer, ppo._policy_optimizer]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_of_training_brings_all_copies_up_to_date_at_once_and_no_forward_after_it_does(dtype: torch.dtype) -> None:
+    tree = in_precision(random_tree("llama"), dtype)
+    x = torch.randn(2, 32, dtype=dtype)
+    for optimizer in optimizers(tree):
+        learned(tree)
+        read = [(layer.__dict__[INPUT].a, in_dtype(layer.lora_B[ADAPTER].weight, dtype)) for layer in simple(tree)]
+        before = [a.clone() for a, _ in read]
+        with Copies() as step:
+            optimizer.step()
+        assert step.found.count("_foreach_copy_") == 1
+        follow(tree, read, dtype)
+        assert not all(torch.equal(a, was) for (a, _), was in zip(read, before, strict=True))
+        with Copies() as forward, torch.no_grad():
+            simple(tree)[0](x)
+        assert not forward.found
+
+
+def test_copies_are_not_made_by_who_brings_them_up_to_date_and_are_left_to_forwards_where_the_base_is_in_shards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tree = in_precision(random_tree("llama"), torch.bfloat16)
+    with Copies() as none:
+        refresh(tree)
+    assert not none.found and all(layer.__dict__[INPUT].a is None for layer in simple(tree))
+    learned(tree)
+    load_lora(tree, {name: value + 1.0 for name, value in lora_state(tree).items()})
+    expected, _ = learned(tree)
+    monkeypatch.setattr(lora_forward, "sharded", lambda: True)
+    load_lora(tree, {name: value - 1.0 for name, value in lora_state(tree).items()})
+    with Copies() as none:
+        load_lora(tree, {name: value + 1.0 for name, value in lora_state(tree).items()})
+    assert "_foreach_copy_" not in none.found
+    torch.testing.assert_close(learned(tree)[0], expected)
 
 
 def follow(tree: nn.Module, read: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> None:
