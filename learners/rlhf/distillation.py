@@ -93,8 +93,8 @@ class Distill:
 
     def _loss(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Nats from teacher to adapter, summed over the answers' tokens."""
+        tokens = AnswerTokens.of(answers, device_of(self.tree))
         with torch.no_grad():
             wanted = self.teacher(prompts, answers)
         self.pause()
-        tokens = AnswerTokens.of(answers, device_of(self.tree))
         return forward_kl(self._head, tokens.take(states_before(self.tree, prompts, answers, self.memory)), wanted).sum()

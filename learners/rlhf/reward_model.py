@@ -217,7 +217,8 @@ class RewardModel:
 
     def _raw_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
         """Of the states that have read each answer token (B, R), and the answers' mask (B, R)."""
-        return self.head(states_after(self.tree, prompts, answers, self.memory))[..., 0], mask_of(answers, self._device)
+        mask = mask_of(answers, self._device)  # before the forward is launched, for which it would wait
+        return self.head(states_after(self.tree, prompts, answers, self.memory))[..., 0], mask
 
     def _judged(self, items: Sequence[Comparison | Scored]) -> _Judged:
         """A rating alone has no pairs."""

@@ -77,10 +77,11 @@ class SFT:
     def _loss(self, targets: Sequence[Target], weights: Sequence[float], whole: float) -> Tensor:
         """Negative log-likelihood of these targets' tokens, each times its weight, over the weight of the whole batch."""
         answers = [target.token_ids for target in targets]
-        tokens = AnswerTokens.of(answers, device_of(self.tree))
+        device = device_of(self.tree)
+        tokens, counted = AnswerTokens.of(answers, device), torch.tensor(weights, dtype=torch.float32, device=device)
         hidden = states_before(self.tree, [target.prompt_ids for target in targets], answers, self.memory)
         logprobs = token_logprobs(self._head, tokens.take(hidden), tokens.ids)
-        return -(logprobs * logprobs.new_tensor(weights)).sum() / whole
+        return -(logprobs * counted).sum() / whole
 
 
 def _weights(target: Target) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ import torch.utils._python_dispatch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
+from learners.feedback.samples import Comparison, Scored, Target
 from learners.model import lora_forward
 from learners.model.batches import AnswerTokens, mask_of
 from learners.model.forward import LMHead, causal_model
@@ -248,6 +249,45 @@ def test_a_forward_of_training_waits_no_more_than_transformers_own_and_its_backw
         clipped_policy_loss(logprobs, logprobs.detach(), torch.ones_like(logprobs), mask_of(ANSWERS), 0.2, 3).loss.backward()
     assert forward.count <= theirs.count and backward.count == 0
     assert all(p.grad is not None for p in lora_parameters(tree).values())
+
+
+class MadeLate(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts tensors that are made of numbers on the host once the tree computes: on a GPU each waits for all that was launched before."""
+
+    def __init__(self, tree: nn.Module) -> None:
+        super().__init__()
+        self.began, self.count = False, 0
+        self._hook = causal_model(tree).model.embed_tokens.register_forward_hook(self._begin)
+
+    def _begin(self, *_: object) -> None:
+        self.began = True
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.count += self.began and function is torch.ops.aten.lift_fresh.default and arguments[0].numel() > 1
+        return function(*arguments, **(named or {}))
+
+    def __exit__(self, *error: Any) -> None:
+        self._hook.remove()
+        super().__exit__(*error)
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, [(5, 6, 7), (5, 6, 8), (9,)]])  # shared or not
+def test_what_a_stage_knows_before_its_forward_is_on_the_device_by_then(prompts: list[tuple[int, ...]]) -> None:
+    tree = random_tree("llama")
+    items = [Comparison(prompts[0], tuple(ANSWERS), (1, 2, None)), Scored(prompts[2], ANSWERS[0], 0.5)]
+    targets = [Target(prompt, answer) for prompt, answer in zip(prompts, ANSWERS, strict=True)]
+    with torch.no_grad():
+        wanted = LMHead(tree)(AnswerTokens.of(ANSWERS).take(states_before(tree, prompts, ANSWERS)))
+    reward, sft, distill = RewardModel(tree, 32), SFT(tree, 32), Distill(tree, lambda *_: lambda rows: wanted[rows], 32)
+    for work in (
+        lambda: states_before(tree, prompts, ANSWERS),
+        lambda: reward._backward(items, 2),
+        lambda: sft._loss(targets, [1.0] * sum(map(len, ANSWERS)), 1.0),
+        lambda: distill._loss(prompts, ANSWERS),
+    ):
+        with MadeLate(tree) as late:
+            work()
+        assert late.began and late.count == 0
 
 
 def test_a_product_in_single_precision_is_asked_for_where_a_gpu_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
