@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -15,15 +16,16 @@ from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
 from learners.model import cuda_graph, static_decoder
 from learners.model.base import Backbone
-from learners.model.forward import causal_model, forward
+from learners.model.eager_rows import EagerRows
+from learners.model.forward import Output, causal_model, forward
 from learners.model.loading import load_backbone
 from learners.model.lora import copy_lora, load_lora
-from learners.model.replicas import DECODER, between_layers, freeze, replicate, watch_head
+from learners.model.replicas import DECODER, ENTERING, between_layers, freeze, replicate, watch_head
 from learners.model.sampling import Row, decode
-from learners.model.static_decoder import Outputs, StaticDecoder, Unread
+from learners.model.static_decoder import Buffers, Outputs, Shape, StaticDecoder, Unread
 from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
-from tests.learners.model.families import FAMILIES, Family, _random, random_tree, saved_family
+from tests.learners.model.families import FAMILIES, Family, _random, random_model, random_tree, saved_family, with_adapter
 from tests.learners.model.test_sampling import PROMPTS, SHORT, Answers, draw
 from tests.learners.models import cpu_only, needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories, tensor
 
@@ -256,6 +258,41 @@ def test_a_recorded_step_without_twins_has_one_tensor_of_logits(monkeypatch: pyt
 @needs_gpt2
 def test_a_model_of_many_layers_is_not_recorded() -> None:
     assert traced_decoder(random_llama().model, 30) is None
+
+
+def by_bools(tree: nn.Module, input_ids: Tensor, seen: Tensor, positions: Tensor, past_key_values: Any) -> Output:
+    """As `forward_at`, with a mask that each layer makes scores of by itself."""
+    model = causal_model(tree)
+    kept = {"past_key_values": past_key_values, "use_cache": True, "logits_to_keep": 1}
+    output = model(input_ids=input_ids, attention_mask=seen[:, None, None], position_ids=positions, **kept)
+    return Output(output.logits[:, -1:].float(), model.get_output_embeddings().__dict__.pop(ENTERING)[:, -1:].float(), past_key_values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "qwen2_moe", "deepseek_v3", "gpt2", "falcon", "cohere", "opt"])
+@cpu_only
+@torch.no_grad()
+def test_a_mask_that_is_made_once_a_step_gives_the_very_logits_of_masks_by_layer(
+    family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of padded rows and of those that nobody uses too."""
+    tree = with_adapter(random_model(family).to(dtype))
+    rows = [Row("a", (1, 2, 3, 4, 5), 0), Row("b", (3, 1), 0), Row("c", (9,), 1, adapter=False)]
+    eager = EagerRows(tree, rows, Sampling(1.0, 4), 0, True)
+    eager.append(eager.draw().ids)
+    state = eager.state()
+    assert state is not None
+    found = []
+    for forward_at in (static_decoder.forward_at, by_bools):
+        monkeypatch.setattr(static_decoder, "forward_at", forward_at)
+        buffers = Buffers(tree, Shape(4, True, 256, 4, False), state.keys_values, None)
+        buffers.take(state)
+        found.append([])
+        for _ in range(3):
+            found[-1] += [*buffers.logits(), *(each.clone() for both in buffers.cache for each in both)]
+            buffers.column.add_(1)
+            buffers.positions.add_(1)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 # --- masks by length -------------------------------------------------------------------------------------------------
