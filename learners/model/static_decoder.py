@@ -115,7 +115,7 @@ class Buffers:
     def take(self, state: RowsState) -> None:
         """Answers that were drawn elsewhere, into the first rows."""
         k, n = len(state.drawn), state.columns
-        rows = [*range(k), *(self.shape.rows + i for i in range(k if state.twin else 0))]
+        rows = self._rows(torch.arange(k, device=self.ids.device))
         for both, kept in zip(self.cache, state.keys_values, strict=True):
             for into, each in zip(both, kept, strict=True):
                 into[rows, :, :n] = each
@@ -131,9 +131,13 @@ class Buffers:
             self.truncation.take(state.truncation)
         self.column.fill_(n)
 
-    def given(self, slots: list[int], n: int) -> RowsState:
-        """Some of the answers, which have n columns: for `take` of others."""
-        rows = [*slots, *(self.shape.rows + i for i in slots if self.shape.twin)]
+    def _rows(self, slots: Tensor) -> Tensor:
+        """(K,) which answers -> (B,) their rows, and those of their twins."""
+        return torch.cat([slots, self.shape.rows + slots]) if self.shape.twin else slots
+
+    def given(self, slots: Tensor, n: int) -> RowsState:
+        """Some of the answers (K,), which have n columns: for `take` of others."""
+        rows = self._rows(slots)
         return RowsState(
             [(keys[rows, :, :n], values[rows, :, :n]) for keys, values in self.cache], n, self.shape.twin, self.shape.mixed,
             self.seen[rows, :n], self.ids[rows], self.positions[rows], self.scaling[rows], self.steered[slots], self.drawn[slots],

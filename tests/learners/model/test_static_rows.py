@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
@@ -23,6 +25,7 @@ from learners.model.lora import copy_lora, load_lora
 from learners.model.replicas import DECODER, ENTERING, between_layers, freeze, replicate, watch_head
 from learners.model.sampling import Row, decode
 from learners.model.static_decoder import Buffers, Outputs, Shape, StaticDecoder, Unread
+from learners.model.static_rows import StaticRows
 from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
 from tests.learners.model.families import FAMILIES, Family, _random, random_model, random_tree, saved_family, with_adapter
@@ -293,6 +296,69 @@ def test_a_mask_that_is_made_once_a_step_gives_the_very_logits_of_masks_by_layer
             buffers.column.add_(1)
             buffers.positions.add_(1)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+# --- what waits for the device ----------------------------------------------------------------------------------------
+
+
+class Asked(TorchDispatchMode):
+    """Names of the operations that were asked for, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.found.append(str(function).split(".")[1])
+        return function(*arguments, **(named or {}))
+
+
+@needs_stories
+@pytest.mark.parametrize("ahead", [1, 4])
+def test_all_of_a_token_is_launched_before_the_host_waits_for_it(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = stories()
+    tree = stirred(backbone)
+    rows, sampling = [replace(row, adapter=True) for row in rows_of(backbone)], Sampling(1.0, 9)
+    eager = EagerRows(tree, rows, sampling, backbone.pad_id, True)
+    static = StaticRows(StaticDecoder(tree, as_it_is), eager, sampling, None, ahead)
+    to_host = Tensor.cpu
+    with torch.no_grad():
+        static.append(static.draw().ids)
+        static.drop(())
+        with Asked() as asked:
+            monkeypatch.setattr(Tensor, "cpu", lambda each: asked.found.append("wait") or to_host(each))
+            drawn = static.draw()
+    assert asked.found.count("wait") == 1 and "_local_scalar_dense" not in asked.found
+    after = asked.found[asked.found.index("wait") :]
+    assert after.count("index") == 1, "which are the live ones, on the host"
+    assert drawn.hidden.shape == ((len(rows), backbone.width) if ahead == 1 else (0, 0))
+
+
+@needs_stories
+def test_rows_move_between_caches_without_a_look_at_numbers_and_without_an_index_made_anew_for_each_layer() -> None:
+    backbone = stories()
+    tree = stirred(backbone)
+    rows = rows_of(backbone)
+    eager = EagerRows(tree, rows, SHORT, backbone.pad_id, True)
+    with torch.no_grad():
+        eager.append(eager.draw().ids)
+        with Asked() as asked:
+            state = eager.state()
+            assert state is not None
+            shapes = [Shape(k, True, 256, 64, False, candidates=9) for k in (len(rows), len(rows), 4)]
+            first, second, fewer = (Buffers(tree, shape, state.keys_values, None) for shape in shapes)
+            first.take(state)
+            slots = torch.arange(len(rows), device=first.ids.device)
+            second.take(first.given(slots, state.columns))
+            fewer.take(second.given(slots[1:3], state.columns))
+    assert "_local_scalar_dense" not in asked.found and asked.found.count("lift_fresh") < backbone.layers
+    k = len(rows)
+    assert all(torch.equal(one, other) for both in zip(first.cache, second.cache, strict=True) for one, other in zip(*both, strict=True))
+    for (keys, _), (others, _) in zip(fewer.cache, second.cache, strict=True):
+        assert torch.equal(keys[[0, 1, 4, 5]], others[[1, 2, k + 1, k + 2]]) and bool(keys[0, :, : state.columns].any())
+    for name in ("seen", "ids", "positions", "scaling"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+        assert torch.equal(getattr(fewer, name)[[0, 1, 4, 5]], getattr(second, name)[[1, 2, k + 1, k + 2]])
 
 
 # --- masks by length -------------------------------------------------------------------------------------------------
