@@ -19,7 +19,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 _ONE = threading.RLock()
-"""Held by the thread that captures: what begins a capture waits for the whole device, which fails while another thread is within one."""
+"""Held by the thread that captures: what begins a capture waits for the whole device, which fails while another thread is within one; so does what
+gives memory back."""
 _own = threading.local()
 WARM_UPS = 3
 HIGH_PRIORITY = -1
@@ -36,6 +37,12 @@ def capture(step: Callable[[], T], restore: Callable[[], None], changed: Sequenc
 def capturing() -> bool:
     """Whether this thread is within `capture`."""
     return getattr(_own, "capturing", False)
+
+
+def empty_cache() -> None:
+    """Give memory that torch keeps and nothing uses back to the device. torch refuses to while any thread is within a capture."""
+    with _ONE:
+        torch.cuda.empty_cache()
 
 
 def kept_in_graphs(device: torch.device) -> int:
@@ -59,11 +66,13 @@ def _alone() -> Iterator[None]:
 def _captured(step: Callable[[], T], restore: Callable[[], None], device: torch.device) -> Callable[[], T]:
     stream = _capturing_stream(device, torch.cuda.current_stream(device).priority)
     stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            step()
-            restore()
-    torch.cuda.current_stream(device).wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                step()
+                restore()
+    finally:  # after one that failed too: what it launched may still write to tensors that others read and free
+        torch.cuda.current_stream(device).wait_stream(stream)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved(device)
     graph = torch.cuda.CUDAGraph()

@@ -117,7 +117,8 @@ class EagerRows:
             return None
         layout, k = self._layout, len(self._rows)
         twin = len(layout.source) > k
-        rows = [*range(k), *(layout.base_rows.tolist() if twin else [])]  # a row that draws from the base is its own twin
+        answers = torch.arange(k, device=self._device)
+        rows = torch.cat([answers, layout.base_rows]) if twin else answers  # a row that draws from the base is its own twin
         columns, mixed = self._past.get_seq_length(), self._adapted and not all(layout.adapter[:k])
         seen = self._next.new_ones(len(rows), columns, dtype=torch.bool) if self._mask is None else self._mask[rows, :columns].bool()
         scaling = torch.tensor([1.0 if each else 0.0 for each in layout.adapter], device=self._device)[rows]

@@ -54,9 +54,7 @@ def forward_at(tree: nn.Module, input_ids: Tensor, seen: Tensor, positions: Tens
     input_ids, positions: (B, 1). seen: (B, L) bool, the cache's columns that each row attends to, its own among them.
     """
     model = causal_model(tree)
-    mask = seen[:, None, None]
-    if model.config._attn_implementation == "eager":  # adds it to the scores
-        mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
+    mask = torch.where(seen, 0.0, torch.finfo(model.dtype).min).to(model.dtype)[:, None, None]  # added to scores; of a bool each layer makes its own
     output = model(
         input_ids=input_ids,
         attention_mask=mask,

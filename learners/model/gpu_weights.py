@@ -2,7 +2,8 @@
 
 - RMS norms in one kernel. transformers spells them out, in eight forward and a dozen backward.
 - Second copies of 4-bit weights in the dtype that they are computed in, where an eighth of the free memory holds all of them. bitsandbytes unpacks
-  weights anew in each forward and again in each backward pass. The copies serve what trains; drawing reads the packed ones, which are smaller.
+  weights anew in each forward and again in each backward pass. The copies serve what trains; a step of drawing for few answers reads the packed ones,
+  which are smaller.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from learners.model.memory import free_on_gpu
 
 SHARE = 1 / 8
 """Of the memory that is free once the model is loaded, for copies."""
+READ_PACKED = 4
+"""Tokens of a step for which bitsandbytes always computes with packed weights as they are. For more it unpacks all of them first, on most cards and
+for most sizes, which costs more than reading the copies."""
 TRIED_ROWS = 16
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2**-6, torch.float16: 2**-9}
 """By how much of it a number may be off: transformers rounds twice on the way."""
@@ -88,7 +92,7 @@ def _unpacked_class() -> type:
         """A 4-bit layer that trains with the numbers that its weights stand for."""
 
         def forward(self, x: Tensor) -> Tensor:
-            if is_drawing():
+            if is_drawing() and x.numel() <= READ_PACKED * x.shape[-1]:
                 return super().forward(x)
             return nn.functional.linear(x, self.weight.__dict__[COPY], self.bias)
 

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from learners.model.shards import sharded
+
 ADAPTER = "default"
 """PEFT's name of the only adapter on a tree."""
 PLAIN = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit"), ("peft.tuners.lora.bnb", "Linear8bitLt")}
@@ -28,6 +30,8 @@ SAME_INPUT = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"query"
 """Names of layers of one module that read the same in most families; whether they do is looked at in each forward."""
 INPUT, COPY = "_lora_input", "_lora_copy"
 """Where a layer keeps what it has in common with others of the same input, and a weight its copy."""
+Copying = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
+"""What brings copies up to date: these into those, now or in the end."""
 
 
 class FirstRows(NamedTuple):
@@ -56,14 +60,25 @@ def simplify(tree: nn.Module) -> None:
 
 
 def refresh(tree: nn.Module) -> None:
-    """Bring all copies of weights up to date, for steps that were captured: those only read them."""
+    """Bring all copies of weights that forwards have made up to date, as one operation: steps that were captured only read them, and a forward would
+    make them anew one by one. Where the base is in shards nothing is captured, and forwards do that."""
+    if sharded():
+        return
     if "_simplified" not in tree.__dict__:
         tree.__dict__["_simplified"] = [module for module in tree.modules() if INPUT in module.__dict__]
+    copies, weights = list[Tensor](), list[Tensor]()
+
+    def copy_later(into: Sequence[Tensor], of: Sequence[Tensor]) -> None:
+        copies.extend(into)
+        weights.extend(of)
+
     for layer in tree.__dict__["_simplified"]:
         same: SameInput = layer.__dict__[INPUT]
         if same.a is not None:
-            same.stacked(same.a.dtype)
-            in_dtype(_weights(layer)[1], same.a.dtype)
+            same.stacked(same.a.dtype, copy_later)
+            in_dtype(_weights(layer)[1], same.a.dtype, copy_later)
+    if copies:
+        torch._foreach_copy_(copies, weights)
 
 
 def _is_plain(layer: Any) -> bool:
@@ -85,7 +100,7 @@ def _weights(layer: Any) -> tuple[Tensor, Tensor]:
     return modules["lora_A"]._modules[ADAPTER]._parameters["weight"], modules["lora_B"]._modules[ADAPTER]._parameters["weight"]
 
 
-def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
+def in_dtype(weight: Tensor, dtype: torch.dtype, copying: Copying = torch._foreach_copy_) -> Tensor:
     """A weight as it is computed with: itself, or its copy in this dtype, which stays where it is."""
     if weight.dtype is dtype:
         return weight.detach()
@@ -93,7 +108,7 @@ def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
     if made is None or made.dtype is not dtype or made.device != weight.device:
         version, made = None, torch.empty_like(weight, dtype=dtype, requires_grad=False)
     if version != weight._version:
-        made.copy_(weight.detach())
+        copying([made], [weight.detach()])
         weight.__dict__[COPY] = weight._version, made
     return made  # type: ignore[no-any-return]
 
@@ -119,14 +134,14 @@ class SameInput:
         made._at = {id(layer): self._at[id(old)] for layer, old in zip(made._layers, self._layers, strict=True)}
         return made
 
-    def stacked(self, dtype: torch.dtype) -> Tensor:
+    def stacked(self, dtype: torch.dtype, copying: Copying = torch._foreach_copy_) -> Tensor:
         """All A's in this dtype, one below the other. Stays where it is."""
         weights = [_weights(layer)[0] for layer in self._layers]
         versions = [weight._version for weight in weights]
         if self.a is None or self.a.dtype is not dtype or self.a.device != weights[0].device:
             self.a, self._versions = torch.empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype, device=weights[0].device), []
         if versions != self._versions:
-            torch.cat([weight.detach().to(dtype) for weight in weights], out=self.a)
+            copying(self.a.split([*map(len, weights)]), [weight.detach() for weight in weights])
             self._versions = versions
         return self.a
 

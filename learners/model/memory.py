@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from learners.model.cuda_graph import kept_in_graphs
+from learners.model.cuda_graph import empty_cache, kept_in_graphs
 
 if TYPE_CHECKING:
     from learners.model.base import Backbone
@@ -26,8 +26,9 @@ ALLOWANCE = 1e9
 """Bytes that one forward may take beside the weights, its backward included; on a GPU …"""
 ALLOWED_SHARE = 1 / 16
 """… at least this share of its memory."""
-FREE_SHARE = 1 / 8
-"""… and of what is free of it: a large card beside a small model."""
+FREE_SHARE = 1 / 4
+"""… and of what is free of it: passes of a small model take as long as their launches, so a card of usual size is to need few of them too. What runs
+out of memory halves it, as it does the allowance."""
 SHARE = 0.5
 """Of a GPU's free memory, never more: what is drawn, fitted and shown meanwhile needs some too."""
 SHARE_FOR_ONE = 0.25
@@ -59,7 +60,7 @@ def free_memory() -> None:
     """Let go of what nobody needs. Not inside an `except`: the error holds the tensors of what was given up."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        empty_cache()
 
 
 def within_memory(at_once: Callable[[], T], apart: Callable[[], T]) -> T:

@@ -20,11 +20,13 @@ ENTERING = "_entering_head"
 """Where the LM head of a tree keeps the tensor that last entered it, until `forward` takes it."""
 FIRST_POSITION = "_first_position"
 """While it stands there, the head computes the first position of the first row alone."""
+DECODER = "_static_decoder"
+"""Where a tree keeps buffers and graphs that it draws with: its own, over its own tensors."""
 
 
 def replicate(tree: nn.Module, base: nn.Module | None = None) -> nn.Module:
     """Another tree of modules over the tensors of `base`, which are all of the tree's own unless it carries an adapter; hooks are copied too. What
-    is not the base's is copied, and so are rotations that each forward rewrites by how long its text is."""
+    is not the base's is copied, and so are rotations that each forward rewrites by how long its text is; what it draws with is not."""
     model = tree if base is None else base
     own = {id(t) for module in model.modules() if "longrope" in str(getattr(module, "rope_type", "")) for t in module.buffers(recurse=False)}
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in own}
@@ -34,7 +36,11 @@ def replicate(tree: nn.Module, base: nn.Module | None = None) -> nn.Module:
     # A module has eleven tables of hooks, nearly always empty; copying each by way of `copy.deepcopy` takes most of the time of a tree.
     tables = (table for module in tree.modules() for table in vars(module).values() if type(table) in (OrderedDict, set))
     memo |= {id(table): type(table)() for table in tables if not table}
-    return copy.deepcopy(tree, memo)
+    decoder = tree.__dict__.get(DECODER)
+    memo[id(decoder)] = decoder  # its buffers are not copied; and what replays graphs over one tree's tensors is of no use to another
+    made = copy.deepcopy(tree, memo)
+    made.__dict__.pop(DECODER, None)
+    return made
 
 
 def freeze(model: nn.Module) -> None:
@@ -114,8 +120,9 @@ class _DequantizedLinear(torch.autograd.Function):
 
 
 def _dequantized(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """int8 (out, in) with row maxima (out,) -> float (out, in), rounded once: a rounded scale would shift whole rows."""
-    return torch.mul(weight, (scale.float() / 127.0).unsqueeze(1)).to(dtype)
+    """int8 (out, in) with row maxima (out,) -> float (out, in), rounded once: a rounded scale would shift whole rows. In one kernel, without the
+    float32 numbers in between; for what keeps no graph."""
+    return torch.mul(weight, (scale.float() / 127.0).unsqueeze(1), out=torch.empty(weight.shape, dtype=dtype, device=weight.device))
 
 
 def dequantize_in_forward(model: nn.Module) -> None:

@@ -2,6 +2,8 @@
 
 The same states and gradients as of prompt and answer in one row, up to rounding. Models that keep something else than keys and values between
 tokens (linear attention, state spaces) run prompt and answer in one row.
+
+Tensors of ids, masks and places are made before a forward is launched: numbers that go to a device wait for all that it was given before.
 """
 
 from __future__ import annotations
@@ -45,9 +47,9 @@ def _states_before(tree: nn.Module, prompts: Sequence[Sequence[int]], answers: S
     if not _pays(tree, prompts):
         return states_in_one_row(tree, prompts, answers)[:, :-1]
     device = device_of(tree)
+    ids, answer_mask = pad_answers(answers, device)
     at_end, index, past, mask = _prompts(tree, prompts, device)
     first = at_end[index]
-    ids, answer_mask = pad_answers(answers, device)
     if ids.shape[1] == 1:
         return first[:, None]
     read = states(tree, ids[:, :-1], torch.cat([mask, answer_mask[:, :-1]], 1).long(), past)
@@ -58,8 +60,8 @@ def _states_after(tree: nn.Module, prompts: Sequence[Sequence[int]], answers: Se
     if not _pays(tree, prompts):
         return states_in_one_row(tree, prompts, answers)[:, 1:]
     device = device_of(tree)
-    _, _, past, mask = _prompts(tree, prompts, device)
     ids, answer_mask = pad_answers(answers, device)
+    _, _, past, mask = _prompts(tree, prompts, device)
     return states(tree, ids, torch.cat([mask, answer_mask], 1).long(), past)
 
 
@@ -70,22 +72,24 @@ def states_in_one_row(tree: nn.Module, prompts: Sequence[Sequence[int]], answers
     """
     longest, length = max(1, *map(len, answers)), max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-    hidden = states(tree, torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device_of(tree)))
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device_of(tree))
     starts = [len(prompt) - 1 for prompt in prompts]
     if length == starts[0] + longest + 1 and len({*starts}) == 1:
-        return hidden[:, starts[0] :]
-    places = [row * length + min(start + i, length - 1) for row, start in enumerate(starts) for i in range(longest + 1)]
-    return hidden.flatten(0, 1).index_select(0, torch.tensor(places, device=hidden.device)).view(len(rows), longest + 1, -1)
+        return states(tree, ids)[:, starts[0] :]
+    places = torch.tensor(
+        [row * length + min(start + i, length - 1) for row, start in enumerate(starts) for i in range(longest + 1)], device=ids.device
+    )
+    return states(tree, ids).flatten(0, 1).index_select(0, places).view(len(rows), longest + 1, -1)
 
 
 def _prompts(tree: nn.Module, prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor, Any, Tensor]:
     """Last states (n, d) of the n distinct prompts; which of them each answer follows (B,); their cache and mask, a row for each answer."""
     distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     ids, mask = pad_prompts(list(distinct), device)
+    index = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
     past = plain_cache(causal_model(tree))
     padded = len({len(prompt) for prompt in distinct}) > 1
     at_end = states(tree, ids, mask.long() if padded else None, past)[:, -1]
-    index = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
     past.reorder_cache(index)  # by index_select, whose gradient is a sum over the answers to a prompt
     return at_end, index, past, mask[index]
 

@@ -3,8 +3,8 @@
 A step of a small model is a thousand launches, and a launch takes longer than most of these kernels run; a graph is one launch. The step holds all
 of it: forward, twin rows, logit bias, temperature, the draw, log-probabilities, the exact KL, and what it leaves behind for the next.
 
-Not every model can: layers that keep something else than all keys and values, or mask them in their own way, need EagerRows. Whether a tree can is
-tried once, by comparing logits.
+Not every model can: layers that keep something else than all keys and values, mask them in their own way, or look at numbers (rotations that grow
+with the text, experts in 4 bit), need EagerRows. Whether a tree can is tried once, by comparing logits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from learners.model.checkpoint import first_line
 from learners.model.cpu_weights import drawing
@@ -27,6 +28,7 @@ from learners.model.fixed_cache import FixedCache
 from learners.model.forward import causal_model, device_of, forward_at, vocabulary_of
 from learners.model.lora import AdaptedRows, has_adapter, row_scaling
 from learners.model.memory import COPIES_IN_DRAWING, MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
+from learners.model.replicas import DECODER
 from learners.model.rows import FixedBias, KeysValues, Row, SteeringBias, draw_tokens
 from learners.model.shards import sharded
 from learners.model.truncation import Truncation
@@ -39,14 +41,16 @@ MOST_PREPARED_ROWS = 8
 """Answers in a batch that is worth preparing: of more, the kernels take most of the time."""
 WORTH_PREPARING = 256
 """Tokens of a shape, asked for so far."""
-KEPT_BUFFERS = 6
-"""Shapes whose buffers and graphs are kept; the one used longest ago goes …"""
+KEPT_BUFFERS = 12
+"""Shapes whose buffers and graphs are kept: rollouts alone ask for two numbers of rows times three lengths. The one used longest ago goes …"""
 KEPT_BYTES = 256e6
 """… and as many as take no more memory than this; on a GPU …"""
 KEPT_SHARE = 1 / 32
 """… at least this share of its own, for each tree."""
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 """By which logits of the two forwards may differ, beside their size: attention over masked columns rounds in another order."""
+READING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+"""Tags of operations that look at numbers (item, equal), and of those whose result is as large as these say (nonzero, masked_select)."""
 
 WITHOUT_GRAPHS = "answers are drawn by ordinary forwards, which takes longer: %s"
 """Of a tree that cannot be captured."""
@@ -111,7 +115,7 @@ class Buffers:
     def take(self, state: RowsState) -> None:
         """Answers that were drawn elsewhere, into the first rows."""
         k, n = len(state.drawn), state.columns
-        rows = [*range(k), *(self.shape.rows + i for i in range(k if state.twin else 0))]
+        rows = self._rows(torch.arange(k, device=self.ids.device))
         for both, kept in zip(self.cache, state.keys_values, strict=True):
             for into, each in zip(both, kept, strict=True):
                 into[rows, :, :n] = each
@@ -127,9 +131,13 @@ class Buffers:
             self.truncation.take(state.truncation)
         self.column.fill_(n)
 
-    def given(self, slots: list[int], n: int) -> RowsState:
-        """Some of the answers, which have n columns: for `take` of others."""
-        rows = [*slots, *(self.shape.rows + i for i in slots if self.shape.twin)]
+    def _rows(self, slots: Tensor) -> Tensor:
+        """(K,) which answers -> (B,) their rows, and those of their twins."""
+        return torch.cat([slots, self.shape.rows + slots]) if self.shape.twin else slots
+
+    def given(self, slots: Tensor, n: int) -> RowsState:
+        """Some of the answers (K,), which have n columns: for `take` of others."""
+        rows = self._rows(slots)
         return RowsState(
             [(keys[rows, :, :n], values[rows, :, :n]) for keys, values in self.cache], n, self.shape.twin, self.shape.mixed,
             self.seen[rows, :n], self.ids[rows], self.positions[rows], self.scaling[rows], self.steered[slots], self.drawn[slots],
@@ -193,6 +201,24 @@ class Buffers:
 
 def _sizes(like: Tensor, shape: Shape) -> tuple[int, int, int]:
     return like.shape[1], shape.length, like.shape[3]
+
+
+class Unread(TorchDispatchMode):
+    """ValueError where the host looks at numbers of tensors while the block runs, or a size depends on them: a captured step cannot wait for those.
+    Found out before a capture, since one that fails leaves torch's allocator in a bad state before version 2.13."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if _reads(function, arguments, named or {}):
+            raise ValueError(f"its step reads numbers from the device ({function})")
+        return function(*arguments, **(named or {}))
+
+
+def _reads(function: Any, arguments: Any, named: Any) -> bool:
+    if function is torch.ops.aten._to_copy.default:
+        return named.get("device") == torch.device("cpu") != arguments[0].device
+    if function is torch.ops.aten.index.Tensor:  # tagged for masks alone
+        return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in arguments[1])
+    return not READING.isdisjoint(function.tags)
 
 
 class StaticDecoder:
@@ -293,7 +319,8 @@ class StaticDecoder:
             if length >= LEAST_LENGTH and self.may_hold(length):
                 buffers = Buffers(self.tree, Shape(2, False, length, 4, False), state.keys_values, None)
                 buffers.take(state)
-                found.append(buffers.logits()[0])
+                with Unread():
+                    found.append(buffers.logits()[0])
         expected = eager.logits()
         allowed = CLOSE.get(causal_model(self.tree).dtype, 1e-3) * (1 + float(expected.abs().max()))
         off = max(float((each - expected).abs().max().nan_to_num(torch.inf)) for each in found)
@@ -305,14 +332,14 @@ def static_decoder(tree: nn.Module) -> StaticDecoder | None:
     """Of a tree on a GPU, tried once; None where ordinary forwards are to be used, as where weights are somewhere else at each step."""
     if device_of(tree).type != "cuda" or sharded():
         return None
-    if "_static_decoder" not in tree.__dict__:
-        tree.__dict__["_static_decoder"] = _tried(tree)
+    if DECODER not in tree.__dict__:
+        tree.__dict__[DECODER] = _tried(tree)
     return known_decoder(tree)
 
 
 def known_decoder(tree: nn.Module) -> StaticDecoder | None:
     """The one that `static_decoder` has made; None before."""
-    found: StaticDecoder | None = tree.__dict__.get("_static_decoder")
+    found: StaticDecoder | None = tree.__dict__.get(DECODER)
     return found
 
 

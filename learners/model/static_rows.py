@@ -40,14 +40,20 @@ class StaticRows:
         """A token for each live answer."""
         if self._buffers is None:
             return self._eager.draw()
-        outputs = None if self._waiting else self._run()
+        shown = (torch.empty(0, 0),) * 3
+        if not self._waiting:
+            columns, outputs = self._run()
+            if self._ahead == 1:
+                shown = self._shown(outputs)
+            self._waiting.extend(columns.cpu())  # the only wait for the device, once all is launched
         ids, acted, plain, kl = self._waiting.popleft()[:, self._on_host].tolist()
-        whole = [int(i) for i in ids]
-        if self._ahead > 1 or outputs is None:
-            nothing = torch.empty(0, 0)
-            return Drawn(whole, acted, plain, kl, nothing, nothing, nothing)
+        return Drawn([int(i) for i in ids], acted, plain, kl, *shown)
+
+    def _shown(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the live answers the base's states and logits, and the policy's logits."""
+        assert self._buffers is not None
         state, base = outputs[0][self._slots], outputs[1][self._slots]
-        return Drawn(whole, acted, plain, kl, state, base, outputs[2][self._slots] if self._buffers.shape.twin else base)
+        return state, base, outputs[2][self._slots] if self._buffers.shape.twin else base
 
     def append(self, tokens: Sequence[int]) -> None:
         """The drawn tokens are in the buffers already."""
@@ -100,8 +106,8 @@ class StaticRows:
         """As many as may come."""
         return max(1, min(self._ahead, self._end - self._column))
 
-    def _run(self) -> Outputs:
-        """So many tokens as are drawn ahead, all launched before the first is looked at."""
+    def _run(self) -> tuple[Tensor, Outputs]:
+        """Launch so many tokens as are drawn ahead: (tokens, 4, rows) of what is drawn, and of the last one what it is drawn from."""
         if self._steer is not None:
             self._decoder.steer(self._steer)
         buffers = self._with_room()
@@ -111,8 +117,7 @@ class StaticRows:
             self._decoder.usable &= buffers.captured
             found.append(buffers.columns.clone())
             self._column += 1
-        self._waiting.extend(torch.stack(found).cpu())  # the only wait for the device
-        return outputs
+        return torch.stack(found), outputs
 
     def _with_room(self) -> Buffers:
         """Longer buffers when these are full, fewer rows when most answers have ended, others when what steers has outgrown its tensors."""
@@ -123,6 +128,6 @@ class StaticRows:
             return old
         shape = self._shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin, old.shape.mixed)
         self._buffers = self._decoder.buffers(shape, old.cache)
-        self._buffers.take(old.given(self._slots.tolist(), self._column))
+        self._buffers.take(old.given(self._slots, self._column))
         self._use(torch.arange(len(self.uids), device=self._slots.device))
         return self._buffers

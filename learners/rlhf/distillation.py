@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from learners.model.batches import AnswerTokens, TokenIds
 from learners.model.forward import LMHead, device_of
+from learners.model.lora_forward import refresh
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
 from learners.rlhf import ops, ranks
@@ -63,7 +65,7 @@ class Distill:
         self.memory, self._head = memory or MemoryBudget.of_tree(tree), LMHead(tree)
         rate = min(ops.rate_for_width(self.settings.learning_rate, width), self.settings.highest_rate)
         parameters = [p for p in tree.parameters() if p.requires_grad]
-        self.optimizer = Optimizer(parameters, rate, self.settings.adam)
+        self.optimizer = Optimizer(parameters, rate, self.settings.adam, partial(refresh, tree))
 
     def step(self, batch: DistillBatch) -> StepStats:
         """One optimizer step on all of the batch; `loss` is in nats per token and `kl` in nats per answer from teacher to adapter.
@@ -91,8 +93,8 @@ class Distill:
 
     def _loss(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> Tensor:
         """Nats from teacher to adapter, summed over the answers' tokens."""
+        tokens = AnswerTokens.of(answers, device_of(self.tree))
         with torch.no_grad():
             wanted = self.teacher(prompts, answers)
         self.pause()
-        tokens = AnswerTokens.of(answers, device_of(self.tree))
         return forward_kl(self._head, tokens.take(states_before(self.tree, prompts, answers, self.memory)), wanted).sum()

@@ -35,14 +35,30 @@ def compared_pairs(ranks: Sequence[int | None]) -> list[tuple[int, int, float]]:
     return pairs
 
 
-def bradley_terry(scores: Tensor, ranks: Sequence[int | None]) -> Tensor:
-    """Mean negative log-likelihood of a ranking over all its pairs: scores (K,), ranks as in `compared_pairs` -> (). 0 without a pair."""
-    pairs = compared_pairs(ranks)
-    if not pairs:
-        return scores.sum() * 0.0
-    first, second, target = zip(*pairs, strict=True)
-    margins = scores[list(first)] - scores[list(second)]
-    return binary_cross_entropy_with_logits(margins, margins.new_tensor(target))
+class Pairs(NamedTuple):
+    """All pairs of several rankings, whose answers' scores stand one after the other, on the device of the scores."""
+
+    answers: Tensor  # (2, P) int64, places of the first and of the second
+    target: Tensor  # (P,) P(first beats second)
+    among: Tensor  # (P,) how many pairs the ranking has
+
+    @staticmethod
+    def of(rankings: Sequence[Sequence[int | None]], device: torch.device | str = "cpu") -> Pairs:
+        """Ranks as in `compared_pairs`."""
+        rows: list[tuple[float, ...]] = []
+        start = 0
+        for ranks in rankings:
+            pairs = compared_pairs(ranks)
+            rows += [(start + i, start + j, target, len(pairs)) for i, j, target in pairs]
+            start += len(ranks)
+        columns = torch.tensor(rows, dtype=torch.float32, device=device).view(-1, 4).T
+        return Pairs(columns[:2].long(), *columns[2:])
+
+
+def bradley_terry(scores: Tensor, pairs: Pairs) -> Tensor:
+    """Negative log-likelihood of rankings, of each the mean over its pairs, summed over rankings: scores (N,) -> (). 0 without a pair."""
+    first, second = scores.take(pairs.answers)
+    return (binary_cross_entropy_with_logits(first - second, pairs.target, reduction="none") / pairs.among).sum()
 
 
 def right_order(scores: Tensor | Sequence[float], ranks: Sequence[int | None]) -> tuple[int, int]:
@@ -51,14 +67,10 @@ def right_order(scores: Tensor | Sequence[float], ranks: Sequence[int | None]) -
     return sum(bool(scores[winner] > scores[loser]) for winner, loser in pairs), len(pairs)
 
 
-def centring(scores: Tensor) -> Tensor:
-    """Mean squared score, (…) -> (): pins the level that comparisons leave open. Source: Eisenstein et al. 2023 (weight 0.01)."""
-    return scores.square().mean()
-
-
-def squared_error(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of scores (N,) against centred ratings (N,) -> ()."""
-    return (scores - targets).square().mean()
+def squared_error(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted squared errors of scores, all (N,), summed -> (): against centred ratings; or against 0, which pins the level that comparisons leave
+    open. Source of the latter: Eisenstein et al. 2023 (the mean over a ranking's answers, with weight 0.01)."""
+    return (weights * (scores - targets).square()).sum()
 
 
 # --- policies --------------------------------------------------------------------------------------------------------

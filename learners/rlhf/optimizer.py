@@ -7,7 +7,7 @@ LoRA starts from a zero matrix, where Adam's first steps are its largest: hence 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,15 @@ class AdamSettings:
 class Optimizer:
     """Steps of Adam at one learning rate over one set of parameters."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], rate: float, settings: AdamSettings | None = None) -> None:
-        self.parameters = list(parameters)
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        rate: float,
+        settings: AdamSettings | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`changed` is called after each step that was applied."""
+        self.parameters, self._changed = list(parameters), changed
         self.settings = settings or AdamSettings()
         self.rate = rate
         self.reset()
@@ -63,6 +70,7 @@ class Optimizer:
             self._adam.param_groups[0]["lr"] = self.learning_rate
             self._adam.step()
             increment_version(self.parameters)  # the fused one does not: copies of weights go by it
+            self._changed()
             self.steps += 1
         self.clear()
         return norm

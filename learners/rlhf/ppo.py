@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from learners.feedback.tap_advantages import Tapped
 from learners.model.base import Backbone
 from learners.model.batches import AnswerTokens, TokenIds, mask_of
 from learners.model.forward import LMHead
+from learners.model.lora_forward import refresh
 from learners.model.shared_prompts import states_before
 from learners.rlhf import losses, ops, ranks
 from learners.rlhf.distributions import Compared, compare, token_logprobs
@@ -104,7 +106,7 @@ class PPO:
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         rate, value_rate = ops.rate_for_width(self.settings.learning_rate, backbone.width), self.settings.value_rate
-        self._policy_optimizer = Optimizer(parameters, rate, self.settings.adam)
+        self._policy_optimizer = Optimizer(parameters, rate, self.settings.adam, partial(refresh, policy))
         self._value_optimizer = Optimizer(self.value_head.parameters(), value_rate / backbone.width, self.settings.adam)
 
     @property

@@ -11,14 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from learners.feedback.samples import Comparison, Scored
 from learners.model.batches import TokenIds, mask_of
+from learners.model.lora_forward import refresh
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_after
 from learners.rlhf import losses, ops, ranks
@@ -57,7 +59,7 @@ class RewardModel:
         self.head = _drawn_head(width, seed).to(self._device)
         self.gain, self.bias = 1.0, 0.0  # of the scores that others see; learning sees the raw ones
         rate = ops.rate_for_width(self.settings.learning_rate, width)
-        self.optimizer = Optimizer([*self._lora.values(), *self.head.parameters()], rate, self.settings.adam)
+        self.optimizer = Optimizer([*self._lora.values(), *self.head.parameters()], rate, self.settings.adam, partial(refresh, tree))
 
     def step(self, batch: Sequence[Comparison | Scored]) -> StepStats:
         """One optimizer step on all of the batch; `accuracy` is of its untied pairs before the step.
@@ -180,8 +182,9 @@ class RewardModel:
         """Add the gradient of these items' share of the mean loss over `count`; that share (), and the raw scores of all answers."""
         prompts, answers = _sequences(items)
         if self._fit(items):
+            judged = self._judged(items)
             scores = self._raw_scores(prompts, answers)
-            loss = self._losses(items, scores) / count
+            loss = judged.loss(scores) / count
             loss.backward()
             return loss.detach(), scores.detach()
         return self._backward_in_parts(items, prompts, answers, count)
@@ -190,13 +193,14 @@ class RewardModel:
         self, items: Sequence[Comparison | Scored], prompts: Sequence[TokenIds], answers: Sequence[TokenIds], count: int
     ) -> tuple[Tensor, Tensor]:
         """The same where the answers do not fit into one forward: scores first, without gradients; then each answer's, times d loss / d score."""
+        judged = self._judged(items)
         with torch.no_grad():
             scores = torch.zeros(len(answers), device=self._device)
             for part in self._parts(prompts, answers, gradients=False):
                 scores[part] = self._raw_scores([prompts[i] for i in part], [answers[i] for i in part])
                 self.pause()
         scores.requires_grad_()
-        loss = self._losses(items, scores) / count
+        loss = judged.loss(scores) / count
         (slopes,) = torch.autograd.grad(loss, scores)
         for part in self._parts(prompts, answers, gradients=True):
             (self._raw_scores([prompts[i] for i in part], [answers[i] for i in part]) * slopes[part]).sum().backward()
@@ -213,17 +217,32 @@ class RewardModel:
 
     def _raw_rewards(self, prompts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
         """Of the states that have read each answer token (B, R), and the answers' mask (B, R)."""
-        return self.head(states_after(self.tree, prompts, answers, self.memory))[..., 0], mask_of(answers, self._device)
+        mask = mask_of(answers, self._device)  # before the forward is launched, for which it would wait
+        return self.head(states_after(self.tree, prompts, answers, self.memory))[..., 0], mask
 
-    def _losses(self, items: Sequence[Comparison | Scored], scores: Tensor) -> Tensor:
-        """Summed over items."""
-        by_item = scores.split([len(_answers(item)) for item in items])
-        return torch.stack([self._loss(item, s) for item, s in zip(items, by_item, strict=True)]).sum()
+    def _judged(self, items: Sequence[Comparison | Scored]) -> _Judged:
+        """A rating alone has no pairs."""
+        pairs = losses.Pairs.of([(1,) if isinstance(item, Scored) else item.ranks for item in items], self._device)
+        targets, weights = torch.tensor([pull for item in items for pull in self._pulls(item)], dtype=torch.float32, device=self._device).T
+        return _Judged(pairs, targets, weights)
 
-    def _loss(self, item: Comparison | Scored, scores: Tensor) -> Tensor:
+    def _pulls(self, item: Comparison | Scored) -> list[tuple[float, float]]:
+        """Of each answer what its score is pulled to, and how strongly: to its rating; else to 0, together as strongly as the settings say."""
         if isinstance(item, Scored):
-            return self.settings.rating_weight * losses.squared_error(scores, scores.new_tensor([item.score]))
-        return losses.bradley_terry(scores, item.ranks) + self.settings.centring_weight * losses.centring(scores)
+            return [(item.score, self.settings.rating_weight)]
+        return [(0.0, self.settings.centring_weight / len(item.answers))] * len(item.answers)
+
+
+class _Judged(NamedTuple):
+    """What is learned from some items, on the device: tensors that are made before a forward is launched do not wait for it."""
+
+    pairs: losses.Pairs
+    targets: Tensor  # (N,) of all answers, one after the other
+    weights: Tensor  # (N,)
+
+    def loss(self, scores: Tensor) -> Tensor:
+        """Scores (N,) -> (), summed over items."""
+        return losses.bradley_terry(scores, self.pairs) + losses.squared_error(scores, self.targets, self.weights)
 
 
 def _drawn_head(width: int, seed: int) -> nn.Linear:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from learners.feedback.samples import Target
 from learners.model.batches import AnswerTokens
 from learners.model.forward import LMHead, device_of
+from learners.model.lora_forward import refresh
 from learners.model.memory import MemoryBudget
 from learners.model.shared_prompts import states_before
 from learners.rlhf import ops, ranks
@@ -50,7 +52,7 @@ class SFT:
         self.memory, self._head = memory or MemoryBudget.of_tree(tree), LMHead(tree)
         rate = ops.rate_for_width(self.settings.learning_rate, width)
         parameters = [p for p in tree.parameters() if p.requires_grad]
-        self.optimizer = Optimizer(parameters, rate, self.settings.adam)
+        self.optimizer = Optimizer(parameters, rate, self.settings.adam, partial(refresh, tree))
 
     def step(self, batch: Sequence[Target]) -> StepStats:
         """One optimizer step on all of the batch. Raises ValueError when no answer token has weight, or a target's weights do not fit."""
@@ -75,10 +77,11 @@ class SFT:
     def _loss(self, targets: Sequence[Target], weights: Sequence[float], whole: float) -> Tensor:
         """Negative log-likelihood of these targets' tokens, each times its weight, over the weight of the whole batch."""
         answers = [target.token_ids for target in targets]
-        tokens = AnswerTokens.of(answers, device_of(self.tree))
+        device = device_of(self.tree)
+        tokens, counted = AnswerTokens.of(answers, device), torch.tensor(weights, dtype=torch.float32, device=device)
         hidden = states_before(self.tree, [target.prompt_ids for target in targets], answers, self.memory)
         logprobs = token_logprobs(self._head, tokens.take(hidden), tokens.ids)
-        return -(logprobs * logprobs.new_tensor(weights)).sum() / whole
+        return -(logprobs * counted).sum() / whole
 
 
 def _weights(target: Target) -> tuple[float, ...]:

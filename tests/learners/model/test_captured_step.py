@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from learners.human_reward.features import Features
 from learners.human_reward.fixed_bias import FixedHeads
 from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
-from learners.model import cuda_graph
+from learners.model import cuda_graph, memory
 from learners.model.eager_rows import EagerRows
 from learners.model.gpu_weights import fuse_norms
 from learners.model.lora import LoraSettings, adapter_tree, draw_in
@@ -121,3 +121,45 @@ def test_each_thread_captures_on_one_stream_however_often(monkeypatch: pytest.Mo
     thread.join()
     assert found[0] is found[1] and found[2] is found[3] and found[0] is not found[2]
     assert cuda_graph._capturing_stream(GPU, 0) is not found[0]
+
+
+class Stream:
+    priority = 0
+
+    def __init__(self) -> None:
+        self.waited_for: list[object] = []
+
+    def wait_stream(self, other: object) -> None:
+        self.waited_for.append(other)
+
+
+def test_a_warm_up_that_fails_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, capturing = Stream(), Stream()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: ours)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(cuda_graph, "_capturing_stream", lambda device, priority: capturing)
+
+    def fails() -> None:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        cuda_graph.capture(fails, lambda: None, [torch.zeros(1)])
+    assert ours.waited_for == [capturing] and capturing.waited_for == [ours]
+
+
+def test_memory_is_not_given_back_while_another_thread_is_within_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    within, given_back, capturing = threading.Event(), threading.Event(), list[bool]()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", given_back.set)
+    monkeypatch.setattr(cuda_graph, "_captured", lambda step, restore, device: step())
+
+    def step() -> None:
+        within.set()
+        capturing.append(given_back.wait(0.2))
+
+    thread = threading.Thread(target=cuda_graph.capture, args=(step, lambda: None, [torch.zeros(1)]))
+    thread.start()
+    within.wait(10)
+    memory.free_memory()
+    thread.join(10)
+    assert capturing == [False] and given_back.is_set()

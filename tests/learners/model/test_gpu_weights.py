@@ -50,7 +50,7 @@ def test_a_norm_that_may_be_given_more_than_states_is_left_alone() -> None:
 
 
 @needs_stories
-def test_copies_of_4_bit_weights_train_what_the_packed_ones_train_and_do_not_draw() -> None:
+def test_copies_of_4_bit_weights_train_what_the_packed_ones_train_and_draw_many_tokens_alone() -> None:
     model = _packed(stories("nf4").model)
     packed, gradients = _trained(model)
     unpack_for_training(model, 1.0)
@@ -62,11 +62,13 @@ def test_copies_of_4_bit_weights_train_what_the_packed_ones_train_and_do_not_dra
     for ours, theirs in zip(others, gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
     layer: Any = next(module for module in model.modules() if COPY in getattr(getattr(module, "weight", None), "__dict__", {}))
-    x = torch.randn(2, layer.in_features)
+    x = torch.randn(4, 1, layer.in_features)
     trained = layer(x)
     layer.weight.__dict__[COPY] = layer.weight.__dict__[COPY] * 2
     with drawing():
         torch.testing.assert_close(layer(x), trained, atol=1e-5, rtol=1e-4)
+        more = layer(torch.cat([x, x]))
+    torch.testing.assert_close(more, torch.cat([2 * trained, 2 * trained]), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(layer(x), 2 * trained, atol=1e-5, rtol=1e-4)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch.utils._python_dispatch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
+from learners.feedback.samples import Comparison, Scored, Target
 from learners.model import lora_forward
 from learners.model.batches import AnswerTokens, mask_of
 from learners.model.forward import LMHead, causal_model
@@ -18,9 +21,13 @@ from learners.model.lora import AdaptedRows, load_lora, lora_parameters, lora_st
 from learners.model.lora_forward import ADAPTER, INPUT, SameInput, in_dtype, refresh
 from learners.model.replicas import replicate
 from learners.model.shared_prompts import states_before, states_in_one_row
+from learners.rlhf.distillation import Distill
 from learners.rlhf.distributions import token_logprobs
 from learners.rlhf.losses import clipped_policy_loss
 from learners.rlhf.optimizer import Optimizer
+from learners.rlhf.ppo import PPO
+from learners.rlhf.reward_model import RewardModel
+from learners.rlhf.sft import SFT
 from tests.learners.model.families import random_model, random_tree
 from tests.learners.models import cpu_only, needs_stories, stirred, stories
 
@@ -145,6 +152,62 @@ def test_what_captured_steps_read_stays_where_it_is_and_follows_every_change_of_
     follow(tree, read, dtype)
 
 
+class Copies(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts what copies tensors into others, or into another precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        name = str(function).split(".")[1]
+        self.found += [name] if name in ("_foreach_copy_", "copy_", "_to_copy", "cat") else []
+        return function(*arguments, **(named or {}))
+
+
+def optimizers(tree: nn.Module) -> list[Optimizer]:
+    """Of all stages that train a tree."""
+    backbone: Any = SimpleNamespace(width=32)
+    ppo = PPO(tree, tree, Mock(), backbone=backbone)
+    return [RewardModel(tree, 32).optimizer, SFT(tree, 32).optimizer, Distill(tree, Mock(), 32).optimizer, ppo._policy_optimizer]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_of_training_brings_all_copies_up_to_date_at_once_and_no_forward_after_it_does(dtype: torch.dtype) -> None:
+    tree = in_precision(random_tree("llama"), dtype)
+    x = torch.randn(2, 32, dtype=dtype)
+    for optimizer in optimizers(tree):
+        learned(tree)
+        read = [(layer.__dict__[INPUT].a, in_dtype(layer.lora_B[ADAPTER].weight, dtype)) for layer in simple(tree)]
+        before = [a.clone() for a, _ in read]
+        with Copies() as step:
+            optimizer.step()
+        assert step.found.count("_foreach_copy_") == 1
+        follow(tree, read, dtype)
+        assert not all(torch.equal(a, was) for (a, _), was in zip(read, before, strict=True))
+        with Copies() as forward, torch.no_grad():
+            simple(tree)[0](x)
+        assert not forward.found
+
+
+def test_copies_are_not_made_by_who_brings_them_up_to_date_and_are_left_to_forwards_where_the_base_is_in_shards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tree = in_precision(random_tree("llama"), torch.bfloat16)
+    with Copies() as none:
+        refresh(tree)
+    assert not none.found and all(layer.__dict__[INPUT].a is None for layer in simple(tree))
+    learned(tree)
+    load_lora(tree, {name: value + 1.0 for name, value in lora_state(tree).items()})
+    expected, _ = learned(tree)
+    monkeypatch.setattr(lora_forward, "sharded", lambda: True)
+    load_lora(tree, {name: value - 1.0 for name, value in lora_state(tree).items()})
+    with Copies() as none:
+        load_lora(tree, {name: value + 1.0 for name, value in lora_state(tree).items()})
+    assert "_foreach_copy_" not in none.found
+    torch.testing.assert_close(learned(tree)[0], expected)
+
+
 def follow(tree: nn.Module, read: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> None:
     for layer, (a, b) in zip(simple(tree), read, strict=True):
         same: SameInput = layer.__dict__[INPUT]
@@ -186,6 +249,45 @@ def test_a_forward_of_training_waits_no_more_than_transformers_own_and_its_backw
         clipped_policy_loss(logprobs, logprobs.detach(), torch.ones_like(logprobs), mask_of(ANSWERS), 0.2, 3).loss.backward()
     assert forward.count <= theirs.count and backward.count == 0
     assert all(p.grad is not None for p in lora_parameters(tree).values())
+
+
+class MadeLate(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts tensors that are made of numbers on the host once the tree computes: on a GPU each waits for all that was launched before."""
+
+    def __init__(self, tree: nn.Module) -> None:
+        super().__init__()
+        self.began, self.count = False, 0
+        self._hook = causal_model(tree).model.embed_tokens.register_forward_hook(self._begin)
+
+    def _begin(self, *_: object) -> None:
+        self.began = True
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.count += self.began and function is torch.ops.aten.lift_fresh.default and arguments[0].numel() > 1
+        return function(*arguments, **(named or {}))
+
+    def __exit__(self, *error: Any) -> None:
+        self._hook.remove()
+        super().__exit__(*error)
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, [(5, 6, 7), (5, 6, 8), (9,)]])  # shared or not
+def test_what_a_stage_knows_before_its_forward_is_on_the_device_by_then(prompts: list[tuple[int, ...]]) -> None:
+    tree = random_tree("llama")
+    items = [Comparison(prompts[0], tuple(ANSWERS), (1, 2, None)), Scored(prompts[2], ANSWERS[0], 0.5)]
+    targets = [Target(prompt, answer) for prompt, answer in zip(prompts, ANSWERS, strict=True)]
+    with torch.no_grad():
+        wanted = LMHead(tree)(AnswerTokens.of(ANSWERS).take(states_before(tree, prompts, ANSWERS)))
+    reward, sft, distill = RewardModel(tree, 32), SFT(tree, 32), Distill(tree, lambda *_: lambda rows: wanted[rows], 32)
+    for work in (
+        lambda: states_before(tree, prompts, ANSWERS),
+        lambda: reward._backward(items, 2),
+        lambda: sft._loss(targets, [1.0] * sum(map(len, ANSWERS)), 1.0),
+        lambda: distill._loss(prompts, ANSWERS),
+    ):
+        with MadeLate(tree) as late:
+            work()
+        assert late.began and late.count == 0
 
 
 def test_a_product_in_single_precision_is_asked_for_where_a_gpu_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,12 +161,12 @@ def test_free_memory_counts_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("learners.model.memory.kept_in_graphs", lambda device: 150e6)
     assert ours._room == 225e6, "what is set aside for graphs is of no use here"
     monkeypatch.setattr("learners.model.memory.kept_in_graphs", lambda device: 0)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6e9, 8e9))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3e9, 8e9))
     assert ours._room == 1e9
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80e9, 88e9))
-    assert ours._room == (80e9 + 200e6) / 8, "a large card beside a small model"
+    assert ours._room == (80e9 + 200e6) / 4, "a large card beside a small model"
     ours.halve()
-    assert ours._room == (80e9 + 200e6) / 16, "unless something ran out of memory"
+    assert ours._room == (80e9 + 200e6) / 8, "unless something ran out of memory"
     ours = replace(budget(1e9), device=torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6e9, 8e9))
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.3)

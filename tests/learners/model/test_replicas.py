@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from learners.model.base import Backbone
 from learners.model.forward import forward
@@ -260,12 +262,27 @@ def test_others_get_their_turn_between_layers_forward_and_backward_and_nothing_i
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+class Made(TorchDispatchMode):
+    """Every tensor that an operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.found.append(function(*arguments, **(named or {})))
+        return self.found[-1]
+
+
 def test_eight_bit_weights_are_rounded_once_in_half_precision() -> None:
     generator = torch.Generator().manual_seed(0)
     weight, scale = torch.randint(-127, 128, (16, 40), dtype=torch.int8, generator=generator), torch.rand(16, generator=generator) + 0.1
     exact = weight.double() * scale.double()[:, None] / 127
-    found = _dequantized(weight, scale, torch.bfloat16)
-    assert torch.equal(found, exact.to(torch.bfloat16))
+    with Made() as made:
+        found = _dequantized(weight, scale, torch.bfloat16)
+    assert torch.equal(found, exact.to(torch.bfloat16)) and not [each for each in made.found if each.dtype == torch.float32 and each.numel() > 16]
+    for dtype in (torch.float32, torch.float16, torch.float64):
+        assert torch.equal(_dequantized(weight, scale, dtype), torch.mul(weight, (scale / 127.0)[:, None]).to(dtype))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "qwen2_moe"])

@@ -5,24 +5,30 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
 from learners.model import cuda_graph, static_decoder
 from learners.model.base import Backbone
-from learners.model.forward import causal_model, forward
+from learners.model.eager_rows import EagerRows
+from learners.model.forward import Output, causal_model, forward
+from learners.model.loading import load_backbone
 from learners.model.lora import copy_lora, load_lora
-from learners.model.replicas import between_layers, freeze, watch_head
+from learners.model.replicas import DECODER, ENTERING, between_layers, freeze, replicate, watch_head
 from learners.model.sampling import Row, decode
-from learners.model.static_decoder import Outputs, StaticDecoder
+from learners.model.static_decoder import Buffers, Outputs, Shape, StaticDecoder, Unread
+from learners.model.static_rows import StaticRows
 from learners.model.traced_step import traced_decoder
 from storage.records import Sampling
-from tests.learners.model.families import random_tree
+from tests.learners.model.families import FAMILIES, Family, _random, random_model, random_tree, saved_family, with_adapter
 from tests.learners.model.test_sampling import PROMPTS, SHORT, Answers, draw
 from tests.learners.models import cpu_only, needs_gpt2, needs_stories, prompt, random_gpt2, random_llama, stirred, stories, tensor
 
@@ -186,6 +192,36 @@ def test_a_tree_whose_logits_differ_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 @cpu_only
+def test_a_tree_whose_step_reads_from_the_device_is_refused_before_a_capture_can_fail() -> None:
+    growing = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}}
+    tree = _random(Family("llama", FAMILIES["llama"].sizes | growing))
+    freeze(tree)
+    watch_head(tree)
+    experts = load_backbone(str(saved_family("qwen3_moe")), "nf4", "cpu").model  # unpacked one by one
+    for each in (tree, experts):
+        with pytest.raises(ValueError, match="reads numbers"):
+            StaticDecoder(each, as_it_is)
+        assert traced_decoder(each, 2) is None, "a recording would have today's numbers for good"
+
+
+@pytest.mark.parametrize(
+    "read", [Tensor.item, Tensor.nonzero, torch.unique, bool, lambda x: x[x > 0], lambda x: x.equal(x), lambda x: x[None, x == 1]]
+)
+def test_whatever_looks_at_numbers_is_found(read: Callable[[Tensor], object]) -> None:
+    with pytest.raises(ValueError, match="reads numbers"), Unread():
+        read(tensor([1]))
+
+
+def test_what_takes_places_or_masks_is_no_look_at_numbers_and_a_copy_to_the_host_is() -> None:
+    x, there = tensor([1]), torch.empty(1, device="meta")
+    with Unread():
+        torch.where(x > 0, x, 0).masked_fill_(x > 0, 1)[x - 1]
+        there.bfloat16().to("meta")
+        with pytest.raises(ValueError, match="reads numbers"):
+            there.cpu()
+
+
+@cpu_only
 @needs_stories
 def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versions_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static_decoder, "WORTH_PREPARING", 2 * SHORT.max_new_tokens)
@@ -225,6 +261,104 @@ def test_a_recorded_step_without_twins_has_one_tensor_of_logits(monkeypatch: pyt
 @needs_gpt2
 def test_a_model_of_many_layers_is_not_recorded() -> None:
     assert traced_decoder(random_llama().model, 30) is None
+
+
+def by_bools(tree: nn.Module, input_ids: Tensor, seen: Tensor, positions: Tensor, past_key_values: Any) -> Output:
+    """As `forward_at`, with a mask that each layer makes scores of by itself."""
+    model = causal_model(tree)
+    kept = {"past_key_values": past_key_values, "use_cache": True, "logits_to_keep": 1}
+    output = model(input_ids=input_ids, attention_mask=seen[:, None, None], position_ids=positions, **kept)
+    return Output(output.logits[:, -1:].float(), model.get_output_embeddings().__dict__.pop(ENTERING)[:, -1:].float(), past_key_values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "qwen2_moe", "deepseek_v3", "gpt2", "falcon", "cohere", "opt"])
+@cpu_only
+@torch.no_grad()
+def test_a_mask_that_is_made_once_a_step_gives_the_very_logits_of_masks_by_layer(
+    family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of padded rows and of those that nobody uses too."""
+    tree = with_adapter(random_model(family).to(dtype))
+    rows = [Row("a", (1, 2, 3, 4, 5), 0), Row("b", (3, 1), 0), Row("c", (9,), 1, adapter=False)]
+    eager = EagerRows(tree, rows, Sampling(1.0, 4), 0, True)
+    eager.append(eager.draw().ids)
+    state = eager.state()
+    assert state is not None
+    found = []
+    for forward_at in (static_decoder.forward_at, by_bools):
+        monkeypatch.setattr(static_decoder, "forward_at", forward_at)
+        buffers = Buffers(tree, Shape(4, True, 256, 4, False), state.keys_values, None)
+        buffers.take(state)
+        found.append([])
+        for _ in range(3):
+            found[-1] += [*buffers.logits(), *(each.clone() for both in buffers.cache for each in both)]
+            buffers.column.add_(1)
+            buffers.positions.add_(1)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+# --- what waits for the device ----------------------------------------------------------------------------------------
+
+
+class Asked(TorchDispatchMode):
+    """Names of the operations that were asked for, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.found.append(str(function).split(".")[1])
+        return function(*arguments, **(named or {}))
+
+
+@needs_stories
+@pytest.mark.parametrize("ahead", [1, 4])
+def test_all_of_a_token_is_launched_before_the_host_waits_for_it(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = stories()
+    tree = stirred(backbone)
+    rows, sampling = [replace(row, adapter=True) for row in rows_of(backbone)], Sampling(1.0, 9)
+    eager = EagerRows(tree, rows, sampling, backbone.pad_id, True)
+    static = StaticRows(StaticDecoder(tree, as_it_is), eager, sampling, None, ahead)
+    to_host = Tensor.cpu
+    with torch.no_grad():
+        static.append(static.draw().ids)
+        static.drop(())
+        with Asked() as asked:
+            monkeypatch.setattr(Tensor, "cpu", lambda each: asked.found.append("wait") or to_host(each))
+            drawn = static.draw()
+    assert asked.found.count("wait") == 1 and "_local_scalar_dense" not in asked.found
+    after = asked.found[asked.found.index("wait") :]
+    assert after.count("index") == 1, "which are the live ones, on the host"
+    assert drawn.hidden.shape == ((len(rows), backbone.width) if ahead == 1 else (0, 0))
+
+
+@needs_stories
+def test_rows_move_between_caches_without_a_look_at_numbers_and_without_an_index_made_anew_for_each_layer() -> None:
+    backbone = stories()
+    tree = stirred(backbone)
+    rows = rows_of(backbone)
+    eager = EagerRows(tree, rows, SHORT, backbone.pad_id, True)
+    with torch.no_grad():
+        eager.append(eager.draw().ids)
+        with Asked() as asked:
+            state = eager.state()
+            assert state is not None
+            shapes = [Shape(k, True, 256, 64, False, candidates=9) for k in (len(rows), len(rows), 4)]
+            first, second, fewer = (Buffers(tree, shape, state.keys_values, None) for shape in shapes)
+            first.take(state)
+            slots = torch.arange(len(rows), device=first.ids.device)
+            second.take(first.given(slots, state.columns))
+            fewer.take(second.given(slots[1:3], state.columns))
+    assert "_local_scalar_dense" not in asked.found and asked.found.count("lift_fresh") < backbone.layers
+    k = len(rows)
+    assert all(torch.equal(one, other) for both in zip(first.cache, second.cache, strict=True) for one, other in zip(*both, strict=True))
+    for (keys, _), (others, _) in zip(fewer.cache, second.cache, strict=True):
+        assert torch.equal(keys[[0, 1, 4, 5]], others[[1, 2, k + 1, k + 2]]) and bool(keys[0, :, : state.columns].any())
+    for name in ("seen", "ids", "positions", "scaling"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+        assert torch.equal(getattr(fewer, name)[[0, 1, 4, 5]], getattr(second, name)[[1, 2, k + 1, k + 2]])
 
 
 # --- masks by length -------------------------------------------------------------------------------------------------
@@ -367,10 +501,24 @@ def test_buffers_are_kept_as_far_as_they_take_no_more_than_their_share_and_can_b
     assert drawn(StaticDecoder(tree, Graph())) == [2, 4]
     monkeypatch.setattr(static_decoder, "KEPT_BYTES", 1)
     assert drawn(StaticDecoder(tree, Graph())) == [4], "what draws now is needed"
-    tree.__dict__["_static_decoder"] = decoder
+    tree.__dict__[DECODER] = decoder
     static_decoder.forget_buffers(tree, backbone.model)
     assert decoder.nbytes == 0 and not decoder._buffers and drawn(decoder) == [1, 2, 4]
-    del tree.__dict__["_static_decoder"]
+    del tree.__dict__[DECODER]
+
+
+@needs_stories
+def test_a_copy_of_a_tree_that_draws_by_captured_steps_has_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that is copied: a graph would read and write the tensors of the original."""
+    backbone = stories()
+    trees = [backbone.tree(), stirred(backbone)]
+    monkeypatch.setattr(StaticDecoder, "__deepcopy__", None, raising=False)
+    for tree, base in zip(trees, (None, backbone.model), strict=True):
+        decoder = tree.__dict__[DECODER] = StaticDecoder(tree, Graph())
+        expected = draw(backbone, tree, rows_of(backbone), decoder=decoder)
+        other = replicate(tree, base)
+        assert static_decoder.known_decoder(other) is None and static_decoder.known_decoder(tree) is decoder
+        same(draw(backbone, other, rows_of(backbone), decoder=StaticDecoder(other, Graph())), expected)
 
 
 @needs_stories

@@ -55,16 +55,33 @@ def gradient_of(function, x: Tensor) -> Tensor:
 # --- Bradley-Terry ---------------------------------------------------------------------------------------------------
 
 
+def cost(scores: Tensor, *rankings: list[int | None]) -> Tensor:
+    """In the precision of the scores."""
+    answers, *rest = losses.Pairs.of(rankings)
+    return losses.bradley_terry(scores, losses.Pairs(answers, *(each.to(scores.dtype) for each in rest)))
+
+
+def one_by_one(scores: Tensor, rankings: list[list[int | None]]) -> Tensor:
+    """Each ranking by itself: the mean over its pairs."""
+    total = scores.sum() * 0.0
+    for each, ranks in zip(scores.split([*map(len, rankings)]), rankings, strict=True):
+        costs = [
+            -(t * (each[i] - each[j]).sigmoid().log() + (1 - t) * (each[j] - each[i]).sigmoid().log()) for i, j, t in losses.compared_pairs(ranks)
+        ]
+        total = total + (torch.stack(costs).mean() if costs else 0.0)
+    return total
+
+
 @given(rankings, st.integers(0, 1000))
 def test_a_ranking_costs_the_mean_over_its_pairs(ranks: list[int | None], seed: int) -> None:
     scores = scores_for(ranks, seed)
-    assert losses.bradley_terry(scores, ranks).item() == pytest.approx(brute_force(scores.tolist(), ranks), abs=1e-9)
+    assert cost(scores, ranks).item() == pytest.approx(brute_force(scores.tolist(), ranks), abs=1e-9)
 
 
 @given(rankings, st.integers(0, 1000), st.floats(-20, 20))
 def test_a_constant_added_to_all_scores_changes_nothing(ranks: list[int | None], seed: int, shift: float) -> None:
     scores = scores_for(ranks, seed)
-    assert losses.bradley_terry(scores + shift, ranks).item() == pytest.approx(losses.bradley_terry(scores, ranks).item(), abs=1e-9)
+    assert cost(scores + shift, ranks).item() == pytest.approx(cost(scores, ranks).item(), abs=1e-9)
 
 
 @given(rankings, st.integers(0, 1000), st.randoms())
@@ -72,14 +89,14 @@ def test_the_order_in_which_answers_are_listed_changes_nothing(ranks: list, seed
     scores = scores_for(ranks, seed)
     order = list(range(len(ranks)))
     random.shuffle(order)
-    shuffled = losses.bradley_terry(scores[order], [ranks[i] for i in order])
-    assert shuffled.item() == pytest.approx(losses.bradley_terry(scores, ranks).item(), abs=1e-9)
+    shuffled = cost(scores[order], [ranks[i] for i in order])
+    assert shuffled.item() == pytest.approx(cost(scores, ranks).item(), abs=1e-9)
 
 
 def test_a_tie_pulls_two_scores_together_and_a_win_apart() -> None:
     scores = torch.tensor([1.0, 0.0])
-    tie = gradient_of(lambda s: losses.bradley_terry(s, [1, 1]), scores)
-    win = gradient_of(lambda s: losses.bradley_terry(s, [1, 2]), scores)
+    tie = gradient_of(lambda s: cost(s, [1, 1]), scores)
+    win = gradient_of(lambda s: cost(s, [1, 2]), scores)
     assert tie[0] > 0 > tie[1]
     assert win[0] < 0 < win[1]
 
@@ -89,8 +106,16 @@ def test_unmentioned_answers_lose_to_mentioned_ones_and_are_not_compared() -> No
     assert pairs == [(0, 1, 0.0), (0, 3, 0.0), (1, 2, 1.0), (1, 3, 1.0), (2, 3, 0.0)]
 
 
+@given(st.lists(st.lists(st.one_of(st.none(), st.integers(1, 4)), min_size=1, max_size=5), min_size=1, max_size=5), st.integers(0, 1000))
+def test_rankings_side_by_side_cost_what_they_cost_one_by_one_and_pull_the_same(rankings: list[list[int | None]], seed: int) -> None:
+    scores = torch.randn(sum(map(len, rankings)), generator=torch.Generator().manual_seed(seed))
+    assert cost(scores, *rankings).item() == pytest.approx(one_by_one(scores, rankings).item(), abs=1e-6, rel=1e-6)
+    ours, theirs = gradient_of(lambda s: cost(s, *rankings), scores), gradient_of(lambda s: one_by_one(s, rankings), scores)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
 def test_a_ranking_without_a_pair_costs_nothing_and_can_be_differentiated() -> None:
-    assert gradient_of(lambda s: losses.bradley_terry(s, [None, None]), torch.ones(2)).tolist() == [0, 0]
+    assert gradient_of(lambda s: cost(s, [None, None]), torch.ones(2)).tolist() == [0, 0]
 
 
 def test_right_order_counts_untied_pairs() -> None:
@@ -159,6 +184,6 @@ def test_losses_summed_over_microbatches_are_the_loss_of_the_minibatch(tokens: t
     assert (parts[0].loss + parts[1].loss).item() == pytest.approx(whole.item())
 
 
-def test_scores_are_centred_and_ratings_met_by_squares() -> None:
-    assert losses.centring(torch.tensor([1.0, -3.0])).item() == 5
-    assert losses.squared_error(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])).item() == 2.5
+def test_scores_are_pulled_to_their_targets_by_squares_as_strongly_as_is_said() -> None:
+    assert losses.squared_error(torch.tensor([1.0, -3.0]), torch.zeros(2), torch.full((2,), 0.5)).item() == 5
+    assert losses.squared_error(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.25])).item() == 2

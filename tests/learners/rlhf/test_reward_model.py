@@ -117,8 +117,8 @@ def test_an_empty_answer_scores_nothing(backbone: Backbone) -> None:
 def test_the_loss_of_a_ranking_is_bradley_terrys_plus_the_centring_term(backbone: Backbone) -> None:
     model = RewardModel(stirred(backbone), backbone.width, RewardSettings(centring_weight=0.5))
     item = rankings(8, 1)[0]
-    scores = model.score([item.prompt_ids] * 4, item.answers).double()
-    expected = losses.bradley_terry(scores, item.ranks) + 0.5 * (scores**2).mean()
+    scores = model.score([item.prompt_ids] * 4, item.answers).cpu()
+    expected = losses.bradley_terry(scores, losses.Pairs.of([item.ranks])) + 0.5 * (scores**2).mean()
     assert model.step([item]).loss == pytest.approx(float(expected), abs=1e-4)
 
 
@@ -128,6 +128,30 @@ def test_every_judgement_counts_the_same_however_many_answers_it_has(backbone: B
     batch = [*rankings(8, 1)[:2], pair, Scored(prompt(backbone), (410,), 0.5)]
     alone = [RewardModel(stirred(backbone), backbone.width).step([item]).loss for item in batch]
     assert model.step(batch).loss == pytest.approx(sum(alone) / 4, abs=1e-4)
+
+
+def test_items_side_by_side_have_the_loss_and_gradient_that_they_have_one_by_one(backbone: Backbone) -> None:
+    pair = Comparison(prompt(backbone), ((400, 401), (300,)), (1, 2))
+    unranked = Comparison(prompt(backbone), ((400,), (300,)), (None, None))
+    items = [*rankings(8, 1)[:2], Scored(prompt(backbone), (410,), 0.5), pair, Scored(prompt(backbone), (411,), -1.0), unranked]
+    model = RewardModel(stirred(backbone), backbone.width, RewardSettings(centring_weight=0.3, rating_weight=0.7))
+    scores = torch.randn(len(sequences(items)[1]), generator=torch.Generator().manual_seed(0)).to(model._device).requires_grad_()
+    loss = model._judged(items).loss(scores)
+    parts = scores.split([len(sequences([item])[1]) for item in items])
+    alone = torch.stack([_loss_alone(model.settings, item, part) for item, part in zip(items, parts, strict=True)]).sum()
+    torch.testing.assert_close(loss, alone, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(*(torch.autograd.grad(each, scores)[0] for each in (loss, alone)), atol=1e-6, rtol=1e-6)
+
+
+def _loss_alone(settings: RewardSettings, item: Comparison | Scored, scores: torch.Tensor) -> torch.Tensor:
+    """As it is written down: of a ranking the mean over its pairs, and the mean squared score."""
+    if isinstance(item, Scored):
+        return settings.rating_weight * (scores[0] - item.score).square()
+    pairs = [
+        t * (scores[i] - scores[j]).sigmoid().log() + (1 - t) * (scores[j] - scores[i]).sigmoid().log()
+        for i, j, t in losses.compared_pairs(item.ranks)
+    ]
+    return settings.centring_weight * scores.square().mean() - (torch.stack(pairs).mean() if pairs else 0.0)
 
 
 def test_how_a_batch_is_split_into_forwards_changes_nothing(backbone: Backbone) -> None:
