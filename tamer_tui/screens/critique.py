@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -77,6 +78,10 @@ OTHER_ROWS = 10
 """Of the list of wishes: its border and what stands below them."""
 
 
+MARGINS = 8
+"""Columns beside it."""
+
+
 class WishesScreen(ModalScreen[None]):
     """Standing wishes with their strengths; what is changed is on disk at once."""
 
@@ -111,7 +116,7 @@ class WishesScreen(ModalScreen[None]):
         lines = lines or [Content(f"none yet: {painted('edit.critique')[0]} says one, and tab there makes it a wish for all prompts")]
         if len(self._wishes) > room:
             lines.append(Content.styled(f"{first + 1} to {first + room} of {len(self._wishes)}", "$foreground 70%"))
-        said = [content(self._said)] if self._said else []
+        said = [content(line) for line in textwrap.wrap(self._said, max(20, self.size.width - MARGINS))]
         hint = Content.styled("↑ ↓ choose   ← → weaker, stronger   space off, on   esc leave", "$foreground 70%")
         self.query_one("#box", Static).update(Content("\n").join([*lines, Content(""), *said, hint]))
 

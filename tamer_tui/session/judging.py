@@ -112,7 +112,7 @@ class Judging:
     async def set_strength(self, wish: Critique, strength: int) -> str:
         """Make a wish stronger or weaker, or switch it off with 0. An event of its own, which undo takes back. Says what becomes of it."""
         await self._commit(replace(wish, strength=strength))
-        return f"✓ on disk: {self.follow('answers follow it so')}{await self._leave_stale(words=True)}"
+        return f"✓ {self.follow('answers follow it' if strength else 'it is off')}{await self._leave_stale(words=True)}"
 
     async def switch(self, wish: Critique) -> str:
         """Off, and on again as strong as it was."""
