@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from learners.model import fp8
 from learners.protocol import Loading
 
 POCKET = Path(__file__).parents[1] / "pocket" / "weights"
@@ -24,8 +25,6 @@ OTHER_CACHES = {"minimax", "openai-gpt", "recurrent_gemma", "reformer", "xlm", "
 """Model types whose tokens do not go on from keys and values."""
 BITS_AND_BYTES = {"nf4": "nf4", "fp4": "fp4"}
 """Its kinds of 4 bit."""
-PACKED = ("fp8", "mxfp4")
-"""Ways to store weights that are unpacked before they are used."""
 REPORT_SECONDS = 0.1
 """Progress is told at most this often."""
 
@@ -84,11 +83,33 @@ def check_weights(directory: Path) -> list[Path]:
     """The weight files, found whole: headers parse and lengths agree. Raises ModelError."""
     if not (directory / "config.json").is_file():
         raise ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
-    check_architecture(read_config(directory))
+    config = read_config(directory)
+    check_architecture(config)
     files = _weight_files(directory)
-    for file in files:
-        read_header(file)
+    check_scales({name: tensor for file in files for name, tensor in read_header(file).items()}, config, str(directory))
     return files
+
+
+def check_scales(tensors: fp8.Tensors, config: dict[str, Any], name: str) -> None:
+    """Raises ModelError for weights in FP8 that would be taken for other numbers than they stand for. Other ways to store weights pass."""
+    stored = quantization_of(config)
+    try:
+        if packed_in(config) == "fp8":
+            fp8.scales_in(tensors, stored)
+            return
+        known = stored.get("quant_method", "bitsandbytes") in ("bitsandbytes", "mxfp4")  # all others are refused for what they are
+        strange = next((each for each, tensor in tensors.items() if tensor["dtype"] in fp8.EIGHT_BITS), None)
+        if known and strange:
+            raise ValueError(f"{strange} is in FP8, of which config.json says nothing")
+    except (ValueError, TypeError, AttributeError) as error:  # the settings may hold anything
+        hint = "use the model in full precision: it is quantized here as it loads"
+        raise ModelError(f"{name} is stored in FP8, and cannot be unpacked: {first_line(error)}", hint) from error
+
+
+def check_loaded(info: dict[str, Any], name: str) -> None:
+    """Of what transformers says of a model that it loaded: weights that were not there are random. Raises ModelError."""
+    if info["missing_keys"]:
+        raise ModelError(f"{name} lacks weights: {min(info['missing_keys'])}", "fetch the model again, or check that it is a language model")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -118,7 +139,7 @@ def stored_quantization(directory: Path) -> str:
 
 def quantization_in(config: dict[str, Any], name: str) -> str:
     """The same by what config.json says."""
-    stored = config.get("quantization_config")
+    stored = quantization_of(config)
     if not stored:
         return "none"
     method = stored.get("quant_method", "bitsandbytes")
@@ -130,6 +151,13 @@ def quantization_in(config: dict[str, Any], name: str) -> str:
     raise ModelError(f"{name} is quantized already ({method}), by a method that cannot be taught here", hint)
 
 
+def quantization_of(config: dict[str, Any]) -> dict[str, Any]:
+    """How the weights were quantized before they were stored, by config.json: of the whole, or of the language model in it."""
+    text = config.get("text_config")
+    stored = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, dict) else None) or {}
+    return stored if isinstance(stored, dict) else {"quant_method": stored if isinstance(stored, str) else "unknown"}
+
+
 def packed_as(directory: Path) -> str | None:
     """How the weights are stored, where they have to be unpacked before they are used: 'fp8' or 'mxfp4'."""
     return packed_in(read_config(directory))
@@ -137,8 +165,10 @@ def packed_as(directory: Path) -> str | None:
 
 def packed_in(config: dict[str, Any]) -> str | None:
     """The same by what config.json says."""
-    method = (config.get("quantization_config") or {}).get("quant_method")
-    return str(method) if method in PACKED else None
+    stored = quantization_of(config)
+    if stored.get("quant_method") == "mxfp4":
+        return "mxfp4"
+    return "fp8" if fp8.is_product(stored) else None
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -13,14 +14,23 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
+from learners.model import fp8
 from learners.model.architectures import model_class
-from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files, read_config
+from learners.model.checkpoint import (
+    TOKENIZER_FILES,
+    ModelError,
+    Progress,
+    check_loaded,
+    check_weights,
+    first_line,
+    hash_files,
+    quantization_of,
+    read_config,
+)
 from learners.model.gguf_header import GGUFHeader
 from learners.model.stored import check_gguf
 
 GET_GGUF = "pip install 'tamer-tui[gguf]'"
-CONVERTED_METHODS = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
-"""Ways to store weights that transformers unpacks on any device, and its settings for that."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 """Of models that see images: other programs ask for them."""
 
@@ -62,8 +72,7 @@ def _convert_gguf(file: Path, directory: Path, report: Progress) -> None:
         raise
     except Exception as error:  # the tables of two libraries, applied to a file that may hold anything
         raise ModelError(f"{file} cannot be converted: {first_line(error)}", "use the model as safetensors") from error
-    if info["missing_keys"]:  # which would be drawn at random
-        raise ModelError(f"{file} lacks weights: {min(info['missing_keys'])}", "fetch the file again, or use the model as safetensors")
+    check_loaded(info, str(file))
     save_plain(model, tokenizer, directory)
 
 
@@ -89,23 +98,45 @@ def dequantized(directory: Path, method: str, identity: str, report: Progress) -
     """The directory of the same model in bfloat16. Raises ModelError."""
 
     def convert(target: Path) -> None:
-        import torch
-        import transformers
-
         report("convert")
-        settings = getattr(transformers, CONVERTED_METHODS[method])(dequantize=True)
-        try:
-            model = model_class(read_config(directory)).from_pretrained(
-                directory, quantization_config=settings, dtype=torch.bfloat16, device_map="cpu", use_safetensors=True, local_files_only=True
-            )
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:
-            raise ModelError(f"{directory} is stored as {method} and cannot be unpacked: {first_line(error)}", "use it in full precision") from error
-        save_plain(model, None, target)
+        (_unpack_fp8 if method == "fp8" else _unpack_mxfp4)(directory, target, report)
         copy_tokenizer(directory, target)
+        if method == "fp8":  # nothing has looked yet whether these are all weights of the model
+            _loaded(target, directory, device_map="meta")
 
     return converted(f"{method}-{identity}", convert)
+
+
+def _unpack_fp8(directory: Path, target: Path, report: Progress) -> None:
+    """File by file. Transformers would pass over scales of another name, and stretch blocks that do not divide a weight evenly."""
+    config = read_config(directory)
+    fp8.unpack(check_weights(directory), quantization_of(config), target, lambda done, of: report("convert", done, of))
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict):
+            part.pop("quantization_config", None)
+    config.pop("torch_dtype", None)
+    (target / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}, indent=1), encoding="utf-8")
+
+
+def _unpack_mxfp4(directory: Path, target: Path, report: Progress) -> None:
+    import torch
+    from transformers import Mxfp4Config
+
+    save_plain(_loaded(directory, directory, quantization_config=Mxfp4Config(dequantize=True), dtype=torch.bfloat16, device_map="cpu"), None, target)
+
+
+def _loaded(directory: Path, stored: Path, **how: Any) -> Any:
+    """The model of a directory, whole. `stored`: what is named where it is not."""
+    try:
+        model, info = model_class(read_config(directory)).from_pretrained(
+            directory, output_loading_info=True, use_safetensors=True, local_files_only=True, **how
+        )
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"{stored} cannot be unpacked: {first_line(error)}", "use the model in full precision") from error
+    check_loaded(info, str(stored))
+    return model
 
 
 def save_plain(model: Any, tokenizer: Any, directory: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from learners.model.architectures import model_class
-from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_config, read_header, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, hash_files, read_config, read_header, stored_quantization
 from learners.model.conversion import converted, copy_tokenizer, save_plain
 from learners.model.stored import CONFIG, WEIGHTS, adapter_settings
 
@@ -39,8 +39,10 @@ def _its_base(adapter: Path) -> str:
 
 
 def plain(base: Path) -> Any:
-    """The model of a directory in the form in which it is stored, and in floats. Raises OSError, MemoryError."""
-    model = model_class(read_config(base)).from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
+    """The model of a directory in the form in which it is stored, and in floats. Raises ModelError, OSError, MemoryError."""
+    how = {"dtype": "auto", "use_safetensors": True, "local_files_only": True}
+    model, info = model_class(read_config(base)).from_pretrained(base, output_loading_info=True, **how)
+    check_loaded(info, str(base))
     return model.dequantize() if stored_quantization(base) != "none" else model
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from learners.model.checkpoint import DOWNLOADED, ModelError, Progress, check_weights, parameter_count, read_config
+from learners.model.checkpoint import DOWNLOADED, ModelError, Progress, check_weights, read_config, read_header
 
 
 def download(name: str, progress: Progress) -> Path:
@@ -35,18 +35,19 @@ def download(name: str, progress: Progress) -> Path:
         raise _explain(name, error) from error
 
 
-def metadata(name: str) -> tuple[dict[str, Any], int]:
-    """What a hub model's config.json says, and how many weights it has, without fetching them. Raises ModelError."""
+def metadata(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a hub model's config.json says, and dtype and shape of its weights by name, without fetching them. Raises ModelError."""
     from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, NotASafetensorsRepoError
 
     try:
         try:
             directory = Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), local_files_only=True))
-            return read_config(directory), parameter_count(check_weights(directory))
+            return read_config(directory), {name: tensor for file in check_weights(directory) for name, tensor in read_header(file).items()}
         except (LocalEntryNotFoundError, ModelError):  # not here, or a part of it
             config = read_config(Path(hf_hub_download(name, "config.json")).parent)
-            return config, sum(get_safetensors_metadata(name).parameter_count.values())
+            files = get_safetensors_metadata(name).files_metadata.values()
+            return config, {each: {"dtype": tensor.dtype, "shape": tensor.shape} for file in files for each, tensor in file.tensors.items()}
     except NotASafetensorsRepoError as error:
         raise _without_weights(name) from error
     except LocalEntryNotFoundError as error:

@@ -5,6 +5,7 @@ Run as a child by `tamer doctor`, since the terminal's process never imports tor
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +94,7 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     from learners.model.checkpoint import (
         Progress,
         check_architecture,
+        check_scales,
         check_weights,
         find_checkpoint,
         is_path,
@@ -117,8 +119,10 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     if name != "pocket" and not file.exists() and not is_path(name) and name.strip():
         from learners.model.hub import metadata
 
-        config, parameters = metadata(name)
+        config, tensors = metadata(name)
         check_architecture(config)
+        check_scales(tensors, config, name)
+        parameters = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
     else:
         directory = find_checkpoint(name, Progress(lambda event: None))
         if is_adapter(directory):

@@ -18,7 +18,7 @@ from learners.model import shards
 from learners.model.architectures import model_class
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
-from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, parameter_count, read_config, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.model.drawing_settings import drawing_settings
@@ -138,8 +138,7 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
         raise ModelError(f"{directory} does not fit into the memory of {device}", "try --quantize nf4, --device cpu or a smaller model") from error
     except Exception as error:
         raise ModelError(f"cannot load {directory}: {first_line(error)}", "check that the directory holds a causal language model") from error
-    if info["missing_keys"]:
-        raise ModelError(f"{directory} lacks weights: {min(info['missing_keys'])}", "fetch the model again, or check that it is a language model")
+    check_loaded(info, str(directory))
     _check_cache(model)
     _prepare(model, quantize, compute, device)
     return model

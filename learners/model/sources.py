@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from learners.model.checkpoint import TOKENIZER_FILES, Hashes, Progress, check_weights, find_checkpoint, hash_files, hashes, packed_as
+from learners.model.checkpoint import (
+    TOKENIZER_FILES,
+    Hashes,
+    Progress,
+    check_weights,
+    find_checkpoint,
+    hash_files,
+    hashes,
+    packed_as,
+    stored_quantization,
+)
 from learners.model.conversion import converted_gguf, dequantized
 from learners.model.foreign_adapter import merged
 from learners.model.gguf_header import is_gguf
@@ -37,6 +47,8 @@ def _find(name: str, report: Progress) -> Source:
         return _with_adapter(_find(base_of(directory), report), directory, report)
     files = check_weights(directory)
     method = packed_as(directory)
+    if method is None:
+        stored_quantization(directory)  # what is refused is refused before every byte is read
     found = hashes(directory, files, report)
     if method is None:
         return Source(directory, files, found)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from learners.model import fp8
 from learners.model.base import Backbone
 from learners.model.checkpoint import ModelError
 from learners.model.conversion import converted
@@ -281,6 +282,106 @@ def test_weights_in_fp8_are_unpacked_and_said_to_be(llama: Any, base: Path, tmp_
     if quantize == "none":
         for name, weight in meant.items():
             torch.testing.assert_close(found.model.get_parameter(name), weight, atol=1e-6, rtol=2**-8)
+
+
+def stored_in_fp8(base: Path, directory: Path, scale: tuple[int, ...], **settings: Any) -> dict[str, torch.Tensor]:
+    """The base with a scale of that shape for each projection, by another name than DeepSeek's. The weights that it stands for."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base, directory)
+    generator, stored, meant = torch.Generator().manual_seed(0), load_file(base / "model.safetensors"), {}
+    for name in [name for name in stored if "_proj.weight" in name]:
+        shape = tuple(of or size for of, size in zip(scale, stored[name].shape, strict=False))
+        factors = torch.rand(shape, generator=generator) / 100 + 1e-3
+        packed = (stored[name] / 0.01).to(torch.float8_e4m3fn)
+        meant[name] = packed.float() * factors
+        stored[name], stored[name + "_scale"] = packed, factors
+    save_file(stored, directory / "model.safetensors", {"format": "pt"})
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    return meant
+
+
+CHANNELS = {"config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}}, "format": "float-quantized"}
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings"),
+    [
+        ((), {"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": None}),
+        ((1,), {"quant_method": "fp8", "activation_scheme": "static"}),
+        ((0, 1), {"quant_method": "fbgemm_fp8"}),
+        ((0, 1), {"quant_method": "compressed-tensors"} | CHANNELS),
+    ],
+)
+def test_weights_in_fp8_are_products_with_their_scales_by_whichever_name(
+    base: Path, tmp_path: Path, scale: tuple[int, ...], settings: dict[str, Any]
+) -> None:
+    meant = stored_in_fp8(base, tmp_path / "fp8", scale, **settings)
+    assert not inspect_machine(str(tmp_path / "fp8"), "auto").problems
+    found = load_backbone(str(tmp_path / "fp8"), device="cpu")
+    assert len(meant) == 14
+    for name, weight in meant.items():
+        torch.testing.assert_close(found.model.get_parameter(name), weight, atol=1e-6, rtol=2**-8)
+
+
+def test_blocks_that_do_not_divide_a_weight_evenly_keep_their_size() -> None:
+    """Of 32 columns the first block has 20, and the second the other 12."""
+    weight, scale = torch.ones(48, 32).to(torch.float8_e4m3fn), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    found = fp8.product(weight, scale, (20, 20))
+    assert found[19, 19] == 1 and found[20, 19] == 3 and found[19, 20] == 2 and found[47, 31] == 6 and found.dtype is torch.bfloat16
+    eights = torch.tensor([[126], [128], [127]], dtype=torch.uint8)
+    assert fp8.product(weight, eights, (20, 32))[:, 0].tolist() == [0.5] * 20 + [2.0] * 20 + [1.0] * 8
+
+
+def test_weights_in_fp8_of_which_it_is_not_certain_what_they_stand_for_are_refused_everywhere(base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    blocks = {"quant_method": "fp8", "weight_block_size": [16, 16]}
+    name = "model.layers.0.mlp.up_proj.weight"
+
+    def changed(directory: str, settings: dict[str, Any] = blocks, **tensors: torch.Tensor | None) -> Path:
+        stored_in_fp8(base, tmp_path / directory, (), **settings)
+        stored = load_file(tmp_path / directory / "model.safetensors")
+        stored |= {f"{name}_{end}": tensor for end, tensor in tensors.items() if tensor is not None}
+        for end in (end for end, tensor in tensors.items() if tensor is None):
+            del stored[f"{name}_{end}"]
+        save_file(stored, tmp_path / directory / "model.safetensors", {"format": "pt"})
+        return tmp_path / directory
+
+    for directory, said in {
+        changed("none", scale=None): "no scale",
+        changed("two", scale_inv=torch.ones(())): "several scales",
+        changed("grid", scale=torch.ones(2, 3)): "[2, 3]",
+        changed("zero", zero_point=torch.zeros(())): "zero point",
+        changed("bytes", scale=torch.ones(3, 2, dtype=torch.uint8)): "U8",
+        changed("packed", codes=torch.ones(3, 2, dtype=torch.int8)): "I8",
+        changed("bare", {}): "says nothing",
+    }.items():
+        assert said in refusal(directory).what and said in told_by_the_doctor(directory)
+        with pytest.raises(ModelError):
+            check_source(str(directory))
+    rotated = changed("rotated", {"quant_method": "compressed-tensors", "transform_config": {"config_groups": {}, "a": 1}} | CHANNELS)
+    assert "quantized already (compressed-tensors)" in refusal(rotated).what
+
+
+@pytest.mark.parametrize("form", ["plain", "fp8", "adapted", "mxfp4"])
+def test_weights_that_are_missing_are_never_random(llama: Any, base: Path, tmp_path: Path, form: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    directory = Path(shutil.copytree(base, tmp_path / "lacks"))
+    if form == "fp8":
+        in_fp8(llama, directory)
+    if form == "mxfp4":
+        config = json.loads((directory / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}))
+    stored = {name: weight for name, weight in load_file(directory / "model.safetensors").items() if "1.mlp.up_proj" not in name}
+    save_file(stored, directory / "model.safetensors", {"format": "pt"})
+    adapter = tmp_path / "adapter" if form == "adapted" else None
+    if adapter is not None:
+        written_adapter(llama, adapter, str(directory))
+    found = refusal(directory, adapter=str(adapter) if adapter else None)
+    assert found.what == f"{directory} lacks weights: model.layers.1.mlp.up_proj.weight"
 
 
 FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
