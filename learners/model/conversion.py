@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -104,7 +105,13 @@ def dequantized(directory: Path, method: str, identity: str, report: Progress) -
         if method == "fp8":  # nothing has looked yet whether these are all weights of the model
             _loaded(target, directory, device_map="meta")
 
-    return converted(f"{method}-{identity}", convert)
+    return converted(f"{method}-{with_settings(identity, directory)}", convert)
+
+
+def with_settings(identity: str, directory: Path) -> str:
+    """What a copy of a model is found under: its identity, which is of weights and tokenizer, and what else the copy is made of."""
+    files = [file for name in ("config.json", "generation_config.json", *PROCESSOR_FILES) if (file := directory / name).is_file()]
+    return hashlib.sha256(f"{identity} {hash_files(files, lambda *_: None)}".encode()).hexdigest()
 
 
 def _unpack_fp8(directory: Path, target: Path, report: Progress) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from learners.model.architectures import model_class
 from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, hash_files, read_config, read_header, stored_quantization
-from learners.model.conversion import converted, copy_tokenizer, save_plain
+from learners.model.conversion import converted, copy_tokenizer, save_plain, with_settings
 from learners.model.stored import CONFIG, WEIGHTS, adapter_settings
 
 
@@ -22,7 +22,7 @@ def merged(base: Path, identity: str, adapter: Path, report: Progress) -> tuple[
     """The directory of the base with the adapter in it, and its SHA-256: of the base's and the adapter's. Raises ModelError."""
     adapter_settings(adapter)
     sha256 = hashlib.sha256(f"{identity} {hash_files([adapter / CONFIG, adapter / WEIGHTS], report)}".encode()).hexdigest()
-    return converted(f"adapted-{sha256}", lambda directory: _merge(base, adapter, directory, report)), sha256
+    return converted(f"adapted-{with_settings(sha256, base)}", lambda directory: _merge(base, adapter, directory, report)), sha256
 
 
 def _check_depth(adapter: Path, layers: int) -> None:

@@ -384,6 +384,23 @@ def test_weights_that_are_missing_are_never_random(llama: Any, base: Path, tmp_p
     assert found.what == f"{directory} lacks weights: model.layers.1.mlp.up_proj.weight"
 
 
+@pytest.mark.parametrize("form", ["fp8", "adapted"])
+def test_what_is_changed_in_the_settings_of_a_model_counts_in_its_copy_too(llama: Any, base: Path, tmp_path: Path, form: str) -> None:
+    directory = Path(shutil.copytree(base, tmp_path / "base"))
+    if form == "fp8":
+        in_fp8(llama, directory)
+    else:
+        written_adapter(llama, tmp_path / "adapter", str(directory))
+    options: dict[str, Any] = {"device": "cpu", "adapter": str(tmp_path / "adapter") if form == "adapted" else None}
+    first = load_backbone(str(directory), **options)
+    for name, change in (("config.json", {"max_position_embeddings": 64}), ("generation_config.json", {"temperature": 0.5})):
+        before = json.loads((directory / name).read_text())
+        (directory / name).write_text(json.dumps(before | change))
+    again = load_backbone(str(directory), **options)
+    assert (first.context, again.context) == (128, 64) and again.drawing["temperature"] == 0.5
+    assert again.base_hash == first.base_hash, "what was taught on it still belongs to it"
+
+
 FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 
 
