@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,18 @@ PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WITHOUT_ATTENTION = {"mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}
 OTHER_CACHES = {"minimax", "openai-gpt", "recurrent_gemma", "reformer", "xlm", "xlnet"}
 """Model types whose tokens do not go on from keys and values."""
+ENCODERS = {
+    "albert", "bert", "big_bird", "camembert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "longformer",
+    "megatron-bert", "mobilebert", "modernbert", "mpnet", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta",
+    "xlm-roberta-xl", "xmod", "eurobert", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert", "nomic-bert", "nomic-bert-moe", "t5encoder",
+}  # fmt: skip
+"""Model types that read a text at once, by transformers' names and llama.cpp's, unless a class of theirs is named that writes one."""
+WITH_ENCODERS = {
+    "bart", "blenderbot", "led", "longt5", "m2m_100", "marian", "mbart", "mt5", "pegasus", "prophetnet", "switch_transformers", "t5", "t5gemma",
+    "umt5", "whisper",
+}  # fmt: skip
+WRITING = ("CausalLM", "LMHead", "Generation")
+"""In the names of classes that write texts."""
 BITS_AND_BYTES = {"nf4": "nf4", "fp4": "fp4"}
 """Its kinds of 4 bit."""
 REPORT_SECONDS = 0.1
@@ -125,11 +138,35 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def check_architecture(config: dict[str, Any]) -> None:
     """Raises ModelError for models that are known not to work, with the reason."""
+    _check_task(config)
     kind = config.get("model_type")
     if kind in WITHOUT_ATTENTION:
         raise ModelError(f"{kind} models have no attention layers, and cannot draw adapted and plain rows side by side", "choose another family")
     if kind in OTHER_CACHES:
         raise ModelError(f"{kind} models keep no keys and values between tokens", "choose another family")
+
+
+def _check_task(config: dict[str, Any]) -> None:
+    """Classifiers and encoders may have the weights of a language model, or most of them: it shows in the class that was stored."""
+    kind, classes = str(config.get("model_type")), [str(each) for each in _listed(config.get("architectures"))]
+    text = config.get("text_config")
+    if any(isinstance(part, dict) and part.get("is_encoder_decoder") is True for part in (config, text)):
+        raise no_language_model(next(iter(classes), kind))
+    if any(word in each for each in classes for word in WRITING) or "AutoModelForCausalLM" in _listed(config.get("auto_map")):
+        return
+    if other := next((each for each in classes if re.search(r"For[A-Z]", each)), None):
+        raise no_language_model(other)
+    if kind in WITH_ENCODERS or (kind in ENCODERS and config.get("is_decoder") is not True):
+        raise no_language_model(next(iter(classes), kind))
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | dict) else []
+
+
+def no_language_model(kind: str) -> ModelError:
+    """Of a model that does not write a text word by word."""
+    return ModelError(f"the model is a {kind}, and a causal language model is needed", "choose one that answers: tamer models lists some")
 
 
 def stored_quantization(directory: Path) -> str:
@@ -156,6 +193,14 @@ def quantization_of(config: dict[str, Any]) -> dict[str, Any]:
     text = config.get("text_config")
     stored = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, dict) else None) or {}
     return stored if isinstance(stored, dict) else {"quant_method": stored if isinstance(stored, str) else "unknown"}
+
+
+def without_quantization(config: dict[str, Any]) -> dict[str, Any]:
+    """The same configuration of a model in full precision."""
+    found = {name: each for name, each in config.items() if name != "quantization_config"}
+    if isinstance(found.get("text_config"), dict):
+        found["text_config"] = {name: each for name, each in found["text_config"].items() if name != "quantization_config"}
+    return found
 
 
 def packed_as(directory: Path) -> str | None:

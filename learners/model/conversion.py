@@ -15,7 +15,6 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
-from learners.model import fp8
 from learners.model.architectures import model_class
 from learners.model.checkpoint import (
     TOKENIZER_FILES,
@@ -27,6 +26,7 @@ from learners.model.checkpoint import (
     hash_files,
     quantization_of,
     read_config,
+    without_quantization,
 )
 from learners.model.gguf_header import GGUFHeader
 from learners.model.stored import check_gguf
@@ -38,7 +38,7 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_p
 
 def converted_gguf(file: Path, report: Progress) -> tuple[Path, str]:
     """The directory of a GGUF's model and the file's SHA-256, which is the model's identity. Raises ModelError."""
-    check_gguf(file)
+    check_readable(file)  # before every byte of it is read
     sha256 = hash_files([file], report)
     return converted(f"gguf-{sha256}", lambda directory: _convert_gguf(file, directory, report)), sha256
 
@@ -60,7 +60,6 @@ def check_readable(file: Path) -> GGUFHeader:
 
 
 def _convert_gguf(file: Path, directory: Path, report: Progress) -> None:
-    check_readable(file)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers import modeling_gguf_pytorch_utils as reading
@@ -95,15 +94,18 @@ def _counted(reading: ModuleType, report: Progress) -> Iterator[None]:
         reading.tqdm = bar  # type: ignore[attr-defined]
 
 
-def dequantized(directory: Path, method: str, identity: str, report: Progress) -> Path:
+def dequantized(directory: Path, method: str, identity: str, report: Progress, trust_remote_code: bool = False) -> Path:
     """The directory of the same model in bfloat16. Raises ModelError."""
 
     def convert(target: Path) -> None:
         report("convert")
-        (_unpack_fp8 if method == "fp8" else _unpack_mxfp4)(directory, target, report)
+        if method == "mxfp4":
+            _unpack_mxfp4(directory, target, trust_remote_code)
+            copy_tokenizer(directory, target)
+            return
+        _unpack_fp8(directory, target, report)
         copy_tokenizer(directory, target)
-        if method == "fp8":  # nothing has looked yet whether these are all weights of the model
-            _loaded(target, directory, device_map="meta")
+        _loaded(target, directory, device_map="meta", trust_remote_code=trust_remote_code)  # which says whether these are all weights of the model
 
     return converted(f"{method}-{with_settings(identity, directory)}", convert)
 
@@ -116,20 +118,21 @@ def with_settings(identity: str, directory: Path) -> str:
 
 def _unpack_fp8(directory: Path, target: Path, report: Progress) -> None:
     """File by file. Transformers would pass over scales of another name, and stretch blocks that do not divide a weight evenly."""
+    from learners.model.fp8_weights import unpack
+
     config = read_config(directory)
-    fp8.unpack(check_weights(directory), quantization_of(config), target, lambda done, of: report("convert", done, of))
-    for part in (config, config.get("text_config")):
-        if isinstance(part, dict):
-            part.pop("quantization_config", None)
+    unpack(check_weights(directory), quantization_of(config), target, lambda done, of: report("convert", done, of))
+    config = without_quantization(config) | {"dtype": "bfloat16"}
     config.pop("torch_dtype", None)
-    (target / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}, indent=1), encoding="utf-8")
+    (target / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def _unpack_mxfp4(directory: Path, target: Path, report: Progress) -> None:
+def _unpack_mxfp4(directory: Path, target: Path, trust_remote_code: bool) -> None:
     import torch
     from transformers import Mxfp4Config
 
-    save_plain(_loaded(directory, directory, quantization_config=Mxfp4Config(dequantize=True), dtype=torch.bfloat16, device_map="cpu"), None, target)
+    how = {"quantization_config": Mxfp4Config(dequantize=True), "dtype": torch.bfloat16, "device_map": "cpu"}
+    save_plain(_loaded(directory, directory, trust_remote_code=trust_remote_code, **how), None, target)
 
 
 def _loaded(directory: Path, stored: Path, **how: Any) -> Any:

@@ -1,11 +1,9 @@
-"""Weights in FP8, stored with scales beside them: which scale belongs to which weight, and their product. Torch only where weights are read."""
+"""Weights in FP8, stored with scales beside them: which scale belongs to which weight, and how it lies over it. Seen in headers, without torch."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
@@ -17,7 +15,6 @@ BLOCK = (128, 128)
 """Where a configuration does not name its own, as in transformers."""
 POWERS = "ue8m0"
 """Scales that are exponents of two, in a byte each."""
-SHARD = "model.safetensors"
 Tensors = Mapping[str, Mapping[str, Any]]
 """`dtype` and `shape` by name, as in the headers of safetensors."""
 
@@ -56,12 +53,12 @@ def _scale_of(name: str, tensor: Mapping[str, Any], tensors: Tensors, settings: 
     exponents = scale["dtype"] == "U8" and settings.get("scale_fmt") == POWERS
     if not (exponents or scale["dtype"] in SCALE_TYPES):
         raise ValueError(f"the scale of {name} is stored as {scale['dtype']}")
-    if _spread(tensor["shape"], scale["shape"], _block(settings)) is None:
+    if spread(tensor["shape"], scale["shape"], block_of(settings)) is None:
         raise ValueError(f"the scale of {name} has the shape {list(scale['shape'])}, and the weight {list(tensor['shape'])}")
     return present[0]
 
 
-def _block(settings: Mapping[str, Any]) -> tuple[int, int]:
+def block_of(settings: Mapping[str, Any]) -> tuple[int, int]:
     """Rows and columns of a block."""
     named = settings.get("weight_block_size")
     for group in (settings.get("config_groups") or {}).values():
@@ -70,7 +67,7 @@ def _block(settings: Mapping[str, Any]) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _spread(weight: Sequence[int], scale: Sequence[int], block: tuple[int, int]) -> tuple[int, int] | None:
+def spread(weight: Sequence[int], scale: Sequence[int], block: tuple[int, int]) -> tuple[int, int] | None:
     """How many rows and columns each number of a scale is for: one for all, one a row or column, or one a block. None where they do not fit."""
     if math.prod(scale) == 1:
         return 1, 1
@@ -80,43 +77,3 @@ def _spread(weight: Sequence[int], scale: Sequence[int], block: tuple[int, int])
         return block
     along = [size if of == 1 else 1 if of == size else 0 for size, of in zip(weight[-2:], scale[-2:], strict=True)]
     return (along[0], along[1]) if all(along) else None
-
-
-def unpack(files: Sequence[Path], settings: Mapping[str, Any], target: Path, told: Callable[[int, int], None]) -> None:
-    """Write the same weights in bfloat16, file by file; what is not in FP8 stays as it is. Raises ValueError as `scales_in`."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    readers = [safe_open(file, "pt") for file in files]
-    places = {name: reader for reader in readers for name in reader.keys()}  # noqa: SIM118
-    scales = scales_in({name: _about(reader.get_slice(name)) for name, reader in places.items()}, settings)
-    dropped, weight_map = set(scales.values()), {}
-    for place, (file, reader) in enumerate(zip(files, readers, strict=True)):
-        told(place, len(files))
-        written = {}
-        for name in reader.keys():  # noqa: SIM118
-            if name not in dropped:
-                tensor = reader.get_tensor(name)
-                written[name] = product(tensor, places[scales[name]].get_tensor(scales[name]), _block(settings)) if name in scales else tensor
-        save_file(written, target / file.name, {"format": "pt"})
-        weight_map |= dict.fromkeys(written, file.name)
-    if [file.name for file in files] != [SHARD]:
-        (target / f"{SHARD}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
-
-
-def _about(piece: Any) -> dict[str, Any]:
-    return {"dtype": piece.get_dtype(), "shape": piece.get_shape()}
-
-
-def product(weight: Any, scale: Any, block: tuple[int, int]) -> Any:
-    """What a weight in FP8 stands for, in bfloat16."""
-    import torch
-
-    factors = torch.exp2(scale.float() - 127) if scale.dtype == torch.uint8 else scale.float()
-    spread = _spread(weight.shape, factors.shape, block)
-    assert spread is not None
-    if factors.numel() == 1:
-        return (weight.float() * factors.reshape(())).to(torch.bfloat16)
-    rows, columns = (weight.shape[-2], weight.shape[-1])
-    factors = factors.repeat_interleave(spread[0], -2)[..., :rows, :].repeat_interleave(spread[1], -1)[..., :columns]
-    return (weight.float() * factors).to(torch.bfloat16)

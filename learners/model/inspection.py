@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,38 +49,56 @@ def inspect_machine(model: str | None, quantize: str) -> Inspection:
     try:
         import torch
 
-        from learners.model.device import GET_TORCH, choose_device, cpu_build
-    except ImportError as error:
+        from learners.model.checkpoint import ModelError, first_line
+        from learners.model.device import GET_TORCH, cpu_build
+    except Exception as error:  # a library of the system's that does not fit says OSError
         return Inspection(problems=(f"torch cannot be imported: {error}",))
+
+    def tried(look: Callable[[], Any], otherwise: Any, what: str) -> Any:
+        try:
+            return look()
+        except ModelError as error:
+            problems.append(str(error))
+        except Exception as error:  # drivers, and files that may hold anything
+            problems.append(f"{what}: {first_line(error)}")
+        return otherwise
+
     if missing := cpu_build():
         problems.append(f"{missing}: {GET_TORCH}")
-    device = str(choose_device())
-    memory = memory_of(device)
-    if device.startswith("cuda"):
-        from learners.model.loading import has_kernels
-
-        if not has_kernels("cuda"):
-            problems.append("bitsandbytes has no kernels for this CUDA, and models load in full only: `python -m bitsandbytes` says why")
-    found = None
-    if model:
-        from learners.model.checkpoint import ModelError
-
-        try:
-            found = _look_at(model, quantize, device)
-        except ModelError as error:
-            problems.append(f"{error.what}: {error.hint}")
-    if found is not None and found.base_bytes + found.roles_bytes > memory:
+    device = tried(_device, "", "no device can be used")
+    memory = tried(lambda: memory_of(device), 0, f"the memory of {device} cannot be seen")
+    if device.startswith("cuda") and not tried(_has_kernels, True, "bitsandbytes cannot be imported"):
+        problems.append("bitsandbytes has no kernels for this CUDA, and models load in full only: `python -m bitsandbytes` says why")
+    found = tried(lambda: _look_at(model, quantize, device), None, f"{model} cannot be read") if model else None
+    if found is not None and memory and found.base_bytes + found.roles_bytes > memory:
         less = "" if found.quantize in ("nf4", "fp4") or device == "mps" else "--quantize nf4, or "
         problems.append(f"{model} takes more than the {memory / 1e9:.1f} GB of {device}: try {less}a smaller model (tamer models)")
     return Inspection(str(torch.__version__), device, memory, tuple(problems), found)
 
 
+def _device() -> str:
+    from learners.model.device import choose_device
+
+    return str(choose_device())
+
+
+def _has_kernels() -> bool:
+    from learners.model.loading import has_kernels
+
+    return has_kernels("cuda")
+
+
 def memory_of(device: str) -> int:
-    """Bytes of a GPU; of this machine what is available."""
+    """Bytes of a GPU; of this machine what is available. Raises ModelError for a GPU that is full, or does not work."""
     import torch
 
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[1])
+        from learners.model.device import unusable
+
+        try:
+            return int(torch.cuda.mem_get_info(device)[1])
+        except RuntimeError as error:
+            raise unusable(device, error) from error
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -91,9 +110,9 @@ def memory_of(device: str) -> int:
 
 def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     """Files alone, or what the hub says of them: nothing is converted, and no weights are read or fetched."""
+    from learners.model.architectures import check_config, check_settings
     from learners.model.checkpoint import (
         Progress,
-        check_architecture,
         check_scales,
         check_weights,
         find_checkpoint,
@@ -105,7 +124,6 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     )
     from learners.model.conversion import check_readable
     from learners.model.gguf_header import is_gguf
-    from learners.model.loading import check_code
     from learners.model.stored import base_of, is_adapter
 
     file = Path(name).expanduser()
@@ -113,25 +131,27 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
         header = check_readable(file)
         width = header.number("embedding_length")
         shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
-                      int(header.metadata.get("tokenizer.ggml.tokens", 0)) * width)  # fmt: skip
+                      header.count("tokenizer.ggml.tokens") * width)  # fmt: skip
         return msgspec.structs.replace(estimate(name, shape, quantize, device), converted_bytes=2 * header.parameters)
     own: dict[str, float] = {}
+    directory: Path | None = None
     if name != "pocket" and not file.exists() and not is_path(name) and name.strip():
         from learners.model.hub import metadata
 
         config, tensors = metadata(name)
-        check_architecture(config)
         check_scales(tensors, config, name)
         parameters = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
     else:
         directory = find_checkpoint(name, Progress(lambda event: None))
         if is_adapter(directory):
-            return _look_at(base_of(directory), quantize, device)
+            return _look_at(base_of(directory, name), quantize, device)
         parameters = parameter_count(check_weights(directory))
         config = read_config(directory)
         own = drawing_in(directory)
-    check_code(config, name)
     stored = "none" if packed_in(config) else quantization_in(config, name)
+    check_config(config, name)
+    if directory is not None and not packed_in(config):
+        check_settings(directory)
     found = estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
     return msgspec.structs.replace(found, drawing=own, converted_bytes=2 * parameters if packed_in(config) else 0)
 

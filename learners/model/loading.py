@@ -15,7 +15,7 @@ from torch import nn
 
 from learners.model import replicas as trees
 from learners.model import shards
-from learners.model.architectures import model_class
+from learners.model.architectures import check_settings, model_class
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
 from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, parameter_count, read_config, stored_quantization
@@ -60,9 +60,10 @@ def load_backbone(
     report("libraries")
     _import_bitsandbytes()
     with _quiet():
-        source = find_source(model, report, adapter)
+        source = find_source(model, report, adapter, trust_remote_code)
         parameters = parameter_count(source.files)
         chosen = _choose_quantization(quantize, stored_quantization(source.directory), parameters, place)
+        check_settings(source.directory, trust_remote_code)
         tokenizer = _load_tokenizer(source.directory, trust_remote_code)
         loaded = _load_model(source.directory, chosen, place, trust_remote_code, report)
     report("adapters")
@@ -121,7 +122,6 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 def _load_model(directory: Path, quantize: str, device: torch.device, trust_remote_code: bool, report: Progress) -> nn.Module:
     report("weights" if quantize == "none" else "quantize")
     compute = compute_dtype(device)
-    check_code(read_config(directory), str(directory), trust_remote_code)
     try:
         with experts_in_four_bits():
             model, info = model_class(read_config(directory)).from_pretrained(
@@ -157,19 +157,6 @@ def _prepare(model: nn.Module, quantize: str, compute: torch.dtype, device: torc
     if not shards.shard(model, device):
         speed_up_on_cpu(model)
         speed_up_on_gpu(model)
-
-
-def check_code(config: dict[str, Any], name: str, trust_remote_code: bool = False) -> None:
-    """Code that comes with a model runs only where it was asked for. Raises ModelError, as for a family that nobody here knows."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = config.get("model_type")
-    if kind in CONFIG_MAPPING or (trust_remote_code and "auto_map" in config):
-        return
-    if "auto_map" in config:
-        raise ModelError(f"{name} needs code of its own to run, which is not run unasked", "read it, then pass --trust-remote-code")
-    what = "does not say of which family it is" if kind is None else f"is of the family {kind!r}, which the installed transformers does not know"
-    raise ModelError(f"{name} {what}", "upgrade transformers, or choose another model")
 
 
 def _check_cache(model: nn.Module) -> None:

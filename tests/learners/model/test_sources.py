@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from learners.model import fp8
 from learners.model.base import Backbone
 from learners.model.checkpoint import ModelError
 from learners.model.conversion import converted
 from learners.model.device import choose_device
+from learners.model.fp8_weights import product
 from learners.model.inspection import inspect_machine
 from learners.model.loading import load_backbone
 from learners.model.replicas import freeze
@@ -328,10 +328,10 @@ def test_weights_in_fp8_are_products_with_their_scales_by_whichever_name(
 def test_blocks_that_do_not_divide_a_weight_evenly_keep_their_size() -> None:
     """Of 32 columns the first block has 20, and the second the other 12."""
     weight, scale = torch.ones(48, 32).to(torch.float8_e4m3fn), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    found = fp8.product(weight, scale, (20, 20))
+    found = product(weight, scale, (20, 20))
     assert found[19, 19] == 1 and found[20, 19] == 3 and found[19, 20] == 2 and found[47, 31] == 6 and found.dtype is torch.bfloat16
     eights = torch.tensor([[126], [128], [127]], dtype=torch.uint8)
-    assert fp8.product(weight, eights, (20, 32))[:, 0].tolist() == [0.5] * 20 + [2.0] * 20 + [1.0] * 8
+    assert product(weight, eights, (20, 32))[:, 0].tolist() == [0.5] * 20 + [2.0] * 20 + [1.0] * 8
 
 
 def test_weights_in_fp8_of_which_it_is_not_certain_what_they_stand_for_are_refused_everywhere(base: Path, tmp_path: Path) -> None:
@@ -446,6 +446,152 @@ def test_weights_that_bitsandbytes_stored_load_as_they_are(base: Path, tmp_path:
 
 
 # --- what does not work ------------------------------------------------------------------------------------------------------
+
+
+def refused_everywhere(model: Path, said: str, adapter: Path | None = None) -> None:
+    """With the same line by the doctor, before a screen opens and at load."""
+    found = refusal(model, adapter=str(adapter) if adapter else None)
+    assert said in found.what
+    with pytest.raises(ModelError) as early:
+        check_source(str(model), str(adapter) if adapter else None)
+    assert str(early.value) == str(found)
+    assert adapter is not None or told_by_the_doctor(model) == str(found)
+
+
+def with_config(base: Path, directory: Path, **changes: object) -> Path:
+    """The same model; its config.json says something else."""
+    shutil.copytree(base, directory)
+    (directory / "config.json").write_text(json.dumps(json.loads((base / "config.json").read_text()) | changes))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "a BertForMaskedLM, and a causal language model is needed"),
+        ({"architectures": None, "model_type": "roberta"}, "a roberta"),
+        ({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True}, "a T5ForConditionalGeneration"),
+        ({"architectures": ["ViTForImageClassification"], "model_type": "vit"}, "a ViTForImageClassification"),
+        ({"architectures": ["LlamaForSequenceClassification"], "tie_word_embeddings": True}, "a LlamaForSequenceClassification"),
+    ],
+)
+def test_what_is_no_causal_language_model_is_refused_as_what_it_is(base: Path, tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    refused_everywhere(with_config(base, tmp_path / "m", **changes), said)
+
+
+def test_a_model_that_sees_images_or_has_code_of_its_own_is_a_language_model(base: Path, tmp_path: Path) -> None:
+    from learners.model.checkpoint import check_architecture
+
+    for config in (
+        {"architectures": ["Qwen3VLForConditionalGeneration"], "model_type": "qwen3_vl"},
+        {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"},
+        {"architectures": ["BertLMHeadModel"], "model_type": "bert"},
+        {"architectures": ["ForwardModel"], "model_type": "x", "auto_map": {"AutoModelForCausalLM": "x.ForwardModel"}},
+        {},
+    ):
+        check_architecture(config)
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_a_gguf_of_an_encoder_is_refused(llama: Any, tmp_path: Path, kind: str) -> None:
+    refused_everywhere(written_gguf(llama, tmp_path / "e.gguf", kind), f"a {kind}, and a causal")
+
+
+@pytest.mark.parametrize(("version", "said"), [(1, "version 1"), (9, "version 9"), (3 << 24, "big-endian")])
+def test_a_gguf_of_another_version_or_byte_order_is_refused(gguf_file: Path, tmp_path: Path, version: int, said: str) -> None:
+    (tmp_path / "v.gguf").write_bytes(b"GGUF" + version.to_bytes(4, "little") + gguf_file.read_bytes()[8:])
+    refused_everywhere(tmp_path / "v.gguf", said)
+
+
+@pytest.mark.parametrize("missing", ["architecture", "package"])
+def test_what_cannot_be_converted_is_said_before_a_whole_file_is_read(
+    missing: str, llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written_gguf(llama, tmp_path / "w.gguf", "wizard" if missing == "architecture" else "llama")
+    if missing == "package":
+        monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr("learners.model.conversion.hash_files", lambda *_: pytest.fail("it was read"))
+    assert "wizard" in refusal(file).what or "package gguf" in str(refusal(file))
+
+
+def with_metadata(file: Path, key: str, kind: int, value: bytes) -> Path:
+    """A GGUF without tensors that says this of itself."""
+    entries = [(b"general.architecture", 8, len(b"llama").to_bytes(8, "little") + b"llama"), (key.encode(), kind, value)]
+    said = b"".join(len(name).to_bytes(8, "little") + name + form.to_bytes(4, "little") + content for name, form, content in entries)
+    file.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(8) + len(entries).to_bytes(8, "little") + said + bytes(64))
+    return file
+
+
+def test_settings_of_another_kind_than_they_should_be_are_told_in_a_line(llama: Any, base: Path, tmp_path: Path) -> None:
+    refused_everywhere(with_config(base, tmp_path / "text", quantization_config="gptq"), "quantized already (gptq)")
+    refused_everywhere(with_config(base, tmp_path / "inner", text_config={"quantization_config": {"quant_method": "awq"}}), "already (awq)")
+    refused_everywhere(with_metadata(tmp_path / "a.gguf", "general.alignment", 4, bytes(4)), "damaged")
+    check_source(str(with_metadata(tmp_path / "s.gguf", "split.count", 8, (1).to_bytes(8, "little") + b"3")))
+    written_adapter(llama, tmp_path / "itself", str(tmp_path / "itself"))
+    refused_everywhere(tmp_path / "itself", "names itself")
+    for one, other in (("a", "b"), ("b", "a")):
+        written_adapter(llama, tmp_path / one, str(tmp_path / other))
+    refused_everywhere(tmp_path / "a", "names itself")
+    wrong = with_config(base, tmp_path / "wrong", hidden_size="x")
+    assert "config.json" in refusal(wrong).what and told_by_the_doctor(wrong) == str(refusal(wrong))
+    strange = with_config(base, tmp_path / "strange", model_type=["llama"])
+    with pytest.raises(ModelError, match="cannot be read"):
+        check_source(str(strange))
+    assert "cannot be read" in told_by_the_doctor(strange)
+    with pytest.raises(ModelError):
+        check_source("x" * 5000 + ".gguf")
+
+
+@cpu_only
+def test_the_doctor_says_that_a_gpu_is_full(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 bytes.\nMore")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", full)
+    monkeypatch.setattr("learners.model.loading.has_kernels", lambda kind: True)
+    found = inspect_machine(str(base), "auto")
+    assert found.device == "cuda" and found.model is not None
+    assert found.problems == ("the memory of cuda is full: end what uses it (nvidia-smi), or use another device",)
+    monkeypatch.setattr("learners.model.device.choose_device", full)
+    assert "no device can be used: CUDA out of memory. Tried to allocate 2 bytes" in inspect_machine(None, "auto").problems
+
+
+@pytest.mark.parametrize(("kind", "said"), [("PROMPT_TUNING", "a PROMPT_TUNING, which cannot"), ("PREFIX_TUNING", "a PREFIX_TUNING")])
+def test_an_adapter_that_is_no_change_of_weights_is_refused(llama: Any, base: Path, tmp_path: Path, kind: str, said: str) -> None:
+    written_adapter(llama, tmp_path, str(base))
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": kind}))
+    refused_everywhere(base, said, tmp_path)
+    refused_everywhere(tmp_path, said)
+
+
+def test_an_adapter_of_a_kind_that_peft_does_not_know_is_refused_as_that(llama: Any, base: Path, tmp_path: Path) -> None:
+    written_adapter(llama, tmp_path, str(base))
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": "WOW"}))
+    assert "of the kind 'WOW'" in refusal(base, adapter=str(tmp_path)).what
+
+
+def test_an_adapter_that_names_another_base_is_taken_and_said_to(llama: Any, base: Path, tmp_path: Path) -> None:
+    written_adapter(llama, tmp_path / "a", "somebody/else")
+    notes = load_backbone(str(base), device="cpu", adapter=str(tmp_path / "a")).notes
+    assert len(notes) == 2 and "names somebody/else as its base" in notes[1] and str(base) in notes[1]
+
+
+def test_a_base_is_known_by_its_path_and_by_its_folder_in_the_hubs_cache(llama: Any, base: Path, tmp_path: Path) -> None:
+    from learners.model.stored import other_base
+
+    written_adapter(llama, tmp_path / "a", "owner/name")
+    snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    assert other_base(tmp_path / "a", "owner/name", snapshot) is None and other_base(tmp_path / "a", str(snapshot), snapshot) is None
+    assert other_base(tmp_path / "a", "owner/other", tmp_path) == "owner/name"
+    written_adapter(llama, tmp_path / "b", str(snapshot))
+    assert other_base(tmp_path / "b", "owner/name", snapshot) is None
+    (tmp_path / "link").symlink_to(base)
+    written_adapter(llama, tmp_path / "c", str(tmp_path / "link"))
+    assert other_base(tmp_path / "c", str(base), base) is None and other_base(tmp_path / "c", "pocket", tmp_path) is not None
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba2", "rwkv"])
