@@ -19,7 +19,13 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
     "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json", "*.py", *TOKENIZER_FILES)
+"""What a base's hash is of, beside its weights: databases are bound to it."""
+TOKENIZER_PATTERNS = ("tokenizer*", "*.tiktoken", "vocab.*", "spiece.model", "*.bpe.model")
+"""Any of these may be all that a tokenizer is."""
+DOWNLOADED = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json", "*.py",
+    *TOKENIZER_FILES, *TOKENIZER_PATTERNS,
+)  # fmt: skip
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WITHOUT_ATTENTION = {"mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}
 OTHER_CACHES = {"minimax", "openai-gpt", "recurrent_gemma", "reformer", "xlm", "xlnet"}

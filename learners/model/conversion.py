@@ -18,6 +18,7 @@ from platformdirs import user_cache_dir
 from learners.model.architectures import model_class
 from learners.model.checkpoint import (
     TOKENIZER_FILES,
+    TOKENIZER_PATTERNS,
     ModelError,
     Progress,
     check_loaded,
@@ -30,6 +31,7 @@ from learners.model.checkpoint import (
 )
 from learners.model.gguf_header import GGUFHeader
 from learners.model.stored import check_gguf
+from learners.model.tokenizers import has_own_code
 
 GET_GGUF = "pip install 'tamer-tui[gguf]'"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
@@ -112,7 +114,7 @@ def dequantized(directory: Path, method: str, identity: str, report: Progress, t
 
 def with_settings(identity: str, directory: Path) -> str:
     """What a copy of a model is found under: its identity, which is of weights and tokenizer, and what else the copy is made of."""
-    files = [file for name in ("config.json", "generation_config.json", *PROCESSOR_FILES) if (file := directory / name).is_file()]
+    files = [directory / "config.json", *beside(directory)]
     return hashlib.sha256(f"{identity} {hash_files(files, lambda *_: None)}".encode()).hexdigest()
 
 
@@ -161,10 +163,16 @@ def save_plain(model: Any, tokenizer: Any, directory: Path) -> None:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """And how the model ends its answers, and what it makes of images, where that was not written yet."""
-    for name in (*TOKENIZER_FILES, "generation_config.json", *PROCESSOR_FILES):
-        if (source / name).is_file() and not (target / name).exists():
-            shutil.copyfile(source / name, target / name)
+    """And how the model ends its answers, what it makes of images, and its own code, where that was not written yet."""
+    for file in beside(source):
+        if not (target / file.name).exists():
+            shutil.copyfile(file, target / file.name)
+
+
+def beside(directory: Path) -> list[Path]:
+    """What belongs to a model beside its weights and its configuration."""
+    patterns = (*TOKENIZER_FILES, *TOKENIZER_PATTERNS, "generation_config.json", *PROCESSOR_FILES, *(["*.py"] if has_own_code(directory) else []))
+    return sorted({file for pattern in patterns for file in directory.glob(pattern) if file.is_file()})
 
 
 def converted(name: str, convert: Callable[[Path], None]) -> Path:

@@ -125,6 +125,7 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     from learners.model.conversion import check_readable
     from learners.model.gguf_header import is_gguf
     from learners.model.stored import base_of, is_adapter
+    from learners.model.tokenizers import load_tokenizer
 
     file = Path(name).expanduser()
     if name.strip() and file.is_file() and is_gguf(file):
@@ -152,6 +153,7 @@ def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     check_config(config, name)
     if directory is not None and not packed_in(config):
         check_settings(directory)
+        load_tokenizer(directory)
     found = estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
     return msgspec.structs.replace(found, drawing=own, converted_bytes=2 * parameters if packed_in(config) else 0)
 

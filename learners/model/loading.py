@@ -25,12 +25,12 @@ from learners.model.drawing_settings import drawing_settings
 from learners.model.experts import experts_in_four_bits, finish_experts, unquantized_experts
 from learners.model.gpu_weights import speed_up_on_gpu
 from learners.model.sources import Source, find_source
+from learners.model.tokenizers import load_tokenizer
 from learners.protocol import Loading
 from storage.records import Message
 
 AUTO_QUANTIZE_PARAMETERS = 1_000_000_000
 """`auto` is nf4 from here up."""
-TOKENIZER_FILES = ("tokenizer*", "*.tiktoken", "vocab.*", "spiece.model", "*.bpe.model")
 UNKNOWN_CONTEXT = 2048
 """Tokens, where a configuration does not name its context."""
 
@@ -64,7 +64,7 @@ def load_backbone(
         parameters = parameter_count(source.files)
         chosen = _choose_quantization(quantize, stored_quantization(source.directory), parameters, place)
         check_settings(source.directory, trust_remote_code)
-        tokenizer = _load_tokenizer(source.directory, trust_remote_code)
+        tokenizer = load_tokenizer(source.directory, trust_remote_code)
         loaded = _load_model(source.directory, chosen, place, trust_remote_code, report)
     report("adapters")
     if chosen != "none" and (left := unquantized_experts(loaded)):
@@ -101,17 +101,6 @@ def has_kernels(kind: str) -> bool:
     from bitsandbytes.cextension import lib
 
     return bool(getattr(lib, "compiled_with_cuda", False))
-
-
-def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    if not any(found for pattern in TOKENIZER_FILES for found in directory.glob(pattern)):
-        raise ModelError(f"there is no tokenizer in {directory}", "put its tokenizer.json and tokenizer_config.json beside the weights")
-    try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # any of a dozen parsers
-        raise ModelError(f"no usable tokenizer in {directory}: {first_line(error)}", "a model needs its tokenizer.json beside it") from error
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -648,6 +649,86 @@ def test_a_model_with_code_of_its_own_is_told_how_to_allow_it(base: Path, tmp_pa
     for kind, said in (({"model_type": "own"}, "'own'"), ({}, "does not say")):
         (directory / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "model_type"} | kind))
         assert said in refusal(directory).what and said in told_by_the_doctor(directory)
+
+
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+@pytest.fixture
+def own(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model and a tokenizer with code of their own beside them."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    directory = with_config(base, tmp_path / "own", model_type="own", architectures=["OwnForCausalLM"], auto_map=classes)
+    (directory / "own.py").write_text(OWN_CODE)
+    return directory
+
+
+def with_own_tokenizer(directory: Path) -> Path:
+    file = directory / "tokenizer_config.json"
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    (directory / "own.py").write_text(OWN_CODE)
+    return directory
+
+
+def test_a_tokenizer_with_code_of_its_own_is_told_how_to_allow_it(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    directory = with_own_tokenizer(Path(shutil.copytree(base, tmp_path / "t")))
+    found = refusal(directory)
+    assert "the tokenizer in" in found.what and "--trust-remote-code" in found.hint and told_by_the_doctor(directory) == str(found)
+    assert type(load_backbone(str(directory), device="cpu", trust_remote_code=True).tokenizer).__name__ == "OwnTokenizer"
+
+
+def test_an_adapter_goes_into_a_base_with_code_of_its_own_where_that_is_allowed(llama: Any, own: Path, tmp_path: Path) -> None:
+    with_own_tokenizer(own)
+    expected = written_adapter(llama, tmp_path / "a", str(own))
+    assert "--trust-remote-code" in refusal(own, adapter=str(tmp_path / "a")).hint
+    found = load_backbone(str(own), device="cpu", adapter=str(tmp_path / "a"), trust_remote_code=True)
+    torch.testing.assert_close(logits(found.model), expected, atol=1e-4, rtol=1e-4)
+    assert type(found.model).__name__ == "OwnForCausalLM" and type(found.tokenizer).__name__ == "OwnTokenizer"
+
+
+def test_a_version_of_a_base_with_code_of_its_own_is_exported_where_that_is_allowed(own: Path, tmp_path: Path) -> None:
+    from learners.export.__main__ import exported
+    from learners.export.request import ExportRequest
+    from tests.learners.export.test_export import version_of
+
+    backbone = load_backbone(str(own), device="cpu", trust_remote_code=True)
+    for name in ("version", "out"):
+        (tmp_path / name).mkdir()
+    request = ExportRequest("merged", str(own), str(version_of(backbone, tmp_path / "version")), str(tmp_path / "out"), backbone.base_hash)
+    with pytest.raises(ModelError, match="--trust-remote-code"):
+        exported(request)
+    exported(msgspec.structs.replace(request, trust_remote_code=True))
+    assert type(load_backbone(str(tmp_path / "out"), device="cpu", trust_remote_code=True).model).__name__ == "OwnForCausalLM"
+
+
+def test_every_file_that_a_tokenizer_may_be_is_fetched_and_goes_along_and_the_hash_of_the_base_stays(llama: Any, base: Path, tmp_path: Path) -> None:
+    from fnmatch import fnmatch
+
+    from learners.model.checkpoint import DOWNLOADED
+
+    directory = Path(shutil.copytree(base, tmp_path / "base"))
+    for name in ("qwen.tiktoken", "sentencepiece.bpe.model"):
+        assert any(fnmatch(name, pattern) for pattern in DOWNLOADED)
+        (directory / name).touch()
+    assert load_backbone(str(directory), device="cpu").base_hash == load_backbone(str(base), device="cpu").base_hash
+    from learners.model.conversion import copy_tokenizer
+
+    copy_tokenizer(directory, Path(shutil.copytree(tmp_path / "base", tmp_path / "other", ignore=lambda *_: ["qwen.tiktoken"])))
+    assert (tmp_path / "other" / "qwen.tiktoken").is_file()
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
