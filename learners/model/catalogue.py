@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from learners.model.checkpoint import ModelError
+from learners.model.checkpoint import ModelError, is_whole
 from learners.model.inspection import Shape, bytes_of_a_number, estimate, memory_of
 
 CONTEXT = 2048
@@ -109,7 +109,7 @@ def catalogue(device: str, memory: int, cache: Path) -> Catalogue:
 
 
 def _cached(name: str, cache: Path) -> bool:
-    return any((cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/*.safetensors"))
+    return any(is_whole(each) for each in (cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*"))
 
 
 def main() -> None:

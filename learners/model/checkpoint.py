@@ -101,12 +101,28 @@ def is_path(name: str) -> bool:
 def check_weights(directory: Path) -> list[Path]:
     """The weight files, found whole: headers parse and lengths agree. Raises ModelError."""
     if not (directory / "config.json").is_file():
-        raise ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
+        raise _without_config(directory)
     config = read_config(directory)
     check_architecture(config)
     files = _weight_files(directory)
     check_scales({name: tensor for file in files for name, tensor in read_header(file).items()}, config, str(directory))
     return files
+
+
+def _without_config(directory: Path) -> ModelError:
+    found = sorted(directory.glob("*.gguf"))
+    if not found:
+        return ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
+    what = "a GGUF" if len(found) == 1 else f"{len(found)} GGUFs"
+    return ModelError(f"{directory} holds {what} and no other model", f"pass the file itself: {found[0]}")
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether all files of a model's weights are there, which is not said of what is in them."""
+    try:
+        return (directory / "config.json").is_file() and bool(_weight_files(directory))
+    except ModelError:
+        return False
 
 
 def check_scales(tensors: fp8.Tensors, config: dict[str, Any], name: str) -> None:

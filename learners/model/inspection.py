@@ -110,52 +110,69 @@ def memory_of(device: str) -> int:
 
 def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     """Files alone, or what the hub says of them: nothing is converted, and no weights are read or fetched."""
-    from learners.model.architectures import check_config, check_settings
-    from learners.model.checkpoint import (
-        Progress,
-        check_scales,
-        check_weights,
-        find_checkpoint,
-        is_path,
-        packed_in,
-        parameter_count,
-        quantization_in,
-        read_config,
-    )
-    from learners.model.conversion import check_readable
+    from learners.model.checkpoint import Progress, find_checkpoint, is_path
     from learners.model.gguf_header import is_gguf
-    from learners.model.stored import base_of, is_adapter
-    from learners.model.tokenizers import load_tokenizer
+    from learners.model.hub import cached, described
 
     file = Path(name).expanduser()
     if name.strip() and file.is_file() and is_gguf(file):
-        header = check_readable(file)
-        width = header.number("embedding_length")
-        shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
-                      header.count("tokenizer.ggml.tokens") * width)  # fmt: skip
-        return msgspec.structs.replace(estimate(name, shape, quantize, device), converted_bytes=2 * header.parameters)
-    own: dict[str, float] = {}
-    directory: Path | None = None
-    if name != "pocket" and not file.exists() and not is_path(name) and name.strip():
-        from learners.model.hub import metadata
+        return _of_gguf(file, name, quantize, device)
+    if name == "pocket" or file.exists() or is_path(name) or not name.strip():
+        return _of_directory(find_checkpoint(name, Progress(lambda event: None)), name, quantize, device)
+    if (directory := cached(name)) is not None:
+        return _of_directory(directory, name, quantize, device)
+    found = described(name)
+    if found.base:
+        return _look_at(found.base, quantize, device)
+    _check_files(found.config, found.tensors, name)
+    return _of_files(found.config, found.tensors, name, quantize, device)
 
-        config, tensors = metadata(name)
-        check_scales(tensors, config, name)
-        parameters = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
-    else:
-        directory = find_checkpoint(name, Progress(lambda event: None))
-        if is_adapter(directory):
-            return _look_at(base_of(directory, name), quantize, device)
-        parameters = parameter_count(check_weights(directory))
-        config = read_config(directory)
-        own = drawing_in(directory)
-    stored = "none" if packed_in(config) else quantization_in(config, name)
-    check_config(config, name)
-    if directory is not None and not packed_in(config):
+
+def _of_gguf(file: Path, name: str, quantize: str, device: str) -> ModelInspection:
+    from learners.model.conversion import check_readable
+
+    header = check_readable(file)
+    width = header.number("embedding_length")
+    inner, vocabulary = header.number("feed_forward_length") or 4 * width, header.count("tokenizer.ggml.tokens")
+    shape = Shape(header.parameters, header.number("block_count"), width, inner, vocabulary * width)
+    return msgspec.structs.replace(estimate(name, shape, quantize, device), converted_bytes=2 * header.parameters)
+
+
+def _of_directory(directory: Path, name: str, quantize: str, device: str) -> ModelInspection:
+    from learners.model.architectures import check_settings
+    from learners.model.checkpoint import check_weights, packed_in, read_config, read_header
+    from learners.model.stored import base_of, is_adapter
+    from learners.model.tokenizers import load_tokenizer
+
+    if is_adapter(directory):
+        return _look_at(base_of(directory, name), quantize, device)
+    tensors = {each: tensor for file in check_weights(directory) for each, tensor in read_header(file).items()}
+    config = read_config(directory)
+    _check_files(config, tensors, name)
+    if not packed_in(config):  # else it is the copy that has to do
         check_settings(directory)
         load_tokenizer(directory)
+    return msgspec.structs.replace(_of_files(config, tensors, name, quantize, device), drawing=drawing_in(directory))
+
+
+def _check_files(config: dict[str, Any], tensors: dict[str, Any], name: str) -> None:
+    from learners.model.architectures import check_config
+    from learners.model.checkpoint import check_scales, packed_in, quantization_in
+
+    check_scales(tensors, config, name)
+    if not packed_in(config):
+        quantization_in(config, name)
+    check_config(config, name)
+
+
+def _of_files(config: dict[str, Any], tensors: dict[str, Any], name: str, quantize: str, device: str) -> ModelInspection:
+    """By what config.json and the weights' headers say."""
+    from learners.model.checkpoint import packed_in, quantization_in
+
+    stored = "none" if packed_in(config) else quantization_in(config, name)
+    parameters = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
     found = estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
-    return msgspec.structs.replace(found, drawing=own, converted_bytes=2 * parameters if packed_in(config) else 0)
+    return msgspec.structs.replace(found, converted_bytes=2 * parameters if packed_in(config) else 0)
 
 
 def drawing_in(directory: Path) -> dict[str, float]:

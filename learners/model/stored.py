@@ -68,16 +68,21 @@ def is_adapter(directory: Path) -> bool:
 
 def adapter_settings(directory: Path) -> dict[str, Any]:
     """What `adapter_config.json` says. Raises ModelError unless the directory holds an adapter in safetensors."""
+    settings = _settings(directory)
+    if not (directory / WEIGHTS).is_file():
+        pickled = (directory / "adapter_model.bin").is_file()
+        what = f"{directory} holds a pickled adapter, which can run code and is refused" if pickled else f"no {WEIGHTS} in {directory}"
+        raise ModelError(what, "save it again with PEFT as safetensors" if pickled else "fetch the adapter again")
+    return settings
+
+
+def _settings(directory: Path) -> dict[str, Any]:
     try:
         settings = json.loads((directory / CONFIG).read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"no adapter in {directory}", f"pass a directory with {CONFIG} and {WEIGHTS}, as PEFT saves them") from error
     if not isinstance(settings, dict) or "peft_type" not in settings:
         raise ModelError(f"{directory / CONFIG} is not of an adapter", "pass a directory as PEFT saves it")
-    if not (directory / WEIGHTS).is_file():
-        pickled = (directory / "adapter_model.bin").is_file()
-        what = f"{directory} holds a pickled adapter, which can run code and is refused" if pickled else f"no {WEIGHTS} in {directory}"
-        raise ModelError(what, "save it again with PEFT as safetensors" if pickled else "fetch the adapter again")
     if settings["peft_type"] in NOT_MERGED:
         raise cannot_be_merged(directory, settings["peft_type"])
     return settings
@@ -120,7 +125,13 @@ def _folder_of(name: str) -> str:
 
 
 def _named_base(directory: Path) -> str:
-    named = adapter_settings(directory).get("base_model_name_or_path")
+    adapter_settings(directory)
+    return named_base(directory)
+
+
+def named_base(directory: Path) -> str:
+    """What `adapter_config.json` names, whether its weights are there or not. Raises ModelError."""
+    named = _settings(directory).get("base_model_name_or_path")
     if not isinstance(named, str) or not named.strip():
         raise ModelError(f"{directory} does not say which model its adapter belongs to", f"pass that model, and --adapter {directory}")
     if not Path(named).expanduser().exists() and is_path(named):

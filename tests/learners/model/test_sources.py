@@ -515,6 +515,11 @@ def test_what_cannot_be_converted_is_said_before_a_whole_file_is_read(
     assert "wizard" in refusal(file).what or "package gguf" in str(refusal(file))
 
 
+def test_a_directory_that_holds_only_a_gguf_names_the_file(gguf_file: Path) -> None:
+    refused_everywhere(gguf_file.parent, "a GGUF and no other model")
+    assert str(gguf_file) in refusal(gguf_file.parent).hint
+
+
 def with_metadata(file: Path, key: str, kind: int, value: bytes) -> Path:
     """A GGUF without tensors that says this of itself."""
     entries = [(b"general.architecture", 8, len(b"llama").to_bytes(8, "little") + b"llama"), (key.encode(), kind, value)]
