@@ -216,7 +216,7 @@ def test_an_adapter_becomes_part_of_the_base(llama: Any, base: Path, tmp_path: P
 def test_a_directory_that_is_an_adapter_finds_its_base(llama: Any, base: Path, tmp_path: Path) -> None:
     expected = written_adapter(llama, tmp_path, str(base), r=32, use_rslora=True)
     found = load_backbone(str(tmp_path), device="cpu")
-    torch.testing.assert_close(logits(found.model), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(found.model), expected, atol=1e-3, rtol=1e-3)  # by how A was drawn, sums in another order differ by 1e-4
     assert found.base_hash == load_backbone(str(base), device="cpu", adapter=str(tmp_path)).base_hash
 
 
