@@ -20,12 +20,12 @@ from learners.model.stored import CONFIG, WEIGHTS, adapter_settings, cannot_be_m
 
 def merged(base: Path, identity: str, adapter: Path, report: Progress, trust_remote_code: bool = False) -> tuple[Path, str]:
     """The directory of the base with the adapter in it, and its SHA-256: of the base's and the adapter's. Raises ModelError."""
-    _check_kind(adapter)
+    check_kind(adapter)
     sha256 = hashlib.sha256(f"{identity} {hash_files([adapter / CONFIG, adapter / WEIGHTS], report)}".encode()).hexdigest()
     return converted(f"adapted-{with_settings(sha256, base)}", lambda directory: _merge(base, adapter, directory, report, trust_remote_code)), sha256
 
 
-def _check_kind(adapter: Path) -> None:
+def check_kind(adapter: Path) -> None:
     """Raises ModelError for what the installed PEFT cannot merge, before anything large is read."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 

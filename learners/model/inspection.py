@@ -145,6 +145,11 @@ def _of_directory(directory: Path, name: str, quantize: str, device: str) -> Mod
     from learners.model.tokenizers import load_tokenizer
 
     if is_adapter(directory):
+        from learners.model.foreign_adapter import check_kind
+        from learners.model.loading import import_bitsandbytes
+
+        import_bitsandbytes()  # as PEFT does, and quietly
+        check_kind(directory)
         return _look_at(base_of(directory, name), quantize, device)
     tensors = {each: tensor for file in check_weights(directory) for each, tensor in read_header(file).items()}
     config = read_config(directory)

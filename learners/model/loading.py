@@ -58,7 +58,7 @@ def load_backbone(
     place = choose_device(device)
     report = Progress(progress)
     report("libraries")
-    _import_bitsandbytes()
+    import_bitsandbytes()
     with _quiet():
         source = find_source(model, report, adapter, trust_remote_code)
         parameters = parameter_count(source.files)
@@ -204,7 +204,7 @@ def _as_list(ids: int | list[int] | None) -> list[int]:
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
-def _import_bitsandbytes() -> None:
+def import_bitsandbytes() -> None:
     """PEFT imports it for every model. It hands some of its fallbacks to `torch.compile` as it is imported, which alone imports the compiler, for
     seconds; without it they run as they are written, which is also what bitsandbytes does where compiling fails."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it names kernels that it would like to fetch

@@ -576,7 +576,7 @@ def test_an_adapter_of_a_kind_that_peft_does_not_know_is_refused_as_that(llama: 
     written_adapter(llama, tmp_path, str(base))
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": "WOW"}))
-    assert "of the kind 'WOW'" in refusal(base, adapter=str(tmp_path)).what
+    assert "of the kind 'WOW'" in refusal(base, adapter=str(tmp_path)).what and "'WOW'" in told_by_the_doctor(tmp_path)
 
 
 def test_an_adapter_that_names_another_base_is_taken_and_said_to(llama: Any, base: Path, tmp_path: Path) -> None:
