@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 @click.option("--version", "version", help="For a model: acting, latest or a version's id. [default: acting]")
 @click.option("--model", help="The base, where it is not where the last sitting found it.")
 @click.option("--outtype", type=click.Choice(["f16", "q8_0"]), help="For gguf and ollama. [default: f16]")
+@click.option("--trust-remote-code", is_flag=True, help="For a model, and for answers of one: run Python code that comes with the base.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def export(database: Path, out: Path, force: bool, version: str | None, model: str | None, outtype: str | None, **chosen: Any) -> None:
+def export(
+    database: Path, out: Path, force: bool, version: str | None, model: str | None, outtype: str | None, trust_remote_code: bool, **chosen: Any
+) -> None:
     """Write the judgements for a trainer, or a version for where models run; also while the program runs."""
     from storage.exchange.formats import FORMATS, WHOLE
     from tamer_tui.model_export import FORMATS as MODELS
     from tamer_tui.progress import Progress
 
-    of_model = {name: value for name, value in {"version": version, "model": model, "outtype": outtype}.items() if value is not None}
+    given = {"version": version, "model": model, "outtype": outtype, "trust_remote_code": trust_remote_code or None}
+    of_model = {name: value for name, value in given.items() if value is not None}
     with one_line_errors():
         if chosen["format"] in MODELS:
             from tamer_tui.model_export import Wanted, export_model
@@ -50,25 +54,25 @@ def export(database: Path, out: Path, force: bool, version: str | None, model: s
         if chosen["format"] not in (*FORMATS, *WHOLE):
             raise click.UsageError(f"there is no format {chosen['format']!r}: use one of {', '.join((*FORMATS, *WHOLE, *MODELS))}")
         answering = chosen.pop("version_answers")
-        if wrong := sorted(of_model.keys() - ({"model"} if answering else set())):
-            raise click.UsageError(f"--{wrong[0]} is for {', '.join(MODELS)}")
+        if wrong := sorted(of_model.keys() - ({"model", "trust_remote_code"} if answering else set())):
+            raise click.UsageError(f"--{wrong[0].replace('_', '-')} is for {', '.join(MODELS)}")
         from storage.exchange.exporting import Options
         from tamer_tui.exchange import export_to
 
-        answer = _answers_of(database, answering, model) if answering else None
+        answer = _answers_of(database, answering, model, trust_remote_code) if answering else None
         with Progress("judgements read:") as step:
             said = export_to(database, out, Options(**chosen, version_answers=answering or ""), force, answer, step)
         tell(said)
 
 
-def _answers_of(database: Path, version: str, model: str | None) -> Answering:
+def _answers_of(database: Path, version: str, model: str | None, trust_remote_code: bool) -> Answering:
     """What asks a version, drawing as the last sitting did."""
     from tamer_tui.generate import generated
     from tamer_tui.options import session_settings
     from tamer_tui.published import find
 
     found = find(database, version)
-    usual = {"max_new_tokens": None, "seed": 0, "device": "auto", "trust_remote_code": False}
+    usual = {"max_new_tokens": None, "seed": 0, "device": "auto", "trust_remote_code": trust_remote_code}
     settings = session_settings(usual | found.drawing_options() | found.model_options(model), metered=True, autostart=False, bias=False)
 
     def answer(prompts: Sequence[Prompt]) -> dict[str, str]:

@@ -98,7 +98,7 @@ async def _draw(
             for thought, said in [split_thought(v.text)]
         ]
 
-    return await with_session(settings, scratch, command, work)
+    return await with_session(settings, scratch, command, work, tell)
 
 
 def _tell_what_did_not_fit(views: Sequence[CandidateView], tell: Callable[[str], None]) -> None:

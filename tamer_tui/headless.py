@@ -13,7 +13,8 @@ from tamer_tui.config import default_database, engine_log
 from tamer_tui.engine_client import EngineClient
 from tamer_tui.prompts import starter_prompts
 from tamer_tui.remote_engine import RemoteEngine
-from tamer_tui.session import Session
+from tamer_tui.session import Change, Session
+from tamer_tui.text import one_line
 from tamer_tui.views import SessionSettings
 
 T = TypeVar("T")
@@ -30,10 +31,30 @@ def make_session(settings: SessionSettings, database: Path | None, command: tupl
 
 
 async def with_session(
-    settings: SessionSettings, database: Path, command: tuple[str, ...] | None, work: Callable[[Session], Coroutine[Any, Any, T]]
+    settings: SessionSettings,
+    database: Path,
+    command: tuple[str, ...] | None,
+    work: Callable[[Session], Coroutine[Any, Any, T]],
+    tell: Callable[[str], None] = lambda line: None,
 ) -> T:
-    """Work over a session of its own: see `within`."""
-    return await within(make_session(settings, database, command), work)
+    """Work over a session of its own: see `within`. `tell` takes what the engine remarks, a line each."""
+    session = make_session(settings, database, command)
+    tell_notes(session, tell)
+    return await within(session, work)
+
+
+def tell_notes(session: Session, tell: Callable[[str], None]) -> None:
+    """Each as it comes: there is no screen that shows them."""
+    told = 0
+
+    def look(change: Change) -> None:
+        nonlocal told
+        if change is Change.NOTICE:
+            for note in session.notes[told:]:
+                tell(one_line(note))
+            told = len(session.notes)
+
+    session.observe(look)
 
 
 async def within(session: Session, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:

@@ -59,6 +59,7 @@ class Wanted(Struct, frozen=True):
     version: str = "acting"  # or latest, or an id
     model: str | None = None  # the base, where it is not where the last sitting found it
     outtype: Outtype = "f16"
+    trust_remote_code: bool = False  # as whoever exports says, and not as a database does
 
 
 class ModelManifest(Struct, frozen=True):
@@ -128,6 +129,7 @@ def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted
         system=found.settings.get("system"),
         drawing={name: drawing[name] for name in MODELS_OWN if name in drawing},
         stop=tuple(drawing.get("stop") or ()),
+        trust_remote_code=wanted.trust_remote_code,
         max_new_tokens=int(drawing.get("max_new_tokens") or ANSWER_TOKENS),
     )
     said = asked(request, stage)
@@ -139,9 +141,10 @@ def _write(made: Path, found: Published, folder: Path, out: Path, wanted: Wanted
 def asked(request: ExportRequest, stage: Stage = unstaged) -> Exported:
     """What the learners' side says to it. Raises CancelledError, and then that side is gone."""
     command = [sys.executable, "-m", "learners.export"]
-    with tempfile.TemporaryFile() as told, subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, start_new_session=True
-    ) as child:  # a session of its own: ctrl+c is ours
+    with (
+        tempfile.TemporaryFile() as told,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, start_new_session=True) as child,
+    ):  # a session of its own: ctrl+c is ours
         assert child.stdin is not None and child.stdout is not None
         try:
             with suppress(BrokenPipeError), child.stdin:

@@ -56,11 +56,15 @@ def simulate(database: Path, as_json: bool, **chosen: Any) -> None:
 
     settings, plan = _plan(database, chosen)
 
+    def say(line: str) -> None:
+        paint("")  # else it would stand behind the progress
+        tell(line, err=True)
+
     async def simulated(session: Session) -> Any:
-        return await Simulation(session, plan, paint, lambda line: tell(line, err=True)).run()
+        return await Simulation(session, plan, paint, say).run()
 
     try:
-        report = asyncio.run(with_session(settings, database, engine_command(chosen), simulated))
+        report = asyncio.run(with_session(settings, database, engine_command(chosen), simulated, say))
     except (SessionError, OperatorError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

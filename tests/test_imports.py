@@ -29,6 +29,7 @@ FROM_LEARNERS = {
     "learners.export.request",
     "learners.model",
     "learners.model.checkpoint",
+    "learners.model.fp8",
     "learners.train",
     "learners.train.request",
 }

@@ -31,7 +31,7 @@ def exported(request: ExportRequest, tell: Tell = unheard) -> tuple[str, ...]:
     merged = out / "merged"
     notes = merge(request, merged, tell)
     file = out / f"{request.name}.gguf"
-    write_gguf(merged, file, request.outtype, request.name, tell)
+    write_gguf(merged, file, request.outtype, request.name, tell, request.trust_remote_code)
     if request.format == "ollama":
         text, more = modelfile(merged, file.name, request)
         (out / "Modelfile").write_text(text, encoding="utf-8")

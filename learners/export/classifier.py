@@ -31,7 +31,8 @@ def write_classifier(request: ExportRequest, out: Path, tell: Tell = unheard) ->
         raise ModelError("the version has no reward model yet", "train with the stage reward first, or choose another version")
     gain, bias = state["normalisation"].tolist()
     with torch.no_grad():
-        tree = merged(_with_lora(plain(source.directory), state, Path(request.adapter)), tell)
+        base = plain(source.directory, request.trust_remote_code)
+        tree = merged(_with_lora(base, state, Path(request.adapter)), tell)
         model = _classifier(tree)
         model.score.weight.copy_(gain * state["head.weight"])
         model.config.reward_offset = gain * float(state["head.bias"]) + bias

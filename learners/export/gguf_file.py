@@ -34,7 +34,7 @@ def check_family(config: dict[str, Any], outtype: Outtype) -> None:
         raise ModelError("biases of feed-forwards and sliding windows are not converted here", f"{CONVERTER} {outtype}")
 
 
-def write_gguf(directory: Path, file: Path, outtype: Outtype, name: str, tell: Tell = unheard) -> None:
+def write_gguf(directory: Path, file: Path, outtype: Outtype, name: str, tell: Tell = unheard, trust_remote_code: bool = False) -> None:
     """Convert a model of which `check_family` says nothing. Raises ModelError, OSError."""
     import gguf
 
@@ -44,7 +44,7 @@ def write_gguf(directory: Path, file: Path, outtype: Outtype, name: str, tell: T
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if outtype == "f16" else gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _write_shape(writer, config)
-    write_vocabulary(writer, directory, int(config["vocab_size"]), f"{CONVERTER} {outtype}")
+    write_vocabulary(writer, directory, int(config["vocab_size"]), f"{CONVERTER} {outtype}", trust_remote_code)
     for tensor, values in _tensors(directory, config, outtype, tell):
         kind = _kind(values, outtype)
         writer.add_tensor(tensor, gguf.quants.quantize(values, kind), raw_dtype=kind)

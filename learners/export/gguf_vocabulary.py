@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from learners.model.checkpoint import ModelError
+from learners.model.tokenizers import load_tokenizer
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -25,7 +26,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """llama.cpp's types of tokens."""
 
 
-def write_vocabulary(writer: Any, directory: Path, rows: int, instead: str) -> None:
+def write_vocabulary(writer: Any, directory: Path, rows: int, instead: str, trust_remote_code: bool = False) -> None:
     """Tokens, types, merges, special tokens and chat template. `rows` of the embedding. Raises ModelError with `instead` as what to do."""
     try:
         stored = json.loads((directory / "tokenizer.json").read_bytes())
@@ -45,7 +46,7 @@ def write_vocabulary(writer: Any, directory: Path, rows: int, instead: str) -> N
         _write_sentencepiece(writer, tokens, types, merges, model.get("unk_token"))
     else:
         raise ModelError("the tokenizer is neither byte-level BPE nor of sentencepiece's kind", instead)
-    _write_specials(writer, directory, {token: i for i, token in enumerate(tokens)})
+    _write_specials(writer, directory, {token: i for i, token in enumerate(tokens)}, trust_remote_code)
 
 
 def _tokens(vocabulary: dict[str, int], added: list[dict[str, Any]], rows: int, instead: str) -> tuple[list[str], list[int]]:
@@ -98,11 +99,9 @@ def _write_sentencepiece(writer: Any, tokens: list[str], types: list[int], merge
     writer.add_add_space_prefix(True)
 
 
-def _write_specials(writer: Any, directory: Path, ids: dict[str, int]) -> None:
+def _write_specials(writer: Any, directory: Path, ids: dict[str, int], trust_remote_code: bool) -> None:
     """As the tokenizer itself says, so that nothing has to be guessed from its files."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = load_tokenizer(directory, trust_remote_code)
     named = {
         "bos": writer.add_bos_token_id, "eos": writer.add_eos_token_id, "unk": writer.add_unk_token_id, "pad": writer.add_pad_token_id,
     }  # fmt: skip

@@ -19,7 +19,7 @@ from learners.model.sources import Source, find_source
 def base_of(request: ExportRequest, tell: Tell) -> Source:
     """The base that the version adapts. Raises ModelError."""
     report = Progress(lambda event: tell(Exporting(event.what, int(event.done), int(event.total))))
-    source = find_source(request.model, report, request.peft_adapter)
+    source = find_source(request.model, report, request.peft_adapter, request.trust_remote_code)
     if source.hashes.base != request.base_hash:
         raise ModelError(f"this version adapts another model than {request.model}", "pass the base that it was taught on with --model")
     return source
@@ -35,7 +35,7 @@ def merge(request: ExportRequest, out: Path, tell: Tell) -> tuple[str, ...]:
     stored = stored_quantization(source.directory)
     tell(Exporting("loading the base"))
     with torch.no_grad():
-        model = merged(adapted(plain(source.directory), Path(request.adapter)), tell)
+        model = merged(adapted(plain(source.directory, request.trust_remote_code), Path(request.adapter)), tell)
         tell(Exporting("writing the merged model"))
         if stored != "none" or source.notes:
             save_plain(model, None, out)

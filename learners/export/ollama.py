@@ -16,6 +16,7 @@ from learners.export.request import ExportRequest
 from learners.model.chat_format import Renderer
 from learners.model.checkpoint import read_config
 from learners.model.drawing_settings import drawing_settings
+from learners.model.tokenizers import load_tokenizer
 
 LARGEST_CONTEXT = 8192
 """Tokens that are asked for, however many the model could read: Ollama reserves memory for all of them."""
@@ -49,9 +50,9 @@ class GoTemplate(NamedTuple):
 
 def modelfile(directory: Path, file: str, request: ExportRequest) -> tuple[str, tuple[str, ...]]:
     """Its text, and what a person should know of it. `directory` holds the model that `file` was made of."""
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
-    tokenizer, config = AutoTokenizer.from_pretrained(directory, local_files_only=True), read_config(directory)
+    tokenizer, config = load_tokenizer(directory, request.trust_remote_code), read_config(directory)
     generation = GenerationConfig.from_pretrained(directory) if (directory / "generation_config.json").is_file() else None
     eos = getattr(generation, "eos_token_id", None) or config.get("eos_token_id")
     renderer = Renderer(tokenizer, int(config["vocab_size"]), [eos] if isinstance(eos, int) else eos or [])

@@ -26,6 +26,7 @@ class ExportRequest(Struct, frozen=True):
     drawing: dict[str, float] = {}  # of temperature, top_p, top_k, min_p and repetition_penalty those that were set
     stop: tuple[str, ...] = ()
     max_new_tokens: int = 256
+    trust_remote_code: bool = False  # run Python code that comes with the base
 
 
 class Exporting(Struct, frozen=True, tag=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from learners.model.checkpoint import ModelError, is_whole
 from learners.model.inspection import Shape, bytes_of_a_number, estimate, memory_of
 
 CONTEXT = 2048
@@ -108,7 +109,7 @@ def catalogue(device: str, memory: int, cache: Path) -> Catalogue:
 
 
 def _cached(name: str, cache: Path) -> bool:
-    return any((cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/*.safetensors"))
+    return any(is_whole(each) for each in (cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*"))
 
 
 def main() -> None:
@@ -118,7 +119,13 @@ def main() -> None:
     from learners.model.device import choose_device
 
     device = str(choose_device())
-    print(msgspec.json.encode(catalogue(device, memory_of(device), Path(HF_HUB_CACHE))).decode())
+    try:
+        memory = memory_of(device)
+    except ModelError:  # full, or next to: what it has is known all the same
+        import torch
+
+        memory = int(torch.cuda.get_device_properties(device).total_memory)
+    print(msgspec.json.encode(catalogue(device, memory, Path(HF_HUB_CACHE))).decode())
 
 
 if __name__ == "__main__":

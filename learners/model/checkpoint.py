@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from learners.model import fp8
 from learners.protocol import Loading
 
 POCKET = Path(__file__).parents[1] / "pocket" / "weights"
@@ -17,15 +19,31 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
     "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json", "*.py", *TOKENIZER_FILES)
+"""What a base's hash is of, beside its weights: databases are bound to it."""
+TOKENIZER_PATTERNS = ("tokenizer*", "*.tiktoken", "vocab.*", "spiece.model", "*.bpe.model")
+"""Any of these may be all that a tokenizer is."""
+DOWNLOADED = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json", "*.py",
+    *TOKENIZER_FILES, *TOKENIZER_PATTERNS,
+)  # fmt: skip
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WITHOUT_ATTENTION = {"mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}
 OTHER_CACHES = {"minimax", "openai-gpt", "recurrent_gemma", "reformer", "xlm", "xlnet"}
 """Model types whose tokens do not go on from keys and values."""
+ENCODERS = {
+    "albert", "bert", "big_bird", "camembert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "longformer",
+    "megatron-bert", "mobilebert", "modernbert", "mpnet", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta",
+    "xlm-roberta-xl", "xmod", "eurobert", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert", "nomic-bert", "nomic-bert-moe", "t5encoder",
+}  # fmt: skip
+"""Model types that read a text at once, by transformers' names and llama.cpp's, unless a class of theirs is named that writes one."""
+WITH_ENCODERS = {
+    "bart", "blenderbot", "led", "longt5", "m2m_100", "marian", "mbart", "mt5", "pegasus", "prophetnet", "switch_transformers", "t5", "t5gemma",
+    "umt5", "whisper",
+}  # fmt: skip
+WRITING = ("CausalLM", "LMHead", "Generation")
+"""In the names of classes that write texts."""
 BITS_AND_BYTES = {"nf4": "nf4", "fp4": "fp4"}
 """Its kinds of 4 bit."""
-PACKED = ("fp8", "mxfp4")
-"""Ways to store weights that are unpacked before they are used."""
 REPORT_SECONDS = 0.1
 """Progress is told at most this often."""
 
@@ -83,12 +101,50 @@ def is_path(name: str) -> bool:
 def check_weights(directory: Path) -> list[Path]:
     """The weight files, found whole: headers parse and lengths agree. Raises ModelError."""
     if not (directory / "config.json").is_file():
-        raise ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
-    check_architecture(read_config(directory))
+        raise _without_config(directory)
+    config = read_config(directory)
+    check_architecture(config)
     files = _weight_files(directory)
-    for file in files:
-        read_header(file)
+    check_scales({name: tensor for file in files for name, tensor in read_header(file).items()}, config, str(directory))
     return files
+
+
+def _without_config(directory: Path) -> ModelError:
+    found = sorted(directory.glob("*.gguf"))
+    if not found:
+        return ModelError(f"no config.json in {directory}", "pass the directory of a model in Hugging Face format")
+    what = "a GGUF" if len(found) == 1 else f"{len(found)} GGUFs"
+    return ModelError(f"{directory} holds {what} and no other model", f"pass the file itself: {found[0]}")
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether all files of a model's weights are there, which is not said of what is in them."""
+    try:
+        return (directory / "config.json").is_file() and bool(_weight_files(directory))
+    except ModelError:
+        return False
+
+
+def check_scales(tensors: fp8.Tensors, config: dict[str, Any], name: str) -> None:
+    """Raises ModelError for weights in FP8 that would be taken for other numbers than they stand for. Other ways to store weights pass."""
+    stored = quantization_of(config)
+    try:
+        if packed_in(config) == "fp8":
+            fp8.scales_in(tensors, stored)
+            return
+        known = stored.get("quant_method", "bitsandbytes") in ("bitsandbytes", "mxfp4")  # all others are refused for what they are
+        strange = next((each for each, tensor in tensors.items() if tensor["dtype"] in fp8.EIGHT_BITS), None)
+        if known and strange:
+            raise ValueError(f"{strange} is in FP8, of which config.json says nothing")
+    except (ValueError, TypeError, AttributeError) as error:  # the settings may hold anything
+        hint = "use the model in full precision: it is quantized here as it loads"
+        raise ModelError(f"{name} is stored in FP8, and cannot be unpacked: {first_line(error)}", hint) from error
+
+
+def check_loaded(info: dict[str, Any], name: str) -> None:
+    """Of what transformers says of a model that it loaded: weights that were not there are random. Raises ModelError."""
+    if info["missing_keys"]:
+        raise ModelError(f"{name} lacks weights: {min(info['missing_keys'])}", "fetch the model again, or check that it is a language model")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -104,11 +160,35 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def check_architecture(config: dict[str, Any]) -> None:
     """Raises ModelError for models that are known not to work, with the reason."""
+    _check_task(config)
     kind = config.get("model_type")
     if kind in WITHOUT_ATTENTION:
         raise ModelError(f"{kind} models have no attention layers, and cannot draw adapted and plain rows side by side", "choose another family")
     if kind in OTHER_CACHES:
         raise ModelError(f"{kind} models keep no keys and values between tokens", "choose another family")
+
+
+def _check_task(config: dict[str, Any]) -> None:
+    """Classifiers and encoders may have the weights of a language model, or most of them: it shows in the class that was stored."""
+    kind, classes = str(config.get("model_type")), [str(each) for each in _listed(config.get("architectures"))]
+    text = config.get("text_config")
+    if any(isinstance(part, dict) and part.get("is_encoder_decoder") is True for part in (config, text)):
+        raise no_language_model(next(iter(classes), kind))
+    if any(word in each for each in classes for word in WRITING) or "AutoModelForCausalLM" in _listed(config.get("auto_map")):
+        return
+    if other := next((each for each in classes if re.search(r"For[A-Z]", each)), None):
+        raise no_language_model(other)
+    if kind in WITH_ENCODERS or (kind in ENCODERS and config.get("is_decoder") is not True):
+        raise no_language_model(next(iter(classes), kind))
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | dict) else []
+
+
+def no_language_model(kind: str) -> ModelError:
+    """Of a model that does not write a text word by word."""
+    return ModelError(f"the model is a {kind}, and a causal language model is needed", "choose one that answers: tamer models lists some")
 
 
 def stored_quantization(directory: Path) -> str:
@@ -118,7 +198,7 @@ def stored_quantization(directory: Path) -> str:
 
 def quantization_in(config: dict[str, Any], name: str) -> str:
     """The same by what config.json says."""
-    stored = config.get("quantization_config")
+    stored = quantization_of(config)
     if not stored:
         return "none"
     method = stored.get("quant_method", "bitsandbytes")
@@ -130,6 +210,21 @@ def quantization_in(config: dict[str, Any], name: str) -> str:
     raise ModelError(f"{name} is quantized already ({method}), by a method that cannot be taught here", hint)
 
 
+def quantization_of(config: dict[str, Any]) -> dict[str, Any]:
+    """How the weights were quantized before they were stored, by config.json: of the whole, or of the language model in it."""
+    text = config.get("text_config")
+    stored = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, dict) else None) or {}
+    return stored if isinstance(stored, dict) else {"quant_method": stored if isinstance(stored, str) else "unknown"}
+
+
+def without_quantization(config: dict[str, Any]) -> dict[str, Any]:
+    """The same configuration of a model in full precision."""
+    found = {name: each for name, each in config.items() if name != "quantization_config"}
+    if isinstance(found.get("text_config"), dict):
+        found["text_config"] = {name: each for name, each in found["text_config"].items() if name != "quantization_config"}
+    return found
+
+
 def packed_as(directory: Path) -> str | None:
     """How the weights are stored, where they have to be unpacked before they are used: 'fp8' or 'mxfp4'."""
     return packed_in(read_config(directory))
@@ -137,8 +232,10 @@ def packed_as(directory: Path) -> str | None:
 
 def packed_in(config: dict[str, Any]) -> str | None:
     """The same by what config.json says."""
-    method = (config.get("quantization_config") or {}).get("quant_method")
-    return str(method) if method in PACKED else None
+    stored = quantization_of(config)
+    if stored.get("quant_method") == "mxfp4":
+        return "mxfp4"
+    return "fp8" if fp8.is_product(stored) else None
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -14,20 +16,31 @@ from typing import Any
 from platformdirs import user_cache_dir
 
 from learners.model.architectures import model_class
-from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files, read_config
+from learners.model.checkpoint import (
+    TOKENIZER_FILES,
+    TOKENIZER_PATTERNS,
+    ModelError,
+    Progress,
+    check_loaded,
+    check_weights,
+    first_line,
+    hash_files,
+    quantization_of,
+    read_config,
+    without_quantization,
+)
 from learners.model.gguf_header import GGUFHeader
 from learners.model.stored import check_gguf
+from learners.model.tokenizers import has_own_code
 
 GET_GGUF = "pip install 'tamer-tui[gguf]'"
-CONVERTED_METHODS = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
-"""Ways to store weights that transformers unpacks on any device, and its settings for that."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 """Of models that see images: other programs ask for them."""
 
 
 def converted_gguf(file: Path, report: Progress) -> tuple[Path, str]:
     """The directory of a GGUF's model and the file's SHA-256, which is the model's identity. Raises ModelError."""
-    check_gguf(file)
+    check_readable(file)  # before every byte of it is read
     sha256 = hash_files([file], report)
     return converted(f"gguf-{sha256}", lambda directory: _convert_gguf(file, directory, report)), sha256
 
@@ -49,7 +62,6 @@ def check_readable(file: Path) -> GGUFHeader:
 
 
 def _convert_gguf(file: Path, directory: Path, report: Progress) -> None:
-    check_readable(file)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers import modeling_gguf_pytorch_utils as reading
@@ -62,8 +74,7 @@ def _convert_gguf(file: Path, directory: Path, report: Progress) -> None:
         raise
     except Exception as error:  # the tables of two libraries, applied to a file that may hold anything
         raise ModelError(f"{file} cannot be converted: {first_line(error)}", "use the model as safetensors") from error
-    if info["missing_keys"]:  # which would be drawn at random
-        raise ModelError(f"{file} lacks weights: {min(info['missing_keys'])}", "fetch the file again, or use the model as safetensors")
+    check_loaded(info, str(file))
     save_plain(model, tokenizer, directory)
 
 
@@ -85,27 +96,59 @@ def _counted(reading: ModuleType, report: Progress) -> Iterator[None]:
         reading.tqdm = bar  # type: ignore[attr-defined]
 
 
-def dequantized(directory: Path, method: str, identity: str, report: Progress) -> Path:
+def dequantized(directory: Path, method: str, identity: str, report: Progress, trust_remote_code: bool = False) -> Path:
     """The directory of the same model in bfloat16. Raises ModelError."""
 
     def convert(target: Path) -> None:
-        import torch
-        import transformers
-
         report("convert")
-        settings = getattr(transformers, CONVERTED_METHODS[method])(dequantize=True)
-        try:
-            model = model_class(read_config(directory)).from_pretrained(
-                directory, quantization_config=settings, dtype=torch.bfloat16, device_map="cpu", use_safetensors=True, local_files_only=True
-            )
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:
-            raise ModelError(f"{directory} is stored as {method} and cannot be unpacked: {first_line(error)}", "use it in full precision") from error
-        save_plain(model, None, target)
+        if method == "mxfp4":
+            _unpack_mxfp4(directory, target, trust_remote_code)
+            copy_tokenizer(directory, target)
+            return
+        _unpack_fp8(directory, target, report)
         copy_tokenizer(directory, target)
+        _loaded(target, directory, device_map="meta", trust_remote_code=trust_remote_code)  # which says whether these are all weights of the model
 
-    return converted(f"{method}-{identity}", convert)
+    return converted(f"{method}-{with_settings(identity, directory)}", convert)
+
+
+def with_settings(identity: str, directory: Path) -> str:
+    """What a copy of a model is found under: its identity, which is of weights and tokenizer, and what else the copy is made of."""
+    files = [directory / "config.json", *beside(directory)]
+    return hashlib.sha256(f"{identity} {hash_files(files, lambda *_: None)}".encode()).hexdigest()
+
+
+def _unpack_fp8(directory: Path, target: Path, report: Progress) -> None:
+    """File by file. Transformers would pass over scales of another name, and stretch blocks that do not divide a weight evenly."""
+    from learners.model.fp8_weights import unpack
+
+    config = read_config(directory)
+    unpack(check_weights(directory), quantization_of(config), target, lambda done, of: report("convert", done, of))
+    config = without_quantization(config) | {"dtype": "bfloat16"}
+    config.pop("torch_dtype", None)
+    (target / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def _unpack_mxfp4(directory: Path, target: Path, trust_remote_code: bool) -> None:
+    import torch
+    from transformers import Mxfp4Config
+
+    how = {"quantization_config": Mxfp4Config(dequantize=True), "dtype": torch.bfloat16, "device_map": "cpu"}
+    save_plain(_loaded(directory, directory, trust_remote_code=trust_remote_code, **how), None, target)
+
+
+def _loaded(directory: Path, stored: Path, **how: Any) -> Any:
+    """The model of a directory, whole. `stored`: what is named where it is not."""
+    try:
+        model, info = model_class(read_config(directory)).from_pretrained(
+            directory, output_loading_info=True, use_safetensors=True, local_files_only=True, **how
+        )
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"{stored} cannot be unpacked: {first_line(error)}", "use the model in full precision") from error
+    check_loaded(info, str(stored))
+    return model
 
 
 def save_plain(model: Any, tokenizer: Any, directory: Path) -> None:
@@ -120,10 +163,16 @@ def save_plain(model: Any, tokenizer: Any, directory: Path) -> None:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """And how the model ends its answers, and what it makes of images, where that was not written yet."""
-    for name in (*TOKENIZER_FILES, "generation_config.json", *PROCESSOR_FILES):
-        if (source / name).is_file() and not (target / name).exists():
-            shutil.copyfile(source / name, target / name)
+    """And how the model ends its answers, what it makes of images, and its own code, where that was not written yet."""
+    for file in beside(source):
+        if not (target / file.name).exists():
+            shutil.copyfile(file, target / file.name)
+
+
+def beside(directory: Path) -> list[Path]:
+    """What belongs to a model beside its weights and its configuration."""
+    patterns = (*TOKENIZER_FILES, *TOKENIZER_PATTERNS, "generation_config.json", *PROCESSOR_FILES, *(["*.py"] if has_own_code(directory) else []))
+    return sorted({file for pattern in patterns for file in directory.glob(pattern) if file.is_file()})
 
 
 def converted(name: str, convert: Callable[[Path], None]) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from learners.model.checkpoint import ModelError
+from learners.model.checkpoint import ModelError, first_line
 
 NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
 """Where a GPU shows even to a torch that knows nothing of it."""
@@ -34,11 +34,16 @@ def choose_device(asked: str = "auto") -> torch.device:
         raise ModelError(f"no device {asked}: there is {have}" if count == 1 else f"no device {asked}: there are {have}", "choose one of those")
     try:
         torch.empty(1, device=device)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"the memory of {asked} is full", "end what uses it (nvidia-smi), or use another device") from error
     except RuntimeError as error:
-        raise ModelError(f"device {asked} does not work: {str(error).splitlines()[0]}", "use --device auto") from error
+        raise unusable(asked, error) from error
     return device
+
+
+def unusable(device: str, error: RuntimeError) -> ModelError:
+    """What it comes to that a device said this."""
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+        return ModelError(f"the memory of {device} is full", "end what uses it (nvidia-smi), or use another device")
+    return ModelError(f"device {device} does not work: {first_line(error)}", "use --device auto")
 
 
 def working_seconds(device: torch.device) -> float:

@@ -13,16 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from learners.model.architectures import model_class
-from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_config, read_header, stored_quantization
-from learners.model.conversion import converted, copy_tokenizer, save_plain
-from learners.model.stored import CONFIG, WEIGHTS, adapter_settings
+from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, hash_files, read_config, read_header, stored_quantization
+from learners.model.conversion import converted, copy_tokenizer, save_plain, with_settings
+from learners.model.stored import CONFIG, WEIGHTS, adapter_settings, cannot_be_merged
 
 
-def merged(base: Path, identity: str, adapter: Path, report: Progress) -> tuple[Path, str]:
+def merged(base: Path, identity: str, adapter: Path, report: Progress, trust_remote_code: bool = False) -> tuple[Path, str]:
     """The directory of the base with the adapter in it, and its SHA-256: of the base's and the adapter's. Raises ModelError."""
-    adapter_settings(adapter)
+    check_kind(adapter)
     sha256 = hashlib.sha256(f"{identity} {hash_files([adapter / CONFIG, adapter / WEIGHTS], report)}".encode()).hexdigest()
-    return converted(f"adapted-{sha256}", lambda directory: _merge(base, adapter, directory, report)), sha256
+    return converted(f"adapted-{with_settings(sha256, base)}", lambda directory: _merge(base, adapter, directory, report, trust_remote_code)), sha256
+
+
+def check_kind(adapter: Path) -> None:
+    """Raises ModelError for what the installed PEFT cannot merge, before anything large is read."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    kind = adapter_settings(adapter)["peft_type"]
+    known = {str(getattr(each, "value", each)): tuner for each, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()}
+    if kind not in known:
+        raise ModelError(f"the adapter in {adapter} is of the kind {kind!r}, which the installed PEFT does not know", "upgrade peft")
+    if not hasattr(known[kind], "merge_and_unload"):
+        raise cannot_be_merged(adapter, str(kind))
 
 
 def _check_depth(adapter: Path, layers: int) -> None:
@@ -35,12 +47,19 @@ def _check_depth(adapter: Path, layers: int) -> None:
 
 def _its_base(adapter: Path) -> str:
     named = adapter_settings(adapter).get("base_model_name_or_path")
-    return f"it was trained on another base, {named}" if named else "it was trained on another base"
+    return f"its {CONFIG} names {named} as its base" if named else "it was trained on another base"
 
 
-def plain(base: Path) -> Any:
-    """The model of a directory in the form in which it is stored, and in floats. Raises OSError, MemoryError."""
-    model = model_class(read_config(base)).from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
+def plain(base: Path, trust_remote_code: bool = False) -> Any:
+    """The model of a directory in the form in which it is stored, and in floats. Raises ModelError, OSError, MemoryError."""
+    how = {"dtype": "auto", "use_safetensors": True, "local_files_only": True, "trust_remote_code": trust_remote_code}
+    try:
+        model, info = model_class(read_config(base)).from_pretrained(base, output_loading_info=True, **how)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"cannot load {base}: {first_line(error)}", "check that the directory holds a causal language model") from error
+    check_loaded(info, str(base))
     return model.dequantize() if stored_quantization(base) != "none" else model
 
 
@@ -67,11 +86,11 @@ def _misfits_told(adapter: Path) -> Iterator[None]:
         raise ModelError(f"the adapter in {adapter} does not fit the model: {first_line(error)}", _its_base(adapter)) from error
 
 
-def _merge(base: Path, adapter: Path, directory: Path, report: Progress) -> None:
+def _merge(base: Path, adapter: Path, directory: Path, report: Progress, trust_remote_code: bool) -> None:
     import torch
 
     report("convert")
-    model = plain(base)  # an adapter that was trained on four bits belongs to the weights that they stand for
+    model = plain(base, trust_remote_code)  # an adapter that was trained on four bits belongs to the weights that they stand for
     own = {name: tuple(p.shape) for name, p in model.named_parameters()}
     with _misfits_told(adapter):
         whole = adapted(model, adapter).merge_and_unload(safe_merge=True)

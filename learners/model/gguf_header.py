@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from learners.model.checkpoint import ModelError
 
 MAGIC = b"GGUF"
+VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9
 FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 """Of the metadata's values by their type."""
@@ -39,8 +40,12 @@ class GGUFHeader(NamedTuple):
 
     def number(self, name: str) -> int:
         """Of the architecture, such as block_count; 0 where it is not said."""
-        value = self.metadata.get(f"{self.architecture}.{name}", 0)
-        return int(value) if isinstance(value, int | float) else 0
+        return self.count(f"{self.architecture}.{name}")
+
+    def count(self, name: str) -> int:
+        """A whole number, or the length of a list; 0 where it is not said, or something else is."""
+        value = self.metadata.get(name, 0)
+        return value if isinstance(value, int) else 0
 
 
 def is_gguf(file: Path) -> bool:
@@ -57,19 +62,19 @@ def read_gguf_header(file: Path) -> GGUFHeader:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if content[:4] != MAGIC:
                 raise ModelError(f"{file} is not a GGUF file", FETCH)
-            return _Reader(content).header()
-    except (struct.error, ValueError, IndexError, UnicodeDecodeError, KeyError, MemoryError, OverflowError) as error:
+            return _Reader(content, file).header()
+    except (struct.error, ValueError, IndexError, UnicodeDecodeError, KeyError, TypeError, MemoryError, ArithmeticError) as error:
         raise ModelError(f"{file} is cut off or damaged", FETCH) from error
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror}", "check its permissions") from error
 
 
 class _Reader:
-    def __init__(self, content: mmap.mmap) -> None:
-        self._content, self._at = content, 4
+    def __init__(self, content: mmap.mmap, file: Path) -> None:
+        self._content, self._at, self._file = content, 4, file
 
     def header(self) -> GGUFHeader:
-        self._take("<I")  # the version
+        self._check_version()
         tensors, entries = self._take("<Q"), self._take("<Q")
         metadata = {self._string(): self._value(self._take("<I")) for _ in range(entries)}
         parameters = end = 0
@@ -83,6 +88,13 @@ class _Reader:
         if -(-self._at // alignment) * alignment + end > len(self._content):
             raise ValueError("tensors are missing")
         return GGUFHeader(metadata, parameters, tensors)
+
+    def _check_version(self) -> None:
+        version = self._take("<I")
+        if version not in VERSIONS:
+            big = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS
+            what = "is a big-endian GGUF" if big else f"is a GGUF of version {version}"
+            raise ModelError(f"{self._file} {what}, and versions 2 and 3 in little-endian order can be read", "use the model as safetensors")
 
     def _take(self, form: str) -> Any:
         (value,) = struct.unpack_from(form, self._content, self._at)

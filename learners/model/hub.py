@@ -6,9 +6,10 @@ import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from learners.model.checkpoint import DOWNLOADED, ModelError, Progress, check_weights, parameter_count, read_config
+from learners.model.checkpoint import DOWNLOADED, ModelError, Progress, is_whole, read_config
+from learners.model.stored import CONFIG, is_adapter, named_base
 
 
 def download(name: str, progress: Progress) -> Path:
@@ -35,18 +36,42 @@ def download(name: str, progress: Progress) -> Path:
         raise _explain(name, error) from error
 
 
-def metadata(name: str) -> tuple[dict[str, Any], int]:
-    """What a hub model's config.json says, and how many weights it has, without fetching them. Raises ModelError."""
-    from huggingface_hub import get_safetensors_metadata, hf_hub_download, snapshot_download
+class Described(NamedTuple):
+    """A model of the hub, by what says what it is."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Any]  # dtype and shape by name
+    base: str = ""  # of an adapter, which has neither: the name of its model
+
+
+def cached(name: str) -> Path | None:
+    """The local directory of a model or an adapter that was fetched whole."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        directory = Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), local_files_only=True))
+    except Exception:  # nothing of it is here, or it is no name of the hub
+        return None
+    return directory if is_adapter(directory) or is_whole(directory) else None
+
+
+def described(name: str) -> Described:
+    """What the hub says of a model, without fetching its weights. Raises ModelError."""
+    from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, NotASafetensorsRepoError
 
     try:
         try:
-            directory = Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), local_files_only=True))
-            return read_config(directory), parameter_count(check_weights(directory))
-        except (LocalEntryNotFoundError, ModelError):  # not here, or a part of it
             config = read_config(Path(hf_hub_download(name, "config.json")).parent)
-            return config, sum(get_safetensors_metadata(name).parameter_count.values())
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            base = named_base(Path(hf_hub_download(name, CONFIG)).parent)
+            if base == name:
+                raise ModelError(f"the adapter {name} names itself as its base", f"pass its model, and --adapter {name}") from None
+            return Described({}, {}, base)
+        files = get_safetensors_metadata(name).files_metadata.values()
+        return Described(config, {each: {"dtype": tensor.dtype, "shape": tensor.shape} for file in files for each, tensor in file.tensors.items()})
     except NotASafetensorsRepoError as error:
         raise _without_weights(name) from error
     except LocalEntryNotFoundError as error:
@@ -79,9 +104,17 @@ def _explain(name: str, error: Exception) -> ModelError:
         return ModelError(f"the disk is full while downloading {name}", "free some space, or set HF_HOME to another disk")
     if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError | TimeoutError) or "Connect" in type(error).__name__:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
-        return ModelError(f"no directory {name}, no copy of it in the cache, and {why}", "check the name, go online once, or pass a directory")
+        have = "only a part" if _begun(name) else "no copy"
+        return ModelError(f"no directory {name}, {have} of it in the cache, and {why}", "check the name, go online once, or pass a directory")
     first = next(iter(str(error).splitlines()), type(error).__name__)
     return ModelError(f"cannot download {name}: {first}", "try again: what has arrived is kept")
+
+
+def _begun(name: str) -> bool:
+    """Whether weights of it are in the cache, though not all of them."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return any((Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/*.safetensors"))
 
 
 def _bar(tell: Callable[[float], None]) -> type:

@@ -5,7 +5,9 @@ Run as a child by `tamer doctor`, since the terminal's process never imports tor
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,38 +49,56 @@ def inspect_machine(model: str | None, quantize: str) -> Inspection:
     try:
         import torch
 
-        from learners.model.device import GET_TORCH, choose_device, cpu_build
-    except ImportError as error:
+        from learners.model.checkpoint import ModelError, first_line
+        from learners.model.device import GET_TORCH, cpu_build
+    except Exception as error:  # a library of the system's that does not fit says OSError
         return Inspection(problems=(f"torch cannot be imported: {error}",))
+
+    def tried(look: Callable[[], Any], otherwise: Any, what: str) -> Any:
+        try:
+            return look()
+        except ModelError as error:
+            problems.append(str(error))
+        except Exception as error:  # drivers, and files that may hold anything
+            problems.append(f"{what}: {first_line(error)}")
+        return otherwise
+
     if missing := cpu_build():
         problems.append(f"{missing}: {GET_TORCH}")
-    device = str(choose_device())
-    memory = memory_of(device)
-    if device.startswith("cuda"):
-        from learners.model.loading import has_kernels
-
-        if not has_kernels("cuda"):
-            problems.append("bitsandbytes has no kernels for this CUDA, and models load in full only: `python -m bitsandbytes` says why")
-    found = None
-    if model:
-        from learners.model.checkpoint import ModelError
-
-        try:
-            found = _look_at(model, quantize, device)
-        except ModelError as error:
-            problems.append(f"{error.what}: {error.hint}")
-    if found is not None and found.base_bytes + found.roles_bytes > memory:
+    device = tried(_device, "", "no device can be used")
+    memory = tried(lambda: memory_of(device), 0, f"the memory of {device} cannot be seen")
+    if device.startswith("cuda") and not tried(_has_kernels, True, "bitsandbytes cannot be imported"):
+        problems.append("bitsandbytes has no kernels for this CUDA, and models load in full only: `python -m bitsandbytes` says why")
+    found = tried(lambda: _look_at(model, quantize, device), None, f"{model} cannot be read") if model else None
+    if found is not None and memory and found.base_bytes + found.roles_bytes > memory:
         less = "" if found.quantize in ("nf4", "fp4") or device == "mps" else "--quantize nf4, or "
         problems.append(f"{model} takes more than the {memory / 1e9:.1f} GB of {device}: try {less}a smaller model (tamer models)")
     return Inspection(str(torch.__version__), device, memory, tuple(problems), found)
 
 
+def _device() -> str:
+    from learners.model.device import choose_device
+
+    return str(choose_device())
+
+
+def _has_kernels() -> bool:
+    from learners.model.loading import has_kernels
+
+    return has_kernels("cuda")
+
+
 def memory_of(device: str) -> int:
-    """Bytes of a GPU; of this machine what is available."""
+    """Bytes of a GPU; of this machine what is available. Raises ModelError for a GPU that is full, or does not work."""
     import torch
 
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[1])
+        from learners.model.device import unusable
+
+        try:
+            return int(torch.cuda.mem_get_info(device)[1])
+        except RuntimeError as error:
+            raise unusable(device, error) from error
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -90,46 +110,74 @@ def memory_of(device: str) -> int:
 
 def _look_at(name: str, quantize: str, device: str) -> ModelInspection:
     """Files alone, or what the hub says of them: nothing is converted, and no weights are read or fetched."""
-    from learners.model.checkpoint import (
-        Progress,
-        check_architecture,
-        check_weights,
-        find_checkpoint,
-        is_path,
-        packed_in,
-        parameter_count,
-        quantization_in,
-        read_config,
-    )
-    from learners.model.conversion import check_readable
+    from learners.model.checkpoint import Progress, find_checkpoint, is_path
     from learners.model.gguf_header import is_gguf
-    from learners.model.loading import check_code
-    from learners.model.stored import base_of, is_adapter
+    from learners.model.hub import cached, described
 
     file = Path(name).expanduser()
     if name.strip() and file.is_file() and is_gguf(file):
-        header = check_readable(file)
-        width = header.number("embedding_length")
-        shape = Shape(header.parameters, header.number("block_count"), width, header.number("feed_forward_length") or 4 * width,
-                      int(header.metadata.get("tokenizer.ggml.tokens", 0)) * width)  # fmt: skip
-        return msgspec.structs.replace(estimate(name, shape, quantize, device), converted_bytes=2 * header.parameters)
-    own: dict[str, float] = {}
-    if name != "pocket" and not file.exists() and not is_path(name) and name.strip():
-        from learners.model.hub import metadata
+        return _of_gguf(file, name, quantize, device)
+    if name == "pocket" or file.exists() or is_path(name) or not name.strip():
+        return _of_directory(find_checkpoint(name, Progress(lambda event: None)), name, quantize, device)
+    if (directory := cached(name)) is not None:
+        return _of_directory(directory, name, quantize, device)
+    found = described(name)
+    if found.base:
+        return _look_at(found.base, quantize, device)
+    _check_files(found.config, found.tensors, name)
+    return _of_files(found.config, found.tensors, name, quantize, device)
 
-        config, parameters = metadata(name)
-        check_architecture(config)
-    else:
-        directory = find_checkpoint(name, Progress(lambda event: None))
-        if is_adapter(directory):
-            return _look_at(base_of(directory), quantize, device)
-        parameters = parameter_count(check_weights(directory))
-        config = read_config(directory)
-        own = drawing_in(directory)
-    check_code(config, name)
+
+def _of_gguf(file: Path, name: str, quantize: str, device: str) -> ModelInspection:
+    from learners.model.conversion import check_readable
+
+    header = check_readable(file)
+    width = header.number("embedding_length")
+    inner, vocabulary = header.number("feed_forward_length") or 4 * width, header.count("tokenizer.ggml.tokens")
+    shape = Shape(header.parameters, header.number("block_count"), width, inner, vocabulary * width)
+    return msgspec.structs.replace(estimate(name, shape, quantize, device), converted_bytes=2 * header.parameters)
+
+
+def _of_directory(directory: Path, name: str, quantize: str, device: str) -> ModelInspection:
+    from learners.model.architectures import check_settings
+    from learners.model.checkpoint import check_weights, packed_in, read_config, read_header
+    from learners.model.stored import base_of, is_adapter
+    from learners.model.tokenizers import load_tokenizer
+
+    if is_adapter(directory):
+        from learners.model.foreign_adapter import check_kind
+        from learners.model.loading import import_bitsandbytes
+
+        import_bitsandbytes()  # as PEFT does, and quietly
+        check_kind(directory)
+        return _look_at(base_of(directory, name), quantize, device)
+    tensors = {each: tensor for file in check_weights(directory) for each, tensor in read_header(file).items()}
+    config = read_config(directory)
+    _check_files(config, tensors, name)
+    if not packed_in(config):  # else it is the copy that has to do
+        check_settings(directory)
+        load_tokenizer(directory)
+    return msgspec.structs.replace(_of_files(config, tensors, name, quantize, device), drawing=drawing_in(directory))
+
+
+def _check_files(config: dict[str, Any], tensors: dict[str, Any], name: str) -> None:
+    from learners.model.architectures import check_config
+    from learners.model.checkpoint import check_scales, packed_in, quantization_in
+
+    check_scales(tensors, config, name)
+    if not packed_in(config):
+        quantization_in(config, name)
+    check_config(config, name)
+
+
+def _of_files(config: dict[str, Any], tensors: dict[str, Any], name: str, quantize: str, device: str) -> ModelInspection:
+    """By what config.json and the weights' headers say."""
+    from learners.model.checkpoint import packed_in, quantization_in
+
     stored = "none" if packed_in(config) else quantization_in(config, name)
+    parameters = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
     found = estimate(name, _shape_of(config, parameters), quantize if stored == "none" else stored, device)
-    return msgspec.structs.replace(found, drawing=own, converted_bytes=2 * parameters if packed_in(config) else 0)
+    return msgspec.structs.replace(found, converted_bytes=2 * parameters if packed_in(config) else 0)
 
 
 def drawing_in(directory: Path) -> dict[str, float]:

@@ -15,22 +15,22 @@ from torch import nn
 
 from learners.model import replicas as trees
 from learners.model import shards
-from learners.model.architectures import model_class
+from learners.model.architectures import check_settings, model_class
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
-from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, parameter_count, read_config, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.model.drawing_settings import drawing_settings
 from learners.model.experts import experts_in_four_bits, finish_experts, unquantized_experts
 from learners.model.gpu_weights import speed_up_on_gpu
 from learners.model.sources import Source, find_source
+from learners.model.tokenizers import load_tokenizer
 from learners.protocol import Loading
 from storage.records import Message
 
 AUTO_QUANTIZE_PARAMETERS = 1_000_000_000
 """`auto` is nf4 from here up."""
-TOKENIZER_FILES = ("tokenizer*", "*.tiktoken", "vocab.*", "spiece.model", "*.bpe.model")
 UNKNOWN_CONTEXT = 2048
 """Tokens, where a configuration does not name its context."""
 
@@ -58,12 +58,13 @@ def load_backbone(
     place = choose_device(device)
     report = Progress(progress)
     report("libraries")
-    _import_bitsandbytes()
+    import_bitsandbytes()
     with _quiet():
-        source = find_source(model, report, adapter)
+        source = find_source(model, report, adapter, trust_remote_code)
         parameters = parameter_count(source.files)
         chosen = _choose_quantization(quantize, stored_quantization(source.directory), parameters, place)
-        tokenizer = _load_tokenizer(source.directory, trust_remote_code)
+        check_settings(source.directory, trust_remote_code)
+        tokenizer = load_tokenizer(source.directory, trust_remote_code)
         loaded = _load_model(source.directory, chosen, place, trust_remote_code, report)
     report("adapters")
     if chosen != "none" and (left := unquantized_experts(loaded)):
@@ -102,17 +103,6 @@ def has_kernels(kind: str) -> bool:
     return bool(getattr(lib, "compiled_with_cuda", False))
 
 
-def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    if not any(found for pattern in TOKENIZER_FILES for found in directory.glob(pattern)):
-        raise ModelError(f"there is no tokenizer in {directory}", "put its tokenizer.json and tokenizer_config.json beside the weights")
-    try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # any of a dozen parsers
-        raise ModelError(f"no usable tokenizer in {directory}: {first_line(error)}", "a model needs its tokenizer.json beside it") from error
-
-
 def compute_dtype(device: torch.device) -> torch.dtype:
     """What the base computes in there."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -121,7 +111,6 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 def _load_model(directory: Path, quantize: str, device: torch.device, trust_remote_code: bool, report: Progress) -> nn.Module:
     report("weights" if quantize == "none" else "quantize")
     compute = compute_dtype(device)
-    check_code(read_config(directory), str(directory), trust_remote_code)
     try:
         with experts_in_four_bits():
             model, info = model_class(read_config(directory)).from_pretrained(
@@ -138,8 +127,7 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
         raise ModelError(f"{directory} does not fit into the memory of {device}", "try --quantize nf4, --device cpu or a smaller model") from error
     except Exception as error:
         raise ModelError(f"cannot load {directory}: {first_line(error)}", "check that the directory holds a causal language model") from error
-    if info["missing_keys"]:
-        raise ModelError(f"{directory} lacks weights: {min(info['missing_keys'])}", "fetch the model again, or check that it is a language model")
+    check_loaded(info, str(directory))
     _check_cache(model)
     _prepare(model, quantize, compute, device)
     return model
@@ -158,19 +146,6 @@ def _prepare(model: nn.Module, quantize: str, compute: torch.dtype, device: torc
     if not shards.shard(model, device):
         speed_up_on_cpu(model)
         speed_up_on_gpu(model)
-
-
-def check_code(config: dict[str, Any], name: str, trust_remote_code: bool = False) -> None:
-    """Code that comes with a model runs only where it was asked for. Raises ModelError, as for a family that nobody here knows."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = config.get("model_type")
-    if kind in CONFIG_MAPPING or (trust_remote_code and "auto_map" in config):
-        return
-    if "auto_map" in config:
-        raise ModelError(f"{name} needs code of its own to run, which is not run unasked", "read it, then pass --trust-remote-code")
-    what = "does not say of which family it is" if kind is None else f"is of the family {kind!r}, which the installed transformers does not know"
-    raise ModelError(f"{name} {what}", "upgrade transformers, or choose another model")
 
 
 def _check_cache(model: nn.Module) -> None:
@@ -229,7 +204,7 @@ def _as_list(ids: int | list[int] | None) -> list[int]:
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
-def _import_bitsandbytes() -> None:
+def import_bitsandbytes() -> None:
     """PEFT imports it for every model. It hands some of its fallbacks to `torch.compile` as it is imported, which alone imports the compiler, for
     seconds; without it they run as they are written, which is also what bitsandbytes does where compiling fails."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it names kernels that it would like to fetch

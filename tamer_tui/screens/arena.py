@@ -103,7 +103,7 @@ class ArenaScreen(Screen[None]):
             self._open(self.session.current)
         self._arranging.arrange()
         self.revision += 1
-        self.say(self.session.notice)  # what was told before there was a screen
+        self.say(self.session.standing)  # what was told before there was a screen
 
     @property
     def answers(self) -> Answers:
@@ -122,7 +122,7 @@ class ArenaScreen(Screen[None]):
             case Change.SET if self.session.current is not None:
                 self._open(self.session.current)
             case Change.NOTICE:
-                self.say(self.session.notice)
+                self.say(self.session.standing)
             case Change.APPRAISED:
                 self.tinting.show()
             case Change.ENDED if self.session.current is not None and self.session.current.ended:

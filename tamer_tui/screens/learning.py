@@ -10,6 +10,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.screen import Screen
+from textual.widgets import Static
 
 from storage.journal import JournalError
 from storage.queries import Record
@@ -28,6 +29,8 @@ from tamer_tui.widgets.plot import Plot
 from tamer_tui.wins import equal_length, own_agreement, proof, wins
 
 EVERY_SECONDS = 0.25
+MOST_NOTES = 6
+"""Of the engine, in full, the last ones."""
 CHARTS = (
     ("taught", "distill", "loss", "taking it in: loss", "falls as the version comes to answer like your judgements", None, None),
     ("imitated", "sft", "loss", "practising what you wrote: loss", "falls as it could have written your texts", None, None),
@@ -57,6 +60,7 @@ class LearningScreen(Screen[None]):
                 yield Plot(title, note, low, high).add_class(name)
             yield Plot("answers: tokens a second", "how fast each answer came", 0.0).add_class("speed")
         yield Line(id="won")
+        yield Static(id="notes", markup=False)
         yield Foot(painted_all("learn.nats", "learn.pause", "learn.now", "learn.bias"))
 
     def on_screen_resume(self) -> None:
@@ -92,6 +96,9 @@ class LearningScreen(Screen[None]):
         self.query_one(".speed", Plot).values = tuple(status.speeds)
         self.query_one("#now", Line).show(_now(self.session))
         self.query_one("#won", Line).show(_won(self.session, self._verdict))
+        notes = self.query_one("#notes", Static)
+        notes.display = bool(self.session.notes)
+        notes.update("\n".join(one_line(note) for note in self.session.notes[-MOST_NOTES:]))
         self.query_one(".agrees", Plot).note = own_agreement(self._agreement)
 
 

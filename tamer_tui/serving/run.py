@@ -19,6 +19,7 @@ from storage.journal import Journal, JournalError
 from tamer_tui.headless import make_session, within
 from tamer_tui.session import Session
 from tamer_tui.session_store import SessionError
+from tamer_tui.text import one_line
 from tamer_tui.views import Change, SessionSettings
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ async def _serve(session: Session, place: Place, opened: socket.socket, say: Cal
     host, port = opened.getsockname()[:2]
     say(f"http{'s' if place.certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}/v1   models: {', '.join(models)}")
     say(f"token: {token}")
+    for note in session.notes:
+        say(one_line(note))
     session.observe(lambda change: say(session.notice) if change is Change.NOTICE else None)
     serving = asyncio.ensure_future(server.serve(sockets=[opened]))
     try:

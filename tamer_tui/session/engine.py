@@ -58,6 +58,7 @@ class EngineLink:
         self._begun: asyncio.Future[None] | None = None
         self._rest: Iterator[Command] = iter(())  # of the log
         self._fatal: SessionError | None = None  # the engine's last words
+        self._just_loaded = False  # nothing else has come since the model is there
         self._again = False  # in the middle of a sitting another engine has taken the place of one that was lost
         self.away = ""  # why the link to an engine elsewhere is down, in words
 
@@ -221,14 +222,17 @@ class EngineLink:
                 self._session.loading, self._session.engine_state = event, EngineState.LOADING
                 self._session.tell(Change.LOADING)
             case protocol.Ready():
+                self._just_loaded, self._session.standing = True, ""
                 self._begin(event)
             case protocol.Error():
                 self._complain(event)
             case protocol.Read():
                 self._session.spawn(self._tell_more(self._connection))
             case protocol.Notice(what=what):
-                self._session.say(what)
+                self._session.notes.append(what)
+                self._session.say(what, beside=self._just_loaded)
             case _:
+                self._just_loaded = False
                 events.take(self._session, event)
 
     def _begin(self, ready: protocol.Ready) -> None:
@@ -326,7 +330,7 @@ class EngineLink:
         if error.fatal or (session.ready is None and not error.uid):
             self._fail(problem)
         else:
-            session.say(str(problem))
+            session.say(str(problem), beside=self._just_loaded)
 
     # --- its end -------------------------------------------------------------------------------------------------------
 

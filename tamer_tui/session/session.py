@@ -52,6 +52,8 @@ class Session:
         self.ready: protocol.Ready | None = None
         self.engine_state = EngineState.STARTING
         self.notice = ""
+        self.standing = ""  # that, after what else was said at the same time
+        self.notes: list[str] = []  # what the engine remarked in this sitting, such as how the model was stored
         self.last_commit: Judgement | None = None
         self.appraisals: dict[str, protocol.Appraisal] = {}  # of the current set's answers, as they were asked for last
         self.appraised_by: protocol.RewardLearner = "human_reward"
@@ -159,8 +161,9 @@ class Session:
         for observer in self._observers:
             observer(change)
 
-    def say(self, line: str) -> None:
-        """One clear line for the operator."""
+    def say(self, line: str, beside: bool = False) -> None:
+        """One clear line for the operator. `beside`: what was said just before stays readable."""
+        self.standing = f"{self.standing} · {line}" if beside and self.standing else line
         self.notice = line
         self.tell(Change.NOTICE)
 

@@ -36,12 +36,13 @@ class FakeEngine:
         finish: bool = True,
         ready: bool = True,
         sampling: Sampling | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """`publish_after` judgements it publishes a version; `finish` False leaves answers open until `stop`; `ready` False never loads."""
         self.texts, self.base_hash, self.chat_template = texts, base_hash, chat_template
         self.token_seconds, self.publish_after, self.finish, self.loads = token_seconds, publish_after, finish, ready
         self.received: list[Command] = []
-        self.sampling = sampling  # of the model's own
+        self.sampling, self.notes = sampling, notes  # of the model's own; what is remarked once it is there
         self.lessons: dict[int, protocol.Lesson] = {}
         self.version, self.epoch, self.running = BASE_VERSION, 0, False
         self.silent = False  # grants are not answered
@@ -160,6 +161,8 @@ class FakeEngine:
                     from_model=load.unset if self.sampling is not None else (),
                 )
             )
+        for note in self.notes if self.loads else ():
+            self.emit(protocol.Notice(what=note))
 
     def _learn(self, seq: int) -> None:
         self.epoch += 1

@@ -301,6 +301,19 @@ def test_generate_prints_a_line_for_each_answer_and_the_seed_decides(stories260k
         assert (line["stop"] == "length") == (line["n_tokens"] == 6) or line["stop"] == "eos"
 
 
+def test_generate_and_simulate_tell_what_the_engine_remarks_on_stderr(
+    tmp_path: Path, prompts: Path, operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = ("the model was converted from x.gguf", "the adapter in a is part of the base")
+    monkeypatch.setattr("tamer_tui.headless.EngineClient", lambda log: FakeEngine(notes=notes))
+    simulate = ("simulate", tmp_path / "s.db", "--operator", operator, "--rounds", 1, "--train-seconds", 0)
+    for command in (("generate",), simulate):
+        found = tamer(*command, "--prompts", prompts)
+        assert found.exit_code == 0, found.output
+        lines = [line.strip() for line in found.stderr.splitlines()]
+        assert [line for line in lines if line in notes] == list(notes) and not any(note in found.stdout for note in notes)
+
+
 def test_generate_refuses_what_is_not_there(tmp_path: Path, prompts: Path, taught: Path) -> None:
     failed(tamer("generate", "--prompts", prompts, "--db", taught, "--version", "v9"), 1, "no published version v9")
     failed(tamer("generate", "--prompts", prompts, "--model", tmp_path / "nowhere"), 1, "nowhere")

@@ -142,6 +142,18 @@ def test_what_the_learners_say_against_it_is_one_line(tmp_path: Path, monkeypatc
     assert found.exit_code == 1 and "no such directory: /nowhere/model: pass another" in found.output and list(tmp_path.glob("*.gguf")) == []
 
 
+def test_code_of_the_base_runs_only_where_whoever_exports_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not because a database says so, which may be somebody else's."""
+    asked = []
+    monkeypatch.setattr(model_export, "asked", lambda request, stage: asked.append(request.trust_remote_code) or Exported(error="no", hint="no"))
+    database = taught(tmp_path / "me.db", BaseModel("b" * 64, "org/model", "none"), ADAPTER)
+    for more in ((), ("--trust-remote-code",)):
+        tamer("export", database, "--format", "merged", "--out", tmp_path / "mine", *more)
+    assert asked == [False, True]
+    found = tamer("export", database, "--format", "trl-sft", "--out", tmp_path / "x.jsonl", "--trust-remote-code")
+    assert found.exit_code == 2 and "--trust-remote-code is for" in found.output
+
+
 def test_a_cancelled_export_ends_the_other_side_and_leaves_nothing(tmp_path: Path) -> None:
     told: list[str] = []
 

@@ -262,3 +262,19 @@ async def test_keys_that_move_a_cursor_choose_nothing_where_there_is_nothing(tmp
         await go(t, "record")
         await t.press("end", "home", "pagedown", "enter", "c", "F")
         assert t.pilot.app.is_running and "notes are about answers" in said(t)
+
+
+NOTES = ("the model is stored as fp8 and was unpacked to bfloat16", "the adapter in /home/jo/adapter is part of the base")
+
+
+async def test_all_that_is_remarked_as_a_model_loads_can_be_read(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(notes=NOTES), (160, 40)) as t:
+        assert t.line("said") == " · ".join(NOTES) and t.session.notice == NOTES[1]
+        await go(t, "learning")
+        await t.until(lambda: all(note in t.shown() for note in NOTES))
+        t.engine.emit(protocol.Notice(what="later"))
+        await t.until(lambda: t.session.standing == "later")
+        t.engine.die()
+        await t.until(lambda: "signal 9" in t.session.standing)
+        await t.session.engine.restart()
+        await t.until(lambda: t.session.standing == " · ".join(NOTES))

@@ -386,6 +386,44 @@ def test_the_doctor_looks_at_a_hub_model_without_its_weights(hub: str, tmp_path:
     assert "no safetensors weights" in load_in_child("owner/model", tmp_path, hub, script=LOOKER)
 
 
+def in_cache(home: Path, name: str, files: dict[str, bytes]) -> None:
+    """As the hub's library leaves what it fetched."""
+    folder = home / "hub" / f"models--{name.replace('/', '--')}"
+    (folder / "snapshots" / "1").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("1")
+    for file, content in files.items():
+        (folder / "snapshots" / "1" / file).write_bytes(content)
+
+
+ADAPTER = {
+    "adapter_config.json": b'{"peft_type": "LORA", "base_model_name_or_path": "owner/model"}',
+    "adapter_model.safetensors": b"weights",
+}
+
+
+@needs_stories
+def test_the_doctor_finds_the_model_of_an_adapter_on_the_hub_fetched_or_not(hub: str, tmp_path: Path) -> None:
+    in_cache(tmp_path, "owner/model", Hub.files)
+    Hub.files = dict(ADAPTER)
+    assert "260032 5 ()" in load_in_child("owner/adapter", tmp_path, hub, script=LOOKER)
+    assert Hub.fetched == ["adapter_config.json"]
+    in_cache(tmp_path, "other/adapter", ADAPTER)
+    assert "260032 5 ()" in load_in_child("other/adapter", tmp_path, "http://127.0.0.1:9", LOOKER, HF_HUB_OFFLINE="1")
+
+
+@needs_stories
+def test_the_doctor_tells_a_model_that_is_fetched_in_part_and_what_is_wrong_with_one_that_is_here(hub: str, tmp_path: Path) -> None:
+    here = dict(Hub.files)
+    config = json.loads(here["config.json"])
+    in_cache(tmp_path, "owner/part", {name: here[name] for name in ("model.safetensors", "tokenizer.json")})
+    in_cache(tmp_path, "owner/encoder", here | {"config.json": json.dumps(config | {"architectures": ["BertForMaskedLM"]}).encode()})
+    names = ("owner/part", "owner/encoder", "owner/none")
+    told = {name: load_in_child(name, tmp_path, "http://127.0.0.1:9", LOOKER, HF_HUB_OFFLINE="1") for name in names}
+    assert "only a part of it in the cache" in told["owner/part"] and "no copy of it in the cache" in told["owner/none"]
+    assert "BertForMaskedLM" in told["owner/encoder"]
+
+
 @needs_stories
 def test_a_hub_model_with_pickles_only_is_refused_before_the_download(hub: str, tmp_path: Path) -> None:
     del Hub.files["model.safetensors"]

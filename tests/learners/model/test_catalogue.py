@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from tests.learners.models import cpu_only
 
 def test_what_fits_comes_first_with_the_largest_at_its_head_on_a_gpu(tmp_path: Path) -> None:
     (tmp_path / "models--Qwen--Qwen3-8B" / "snapshots" / "f").mkdir(parents=True)
-    (tmp_path / "models--Qwen--Qwen3-8B" / "snapshots" / "f" / "model.safetensors").touch()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "models--Qwen--Qwen3-8B" / "snapshots" / "f" / name).touch()
     found = catalogue("cuda:0", 12_000_000_000, tmp_path)
     fits = [model.fits for model in found.models]
     assert fits == sorted(fits, reverse=True) and True in fits and False in fits and len(fits) == len(MODELS)
@@ -65,6 +67,23 @@ def test_what_one_long_answer_takes_in_training_is_what_the_memory_border_says_o
         budget = memory.MemoryBudget.of_tree(model)
         half = [tuple(range(CONTEXT // 2))]
         assert _recomputed(known, "cpu") == pytest.approx(budget._bytes(half, half, gradients=True, room=1.0), rel=0.15)
+
+
+def test_a_model_is_in_the_cache_when_all_of_it_is(tmp_path: Path) -> None:
+    name = MODELS[0].name
+    snapshot = tmp_path / f"models--{name.replace('/', '--')}" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    names = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    (snapshot / "config.json").touch()
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(zip("ab", names, strict=True))}))
+
+    def is_cached() -> bool:
+        return next(model.cached for model in catalogue("cpu", 1 << 40, tmp_path).models if model.name == name)
+
+    for file in names:
+        assert not is_cached()
+        (snapshot / file).touch()
+    assert is_cached()
 
 
 def test_on_apple_sizes_are_in_full_precision_which_is_what_loads_there(tmp_path: Path) -> None:

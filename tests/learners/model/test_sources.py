@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from learners.model.base import Backbone
 from learners.model.checkpoint import ModelError
 from learners.model.conversion import converted
 from learners.model.device import choose_device
+from learners.model.fp8_weights import product
 from learners.model.inspection import inspect_machine
 from learners.model.loading import load_backbone
 from learners.model.replicas import freeze
@@ -214,7 +216,7 @@ def test_an_adapter_becomes_part_of_the_base(llama: Any, base: Path, tmp_path: P
 def test_a_directory_that_is_an_adapter_finds_its_base(llama: Any, base: Path, tmp_path: Path) -> None:
     expected = written_adapter(llama, tmp_path, str(base), r=32, use_rslora=True)
     found = load_backbone(str(tmp_path), device="cpu")
-    torch.testing.assert_close(logits(found.model), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(found.model), expected, atol=1e-3, rtol=1e-3)  # by how A was drawn, sums in another order differ by 1e-4
     assert found.base_hash == load_backbone(str(base), device="cpu", adapter=str(tmp_path)).base_hash
 
 
@@ -283,6 +285,123 @@ def test_weights_in_fp8_are_unpacked_and_said_to_be(llama: Any, base: Path, tmp_
             torch.testing.assert_close(found.model.get_parameter(name), weight, atol=1e-6, rtol=2**-8)
 
 
+def stored_in_fp8(base: Path, directory: Path, scale: tuple[int, ...], **settings: Any) -> dict[str, torch.Tensor]:
+    """The base with a scale of that shape for each projection, by another name than DeepSeek's. The weights that it stands for."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base, directory)
+    generator, stored, meant = torch.Generator().manual_seed(0), load_file(base / "model.safetensors"), {}
+    for name in [name for name in stored if "_proj.weight" in name]:
+        shape = tuple(of or size for of, size in zip(scale, stored[name].shape, strict=False))
+        factors = torch.rand(shape, generator=generator) / 100 + 1e-3
+        packed = (stored[name] / 0.01).to(torch.float8_e4m3fn)
+        meant[name] = packed.float() * factors
+        stored[name], stored[name + "_scale"] = packed, factors
+    save_file(stored, directory / "model.safetensors", {"format": "pt"})
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    return meant
+
+
+CHANNELS = {"config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}}, "format": "float-quantized"}
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings"),
+    [
+        ((), {"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": None}),
+        ((1,), {"quant_method": "fp8", "activation_scheme": "static"}),
+        ((0, 1), {"quant_method": "fbgemm_fp8"}),
+        ((0, 1), {"quant_method": "compressed-tensors"} | CHANNELS),
+    ],
+)
+def test_weights_in_fp8_are_products_with_their_scales_by_whichever_name(
+    base: Path, tmp_path: Path, scale: tuple[int, ...], settings: dict[str, Any]
+) -> None:
+    meant = stored_in_fp8(base, tmp_path / "fp8", scale, **settings)
+    assert not inspect_machine(str(tmp_path / "fp8"), "auto").problems
+    found = load_backbone(str(tmp_path / "fp8"), device="cpu")
+    assert len(meant) == 14
+    for name, weight in meant.items():
+        torch.testing.assert_close(found.model.get_parameter(name), weight, atol=1e-6, rtol=2**-8)
+
+
+def test_blocks_that_do_not_divide_a_weight_evenly_keep_their_size() -> None:
+    """Of 32 columns the first block has 20, and the second the other 12."""
+    weight, scale = torch.ones(48, 32).to(torch.float8_e4m3fn), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    found = product(weight, scale, (20, 20))
+    assert found[19, 19] == 1 and found[20, 19] == 3 and found[19, 20] == 2 and found[47, 31] == 6 and found.dtype is torch.bfloat16
+    eights = torch.tensor([[126], [128], [127]], dtype=torch.uint8)
+    assert product(weight, eights, (20, 32))[:, 0].tolist() == [0.5] * 20 + [2.0] * 20 + [1.0] * 8
+
+
+def test_weights_in_fp8_of_which_it_is_not_certain_what_they_stand_for_are_refused_everywhere(base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    blocks = {"quant_method": "fp8", "weight_block_size": [16, 16]}
+    name = "model.layers.0.mlp.up_proj.weight"
+
+    def changed(directory: str, settings: dict[str, Any] = blocks, **tensors: torch.Tensor | None) -> Path:
+        stored_in_fp8(base, tmp_path / directory, (), **settings)
+        stored = load_file(tmp_path / directory / "model.safetensors")
+        stored |= {f"{name}_{end}": tensor for end, tensor in tensors.items() if tensor is not None}
+        for end in (end for end, tensor in tensors.items() if tensor is None):
+            del stored[f"{name}_{end}"]
+        save_file(stored, tmp_path / directory / "model.safetensors", {"format": "pt"})
+        return tmp_path / directory
+
+    for directory, said in {
+        changed("none", scale=None): "no scale",
+        changed("two", scale_inv=torch.ones(())): "several scales",
+        changed("grid", scale=torch.ones(2, 3)): "[2, 3]",
+        changed("zero", zero_point=torch.zeros(())): "zero point",
+        changed("bytes", scale=torch.ones(3, 2, dtype=torch.uint8)): "U8",
+        changed("packed", codes=torch.ones(3, 2, dtype=torch.int8)): "I8",
+        changed("bare", {}): "says nothing",
+    }.items():
+        assert said in refusal(directory).what and said in told_by_the_doctor(directory)
+        with pytest.raises(ModelError):
+            check_source(str(directory))
+    rotated = changed("rotated", {"quant_method": "compressed-tensors", "transform_config": {"config_groups": {}, "a": 1}} | CHANNELS)
+    assert "quantized already (compressed-tensors)" in refusal(rotated).what
+
+
+@pytest.mark.parametrize("form", ["plain", "fp8", "adapted", "mxfp4"])
+def test_weights_that_are_missing_are_never_random(llama: Any, base: Path, tmp_path: Path, form: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    directory = Path(shutil.copytree(base, tmp_path / "lacks"))
+    if form == "fp8":
+        in_fp8(llama, directory)
+    if form == "mxfp4":
+        config = json.loads((directory / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}))
+    stored = {name: weight for name, weight in load_file(directory / "model.safetensors").items() if "1.mlp.up_proj" not in name}
+    save_file(stored, directory / "model.safetensors", {"format": "pt"})
+    adapter = tmp_path / "adapter" if form == "adapted" else None
+    if adapter is not None:
+        written_adapter(llama, adapter, str(directory))
+    found = refusal(directory, adapter=str(adapter) if adapter else None)
+    assert found.what == f"{directory} lacks weights: model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize("form", ["fp8", "adapted"])
+def test_what_is_changed_in_the_settings_of_a_model_counts_in_its_copy_too(llama: Any, base: Path, tmp_path: Path, form: str) -> None:
+    directory = Path(shutil.copytree(base, tmp_path / "base"))
+    if form == "fp8":
+        in_fp8(llama, directory)
+    else:
+        written_adapter(llama, tmp_path / "adapter", str(directory))
+    options: dict[str, Any] = {"device": "cpu", "adapter": str(tmp_path / "adapter") if form == "adapted" else None}
+    first = load_backbone(str(directory), **options)
+    for name, change in (("config.json", {"max_position_embeddings": 64}), ("generation_config.json", {"temperature": 0.5})):
+        before = json.loads((directory / name).read_text())
+        (directory / name).write_text(json.dumps(before | change))
+    again = load_backbone(str(directory), **options)
+    assert (first.context, again.context) == (128, 64) and again.drawing["temperature"] == 0.5
+    assert again.base_hash == first.base_hash, "what was taught on it still belongs to it"
+
+
 FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 
 
@@ -328,6 +447,157 @@ def test_weights_that_bitsandbytes_stored_load_as_they_are(base: Path, tmp_path:
 
 
 # --- what does not work ------------------------------------------------------------------------------------------------------
+
+
+def refused_everywhere(model: Path, said: str, adapter: Path | None = None) -> None:
+    """With the same line by the doctor, before a screen opens and at load."""
+    found = refusal(model, adapter=str(adapter) if adapter else None)
+    assert said in found.what
+    with pytest.raises(ModelError) as early:
+        check_source(str(model), str(adapter) if adapter else None)
+    assert str(early.value) == str(found)
+    assert adapter is not None or told_by_the_doctor(model) == str(found)
+
+
+def with_config(base: Path, directory: Path, **changes: object) -> Path:
+    """The same model; its config.json says something else."""
+    shutil.copytree(base, directory)
+    (directory / "config.json").write_text(json.dumps(json.loads((base / "config.json").read_text()) | changes))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "a BertForMaskedLM, and a causal language model is needed"),
+        ({"architectures": None, "model_type": "roberta"}, "a roberta"),
+        ({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True}, "a T5ForConditionalGeneration"),
+        ({"architectures": ["ViTForImageClassification"], "model_type": "vit"}, "a ViTForImageClassification"),
+        ({"architectures": ["LlamaForSequenceClassification"], "tie_word_embeddings": True}, "a LlamaForSequenceClassification"),
+    ],
+)
+def test_what_is_no_causal_language_model_is_refused_as_what_it_is(base: Path, tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    refused_everywhere(with_config(base, tmp_path / "m", **changes), said)
+
+
+def test_a_model_that_sees_images_or_has_code_of_its_own_is_a_language_model(base: Path, tmp_path: Path) -> None:
+    from learners.model.checkpoint import check_architecture
+
+    for config in (
+        {"architectures": ["Qwen3VLForConditionalGeneration"], "model_type": "qwen3_vl"},
+        {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"},
+        {"architectures": ["BertLMHeadModel"], "model_type": "bert"},
+        {"architectures": ["ForwardModel"], "model_type": "x", "auto_map": {"AutoModelForCausalLM": "x.ForwardModel"}},
+        {},
+    ):
+        check_architecture(config)
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_a_gguf_of_an_encoder_is_refused(llama: Any, tmp_path: Path, kind: str) -> None:
+    refused_everywhere(written_gguf(llama, tmp_path / "e.gguf", kind), f"a {kind}, and a causal")
+
+
+@pytest.mark.parametrize(("version", "said"), [(1, "version 1"), (9, "version 9"), (3 << 24, "big-endian")])
+def test_a_gguf_of_another_version_or_byte_order_is_refused(gguf_file: Path, tmp_path: Path, version: int, said: str) -> None:
+    (tmp_path / "v.gguf").write_bytes(b"GGUF" + version.to_bytes(4, "little") + gguf_file.read_bytes()[8:])
+    refused_everywhere(tmp_path / "v.gguf", said)
+
+
+@pytest.mark.parametrize("missing", ["architecture", "package"])
+def test_what_cannot_be_converted_is_said_before_a_whole_file_is_read(
+    missing: str, llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written_gguf(llama, tmp_path / "w.gguf", "wizard" if missing == "architecture" else "llama")
+    if missing == "package":
+        monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr("learners.model.conversion.hash_files", lambda *_: pytest.fail("it was read"))
+    assert "wizard" in refusal(file).what or "package gguf" in str(refusal(file))
+
+
+def test_a_directory_that_holds_only_a_gguf_names_the_file(gguf_file: Path) -> None:
+    refused_everywhere(gguf_file.parent, "a GGUF and no other model")
+    assert str(gguf_file) in refusal(gguf_file.parent).hint
+
+
+def with_metadata(file: Path, key: str, kind: int, value: bytes) -> Path:
+    """A GGUF without tensors that says this of itself."""
+    entries = [(b"general.architecture", 8, len(b"llama").to_bytes(8, "little") + b"llama"), (key.encode(), kind, value)]
+    said = b"".join(len(name).to_bytes(8, "little") + name + form.to_bytes(4, "little") + content for name, form, content in entries)
+    file.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(8) + len(entries).to_bytes(8, "little") + said + bytes(64))
+    return file
+
+
+def test_settings_of_another_kind_than_they_should_be_are_told_in_a_line(llama: Any, base: Path, tmp_path: Path) -> None:
+    refused_everywhere(with_config(base, tmp_path / "text", quantization_config="gptq"), "quantized already (gptq)")
+    refused_everywhere(with_config(base, tmp_path / "inner", text_config={"quantization_config": {"quant_method": "awq"}}), "already (awq)")
+    refused_everywhere(with_metadata(tmp_path / "a.gguf", "general.alignment", 4, bytes(4)), "damaged")
+    check_source(str(with_metadata(tmp_path / "s.gguf", "split.count", 8, (1).to_bytes(8, "little") + b"3")))
+    written_adapter(llama, tmp_path / "itself", str(tmp_path / "itself"))
+    refused_everywhere(tmp_path / "itself", "names itself")
+    for one, other in (("a", "b"), ("b", "a")):
+        written_adapter(llama, tmp_path / one, str(tmp_path / other))
+    refused_everywhere(tmp_path / "a", "names itself")
+    wrong = with_config(base, tmp_path / "wrong", hidden_size="x")
+    assert "config.json" in refusal(wrong).what and told_by_the_doctor(wrong) == str(refusal(wrong))
+    strange = with_config(base, tmp_path / "strange", model_type=["llama"])
+    with pytest.raises(ModelError, match="cannot be read"):
+        check_source(str(strange))
+    assert "cannot be read" in told_by_the_doctor(strange)
+    with pytest.raises(ModelError):
+        check_source("x" * 5000 + ".gguf")
+
+
+@cpu_only
+def test_the_doctor_says_that_a_gpu_is_full(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 bytes.\nMore")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", full)
+    monkeypatch.setattr("learners.model.loading.has_kernels", lambda kind: True)
+    found = inspect_machine(str(base), "auto")
+    assert found.device == "cuda" and found.model is not None
+    assert found.problems == ("the memory of cuda is full: end what uses it (nvidia-smi), or use another device",)
+    monkeypatch.setattr("learners.model.device.choose_device", full)
+    assert "no device can be used: CUDA out of memory. Tried to allocate 2 bytes" in inspect_machine(None, "auto").problems
+
+
+@pytest.mark.parametrize(("kind", "said"), [("PROMPT_TUNING", "a PROMPT_TUNING, which cannot"), ("PREFIX_TUNING", "a PREFIX_TUNING")])
+def test_an_adapter_that_is_no_change_of_weights_is_refused(llama: Any, base: Path, tmp_path: Path, kind: str, said: str) -> None:
+    written_adapter(llama, tmp_path, str(base))
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": kind}))
+    refused_everywhere(base, said, tmp_path)
+    refused_everywhere(tmp_path, said)
+
+
+def test_an_adapter_of_a_kind_that_peft_does_not_know_is_refused_as_that(llama: Any, base: Path, tmp_path: Path) -> None:
+    written_adapter(llama, tmp_path, str(base))
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": "WOW"}))
+    assert "of the kind 'WOW'" in refusal(base, adapter=str(tmp_path)).what and "'WOW'" in told_by_the_doctor(tmp_path)
+
+
+def test_an_adapter_that_names_another_base_is_taken_and_said_to(llama: Any, base: Path, tmp_path: Path) -> None:
+    written_adapter(llama, tmp_path / "a", "somebody/else")
+    notes = load_backbone(str(base), device="cpu", adapter=str(tmp_path / "a")).notes
+    assert len(notes) == 2 and "names somebody/else as its base" in notes[1] and str(base) in notes[1]
+
+
+def test_a_base_is_known_by_its_path_and_by_its_folder_in_the_hubs_cache(llama: Any, base: Path, tmp_path: Path) -> None:
+    from learners.model.stored import other_base
+
+    written_adapter(llama, tmp_path / "a", "owner/name")
+    snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    assert other_base(tmp_path / "a", "owner/name", snapshot) is None and other_base(tmp_path / "a", str(snapshot), snapshot) is None
+    assert other_base(tmp_path / "a", "owner/other", tmp_path) == "owner/name"
+    written_adapter(llama, tmp_path / "b", str(snapshot))
+    assert other_base(tmp_path / "b", "owner/name", snapshot) is None
+    (tmp_path / "link").symlink_to(base)
+    written_adapter(llama, tmp_path / "c", str(tmp_path / "link"))
+    assert other_base(tmp_path / "c", str(base), base) is None and other_base(tmp_path / "c", "pocket", tmp_path) is not None
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba2", "rwkv"])
@@ -384,6 +654,86 @@ def test_a_model_with_code_of_its_own_is_told_how_to_allow_it(base: Path, tmp_pa
     for kind, said in (({"model_type": "own"}, "'own'"), ({}, "does not say")):
         (directory / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "model_type"} | kind))
         assert said in refusal(directory).what and said in told_by_the_doctor(directory)
+
+
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+@pytest.fixture
+def own(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model and a tokenizer with code of their own beside them."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    directory = with_config(base, tmp_path / "own", model_type="own", architectures=["OwnForCausalLM"], auto_map=classes)
+    (directory / "own.py").write_text(OWN_CODE)
+    return directory
+
+
+def with_own_tokenizer(directory: Path) -> Path:
+    file = directory / "tokenizer_config.json"
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    (directory / "own.py").write_text(OWN_CODE)
+    return directory
+
+
+def test_a_tokenizer_with_code_of_its_own_is_told_how_to_allow_it(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    directory = with_own_tokenizer(Path(shutil.copytree(base, tmp_path / "t")))
+    found = refusal(directory)
+    assert "the tokenizer in" in found.what and "--trust-remote-code" in found.hint and told_by_the_doctor(directory) == str(found)
+    assert type(load_backbone(str(directory), device="cpu", trust_remote_code=True).tokenizer).__name__ == "OwnTokenizer"
+
+
+def test_an_adapter_goes_into_a_base_with_code_of_its_own_where_that_is_allowed(llama: Any, own: Path, tmp_path: Path) -> None:
+    with_own_tokenizer(own)
+    expected = written_adapter(llama, tmp_path / "a", str(own))
+    assert "--trust-remote-code" in refusal(own, adapter=str(tmp_path / "a")).hint
+    found = load_backbone(str(own), device="cpu", adapter=str(tmp_path / "a"), trust_remote_code=True)
+    torch.testing.assert_close(logits(found.model), expected, atol=1e-4, rtol=1e-4)
+    assert type(found.model).__name__ == "OwnForCausalLM" and type(found.tokenizer).__name__ == "OwnTokenizer"
+
+
+def test_a_version_of_a_base_with_code_of_its_own_is_exported_where_that_is_allowed(own: Path, tmp_path: Path) -> None:
+    from learners.export.__main__ import exported
+    from learners.export.request import ExportRequest
+    from tests.learners.export.test_export import version_of
+
+    backbone = load_backbone(str(own), device="cpu", trust_remote_code=True)
+    for name in ("version", "out"):
+        (tmp_path / name).mkdir()
+    request = ExportRequest("merged", str(own), str(version_of(backbone, tmp_path / "version")), str(tmp_path / "out"), backbone.base_hash)
+    with pytest.raises(ModelError, match="--trust-remote-code"):
+        exported(request)
+    exported(msgspec.structs.replace(request, trust_remote_code=True))
+    assert type(load_backbone(str(tmp_path / "out"), device="cpu", trust_remote_code=True).model).__name__ == "OwnForCausalLM"
+
+
+def test_every_file_that_a_tokenizer_may_be_is_fetched_and_goes_along_and_the_hash_of_the_base_stays(llama: Any, base: Path, tmp_path: Path) -> None:
+    from fnmatch import fnmatch
+
+    from learners.model.checkpoint import DOWNLOADED
+
+    directory = Path(shutil.copytree(base, tmp_path / "base"))
+    for name in ("qwen.tiktoken", "sentencepiece.bpe.model"):
+        assert any(fnmatch(name, pattern) for pattern in DOWNLOADED)
+        (directory / name).touch()
+    assert load_backbone(str(directory), device="cpu").base_hash == load_backbone(str(base), device="cpu").base_hash
+    from learners.model.conversion import copy_tokenizer
+
+    copy_tokenizer(directory, Path(shutil.copytree(tmp_path / "base", tmp_path / "other", ignore=lambda *_: ["qwen.tiktoken"])))
+    assert (tmp_path / "other" / "qwen.tiktoken").is_file()
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
