@@ -9,7 +9,8 @@ rankings are of four answers of the base each, by the taste. γ and β are solve
 - `read`: the base with the critique in its context and nothing steered, at whatever that costs: how far the model understands it;
 - `absorbed`: the adapter alone, after `--seconds` of the processor of distillation from the critique;
 - `wishes`: five standing wishes at once; perplexity under the base of their answers over that of the base's own (once a seed);
-- `latency`: from a critique to the first token that follows it over the same wait without one, each prompt read for the first time (once a seed).
+- `latency`: from a critique to the first token that follows it, the prompt answered anew, over the wait for its first answers, which read it for
+  the first time (once a seed).
 
 Finished runs are kept in `--out` and not repeated. One JSON line each, then the medians over seeds of what is there.
 """
@@ -149,7 +150,7 @@ class Bench:
         return PolicySnapshot("v1", lora_state(parts.trees.policy), critiques=frozenset(feedback.seqs)), steps
 
     def first_token(self, prompt: Prompt, text: str | None, seed: int) -> float:
-        """Seconds from the commit of a critique, or of nothing, to the first token of four answers to a prompt that was not read before."""
+        """Seconds from the commit of a critique, or of nothing, to the first token of four answers to a prompt."""
         began = time.perf_counter()
         seqs = self.teach([], shorter, (text,) if text else ())
         self.draw([prompt], "acting", seed)
@@ -213,11 +214,12 @@ def measured(bench: Bench, material: Material, plan: str, name: str, seconds: fl
 
 
 def latency(bench: Bench, material: Material) -> dict[str, Any]:
-    """Medians over prompts; one with and one without a critique by turns."""
-    waits: dict[bool, list[float]] = {False: [], True: []}
+    """Medians over prompts: first read and answered, then criticised and answered anew."""
+    waits: list[tuple[float, float]] = []
     for i, prompt in enumerate(material.train[:16]):
-        waits[bool(i % 2)].append(bench.first_token(prompt, TASTES["shorter"][1] if i % 2 else None, 1000 * material.seed + 950 + i))
-    plain, said = (statistics.median(waits[each]) for each in (False, True))
+        texts, number = (None, TASTES["shorter"][1]), 1000 * material.seed + 950 + 2 * i
+        waits.append(tuple(bench.first_token(prompt, text, number + j) for j, text in enumerate(texts)))
+    plain, said = (statistics.median(each) for each in zip(*waits, strict=True))
     return {"ratio": said / plain, "ms": round(1000 * said), "plain_ms": round(1000 * plain)}
 
 
