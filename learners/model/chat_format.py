@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
+from learners.model.chat_template import THOUGHT, ChatTemplate, PromptError, merged, without_system
 from learners.model.thoughts import BOOLEAN, Thoughts, switches
 from storage.records import Message, unicode
 from storage.thoughts import split_thought
+
+__all__ = ["GAP", "UNFINISHED", "PromptError", "Renderer", "continued", "fit_prompt", "merged", "without_system"]
 
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the bytes of a character that is not complete yet."""
@@ -32,14 +34,6 @@ _SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
 """What stands for a special token that somebody wrote, while the template is applied: two noncharacters."""
 
 
-_THOUGHT = "\U0001ffff"
-"""Between an answer's thought and what was said, while the template is applied: a noncharacter."""
-
-
-class PromptError(ValueError):
-    """A conversation or an answer that this model cannot take; says why in one line."""
-
-
 class Renderer:
     """A tokenizer with the conventions of its model. `vocabulary` is the number of logits, which may differ from the tokenizer's size."""
 
@@ -50,7 +44,7 @@ class Renderer:
         part of the answer."""
         self.thinking, self._learn_thoughts, self._switches = thinking, learn_thoughts, switches(tokenizer, thinking)
         self.tokenizer, self._vocabulary = tokenizer, vocabulary
-        self.chat_template = bool(tokenizer.chat_template)
+        self.chat_template, self._template = bool(tokenizer.chat_template), ChatTemplate(tokenizer, self._switches)
         self._lock = threading.Lock()  # a fast tokenizer keeps its options: two threads would change them under each other
         special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special_ids = frozenset(special)
@@ -67,10 +61,18 @@ class Renderer:
     def thoughts(self) -> Thoughts | None:
         """How this model writes what it thinks before it answers; None where it is not known to think."""
         try:
-            prompt = self._apply([Message("user", "Hello!")]) if self.chat_template else ""
+            prompt = self._template.text([Message("user", "Hello!")]) if self.chat_template else ""
         except Exception:  # a template is a program: what it refuses is told where it is used
             prompt = ""
         return Thoughts.of(self.tokenizer, prompt)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how conversations are written, in a line each."""
+        system = self._template.usual_system if self.chat_template else None
+        if system is None:
+            return ()
+        return (f"the model's chat template demands a system message: where none is given it gets {system or 'an empty one'}",)
 
     def answer_start(self, ids: Sequence[int]) -> int:
         """The index of an answer's first token that is no thought; the number of tokens while the thought goes on."""
@@ -95,9 +97,9 @@ class Renderer:
         if thoughts is None or self.thinking == "off":
             return ()
         try:
-            prompt = self._apply([Message("user", "Hello!")])
+            prompt = self._template.text([Message("user", "Hello!")])
             by_default = thoughts.switch in BOOLEAN and not self._switches
-            unthinking = [self._apply([Message("user", "Hello!")], **{str(thoughts.switch): False})] if by_default else []
+            unthinking = [self._template.text([Message("user", "Hello!")], **{str(thoughts.switch): False})] if by_default else []
         except Exception:  # as above
             return ()
         if prompt.rstrip().endswith(thoughts.closes) or (prompt in unthinking and not thoughts.prefilled):
@@ -125,7 +127,7 @@ class Renderer:
             return self._known(self._opened("\n".join(m.content for m in messages)))
         shielded, said = self._shield(messages)
         ids: list[int] = []
-        for i, part in enumerate(_SHIELD.split(self._templated(shielded))):
+        for i, part in enumerate(_SHIELD.split(self._template.text(shielded))):
             if i % 2:
                 ids += self._literal(said[_number(part)])
             elif part:
@@ -182,27 +184,13 @@ class Renderer:
         plain = [_SHIELD.sub("", m.content) for m in messages]
         return [Message(m.role, self._special.sub(lambda found: signs.get(found[0], ""), p)) for m, p in zip(messages, plain)], said
 
-    def _templated(self, messages: Sequence[Message]) -> str:
-        refused: Exception | None = None
-        for attempt in _readings(messages):
-            try:
-                return self._apply(attempt)
-            except Exception as error:  # a template is a program: what it raises may be anything
-                refused = refused or error
-        line = next((line.strip() for line in str(refused).splitlines() if line.strip()), type(refused).__name__).rstrip(".")
-        raise PromptError(f"the model's chat template refuses the conversation: {line}")
-
     def _thought_apart(self, content: str, role: str) -> str:
         """With the thought of an answer between two signs: what of past thoughts is said again is for the template to say."""
-        content = content.replace(_THOUGHT, "")
+        content = content.replace(THOUGHT, "")
         if role != "assistant" or self.thoughts is None:
             return content
         thought, answer = split_thought(content)
-        return f"{thought}{_THOUGHT}{answer}" if thought else answer
-
-    def _apply(self, messages: Sequence[Message], prompt: bool = True, **more: bool) -> str:
-        turns = [_turn(m) for m in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **self._switches, **more))
+        return f"{thought}{THOUGHT}{answer}" if thought else answer
 
     def _opened(self, text: str) -> list[int]:
         """Ids of `text` with what the tokenizer opens a sequence with."""
@@ -268,7 +256,7 @@ class Renderer:
         """The token with which the template closes an assistant's turn."""
         marker = "marker"
         try:
-            text = self._apply([Message("user", marker), Message("assistant", marker)], prompt=False)
+            text = self._template.text([Message("user", marker), Message("assistant", marker)], prompt=False)
         except Exception:  # a template may be any program; without this hint the configured tokens remain
             return None
         rest = self._ids(text[text.rindex(marker) + len(marker) :].lstrip(), special=True) if marker in text else []
@@ -277,38 +265,8 @@ class Renderer:
         return rest[0] if rest and rest[0] in self._special_ids and rest[:1] != of_channel else None  # a channel's end is not the turn's
 
 
-def _turn(message: Message) -> dict[str, str]:
-    """As templates take it; the names that families have for a thought."""
-    thought, sign, answer = message.content.rpartition(_THOUGHT)
-    thoughts = {"reasoning_content": thought, "thinking": thought} if sign else {}
-    return {"role": message.role, "content": answer, **thoughts}
-
-
 def _number(sign: str) -> int:
     return (ord(sign[0]) - 0xFDD0) * 16 + ord(sign[1]) - 0xFDE0
-
-
-def _readings(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """The conversation as it is, then as a stricter template may take it."""
-    yield messages
-    yield without_system(messages)  # some templates refuse a system turn
-    yield merged(messages)  # many want user and assistant to alternate
-    yield merged(without_system(messages))
-
-
-def merged(messages: Sequence[Message]) -> list[Message]:
-    """Turns of one role that follow each other as one turn, a blank line between them."""
-    return [Message(role, "\n\n".join(m.content for m in turns)) for role, turns in groupby(messages, key=lambda m: m.role)]
-
-
-def without_system(messages: Sequence[Message]) -> list[Message]:
-    """The system message merged into the first user turn."""
-    system = [m.content for m in messages if m.role == "system"]
-    rest = [m for m in messages if m.role != "system"]
-    first = next((i for i, m in enumerate(rest) if m.role == "user"), None)
-    if system and first is not None:
-        rest[first] = Message("user", "\n\n".join([*system, rest[first].content]))
-    return rest
 
 
 def continued(prompt: str, text: str) -> str:
