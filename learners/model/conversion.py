@@ -14,7 +14,7 @@ from typing import Any
 from platformdirs import user_cache_dir
 
 from learners.model.architectures import model_class
-from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files, read_config
+from learners.model.checkpoint import TOKENIZER_FILES, ModelError, Progress, first_line, hash_files, older_template, read_config
 from learners.model.gguf_header import GGUFHeader
 from learners.model.stored import check_gguf
 
@@ -124,6 +124,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for name in (*TOKENIZER_FILES, "generation_config.json", *PROCESSOR_FILES):
         if (source / name).is_file() and not (target / name).exists():
             shutil.copyfile(source / name, target / name)
+    if template := older_template(source):  # tokenizers, and what else reads models, look for it there
+        (target / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def converted(name: str, convert: Callable[[Path], None]) -> Path:

@@ -19,7 +19,7 @@ from learners.model.architectures import model_class
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
 from learners.model.chat_template import TemplateError
-from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, read_config, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, first_line, older_template, parameter_count, read_config, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.model.drawing_settings import drawing_settings
@@ -109,9 +109,11 @@ def _load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     if not any(found for pattern in TOKENIZER_FILES for found in directory.glob(pattern)):
         raise ModelError(f"there is no tokenizer in {directory}", "put its tokenizer.json and tokenizer_config.json beside the weights")
     try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # any of a dozen parsers
         raise ModelError(f"no usable tokenizer in {directory}: {first_line(error)}", "a model needs its tokenizer.json beside it") from error
+    tokenizer.chat_template = tokenizer.chat_template or older_template(directory)
+    return tokenizer
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

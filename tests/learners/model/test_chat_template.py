@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from learners.engine.assembly import assemble
 from learners.model.chat_format import PromptError, Renderer
 from learners.model.checkpoint import ModelError
+from learners.model.conversion import copy_tokenizer
 from learners.model.loading import load_backbone
 from learners.protocol import Load, Notice
 from storage.records import Message, Sampling
@@ -103,3 +106,29 @@ def test_a_model_that_demands_a_system_message_is_taught_without_one(tmp_path: P
     parts = assemble(load, lambda event: None)
     assert len(parts.inputs.train_prompts) == 2
     assert any(isinstance(told, Notice) and "demands a system message" in told.what for told in parts.complaints)
+
+
+OLDER = (templates.LLAVA, [{"name": "tool_use", "template": "{{ tools }}"}, {"name": "default", "template": templates.LLAVA}])
+
+
+@pytest.mark.parametrize("kept", OLDER)
+def test_a_template_that_stands_where_processors_once_kept_it_is_the_models(kept: object, tmp_path: Path) -> None:
+    directory = Path(stored("", tmp_path / "model"))
+    (directory / "chat_template.jinja").unlink()
+    (directory / "chat_template.json").write_text(json.dumps({"chat_template": kept}))
+    backbone = load_backbone(str(directory), "none", DEVICE)
+    assert backbone.renderer.decode_raw(backbone.encode(TALK[1:2])) == "USER: What is a dog? ASSISTANT:"
+    (copy := tmp_path / "copy").mkdir()
+    copy_tokenizer(directory, copy)
+    assert AutoTokenizer.from_pretrained(copy).chat_template == templates.LLAVA, "so that others find it, too"
+    (directory / "chat_template.jinja").write_text(templates.CHATML)
+    assert load_backbone(str(directory), "none", DEVICE).tokenizer.chat_template == templates.CHATML
+
+
+@pytest.mark.parametrize("kept", ["{", "[]", '{"chat_template": 3}', '{"chat_template": [{"name": "rag"}]}'])
+def test_one_that_is_damaged_is_told(kept: str, tmp_path: Path) -> None:
+    directory = Path(stored("", tmp_path))
+    (directory / "chat_template.jinja").unlink()
+    (directory / "chat_template.json").write_text(kept)
+    with pytest.raises(ModelError, match=r"chat_template\.json holds no chat template"):
+        load_backbone(str(directory), "none", DEVICE)
