@@ -48,3 +48,16 @@ DEMANDS_SYSTEM = "{% if messages[0].role != 'system' %}{{ raise_exception('a sys
 DEMANDS_WORDS = "{% if messages[0].role != 'system' or not messages[0].content %}{{ raise_exception('what am I?') }}{% endif %}" + CHATML
 COUNTS_TOOLS = "{% if tools|length > 0 %}{{ 'tools!' }}{% endif %}" + CHATML
 DEMANDS_TOOLS = "{% if not tools %}{{ raise_exception('tools needed') }}{% endif %}" + CHATML
+R1 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{% set content = m.content %}"
+    "{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}{{ '<|Assistant|>' + content + eos_token }}"
+    "{% else %}{{ '<|User|>' + m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|Assistant|><think>\\n' }}{% endif %}"
+)
+DISTILLED = R1.replace("<think>\\n", "")
+"""As DeepSeek's first distilled models had it: it drops thoughts and begins none."""
+V3_1 = (
+    "{% if not thinking is defined %}{% set thinking = false %}{% endif %}{% for m in messages %}"
+    "{% if m.role == 'user' %}{{ '<|User|>' + m.content }}{% else %}{{ '<|Assistant|></think>' + m.content + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|>{% if not thinking %}</think>{% else %}<think>{% endif %}{% endif %}"
+)
+"""As DeepSeek V3.1 has it."""

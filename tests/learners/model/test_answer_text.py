@@ -14,6 +14,8 @@ from storage.thoughts import split_thought, with_thought
 from tests.learners.model.families import FAMILIES, TEMPLATE, VOCABULARY, tokenizer_of
 
 OPENED = TEMPLATE + "{% if add_generation_prompt %}<think>\n{% endif %}"
+THINKS = "{% set drops = '</think>' %}" + TEMPLATE
+HARMONY = "{% set drops = '<|channel|>analysis' %}" + TEMPLATE
 CHANNELS = ("<|channel|>", "<|message|>", "<|start|>")
 
 
@@ -32,16 +34,16 @@ def ids_of(renderer: Renderer, text: str) -> list[int]:
 @pytest.mark.parametrize(
     ("renderer", "written", "shown"),
     [
-        (renderer_of("{# <think> #}" + TEMPLATE), "<think>\nhm é\n</think>\n\nÄh", "<think>\nhm é\n</think>\n\nÄh"),
-        (renderer_of("{# <think> #}" + TEMPLATE, "<think>", "</think>"), "<think>hm</think>Hi", "<think>hm</think>Hi"),
+        (renderer_of(THINKS), "<think>\nhm é\n</think>\n\nÄh", "<think>\nhm é\n</think>\n\nÄh"),
+        (renderer_of(THINKS, "<think>", "</think>"), "<think>hm</think>Hi", "<think>hm</think>Hi"),
         (renderer_of(OPENED), "hm\n</think>\n\nHi", "<think>\nhm\n</think>\n\nHi"),
         (renderer_of(OPENED), "hm, and", "<think>\nhm, and"),
-        (renderer_of(TEMPLATE, "[THINK]", "[/THINK]"), "[THINK]hm[/THINK]Hi", "<think>hm</think>\n\nHi"),
-        (renderer_of("{# <think> #}" + TEMPLATE), "Hi <think>", "Hi <think>"),
-        (renderer_of("{# <think> #}" + TEMPLATE), "<thi", "<thi"),
-        (renderer_of(TEMPLATE, *CHANNELS), "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi",
+        (renderer_of("{% set drops = '[THINK]' %}" + TEMPLATE, "[THINK]", "[/THINK]"), "[THINK]hm[/THINK]Hi", "<think>hm</think>\n\nHi"),
+        (renderer_of(THINKS), "Hi <think>", "Hi <think>"),
+        (renderer_of(THINKS), "<thi", "<thi"),
+        (renderer_of(HARMONY, *CHANNELS), "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi",
          "<think>hm</think>\n\nHi"),
-        (renderer_of(TEMPLATE, *CHANNELS), "<|channel|>final<|message|>Hi", "Hi"),
+        (renderer_of(HARMONY, *CHANNELS), "<|channel|>final<|message|>Hi", "Hi"),
         (renderer_of(), "Hi <think>", "Hi <think>"),
     ],
 )  # fmt: skip
@@ -53,7 +55,7 @@ def test_thoughts_of_every_family_stand_in_the_same_tags(renderer: Renderer, wri
 
 
 def test_a_channels_end_does_not_end_the_answer() -> None:
-    assert renderer_of(TEMPLATE, *CHANNELS).eos_ids != renderer_of(TEMPLATE).eos_ids
+    assert renderer_of(HARMONY, *CHANNELS).eos_ids != renderer_of(TEMPLATE).eos_ids
 
 
 @settings(max_examples=80, deadline=None)
@@ -77,7 +79,7 @@ PLAIN = renderer_of()
 
 
 def test_a_thought_may_hold_what_ends_answers() -> None:
-    renderer = renderer_of("{# <think> #}" + TEMPLATE)
+    renderer = renderer_of(THINKS)
     text = AnswerText(renderer, ["\n\n"])
     shown = "".join(text.push(i) for i in ids_of(renderer, "<think>a\n\nb</think>so\n\nmore"))
     assert shown == "<think>a\n\nb</think>so" and text.stopped and text.flush() == ""
