@@ -73,24 +73,24 @@ class Thoughts:
     def split(self, text: str) -> Split:
         """The thought and the answer of a whole text, or of one that is still being written, with the model's marks kept as text.
 
-        A text that neither opens nor closes a thought is an answer, unless the template has opened one.
+        A text that does not open with one of them is an answer, whatever marks come later, unless the template has opened a thought.
         """
-        begun = text.lstrip()
-        if begun.startswith(self.opens):
-            begun = begun[len(self.opens) :]
-        elif self.closes not in text and not self.prefilled:
+        if not self._begins(text):
             return Split("", text, True)
-        thought, closing, answer = begun.partition(self.closes)
+        thought, closing, answer = text.lstrip().removeprefix(self.opens).partition(self.closes)
         thought = thought.partition(self.ends)[0]
         return Split(thought.strip(), _unwrapped(answer).lstrip(), bool(closing))
+
+    def _begins(self, text: str) -> bool:
+        return self.prefilled or text.lstrip().startswith((self.opens, self.closes))
 
     def answer_begins(self, pieces: Sequence[str]) -> int:
         """The index of the first token of the answer, by the text of each token, special ones included; their number while the thought goes on."""
         text = "".join(pieces)
-        if not self.split(text).closed:
-            return len(pieces)
-        if self.closes not in text:
+        if not self._begins(text):
             return 0
+        if self.closes not in text:
+            return len(pieces)
         at = text.index(self.closes) + len(self.closes)
         while at < len(text) and text[at].isspace():
             at += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from learners.model.answer_text import AnswerText, pieces_of
@@ -52,6 +52,27 @@ def test_thoughts_of_every_family_stand_in_the_same_tags(renderer: Renderer, wri
     assert "".join(pieces_of(renderer, ids)) == shown
     parts, begins = split_thought(shown), renderer.answer_start(ids)
     assert parts.answer.strip() == renderer.without_special(renderer.decode(ids[begins:])).strip()
+
+
+MARKED = st.lists(st.sampled_from(["<think>", "</think>", "\n\n", "Hi", " é", "<th", "<"]), max_size=6).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(MARKED, st.booleans(), st.booleans())
+def test_what_is_shown_as_the_answer_is_what_is_learned(written: str, prefilled: bool, special: bool) -> None:
+    """However the marks stand in it."""
+    renderer = RENDERERS[prefilled, special]
+    assume(not written.lstrip().removeprefix("</think>").lstrip().startswith("<think>") or written.lstrip().startswith("<think>"))
+    ids = ids_of(renderer, written)
+    thought, learned = renderer.spoken((), ids)
+    shown = "".join(pieces_of(renderer, ids))
+    thinks = prefilled or written.lstrip().startswith("<think>")
+    answer = shown[len("<think>") :].partition("</think>")[2] if thinks else shown
+    assert answer.strip() == renderer.without_special(renderer.decode(learned)).strip()
+    assert thinks or not thought or written.lstrip().startswith("</think>")
+
+
+RENDERERS = {(p, s): renderer_of(OPENED if p else THINKS, *(("<think>", "</think>") if s else ())) for p in (False, True) for s in (False, True)}
 
 
 def test_a_channels_end_does_not_end_the_answer() -> None:

@@ -35,6 +35,8 @@ def tokenizer(template: str, *tokens: str) -> Any:
         ("<thought>", (), "<thought>\nhm</thought>\n\nHi", "hm", "Hi"),
         (QWEN, (), "Hi, no thought", "", "Hi, no thought"),
         (QWEN, (), "<think>\n\n</think>\n\nHi", "", "Hi"),
+        (QWEN, (), "</think>Hi", "", "Hi"),
+        (QWEN, (), "Hi</think>\n\nyou", "", "Hi</think>\n\nyou"),
     ],
 )  # fmt: skip
 def test_a_familys_thought_and_answer_are_told_apart(template: str, tokens: tuple[str, ...], written: str, thought: str, answer: str) -> None:
