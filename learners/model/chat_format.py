@@ -55,7 +55,7 @@ class Renderer:
         self.eos_ids: frozenset[int] = frozenset(known)
         self.eos_id: int | None = known[0] if end is not None and known else self._own_eos(known)
         self.pad_id = next((i for i in (tokenizer.pad_token_id, *known) if i is not None and 0 <= i < vocabulary), 0)
-        self._anchor = [] if self.chat_template else self._find_anchor()
+        self._anchor, self.lead = self._opening()
 
     @cached_property
     def thoughts(self) -> Thoughts | None:
@@ -122,7 +122,7 @@ class Renderer:
         refuses the conversation as it is, the system message moves into the first user turn, or turns of one role that follow each other become
         one, or both. Raises PromptError where that does not help either.
         """
-        messages = [Message(m.role, self._thought_apart(unicode(m.content), m.role)) for m in messages]
+        messages = [Message(m.role, self._as_template_has_it(unicode(m.content), m.role)) for m in messages]
         if not self.chat_template:
             return self._known(self._opened("\n".join(m.content for m in messages)))
         shielded, said = self._shield(messages)
@@ -184,11 +184,11 @@ class Renderer:
         plain = [_SHIELD.sub("", m.content) for m in messages]
         return [Message(m.role, self._special.sub(lambda found: signs.get(found[0], ""), p)) for m, p in zip(messages, plain)], said
 
-    def _thought_apart(self, content: str, role: str) -> str:
-        """With the thought of an answer between two signs: what of past thoughts is said again is for the template to say."""
+    def _as_template_has_it(self, content: str, role: str) -> str:
+        """With a sign behind the thought of an answer: what of past thoughts is said again is for the template to say, and so is the lead."""
         content = content.replace(THOUGHT, "")
         if role != "assistant" or self.thoughts is None:
-            return content
+            return content.removeprefix(self.lead) if role == "assistant" else content
         thought, answer = split_thought(content)
         return f"{thought}{THOUGHT}{answer}" if thought else answer
 
@@ -217,22 +217,22 @@ class Renderer:
         Without a chat template `text` goes right behind the prompt's last character: see `continued` for text written by hand. Raises PromptError.
         """
         text = unicode(text)
-        ids = self._continuation(text) if self._anchor else self._literal(text)
+        text = f"{self.lead}{text}" if text and not text[0].isspace() else text
+        ids = self._continuation(text, self._anchor)
         return self._known(ids if self.eos_id is None else [*ids, self.eos_id])
 
-    def _continuation(self, text: str) -> list[int]:
+    def _continuation(self, text: str, anchor: list[int]) -> list[int]:
         """Ids of `text` in the middle of a line: some tokenizers put a space before whatever they encode."""
-        ids = self._literal(_ANCHOR + text)
-        if ids[: len(self._anchor)] == self._anchor:
-            return ids[len(self._anchor) :]
+        ids = self._literal(_ANCHOR + text) if anchor else []
+        if anchor and ids[: len(anchor)] == anchor:
+            return ids[len(anchor) :]
         return self._literal(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of answer ids; special tokens are not shown."""
         shown = [i for i in ids if i not in self.eos_ids]
-        if not self._anchor:
-            return self.decode_raw(shown)
-        return self.decode_raw([*self._anchor, *shown])[len(_ANCHOR) :]
+        text = self.decode_raw([*self._anchor, *shown])[len(_ANCHOR) :] if self._anchor else self.decode_raw(shown)
+        return text.removeprefix(self.lead)
 
     def decode_raw(self, ids: Sequence[int], special: bool = False) -> str:
         """The tokenizer's own decoding, with special tokens or without."""
@@ -247,6 +247,23 @@ class Renderer:
     def without_special(self, text: str) -> str:
         """Text as decoded with special tokens, as it would be without."""
         return self._special.sub("", text)
+
+    def _opening(self) -> tuple[list[int], str]:
+        """What an answer's text stands behind in tokens, and the space that the template writes before each answer and leaves to the model in the one
+        that is to come: as in the turns that a template writes for answers of the past. Some tokenizers put a space there by themselves."""
+        if not self.chat_template:
+            return self._find_anchor(), ""
+        asked, answer = Message("user", "Hello!"), "marker"
+        try:
+            prompt, past = self._template.text([asked]), self._template.text([asked, Message("assistant", answer)], prompt=False)
+        except PromptError:
+            return [], ""
+        lead, _, _ = past.removeprefix(prompt).partition(answer)
+        if self.thoughts is not None or not past.startswith(prompt) or len(lead) > 1 or lead.strip():
+            return [], ""
+        whole, before, anchor = self._ids(past, special=True), self._ids(prompt, special=True), self._find_anchor()
+        ways = [([], "", self._literal(answer)), ([], lead, self._literal(lead + answer)), (anchor, lead, self._continuation(lead + answer, anchor))]
+        return next(((a, b) for a, b, ids in ways if whole[: len(before) + len(ids)] == [*before, *ids]), ([], ""))
 
     def _find_anchor(self) -> list[int]:
         ids = self._literal(_ANCHOR)

@@ -61,3 +61,11 @@ V3_1 = (
     "{% if add_generation_prompt %}<|Assistant|>{% if not thinking %}</think>{% else %}<think>{% endif %}{% endif %}"
 )
 """As DeepSeek V3.1 has it."""
+QWEN3 = """{%- set ns = namespace(last=0) -%}
+{%- for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor -%}
+{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}
+{%- if m.role == 'assistant' and loop.index0 > ns.last %}{{ '<think>\\n' + m.reasoning_content | default('') + '\\n</think>\\n\\n' }}{% endif -%}
+{{ m.content + '<|im_end|>\\n' }}{% endfor -%}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}
+{%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif -%}"""
+"""The newest answer has its thought, an empty one where there was none; older ones have none."""
