@@ -105,7 +105,7 @@ class AnswerStreams:
         """The engine cannot go on with an answer: what came is the answer; it was refused where nothing came."""
         view = self._growing.get(uid)
         if view is not None:
-            view.refused = why if view.started is None else ""
+            view.refused = "" if view.token_ids else why
             view.break_off()
             self._release(view)
         return view

@@ -85,7 +85,9 @@ def person(ctx: click.Context, param: click.Parameter, value: str | None) -> str
     return name
 
 
-TEMPERATURE = FiniteRange(0, 10, min_open=True)
+LOWEST_TEMPERATURE, LOWEST_PENALTY, HIGHEST_TOP_K = 0.01, 0.1, 1_000_000
+"""As in learners.model.drawing_settings. Far below, logits leave the range of float32, and there is nothing left to draw."""
+TEMPERATURE = FiniteRange(LOWEST_TEMPERATURE, 10)
 OWN = "[default: the model's own]"
 _SHARED: dict[str, Callable[..., Any]] = {
     "model": option("--model", default="pocket", show_default=True, help="Directory, GGUF file, hub id or 'pocket'."),
@@ -106,10 +108,10 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "temperature": option("--temperature", type=TEMPERATURE, help="[default: the model's own, else 1]"),
     "temperatures": option("--temperatures", type=Temperatures(), help="In the Arena: each answer of a set at another, as 0.6,0.8,1.0,1.2."),
     "top_p": option("--top-p", type=FiniteRange(0, 1, min_open=True), help=f"Draw from the likeliest tokens with this probability in all. {OWN}"),
-    "top_k": option("--top-k", type=click.IntRange(0, 1_000_000), help=f"Draw from so many likeliest tokens; 0: from all. {OWN}"),
+    "top_k": option("--top-k", type=click.IntRange(0, HIGHEST_TOP_K), help=f"Draw from so many likeliest tokens; 0: from all. {OWN}"),
     "min_p": option("--min-p", type=FiniteRange(0, 1), help=f"Draw no token that is less likely than this share of the likeliest. {OWN}"),
     "repetition_penalty": option(
-        "--repetition-penalty", type=FiniteRange(0, 10, min_open=True), help=f"Above 1: what was said becomes less likely. {OWN}"
+        "--repetition-penalty", type=FiniteRange(LOWEST_PENALTY, 10), help=f"Above 1: what was said becomes less likely. {OWN}"
     ),
     "stop": option("--stop", type=Text(), multiple=True, help="A text that ends an answer and is not shown. May be given several times."),
     "max_new_tokens": option("--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"),

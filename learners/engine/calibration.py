@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from torch import Tensor
 from learners.human_reward.features import LEAST_PROBABILITY, LIKELY_TOKENS, Features, FeatureSettings, Seen, token_similarity
 from learners.human_reward.kl_budget import STATE_BYTES, VisitedStates
 from learners.model.base import Backbone
+from learners.model.checkpoint import ModelError
+from learners.model.rows import NOT_FINITE, WHY_NOT_FINITE
 from learners.model.sampling import Step
 from learners.rlhf.rollouts import Trace, draw_answers
 from storage.records import Message, Sampling
@@ -54,7 +57,8 @@ class BaseCalibration:
 
     @staticmethod
     def of(backbone: Backbone, cache: Path | None = None, report: Callable[..., None] = lambda what, done, total: None) -> BaseCalibration:
-        """From the cache, or drawn and kept there. A cache that cannot be read or written, or holds something else, is as none.
+        """From the cache, or drawn and kept there. A cache that cannot be read or written, or holds something else, is as none. Raises ModelError
+        for a model by which nothing can be drawn.
 
         `report` is told 'calibration', the tokens of each answer that are drawn, and of how many.
         """
@@ -89,6 +93,8 @@ def _drawn(backbone: Backbone, report: Callable[..., None]) -> BaseCalibration:
         pause=lambda: report("calibration", min(next(drawn), sampling.max_new_tokens), sampling.max_new_tokens),
         begin=lambda prompt, _: _Watched(prompt, stride),
     )  # fmt: skip
+    if not all(math.isfinite(logprob) for answer in answers for logprob in answer.logprobs):
+        raise ModelError(NOT_FINITE, WHY_NOT_FINITE)
     features = Features.fit(torch.cat([torch.stack(answer.states) for answer in answers]).cpu())
     similarity = token_similarity(backbone.model.get_output_embeddings().weight.detach()).cpu()  # type: ignore[operator, union-attr]
     return BaseCalibration(features, similarity, tuple(answer.visited(sampling.temperature) for answer in answers))

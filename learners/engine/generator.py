@@ -6,6 +6,7 @@ that the engine can learn from a judgement or stop an answer there: the very nex
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from learners.model.base import Backbone
 from learners.model.chat_format import PromptError
 from learners.model.lora import load_lora
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
-from learners.model.rows import FixedBias
+from learners.model.rows import NOT_FINITE, WHY_NOT_FINITE, FixedBias
 from learners.model.sampling import Row, Step, decode
 from learners.model.static_decoder import StaticDecoder, forget_buffers
 from learners.model.traced_step import traced_decoder
@@ -342,9 +343,18 @@ class Generator:
     def _record(self, step: Step) -> None:
         now = time.monotonic()
         for row, uid in enumerate(step.uids):
+            if not math.isfinite(step.logprobs[row] + step.unbiased_logprobs[row] + step.kl[row]):
+                self._lose(uid)
+                continue
             drawing = self._live[uid]
             drawing.trace.add(step, row)
             drawing.take(now - drawing.started)
+
+    def _lose(self, uid: str) -> None:
+        """An answer that cannot go on; what came of it stays."""
+        if uid not in self._stops:
+            self._emit(Error(what=NOT_FINITE, hint=WHY_NOT_FINITE, uid=uid))
+        self._stops.add(uid)
 
     def _flush(self) -> None:
         pieces = [piece for drawing in self._live.values() if (piece := drawing.unsent())]

@@ -14,16 +14,18 @@ from typing import Any, NamedTuple
 from learners.export.gguf_vocabulary import opens
 from learners.export.request import ExportRequest
 from learners.model.chat_format import Renderer
+from learners.model.chat_template import ChatTemplate
 from learners.model.checkpoint import read_config
 from learners.model.drawing_settings import drawing_settings
 from learners.model.tokenizers import load_tokenizer
+from storage.records import Message, Role
 
 LARGEST_CONTEXT = 8192
 """Tokens that are asked for, however many the model could read: Ollama reserves memory for all of them."""
 QUOTE = '"""'
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 """What is drawn by where neither the sitting nor the model says it; Ollama's own defaults are others."""
-Turns = Sequence[tuple[str, str]]
+Turns = Sequence[tuple[Role, str]]
 """Role and content."""
 
 
@@ -115,9 +117,8 @@ def _read_off(tokenizer: Any) -> GoTemplate:
 
 
 def _rendered(tokenizer: Any, turns: Turns) -> str:
-    """Without the token that opens a sequence, where a GGUF's reader puts it there itself."""
-    messages = [{"role": role, "content": content} for role, content in turns]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    """As a sitting writes it, without the token that opens a sequence where a GGUF's reader puts it there itself."""
+    text = ChatTemplate(tokenizer, {}).text([Message(role, content) for role, content in turns])
     return text.removeprefix(tokenizer.bos_token) if opens(tokenizer) else text
 
 

@@ -27,6 +27,7 @@ class TextStream:
         self._ids = list(self._renderer.anchor)
         self._start = 0  # of the window that is decoded again: one finished piece, then what is pending
         self._read = len(self._ids)
+        self._begun = False
 
     def push(self, token: int) -> str:
         """The text that this token completes; '' while a character is incomplete and for end tokens."""
@@ -37,13 +38,17 @@ class TextStream:
         if not piece or piece.endswith(UNFINISHED):
             return ""
         self._start, self._read = self._read, len(self._ids)
-        return piece
+        return self._without_lead(piece)
 
     def flush(self) -> str:
         """What is pending when the answer ends, as far as it can be shown."""
         piece = self._pending()
         self._start, self._read = self._read, len(self._ids)
-        return piece
+        return self._without_lead(piece)
+
+    def _without_lead(self, piece: str) -> str:
+        first, self._begun = bool(piece) and not self._begun, self._begun or bool(piece)
+        return piece.removeprefix(self._renderer.lead) if first else piece
 
     def _pending(self) -> str:
         before, all_of_it = (self._renderer.decode_raw(ids, self.special) for ids in (self._ids[self._start : self._read], self._ids[self._start :]))

@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
+from learners.model.chat_template import THOUGHT, ChatTemplate, PromptError, merged, without_system
 from learners.model.thoughts import BOOLEAN, Thoughts, switches
 from storage.records import Message, unicode
 from storage.thoughts import split_thought
+
+__all__ = ["GAP", "UNFINISHED", "PromptError", "Renderer", "continued", "fit_prompt", "merged", "without_system"]
 
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the bytes of a character that is not complete yet."""
@@ -32,14 +34,6 @@ _SHIELD = re.compile("([\ufdd0-\ufddf][\ufde0-\ufdef])")
 """What stands for a special token that somebody wrote, while the template is applied: two noncharacters."""
 
 
-_THOUGHT = "\U0001ffff"
-"""Between an answer's thought and what was said, while the template is applied: a noncharacter."""
-
-
-class PromptError(ValueError):
-    """A conversation or an answer that this model cannot take; says why in one line."""
-
-
 class Renderer:
     """A tokenizer with the conventions of its model. `vocabulary` is the number of logits, which may differ from the tokenizer's size."""
 
@@ -50,7 +44,7 @@ class Renderer:
         part of the answer."""
         self.thinking, self._learn_thoughts, self._switches = thinking, learn_thoughts, switches(tokenizer, thinking)
         self.tokenizer, self._vocabulary = tokenizer, vocabulary
-        self.chat_template = bool(tokenizer.chat_template)
+        self.chat_template, self._template = bool(tokenizer.chat_template), ChatTemplate(tokenizer, self._switches)
         self._lock = threading.Lock()  # a fast tokenizer keeps its options: two threads would change them under each other
         special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special_ids = frozenset(special)
@@ -61,16 +55,24 @@ class Renderer:
         self.eos_ids: frozenset[int] = frozenset(known)
         self.eos_id: int | None = known[0] if end is not None and known else self._own_eos(known)
         self.pad_id = next((i for i in (tokenizer.pad_token_id, *known) if i is not None and 0 <= i < vocabulary), 0)
-        self._anchor = [] if self.chat_template else self._find_anchor()
+        self._anchor, self.lead = self._opening()
 
     @cached_property
     def thoughts(self) -> Thoughts | None:
         """How this model writes what it thinks before it answers; None where it is not known to think."""
         try:
-            prompt = self._apply([Message("user", "Hello!")]) if self.chat_template else ""
+            prompt = self._template.text([Message("user", "Hello!")]) if self.chat_template else ""
         except Exception:  # a template is a program: what it refuses is told where it is used
             prompt = ""
         return Thoughts.of(self.tokenizer, prompt)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how conversations are written, in a line each."""
+        system = self._template.usual_system if self.chat_template else None
+        if system is None:
+            return ()
+        return (f"the model's chat template demands a system message: where none is given it gets {system or 'an empty one'}",)
 
     def answer_start(self, ids: Sequence[int]) -> int:
         """The index of an answer's first token that is no thought; the number of tokens while the thought goes on."""
@@ -95,9 +97,9 @@ class Renderer:
         if thoughts is None or self.thinking == "off":
             return ()
         try:
-            prompt = self._apply([Message("user", "Hello!")])
+            prompt = self._template.text([Message("user", "Hello!")])
             by_default = thoughts.switch in BOOLEAN and not self._switches
-            unthinking = [self._apply([Message("user", "Hello!")], **{str(thoughts.switch): False})] if by_default else []
+            unthinking = [self._template.text([Message("user", "Hello!")], **{str(thoughts.switch): False})] if by_default else []
         except Exception:  # as above
             return ()
         if prompt.rstrip().endswith(thoughts.closes) or (prompt in unthinking and not thoughts.prefilled):
@@ -120,12 +122,12 @@ class Renderer:
         refuses the conversation as it is, the system message moves into the first user turn, or turns of one role that follow each other become
         one, or both. Raises PromptError where that does not help either.
         """
-        messages = [Message(m.role, self._thought_apart(unicode(m.content), m.role)) for m in messages]
+        messages = [Message(m.role, self._as_template_has_it(unicode(m.content), m.role)) for m in messages]
         if not self.chat_template:
             return self._known(self._opened("\n".join(m.content for m in messages)))
         shielded, said = self._shield(messages)
         ids: list[int] = []
-        for i, part in enumerate(_SHIELD.split(self._templated(shielded))):
+        for i, part in enumerate(_SHIELD.split(self._template.text(shielded))):
             if i % 2:
                 ids += self._literal(said[_number(part)])
             elif part:
@@ -182,27 +184,13 @@ class Renderer:
         plain = [_SHIELD.sub("", m.content) for m in messages]
         return [Message(m.role, self._special.sub(lambda found: signs.get(found[0], ""), p)) for m, p in zip(messages, plain)], said
 
-    def _templated(self, messages: Sequence[Message]) -> str:
-        refused: Exception | None = None
-        for attempt in _readings(messages):
-            try:
-                return self._apply(attempt)
-            except Exception as error:  # a template is a program: what it raises may be anything
-                refused = refused or error
-        line = next((line.strip() for line in str(refused).splitlines() if line.strip()), type(refused).__name__).rstrip(".")
-        raise PromptError(f"the model's chat template refuses the conversation: {line}")
-
-    def _thought_apart(self, content: str, role: str) -> str:
-        """With the thought of an answer between two signs: what of past thoughts is said again is for the template to say."""
-        content = content.replace(_THOUGHT, "")
+    def _as_template_has_it(self, content: str, role: str) -> str:
+        """With a sign behind the thought of an answer: what of past thoughts is said again is for the template to say, and so is the lead."""
+        content = content.replace(THOUGHT, "")
         if role != "assistant" or self.thoughts is None:
-            return content
+            return content.removeprefix(self.lead) if role == "assistant" else content
         thought, answer = split_thought(content)
-        return f"{thought}{_THOUGHT}{answer}" if thought else answer
-
-    def _apply(self, messages: Sequence[Message], prompt: bool = True, **more: bool) -> str:
-        turns = [_turn(m) for m in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **self._switches, **more))
+        return f"{thought}{THOUGHT}{answer}" if thought else answer
 
     def _opened(self, text: str) -> list[int]:
         """Ids of `text` with what the tokenizer opens a sequence with."""
@@ -229,22 +217,22 @@ class Renderer:
         Without a chat template `text` goes right behind the prompt's last character: see `continued` for text written by hand. Raises PromptError.
         """
         text = unicode(text)
-        ids = self._continuation(text) if self._anchor else self._literal(text)
+        text = f"{self.lead}{text}" if text and not text[0].isspace() else text
+        ids = self._continuation(text, self._anchor)
         return self._known(ids if self.eos_id is None else [*ids, self.eos_id])
 
-    def _continuation(self, text: str) -> list[int]:
+    def _continuation(self, text: str, anchor: list[int]) -> list[int]:
         """Ids of `text` in the middle of a line: some tokenizers put a space before whatever they encode."""
-        ids = self._literal(_ANCHOR + text)
-        if ids[: len(self._anchor)] == self._anchor:
-            return ids[len(self._anchor) :]
+        ids = self._literal(_ANCHOR + text) if anchor else []
+        if anchor and ids[: len(anchor)] == anchor:
+            return ids[len(anchor) :]
         return self._literal(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of answer ids; special tokens are not shown."""
         shown = [i for i in ids if i not in self.eos_ids]
-        if not self._anchor:
-            return self.decode_raw(shown)
-        return self.decode_raw([*self._anchor, *shown])[len(_ANCHOR) :]
+        text = self.decode_raw([*self._anchor, *shown])[len(_ANCHOR) :] if self._anchor else self.decode_raw(shown)
+        return text.removeprefix(self.lead)
 
     def decode_raw(self, ids: Sequence[int], special: bool = False) -> str:
         """The tokenizer's own decoding, with special tokens or without."""
@@ -260,6 +248,23 @@ class Renderer:
         """Text as decoded with special tokens, as it would be without."""
         return self._special.sub("", text)
 
+    def _opening(self) -> tuple[list[int], str]:
+        """What an answer's text stands behind in tokens, and the space that the template writes before each answer and leaves to the model in the one
+        that is to come: as in the turns that a template writes for answers of the past. Some tokenizers put a space there by themselves."""
+        if not self.chat_template:
+            return self._find_anchor(), ""
+        asked, answer = Message("user", "Hello!"), "marker"
+        try:
+            prompt, past = self._template.text([asked]), self._template.text([asked, Message("assistant", answer)], prompt=False)
+        except PromptError:
+            return [], ""
+        lead, _, _ = past.removeprefix(prompt).partition(answer)
+        if self.thoughts is not None or not past.startswith(prompt) or len(lead) > 1 or lead.strip():
+            return [], ""
+        whole, before, anchor = self._ids(past, special=True), self._ids(prompt, special=True), self._find_anchor()
+        ways = [([], "", self._literal(answer)), ([], lead, self._literal(lead + answer)), (anchor, lead, self._continuation(lead + answer, anchor))]
+        return next(((a, b) for a, b, ids in ways if whole[: len(before) + len(ids)] == [*before, *ids]), ([], ""))
+
     def _find_anchor(self) -> list[int]:
         ids = self._literal(_ANCHOR)
         return ids if self.decode_raw(ids) == _ANCHOR else []
@@ -268,7 +273,7 @@ class Renderer:
         """The token with which the template closes an assistant's turn."""
         marker = "marker"
         try:
-            text = self._apply([Message("user", marker), Message("assistant", marker)], prompt=False)
+            text = self._template.text([Message("user", marker), Message("assistant", marker)], prompt=False)
         except Exception:  # a template may be any program; without this hint the configured tokens remain
             return None
         rest = self._ids(text[text.rindex(marker) + len(marker) :].lstrip(), special=True) if marker in text else []
@@ -277,38 +282,8 @@ class Renderer:
         return rest[0] if rest and rest[0] in self._special_ids and rest[:1] != of_channel else None  # a channel's end is not the turn's
 
 
-def _turn(message: Message) -> dict[str, str]:
-    """As templates take it; the names that families have for a thought."""
-    thought, sign, answer = message.content.rpartition(_THOUGHT)
-    thoughts = {"reasoning_content": thought, "thinking": thought} if sign else {}
-    return {"role": message.role, "content": answer, **thoughts}
-
-
 def _number(sign: str) -> int:
     return (ord(sign[0]) - 0xFDD0) * 16 + ord(sign[1]) - 0xFDE0
-
-
-def _readings(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """The conversation as it is, then as a stricter template may take it."""
-    yield messages
-    yield without_system(messages)  # some templates refuse a system turn
-    yield merged(messages)  # many want user and assistant to alternate
-    yield merged(without_system(messages))
-
-
-def merged(messages: Sequence[Message]) -> list[Message]:
-    """Turns of one role that follow each other as one turn, a blank line between them."""
-    return [Message(role, "\n\n".join(m.content for m in turns)) for role, turns in groupby(messages, key=lambda m: m.role)]
-
-
-def without_system(messages: Sequence[Message]) -> list[Message]:
-    """The system message merged into the first user turn."""
-    system = [m.content for m in messages if m.role == "system"]
-    rest = [m for m in messages if m.role != "system"]
-    first = next((i for i, m in enumerate(rest) if m.role == "user"), None)
-    if system and first is not None:
-        rest[first] = Message("user", "\n\n".join([*system, rest[first].content]))
-    return rest
 
 
 def continued(prompt: str, text: str) -> str:

@@ -158,6 +158,29 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def older_template(directory: Path) -> str | None:
+    """The chat template of a model whose tokenizer has none: chat_template.json is where processors once kept it. Raises ModelError."""
+    file = directory / "chat_template.json"
+    if not file.is_file() or (directory / "chat_template.jinja").is_file() or _read(directory / "tokenizer_config.json").get("chat_template"):
+        return None
+    found = _read(file).get("chat_template")
+    if isinstance(found, list):  # several, by name
+        found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+    template = found.get("default") if isinstance(found, dict) else found
+    if not isinstance(template, str):
+        raise ModelError(f"{file} holds no chat template", "fetch the model again, or remove the file to do without")
+    return template
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object; nothing where there is none."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def check_architecture(config: dict[str, Any]) -> None:
     """Raises ModelError for models that are known not to work, with the reason."""
     _check_task(config)

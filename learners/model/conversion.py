@@ -25,6 +25,7 @@ from learners.model.checkpoint import (
     check_weights,
     first_line,
     hash_files,
+    older_template,
     quantization_of,
     read_config,
     without_quantization,
@@ -167,6 +168,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for file in beside(source):
         if not (target / file.name).exists():
             shutil.copyfile(file, target / file.name)
+    if template := older_template(source):  # tokenizers, and what else reads models, look for it there
+        (target / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def beside(directory: Path) -> list[Path]:

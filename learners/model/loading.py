@@ -18,6 +18,7 @@ from learners.model import shards
 from learners.model.architectures import check_settings, model_class
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
+from learners.model.chat_template import TemplateError
 from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, parameter_count, read_config, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
@@ -186,9 +187,10 @@ def _describe(
     except ValueError as error:
         raise ModelError(f"--thinking {thinking}: {error}", "leave it at auto") from error
     _check_tokenizer(renderer)
+    notes, drawing = (*source.notes, *renderer.notes), drawing_settings(vars(generation) if generation else {})
     return Backbone(
         model, tokenizer, renderer, name, device, model.dtype, quantize, width, vocabulary,
-        config.num_hidden_layers, parameters, context, source.hashes, source.notes, drawing_settings(vars(generation) if generation else {}),
+        config.num_hidden_layers, parameters, context, source.hashes, notes, drawing,
     )  # fmt: skip
 
 
@@ -196,6 +198,9 @@ def _check_tokenizer(renderer: Renderer) -> None:
     """A tokenizer may have more tokens than the model has rows, as long as ordinary text and the template do without them."""
     try:
         renderer.encode((Message("user", "Hello!"),))
+    except TemplateError as error:
+        hint = "another template, beside the weights as chat_template.jinja, may take plain conversations"
+        raise ModelError(f"no prompt works with this model: {error}", hint) from error
     except PromptError as error:
         raise ModelError(f"no prompt works with this model: {error}", "check that tokenizer and chat template are the model's own") from error
 

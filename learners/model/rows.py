@@ -84,6 +84,10 @@ class Drawn(NamedTuple):
     wish: Tensor | None = None  # (K, V)
 
 
+NOT_FINITE = "the model's numbers are not finite, and no token can be drawn by them"
+WHY_NOT_FINITE = "its weights are damaged, or an adapter has run away from them: fetch the model again, or go back to an earlier version"
+
+
 class Layout:
     """What follows from which rows live: K of them, then one row of the base for each that has a twin, then one for each context."""
 

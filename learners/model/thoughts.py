@@ -1,6 +1,7 @@
 """Thoughts that a model writes before its answer: how its family marks them, whether its template has begun one already, and where the answer begins.
 
-Recognised by what the chat template and the tokenizer's own tokens hold, not by a model's name.
+Recognised by what the chat template says, not by a model's name: it begins a thought, drops or writes those of past turns, or has a switch. Tokens
+alone say nothing: models that never think have them from models that do.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ MARKS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<thought>", "</thought>"),  # EXAONE Deep
+    ("◁think▷", "◁/think▷"),  # Kimi-VL
     ("<think>", "</think>"),  # Qwen 3, DeepSeek R1, SmolLM3, GLM, Granite, Phi-4, Nemotron …
 )
-"""What opens a thought and what closes it, by family; the first pair that a template or tokenizer holds is the model's."""
+"""What opens a thought and what closes it, by family; the first pair that a template speaks of is the model's."""
 SWITCHES = ("enable_thinking", "thinking", "reasoning_effort", "thinking_mode")
 """Variables by which templates turn thinking on and off, or up and down."""
 BOOLEAN = SWITCHES[:2]
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 _OF_TRAINING = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 """Tags of transformers' own."""
 RESPONSES = (("<response>", "</response>"), ("<|START_RESPONSE|>", "<|END_RESPONSE|>"))
@@ -59,35 +62,35 @@ class Thoughts:
     @staticmethod
     def of(tokenizer: Any, prompt: str = "") -> Thoughts | None:
         """Of a model's tokenizer, and the text of some prompt as its template renders it; None where it is not known to think."""
-        template = str(tokenizer.chat_template or "")
+        template = _template_of(tokenizer)
         own = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-        found = next(((a, b) for a, b in MARKS if _holds(template, own, a, b)), None)
+        switch = next((name for name in SWITCHES if name in _variables(template)), None)
+        found = next(((a, b) for a, b in MARKS if _speaks_of(template, own, switch is not None, a, b)), None)
         if found is None:
             return None
-        prefilled = prompt.rfind(found[0]) > prompt.rfind(found[1])
-        return Thoughts(*found, prefilled, next((name for name in SWITCHES if name in _variables(template)), None))
+        return Thoughts(*found, prompt.rfind(found[0]) > prompt.rfind(found[1]), switch)
 
     def split(self, text: str) -> Split:
         """The thought and the answer of a whole text, or of one that is still being written, with the model's marks kept as text.
 
-        A text that neither opens nor closes a thought is an answer, unless the template has opened one.
+        A text that does not open with one of them is an answer, whatever marks come later, unless the template has opened a thought.
         """
-        begun = text.lstrip()
-        if begun.startswith(self.opens):
-            begun = begun[len(self.opens) :]
-        elif self.closes not in text and not self.prefilled:
+        if not self._begins(text):
             return Split("", text, True)
-        thought, closing, answer = begun.partition(self.closes)
+        thought, closing, answer = text.lstrip().removeprefix(self.opens).partition(self.closes)
         thought = thought.partition(self.ends)[0]
         return Split(thought.strip(), _unwrapped(answer).lstrip(), bool(closing))
+
+    def _begins(self, text: str) -> bool:
+        return self.prefilled or text.lstrip().startswith((self.opens, self.closes))
 
     def answer_begins(self, pieces: Sequence[str]) -> int:
         """The index of the first token of the answer, by the text of each token, special ones included; their number while the thought goes on."""
         text = "".join(pieces)
-        if not self.split(text).closed:
-            return len(pieces)
-        if self.closes not in text:
+        if not self._begins(text):
             return 0
+        if self.closes not in text:
+            return len(pieces)
         at = text.index(self.closes) + len(self.closes)
         while at < len(text) and text[at].isspace():
             at += 1
@@ -103,14 +106,21 @@ def switches(tokenizer: Any, thinking: str) -> dict[str, bool]:
     """What the template is told so that the model thinks ('on'), or does not ('off'); nothing for 'auto'. ValueError, in words, where it has no
     switch for that."""
     known = Thoughts.of(tokenizer)
-    if thinking == "auto" or (thinking == "off" and known is None):
+    if thinking == "auto":
         return {}
-    if known is None:
-        raise ValueError("the model is not known to think before it answers")
-    on_or_off = known.switch in BOOLEAN
-    if thinking == "off" and not on_or_off:
-        raise ValueError("the model's template has no switch that turns its thinking off")
-    return {str(known.switch): thinking == "on"} if on_or_off else {}
+    if known is not None and known.switch in BOOLEAN:
+        return {str(known.switch): thinking == "on"}
+    if (thinking == "on") != (known is not None):
+        raise ValueError(f"the model's template has no switch that turns thinking {thinking}")
+    return {}
+
+
+def _template_of(tokenizer: Any) -> str:
+    """As it is used where no tools are; without comments."""
+    found = tokenizer.chat_template
+    if isinstance(found, dict):
+        found = found.get("default")
+    return _COMMENT.sub("", str(found or ""))
 
 
 def _variables(template: str) -> set[str]:
@@ -123,13 +133,13 @@ def _variables(template: str) -> set[str]:
         return set()
 
 
-def _holds(template: str, tokens: set[str], opens: str, closes: str) -> bool:
-    """gpt-oss' marks are several tokens, and its template builds them from parts."""
+def _speaks_of(template: str, tokens: set[str], switched: bool, opens: str, closes: str) -> bool:
+    """gpt-oss' marks are several tokens, and a template may build them from parts."""
     if opens in template or closes in template:
         return True
     if opens.startswith("<|channel|>"):
-        return {"<|channel|>", "<|message|>"} <= tokens
-    return closes in tokens and any(token and opens.startswith(token) for token in tokens)  # what opens it may be a token and a word
+        return {"<|channel|>", "<|message|>"} <= tokens and "<|channel|>" in template
+    return switched and closes in tokens and any(token and opens.startswith(token) for token in tokens)  # what opens it may be a token and a word
 
 
 def _unwrapped(answer: str) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from learners.model.checkpoint import TOKENIZER_PATTERNS, ModelError, first_line
+from learners.model.checkpoint import TOKENIZER_PATTERNS, ModelError, first_line, older_template
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
@@ -16,12 +16,14 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     if not any(found for pattern in TOKENIZER_PATTERNS for found in directory.glob(pattern)):
         raise ModelError(f"there is no tokenizer in {directory}", "put its tokenizer.json and tokenizer_config.json beside the weights")
     try:  # never None, with which transformers asks on the terminal
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:  # any of a dozen parsers
         if not trust_remote_code and has_own_code(directory) and "trust_remote_code" in str(error):
             what = f"the tokenizer in {directory} needs code of its own to run, which is not run unasked"
             raise ModelError(what, "read it, then pass --trust-remote-code") from error
         raise ModelError(f"no usable tokenizer in {directory}: {first_line(error)}", "a model needs its tokenizer.json beside it") from error
+    tokenizer.chat_template = tokenizer.chat_template or older_template(directory)
+    return tokenizer
 
 
 def has_own_code(directory: Path) -> bool:

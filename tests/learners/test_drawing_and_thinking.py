@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from learners.curriculum.practice import Practice
 from learners.curriculum.teacher import DistillationTeacher
@@ -25,7 +27,7 @@ from learners.model.forward import forward
 from learners.model.lora import load_lora, lora_state
 from learners.model.rows import wish_of
 from learners.model.sampling import Row, decode
-from learners.protocol import Answer, AnswerRequest, Ended, Event, Lesson, Load, Started, Tokens
+from learners.protocol import Answer, AnswerRequest, Ended, Error, Event, Lesson, Load, Started, Tokens
 from learners.rlhf.ppo import PPO, PPOSettings
 from learners.rlhf.rollouts import Rollouts
 from storage.records import Correction, Critique, Demonstration, Message, Ranking, Sampling
@@ -112,6 +114,7 @@ class Engine:
 # --- sampling ------------------------------------------------------------------------------------------------------------------
 
 OWN = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05, "do_sample": True}
+TINY = {"temperature": 1e-300, "repetition_penalty": 1e-300, "top_k": 1e300, "min_p": float("nan")}
 FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -125,11 +128,46 @@ def test_what_no_option_sets_comes_from_the_models_own_settings_and_learners_dra
     assert (asked.ready.sampling, asked.ready.from_model) == (Sampling(1.0, 9), ())
 
 
-@pytest.mark.parametrize("settings", [OWN | {"do_sample": False}, {"temperature": 0.0, "top_p": 2.0, "top_k": -1, "min_p": "much"}, {}])
+@pytest.mark.parametrize("settings", [OWN | {"do_sample": False}, {"temperature": 0.0, "top_p": 2.0, "top_k": -1, "min_p": "much"}, {}, TINY])
 def test_settings_that_say_nothing_of_drawing_are_left_alone(settings: dict[str, Any]) -> None:
     from learners.model.drawing_settings import drawing_settings
 
     assert drawing_settings(settings) == {}
+
+
+@pytest.mark.parametrize("extreme", [{"temperature": 0.01}, {"repetition_penalty": 0.1}, {"repetition_penalty": 10.0, "temperature": 0.01},
+                                     {"top_p": 1e-300}, {"min_p": 1.0}, {"min_p": 1e-300}, {"top_k": 1_000_000}])  # fmt: skip
+def test_every_setting_within_the_bounds_draws_whole_answers(monkeypatch: pytest.MonkeyPatch, extreme: dict[str, Any]) -> None:
+    for drawn in Engine(monkeypatch, saved_family("llama")).draw(Sampling(max_new_tokens=6, **extreme)):
+        assert len(drawn.ids) == drawn.ended.n_tokens > 0 and all(math.isfinite(p) for p in (*drawn.logprobs, *drawn.unbiased))
+
+
+def broken(tmp_path: Path) -> Path:
+    """A model one of whose weights is no number."""
+    directory = tmp_path / "broken"
+    shutil.copytree(saved_family("llama"), directory)
+    weights = load_file(directory / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    return directory
+
+
+def test_a_model_without_a_finite_number_is_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="not finite, and no token can be drawn"):
+        Engine(monkeypatch, broken(tmp_path))
+
+
+def test_an_answer_that_runs_into_such_numbers_ends_with_what_came_of_it_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, saved_family("llama"))
+    head, calls = engine.parts.backbone.model.get_output_embeddings(), itertools.count()
+    hook = head.register_forward_hook(lambda module, inputs, logits: logits * math.nan if next(calls) >= 3 else logits)
+    drawn = engine.draw(Sampling(1.0, 9))
+    hook.remove()
+    told = [event for event in engine.events if isinstance(event, Error)]
+    assert sorted(event.uid for event in told) == ["0", "1", "2"] and all("not finite" in event.what for event in told)
+    for each in drawn:
+        assert each.ended.reason == "stopped" and 0 < len(each.ids) == each.ended.n_tokens <= 3 and math.isfinite(each.ended.kl)
+    assert all(each.ended.n_tokens > 3 or each.ended.reason == "eos" for each in engine.draw(Sampling(1.0, 9))), "the next ones are drawn as ever"
 
 
 def test_a_text_ends_an_answer_and_is_not_shown_and_its_tokens_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,10 +326,10 @@ def test_without_an_answer_there_is_nothing_to_learn_and_that_is_told(tmp_path: 
     assert list(engine.parts.live_reward.refused) == [1]
 
 
-@pytest.mark.parametrize(("template", "thinking", "said"), [(TEMPLATE, "on", "not known to think"), (OPENED, "off", "no switch")])
-def test_a_model_that_cannot_be_switched_is_refused_in_a_line(tmp_path: Path, template: str, thinking: str, said: str) -> None:
+@pytest.mark.parametrize(("template", "thinking"), [(TEMPLATE, "on"), (OPENED, "off")])
+def test_a_model_that_cannot_be_switched_is_refused_in_a_line(tmp_path: Path, template: str, thinking: str) -> None:
     model = saved_family("llama") if thinking == "on" else model_in(tmp_path / "m", template)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=f"no switch that turns thinking {thinking}"):
         assemble(Load(model=str(model), thinking=thinking), lambda event: None)  # type: ignore[arg-type]
 
 

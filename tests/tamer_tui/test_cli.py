@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from learners.model import drawing_settings
 from storage.journal import Journal
 from storage.queries import Record
 from storage.records import BASE_VERSION, Sampling
-from tamer_tui import __version__
+from tamer_tui import __version__, options
 from tamer_tui.cli import main
 from tamer_tui.config import config_file, default_database, engine_log
 from tamer_tui.options import NATS
@@ -179,6 +180,11 @@ def test_everything_lies_where_the_xdg_rules_say() -> None:
 # --- bad usage -----------------------------------------------------------------------------------------------------
 
 
+def test_a_model_may_set_what_a_person_may() -> None:
+    for name in ("LOWEST_TEMPERATURE", "LOWEST_PENALTY", "HIGHEST_TOP_K"):
+        assert getattr(options, name) == getattr(drawing_settings, name)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -190,6 +196,9 @@ def test_everything_lies_where_the_xdg_rules_say() -> None:
         (["--nats", "nan"], "not a finite number"),
         (["--nats", -1], "'--nats'"),
         (["--temperature", 0], "'--temperature'"),
+        (["--temperature", "1e-300"], "0.01<=x<=10"),
+        (["--temperatures", "1,1e-300"], "0.01<=x<=10"),
+        (["--repetition-penalty", "1e-300"], "0.1<=x<=10"),
         (["--temperatures", "0.6,,1"], "'--temperatures'"),
         (["--temperatures", "0.6,0"], "'--temperatures'"),
         (["--top-p", 0], "'--top-p'"),

@@ -184,5 +184,5 @@ def test_a_chat_template_becomes_one_of_ollamas() -> None:
 @needs_gpt2
 def test_a_template_that_does_more_than_put_texts_around_turns_is_told() -> None:
     short, whole = template_of(TWO_TURNS)
-    assert short is not None and short.system is None and not whole
+    assert short is not None and short.system == ("<user>", "\n\n") and not whole  # a system message that it leaves out goes to the user
     assert template_of(NUMBERED) == (None, False)

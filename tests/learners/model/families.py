@@ -51,6 +51,7 @@ class Family:
     template: bool = True  # a chat template, whose turns end with a token of their own
     bos: bool = True  # a text opens with a token
     pad: bool = True
+    end: bool = True  # a token that ends an answer
     vision: dict[str, Any] | None = None  # of a multimodal model, whose text part has the sizes above
 
 
@@ -98,6 +99,9 @@ FAMILIES: dict[str, Family] = {
     "exaone4": Family("exaone4", COMMON | ALTERNATING),
     "opt": Family("opt", OLD | {"ffn_dim": 48, "max_position_embeddings": 128, "word_embed_proj_dim": 16, "pad_token_id": PAD},
                   template=False),  # feed-forward over (B·T, d)
+    "deep": Family("llama", COMMON | {"num_hidden_layers": 24}),
+    "deeper": Family("llama", COMMON | {"num_hidden_layers": 96, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}),
+    "endless": Family("llama", COMMON | {"eos_token_id": None}, template=False, end=False),
 }  # fmt: skip
 MECHANICS = ("llama", "gpt2", "opt", "gemma2", "granite", "cohere", "qwen2_moe", "lfm2")
 """Of each kind of body, cache and head one."""
@@ -163,7 +167,10 @@ def tokenizer_of(family: Family) -> Any:
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in ("<|bos|>", "<|eos|>", "<|pad|>", "<|end|>")])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|bos|>" if family.bos else None, eos_token="<|eos|>", pad_token="<|pad|>" if family.pad else None
+        tokenizer_object=tokenizer,
+        bos_token="<|bos|>" if family.bos else None,
+        eos_token="<|eos|>" if family.end else None,
+        pad_token="<|pad|>" if family.pad else None,
     )
     if family.template:
         fast.chat_template = TEMPLATE if family.bos else TEMPLATE.replace("{{ bos_token }}", "")

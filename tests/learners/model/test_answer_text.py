@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from learners.model.answer_text import AnswerText, pieces_of
@@ -14,6 +14,8 @@ from storage.thoughts import split_thought, with_thought
 from tests.learners.model.families import FAMILIES, TEMPLATE, VOCABULARY, tokenizer_of
 
 OPENED = TEMPLATE + "{% if add_generation_prompt %}<think>\n{% endif %}"
+THINKS = "{% set drops = '</think>' %}" + TEMPLATE
+HARMONY = "{% set drops = '<|channel|>analysis' %}" + TEMPLATE
 CHANNELS = ("<|channel|>", "<|message|>", "<|start|>")
 
 
@@ -32,16 +34,16 @@ def ids_of(renderer: Renderer, text: str) -> list[int]:
 @pytest.mark.parametrize(
     ("renderer", "written", "shown"),
     [
-        (renderer_of("{# <think> #}" + TEMPLATE), "<think>\nhm é\n</think>\n\nÄh", "<think>\nhm é\n</think>\n\nÄh"),
-        (renderer_of("{# <think> #}" + TEMPLATE, "<think>", "</think>"), "<think>hm</think>Hi", "<think>hm</think>Hi"),
+        (renderer_of(THINKS), "<think>\nhm é\n</think>\n\nÄh", "<think>\nhm é\n</think>\n\nÄh"),
+        (renderer_of(THINKS, "<think>", "</think>"), "<think>hm</think>Hi", "<think>hm</think>Hi"),
         (renderer_of(OPENED), "hm\n</think>\n\nHi", "<think>\nhm\n</think>\n\nHi"),
         (renderer_of(OPENED), "hm, and", "<think>\nhm, and"),
-        (renderer_of(TEMPLATE, "[THINK]", "[/THINK]"), "[THINK]hm[/THINK]Hi", "<think>hm</think>\n\nHi"),
-        (renderer_of("{# <think> #}" + TEMPLATE), "Hi <think>", "Hi <think>"),
-        (renderer_of("{# <think> #}" + TEMPLATE), "<thi", "<thi"),
-        (renderer_of(TEMPLATE, *CHANNELS), "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi",
+        (renderer_of("{% set drops = '[THINK]' %}" + TEMPLATE, "[THINK]", "[/THINK]"), "[THINK]hm[/THINK]Hi", "<think>hm</think>\n\nHi"),
+        (renderer_of(THINKS), "Hi <think>", "Hi <think>"),
+        (renderer_of(THINKS), "<thi", "<thi"),
+        (renderer_of(HARMONY, *CHANNELS), "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi",
          "<think>hm</think>\n\nHi"),
-        (renderer_of(TEMPLATE, *CHANNELS), "<|channel|>final<|message|>Hi", "Hi"),
+        (renderer_of(HARMONY, *CHANNELS), "<|channel|>final<|message|>Hi", "Hi"),
         (renderer_of(), "Hi <think>", "Hi <think>"),
     ],
 )  # fmt: skip
@@ -52,8 +54,29 @@ def test_thoughts_of_every_family_stand_in_the_same_tags(renderer: Renderer, wri
     assert parts.answer.strip() == renderer.without_special(renderer.decode(ids[begins:])).strip()
 
 
+MARKED = st.lists(st.sampled_from(["<think>", "</think>", "\n\n", "Hi", " é", "<th", "<"]), max_size=6).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(MARKED, st.booleans(), st.booleans())
+def test_what_is_shown_as_the_answer_is_what_is_learned(written: str, prefilled: bool, special: bool) -> None:
+    """However the marks stand in it."""
+    renderer = RENDERERS[prefilled, special]
+    assume(not written.lstrip().removeprefix("</think>").lstrip().startswith("<think>") or written.lstrip().startswith("<think>"))
+    ids = ids_of(renderer, written)
+    thought, learned = renderer.spoken((), ids)
+    shown = "".join(pieces_of(renderer, ids))
+    thinks = prefilled or written.lstrip().startswith("<think>")
+    answer = shown[len("<think>") :].partition("</think>")[2] if thinks else shown
+    assert answer.strip() == renderer.without_special(renderer.decode(learned)).strip()
+    assert thinks or not thought or written.lstrip().startswith("</think>")
+
+
+RENDERERS = {(p, s): renderer_of(OPENED if p else THINKS, *(("<think>", "</think>") if s else ())) for p in (False, True) for s in (False, True)}
+
+
 def test_a_channels_end_does_not_end_the_answer() -> None:
-    assert renderer_of(TEMPLATE, *CHANNELS).eos_ids != renderer_of(TEMPLATE).eos_ids
+    assert renderer_of(HARMONY, *CHANNELS).eos_ids != renderer_of(TEMPLATE).eos_ids
 
 
 @settings(max_examples=80, deadline=None)
@@ -77,7 +100,7 @@ PLAIN = renderer_of()
 
 
 def test_a_thought_may_hold_what_ends_answers() -> None:
-    renderer = renderer_of("{# <think> #}" + TEMPLATE)
+    renderer = renderer_of(THINKS)
     text = AnswerText(renderer, ["\n\n"])
     shown = "".join(text.push(i) for i in ids_of(renderer, "<think>a\n\nb</think>so\n\nmore"))
     assert shown == "<think>a\n\nb</think>so" and text.stopped and text.flush() == ""

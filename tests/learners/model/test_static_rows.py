@@ -100,13 +100,24 @@ def test_other_families_draw_the_same(load: Callable[[], Backbone]) -> None:
     same(found, draw(backbone, tree, rows, Sampling(1.0, 6), twin=True))
 
 
-@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere", "opt", "qwen2_moe"])
+EAGER = ("qwen3_next", "qwen3_5", "qwen3_5_moe", "granite_hybrid", "lfm2", "bloom")
+"""Keep more than keys and values, or make their positions of a mask that grows."""
+WINDOWED = ("mistral", "gemma2", "gemma3", "gemma3_multimodal", "gemma4", "phi3", "cohere2", "starcoder2", "exaone4", "gpt_oss")
+
+
+@pytest.mark.parametrize("family", EAGER)
+def test_families_whose_step_has_no_fixed_shape_are_drawn_eagerly(family: str) -> None:
+    tree = random_tree(family)
+    assert static_decoder._tried(tree) is None and traced_decoder(tree, 2) is None
+
+
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {*EAGER, "deeper"}))
 def test_small_families_draw_the_same_within_their_windows_and_eagerly_beyond(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static_decoder, "LEAST_LENGTH", 16)
     tree = random_tree(family)
     window = 16
-    if family == "gemma2":
-        causal_model(tree).config.sliding_window = window
+    if family in WINDOWED:
+        causal_model(tree).config.get_text_config().sliding_window = window
         for module in tree.modules():
             if getattr(module, "sliding_window", None):
                 module.sliding_window = window
@@ -116,7 +127,7 @@ def test_small_families_draw_the_same_within_their_windows_and_eagerly_beyond(fa
         expected, found = (Answers(decode(tree, rows, Sampling(1.0, tokens), (1,), 0, twin=True, decoder=d)) for d in (None, decoder))
         same(found, expected)
         lengths = {shape.length for shape in decoder._buffers}
-        assert lengths == ({16} if tokens == 6 or family == "gemma2" else {16, 32})
+        assert lengths == ({16} if tokens == 6 or family in WINDOWED else {16, 32})
         for row in rows:
             ids = tensor([[*row.prompt_ids, *expected.ids[row.uid]]])
             with torch.no_grad():

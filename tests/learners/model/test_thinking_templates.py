@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 
 from learners.model.chat_format import Renderer
 from storage.records import Message
 from storage.thoughts import with_thought
 from tests.learners.model.families import FAMILIES, VOCABULARY, tokenizer_of
+from tests.learners.model.templates import CHATML, DISTILLED, R1, V3_1
 from tests.learners.model.test_answer_text import CHANNELS
 
 QWEN = """{%- set ns = namespace(last=0) -%}
@@ -35,10 +37,11 @@ CHAT = [Message("user", "Hi"), Message("assistant", with_thought("hm", "Hello.")
 def renderer_of(template: str, thinking: str = "auto") -> Renderer:
     tokenizer: Any = tokenizer_of(FAMILIES["qwen3"])
     tokenizer.chat_template = template
+    tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in ("<think>", "</think>")])  # as models of one house share a tokenizer
     special = CHANNELS if template == HARMONY else ()
     if special:
         tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
-    return Renderer(tokenizer, VOCABULARY + len(special), thinking=thinking)
+    return Renderer(tokenizer, VOCABULARY + 2 + len(special), thinking=thinking)
 
 
 def text(renderer: Renderer, ids: object) -> str:
@@ -55,6 +58,14 @@ def text(renderer: Renderer, ids: object) -> str:
         (SELDOM, "auto", "</think>\n\n", ""),
         (SELDOM, "on", "assistant: ", "<think>\n\n</think>\n\n"),
         (HARMONY, "auto", "<|start|>assistant", "<|channel|>final<|message|>"),
+        (R1, "auto", "<think>\n", "\n</think>\n\n"),
+        (R1, "on", "<think>\n", "\n</think>\n\n"),
+        (DISTILLED, "auto", "<|Assistant|>", "<think>\n\n</think>\n\n"),
+        (V3_1, "auto", "</think>", ""),
+        (V3_1, "on", "<think>", "\n</think>\n\n"),
+        (V3_1, "off", "</think>", ""),
+        (CHATML, "auto", "<|im_start|>assistant\n", ""),
+        (CHATML, "off", "<|im_start|>assistant\n", ""),
     ],
 )
 def test_the_templates_own_switch_decides_and_what_is_written_follows_no_thought(
@@ -65,9 +76,9 @@ def test_the_templates_own_switch_decides_and_what_is_written_follows_no_thought
     assert text(renderer, renderer.no_thought) == before_written
 
 
-@pytest.mark.parametrize(("template", "thinking", "said"), [(HARMONY, "off", "no switch"), ("{{ messages[0].content }}", "on", "not known to think")])
+@pytest.mark.parametrize(("template", "thinking", "said"), [(HARMONY, "off", "off"), (R1, "off", "off"), (CHATML, "on", "on")])
 def test_what_has_no_switch_says_so(template: str, thinking: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f"^the model's template has no switch that turns thinking {said}$"):
         renderer_of(template, thinking)
     assert not renderer_of(template, "off" if thinking == "on" else "on")._switches
 
@@ -87,6 +98,13 @@ def test_a_thought_that_is_closed_ends_as_its_family_ends_it() -> None:
     harmony = renderer_of(HARMONY)
     assert text(harmony, harmony.closing) == "<|end|><|start|>assistant<|channel|>final<|message|>"
     assert harmony.tokenizer.convert_tokens_to_ids("<|end|>") not in harmony.eos_ids
+
+
+def test_a_model_that_only_has_the_tokens_is_taught_on_no_thought() -> None:
+    renderer = renderer_of(CHATML)  # as Qwen3-4B-Instruct-2507
+    assert renderer.thoughts is None and renderer.no_thought == renderer.closing == ()
+    prompt, written = renderer.encode(ASKED), renderer.encode_completion("So.")
+    assert renderer.spoken(prompt, written) == (tuple(prompt), tuple(written))
 
 
 def test_to_a_model_without_thoughts_tags_are_text() -> None:

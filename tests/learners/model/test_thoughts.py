@@ -10,6 +10,7 @@ import pytest
 from learners.model.chat_format import Renderer
 from learners.model.thoughts import Thoughts
 from tests.learners.model.families import FAMILIES, TEMPLATE, VOCABULARY, tokenizer_of
+from tests.learners.model.templates import CHATML
 
 QWEN = "{% if enable_thinking is false %}<think>\\n\\n</think>{% endif %}"
 
@@ -22,17 +23,20 @@ def tokenizer(template: str, *tokens: str) -> Any:
     ("template", "tokens", "written", "thought", "answer"),
     [
         (QWEN, ("<think>", "</think>"), "<think>\nhm\n</think>\n\nHi", "hm", "Hi"),
-        ("", ("[THINK]", "[/THINK]"), "[THINK]hm[/THINK]Hi", "hm", "Hi"),
-        ("", ("<|channel|>", "<|message|>", "<|end|>"),
+        ("[THINK]", ("[THINK]", "[/THINK]"), "[THINK]hm[/THINK]Hi", "hm", "Hi"),
+        ("'<|channel|>' + m.channel", ("<|channel|>", "<|message|>", "<|end|>"),
          "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi", "hm", "Hi"),
         ("thinking_budget <seed:think>", (), "<seed:think>hm</seed:think>Hi", "hm", "Hi"),
-        ("", ("<|START_THINKING|>", "<|END_THINKING|>"), "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Hi<|END_RESPONSE|>",
+        ("<|START_THINKING|>", ("<|START_THINKING|>", "<|END_THINKING|>"), "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Hi<|END_RESPONSE|>",
          "hm", "Hi"),
-        ("", ("<|channel>", "<channel|>"), "<|channel>thought\nhm\n<channel|>Hi", "hm", "Hi"),
+        ("{{ enable_thinking }}", ("<|channel>", "<channel|>"), "<|channel>thought\nhm\n<channel|>Hi", "hm", "Hi"),
         ("{{ thinking }} <think>", (), "<think>hm</think><response>Hi</response>", "hm", "Hi"),
+        ("◁think▷", (), "◁think▷hm◁/think▷Hi", "hm", "Hi"),
         ("<thought>", (), "<thought>\nhm</thought>\n\nHi", "hm", "Hi"),
         (QWEN, (), "Hi, no thought", "", "Hi, no thought"),
         (QWEN, (), "<think>\n\n</think>\n\nHi", "", "Hi"),
+        (QWEN, (), "</think>Hi", "", "Hi"),
+        (QWEN, (), "Hi</think>\n\nyou", "", "Hi</think>\n\nyou"),
     ],
 )  # fmt: skip
 def test_a_familys_thought_and_answer_are_told_apart(template: str, tokens: tuple[str, ...], written: str, thought: str, answer: str) -> None:
@@ -47,6 +51,21 @@ def test_a_familys_thought_and_answer_are_told_apart(template: str, tokens: tupl
 def test_a_model_that_marks_no_thoughts_has_none() -> None:
     assert Thoughts.of(tokenizer(TEMPLATE, "<|end|>")) is None
     assert Thoughts.of(tokenizer("", "<|channel|>")) is None
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|START_THINKING|>", "<|END_THINKING|>"), ("<|channel|>", "<|message|>"),
+     ("<|channel>", "<channel|>")],
+)  # fmt: skip
+def test_tokens_that_no_template_speaks_of_make_no_thinker(tokens: tuple[str, ...]) -> None:
+    for template in (CHATML, "{# no <think> here #}" + CHATML, None, ""):
+        assert Thoughts.of(tokenizer(template, *tokens)) is None  # type: ignore[arg-type]
+
+
+def test_of_several_templates_the_one_for_conversations_says_it() -> None:
+    assert Thoughts.of(SimpleNamespace(chat_template={"default": CHATML, "tool_use": QWEN}, added_tokens_decoder={})) is None
+    assert Thoughts.of(SimpleNamespace(chat_template={"default": QWEN, "tool_use": CHATML}, added_tokens_decoder={})) is not None
 
 
 def test_a_thought_that_the_template_begins_is_a_thought_from_the_first_token() -> None:
