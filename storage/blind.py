@@ -9,8 +9,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from storage.words import steered_by_words
-
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
@@ -52,7 +50,9 @@ def wilson(wins_with_half_ties: float, n: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-_BY_WORDS = f"EXISTS (SELECT 1 FROM sample_sets s WHERE s.id = o.set_id AND {steered_by_words('s', 'o.version')})"
+_BY_WORDS = """EXISTS (SELECT 1 FROM sample_sets s WHERE s.id = o.set_id
+    AND s.utc >= (SELECT min(e.utc) FROM events e WHERE e.kind = 'critique'))"""
+"""Words may have steered the answers of a counted set `o`, which leave no mark on them: something had been said in words before."""
 _ADAPTER = f"(o.policy = 'adapter' OR (o.policy = 'acting' AND o.beta = 0 AND NOT {_BY_WORDS})) AND o.version <> 'base'"
 """Of a counted set `o`: its answer was an adapter's alone."""
 

@@ -92,11 +92,12 @@ class Record:
         """Live critiques that hold for every prompt, those that are switched off too, in seq order."""
         return self._logged("v_live", "e.kind = 'critique' AND e.seq IN (SELECT seq FROM critiques WHERE scope = 'all')")
 
-    def critiques(self) -> list[tuple[Critique, Prompt]]:
-        """Live ones that are on, each with the prompt of its set, in seq order."""
-        found = self._logged("v_live", "e.kind = 'critique' AND e.seq IN (SELECT seq FROM critiques WHERE strength <> 0)")
-        said = [logged.judgement for logged in found if isinstance(logged.judgement, Critique)]
-        return [(each, self.sample_set(each.set_uid).prompt) for each in said]
+    def criticised(self, prompt: Prompt) -> bool:
+        """Whether a live critique of a single prompt holds for this one: said of it, or of a conversation that it goes on from."""
+        begun = [Prompt(prompt.messages[:i]).uid for i in range(1, len(prompt.messages) + 1)]
+        marks = ", ".join("?" * len(begun))
+        sql = f"SELECT 1 FROM v_critiques WHERE scope = 'prompt' AND strength <> 0 AND prompt_uid IN ({marks}) LIMIT 1"
+        return bool(self._values(sql, *begun))
 
     def said_before(self, seq: int) -> bool:
         """Whether a critique only says again, with another strength, what stands without it."""

@@ -32,10 +32,13 @@ def m018_stale(db: Database) -> None:
     db.execute("""
         CREATE VIEW v_versions AS                 -- stale: it, or a version it came from, learned from what is undone now, or said otherwise in words
         WITH RECURSIVE withdrawn(seq) AS MATERIALIZED (
-          SELECT seq FROM v_undone
+          SELECT u.seq FROM v_undone u WHERE NOT EXISTS (SELECT 1 FROM critiques k WHERE k.seq = u.seq AND k.strength = 0)
           UNION
-          SELECT c.seq FROM critiques c JOIN events e ON e.seq = c.seq WHERE EXISTS (
-            SELECT 1 FROM v_standing n WHERE n.kind = 'critique' AND n.subject = e.subject AND n.seq > e.seq)),
+          SELECT c.seq FROM critiques c JOIN events e ON e.seq = c.seq WHERE c.strength <> 0 AND (
+            EXISTS (SELECT 1 FROM v_standing n WHERE n.kind = 'critique' AND n.subject = e.subject AND n.seq > e.seq)
+            OR c.scope = 'all' AND c.strength <> (
+              SELECT d.strength FROM critiques d JOIN v_standing n ON n.seq = d.seq
+              WHERE d.scope = 'all' AND d.text = c.text ORDER BY d.seq DESC LIMIT 1))),
         stale(version) AS (
           SELECT v.version FROM withdrawn u
             JOIN run_events re ON re.seq = u.seq

@@ -210,9 +210,10 @@ def _logistic(rows: Sequence[Sequence[float]], outcomes: Sequence[float], counts
         hessian = [[float(i == j) / PRIOR_SPREAD**2 for j in range(m)] for i in range(m)]
         for row, y, count in zip(rows, outcomes, weights, strict=True):
             p = _sigmoid(_dot(row, mean))
-            for i in range(m):
+            there = [i for i, value in enumerate(row) if value]  # two of many players
+            for i in there:
                 gradient[i] += count * (y - p) * row[i]
-                for j in range(m):
+                for j in there:
                     hessian[i][j] += count * p * (1 - p) * row[i] * row[j]
         covariance = _inverse(hessian)
         step = [_dot(line, gradient) for line in covariance]
@@ -221,6 +222,8 @@ def _logistic(rows: Sequence[Sequence[float]], outcomes: Sequence[float], counts
         now, scale = objective(mean), 1.0
         while scale > 1e-6 and objective([a + scale * b for a, b in zip(mean, step, strict=True)]) < now:
             scale /= 2
+        if scale <= 1e-6:  # it is as high as numbers tell
+            break
         mean = [a + scale * b for a, b in zip(mean, step, strict=True)]
     return _Fit(mean, covariance, objective(mean))
 

@@ -20,32 +20,9 @@ def stood(event: str, at: str) -> str:
 
 
 def _last(which: str, at: str) -> str:
-    """The strength that the last of these critiques `n`, of sets `i`, gave the words; NULL where none had been said."""
-    return f"""(SELECT n.strength FROM critiques n JOIN events o ON o.seq = n.seq JOIN sample_sets i ON i.id = n.set_id
+    """The strength that the last of these critiques `n` gave the words; NULL where none had been said."""
+    return f"""(SELECT n.strength FROM critiques n JOIN events o ON o.seq = n.seq
         WHERE {which} AND {stood("o", at)} ORDER BY n.seq DESC LIMIT 1)"""
-
-
-def _is_of(one: str, said: str, other: str, said_there: str) -> str:
-    """Two critiques, events `said` and `said_there`, of which the later one replaces the other."""
-    return f"({said}.subject = {said_there}.subject OR ({one}.scope = 'all' AND {other}.scope = 'all' AND {_same(one, other)}))"
-
-
-def steered_by_words(drawn: str, version: str) -> str:
-    """Words may have steered what this version said in the set `drawn`: some held for its prompt then, and were not absorbed for certain. A wish
-    was absorbed by a distillation that learned from it, of the version or of one that it comes from; a critique of one prompt may not have spoken
-    there, so where one held nothing is certain."""
-    at = f"{drawn}.utc"
-    replaced = f"SELECT 1 FROM critiques n JOIN events o ON o.seq = n.seq WHERE n.seq > k.seq AND {_is_of('n', 'o', 'k', 'c')} AND {stood('o', at)}"
-    goes_on = f"""WITH RECURSIVE up(id) AS (SELECT p.node_id FROM prompts p WHERE p.id = {drawn}.prompt_id
-        UNION ALL SELECT n.parent_id FROM up JOIN nodes n ON n.id = up.id WHERE n.parent_id IS NOT NULL)
-      SELECT 1 FROM up JOIN prompts q ON q.node_id = up.id WHERE q.id = m.prompt_id"""
-    absorbed = f"""WITH RECURSIVE line(version) AS (SELECT {version}
-        UNION SELECT v.parent FROM line l JOIN versions v ON v.version = l.version)
-      SELECT 1 FROM line l JOIN versions v ON v.version = l.version JOIN version_runs b ON b.version_id = v.id
-      JOIN runs r ON r.id = b.run_id AND r.stage = 'distill' JOIN run_events t ON t.run_id = r.id WHERE t.seq = k.seq"""
-    return f"""EXISTS (SELECT 1 FROM critiques k JOIN events c ON c.seq = k.seq JOIN sample_sets m ON m.id = k.set_id
-      WHERE k.strength <> 0 AND {stood("c", at)} AND NOT EXISTS ({replaced})
-        AND iif(k.scope = 'all', NOT EXISTS ({absorbed}), EXISTS ({goes_on})))"""
 
 
 def acted(event: str, critique: str, drawn: str) -> str:
@@ -53,5 +30,7 @@ def acted(event: str, critique: str, drawn: str) -> str:
     neither off nor turned around, nor were its words, said again with another scope."""
     own = f"""n.seq IN (SELECT q.seq FROM events q WHERE q.kind = 'critique' AND q.subject = {event}.subject
         UNION ALL SELECT q.seq FROM critiques q WHERE q.scope = 'all' AND {critique}.scope = 'all' AND {_same("q", critique)})"""
-    held = f"{_same('n', critique)} AND (n.scope = 'all' OR i.prompt_id = {drawn}.prompt_id)"
+    held = f"""n.seq IN (SELECT q.seq FROM sample_sets z CROSS JOIN events q ON q.set_id = z.id AND q.kind = 'critique'
+          WHERE z.prompt_id = {drawn}.prompt_id
+        UNION ALL SELECT q.seq FROM critiques q WHERE q.scope = 'all') AND {_same("n", critique)}"""
     return f"({_last(own, f'{drawn}.utc')} > 0 AND {_last(held, f'{drawn}.utc')} >= 0)"

@@ -140,8 +140,7 @@ class TamerApp(App[None]):
 
     async def action_pause(self) -> None:
         paused = not self.session.status.paused
-        said = "learning is paused: p resumes it" if paused else "learning goes on"
-        await self.attempt(lambda: self.session.machine.set_paused(paused), said)
+        await self.attempt(lambda: self.session.machine.set_paused(paused))
 
     async def action_train(self) -> None:
         await self.attempt(self.session.machine.train_now, "training now")

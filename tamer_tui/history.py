@@ -72,7 +72,7 @@ def words(entry: Entry) -> str:
         case Demonstration(text=text):
             return _short(text)
         case Critique(response_uid=about, text=text, scope=scope, strength=strength):
-            to = "all answers" if scope == "all" else letter(about) if about else "the set"
+            to = "every prompt" if scope == "all" else letter(about) if about else "the set"
             return f"{to}: {_short(text)}" + ("" if strength == 1 else f" (strength {strength:+d})")
         case Tap(response_uid=uid, value=value, whole=whole):
             return f"{letter(uid)}: {value:+g}" + (" for all of it" if whole else "")

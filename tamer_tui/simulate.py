@@ -136,7 +136,7 @@ class Simulation:
         refused = learned.dropped if learned is not None else ""
         if change is Change.LEARNED and refused:
             self._tell(f"a critique was left out: {refused}")
-        elif change is Change.NOTICE and self._session.engine_state is EngineState.READY and notice not in self._told:
+        elif change is Change.NOTICE and self._session.engine_state is EngineState.READY and notice not in {*self._told, *self._session.notes}:
             self._told.add(notice)
             if not (refused and refused in notice):  # which is told already
                 self._tell(notice)

@@ -14,7 +14,7 @@ from learners.feedback.corrections import correction_weights
 from learners.feedback.samples import Comparison, Sample, Scored, Target, over_name, silence_name, whole_name, written_name
 from learners.feedback.tap_attribution import Near, attribute
 from learners.protocol import Lesson
-from storage.records import Correction, Ranking, Rating, Tap
+from storage.records import Correction, Critique, Ranking, Rating, Tap
 
 RATING_MIDDLE = 4.0
 RATING_HALF_RANGE = 3.0
@@ -71,7 +71,8 @@ class Feedback:
 
     @property
     def seqs(self) -> tuple[int, ...]:
-        return tuple(lesson.seq for lesson in self.lessons)
+        """Of what can be learned from: a wish that is switched off teaches nothing, so that nothing is to be forgotten where it comes on again."""
+        return tuple(lesson.seq for lesson in self.lessons if not (isinstance(lesson.judgement, Critique) and lesson.judgement.strength == 0))
 
     def count(self, kind: type) -> int:
         return sum(isinstance(lesson.judgement, kind) for lesson in self.lessons)

@@ -101,11 +101,12 @@ class ChatTemplate:
         return _SAID in found and _LED not in found
 
     def _readings(self, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-        """The conversation as it is, then as a stricter template may take it."""
-        yield from _as_asked(without_system(messages) if self._leaves_out_system else messages)
+        """The conversation as it is, then as a stricter template may take it. Where one demands a system message, what it makes of a conversation
+        without may have nothing of what was said, and no word about that."""
         if self.usual_system is not None and not any(m.role == "system" for m in messages):
             led = _led(self.usual_system, messages)
             yield from (led, merged(led))
+        yield from _as_asked(without_system(messages) if self._leaves_out_system else messages)
 
 
 def _as_asked(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

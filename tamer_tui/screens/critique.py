@@ -82,8 +82,8 @@ MARGINS = 8
 """Columns beside it."""
 
 
-class WishesScreen(ModalScreen[None]):
-    """Standing wishes with their strengths; what is changed is on disk at once."""
+class WishesScreen(ModalScreen[str]):
+    """Standing wishes with their strengths; what is changed is on disk at once. Dismisses with what was said last."""
 
     CSS_PATH = "editor.tcss"
     BINDINGS = list(WISHES)
@@ -144,7 +144,7 @@ class WishesScreen(ModalScreen[None]):
         self._said = line
 
     def action_leave(self) -> None:
-        self.dismiss(None)
+        self.dismiss(self._said)
 
 
 def _line(wish: Critique, focused: bool) -> Content:

@@ -50,7 +50,7 @@ class Remarks:
     def wishes(self) -> None:
         """Those that stand."""
         if self._session.store is not None:
-            self._screen.app.push_screen(WishesScreen(self._session))
+            self._screen.app.push_screen(WishesScreen(self._session), lambda said: self._screen.say(said) if said else None)
 
     def flag(self) -> None:
         """The answer, or the words of an answer that are selected with the mouse, are a case of something."""

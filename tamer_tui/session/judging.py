@@ -112,7 +112,8 @@ class Judging:
     async def set_strength(self, wish: Critique, strength: int) -> str:
         """Make a wish stronger or weaker, or switch it off with 0. An event of its own, which undo takes back. Says what becomes of it."""
         await self._commit(replace(wish, strength=strength))
-        return f"✓ {self.follow('answers follow it' if strength else 'it is off')}{await self._leave_stale(words=True)}"
+        said = self.follow(f"answers follow {'it' if strength > 0 else 'its opposite'}") if strength else "it is off"
+        return f"✓ {said}{await self.leave_stale(words=True)}"
 
     async def switch(self, wish: Critique) -> str:
         """Off, and on again as strong as it was."""
@@ -193,10 +194,10 @@ class Judging:
         session = self._session
         judgement = session.record.logged(seq).judgement
         set_uid: str = judgement.set_uid  # type: ignore[union-attr]
-        if isinstance(judgement, Critique) and session.record.said_before(seq):  # the set that is open has nothing to do with it
+        if isinstance(judgement, Critique) and judgement.scope == "all" and session.record.said_before(seq):  # a strength, of no set
             await self._commit(event, set_uid)
-            (strength,) = {wish.strength for wish in self.wishes() if wish.text == judgement.text}
-            return f"{how}: {_in_words(judgement)} is {f'{strength:+d}' if strength else 'off'} again{await self._leave_stale(words=True)}"
+            (strength,) = (wish.strength for wish in self.wishes() if wish.text == judgement.text)
+            return f"{how}: {_in_words(judgement)} is {f'{strength:+d}' if strength else 'off'} again{await self.leave_stale(words=True)}"
         elsewhere = session.record.sample_set(set_uid).purpose in ELSEWHERE
         open_still = session.current is not None and session.current.uid == set_uid
         told = not elsewhere and (not open_still or session.set.revealed)
@@ -210,10 +211,10 @@ class Judging:
             await session.chat.take_back(set_uid)
         await session.sets.return_to(set_uid)
         session.tell(Change.COMMITTED)
-        left = await self._leave_stale(isinstance(judgement, Critique)) if isinstance(event, Undo) else ""
+        left = await self.leave_stale(isinstance(judgement, Critique)) if isinstance(event, Undo) else ""
         return f"{how}: {_in_words(judgement)}{left}"
 
-    async def _leave_stale(self, words: bool) -> str:
+    async def leave_stale(self, words: bool) -> str:
         """What becomes of a version that learned from what does not hold any more, in words. It acts on until it is trained anew: Ĥ takes back what
         it said. Of `words` it cannot, and where nothing is left that teaches, nothing would take its place: then the newest version from before
         acts."""

@@ -38,15 +38,18 @@ class Machine:
         self._session.engine.send(protocol.Set(bias=on))
         self._session.tell(Change.MACHINE)
 
-    async def set_paused(self, paused: bool) -> None:
-        """Hold or resume the learning of adapters; resuming also ends the hold after a rollback."""
+    async def set_paused(self, paused: bool) -> str:
+        """Hold or resume the learning of adapters; resuming also ends the hold after a rollback. Says what becomes of it."""
         status = self._session.status
-        if status.held and not paused:
+        resumed = status.held and not paused
+        if resumed:
             await self._session.opened.activate(self._session.opened.acts_with(), "resumed")
             status.held = False
         status.paused = paused
         self._session.engine.send(protocol.Set(paused=paused))
         self._session.tell(Change.MACHINE)
+        left = await self._session.judging.leave_stale(words=self._session.in_words > 0) if resumed else ""
+        return "learning is paused: p resumes it" if paused else f"learning goes on{left}"
 
     async def train_now(self) -> None:
         """Start a round of training, even with little new to learn."""

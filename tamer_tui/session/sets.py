@@ -153,7 +153,7 @@ class Sets:
         status = self._session.status
         if status.held or not status.bias:
             return False
-        return known or any(said.holds_for(of.messages, prompt.messages) for said, of in self._session.record.critiques())
+        return known or any(wish.strength for wish in self._session.judging.wishes()) or self._session.record.criticised(prompt)
 
     # --- drawing -------------------------------------------------------------------------------------------------------
 

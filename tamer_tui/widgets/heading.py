@@ -26,7 +26,7 @@ class Heading(Line):
         session, status = self._session, self._session.status
         place = _shortened(session.database) if session.database else session.settings.model
         learning = " · learning is held" if status.held else " · learning is paused" if status.paused else ""
-        steered = ", steered" if status.bias and status.followed else ""
+        steered = ", steered" if status.bias and status.followed and not status.held else ""
         acting = f"acting: {status.acting[0]}{steered}" if session.ready is not None else "no model yet"
         self.show(f"· {acting}{learning} · {session.judged} judged · {place}", "tamer ")
 

@@ -94,6 +94,8 @@ def _follows(session: Session) -> str:
     learned = session.status.learned
     if session.status.held:
         return f"{_on_disk(session)}; what you say waits"
+    if session.judged and not session.status.bias:
+        return f"{_on_disk(session)}; nothing steers: B"
     if learned is None or not session.status.followed:
         waits = session.judged and session.engine_state is not EngineState.READY
         return _on_disk(session) if waits else "nothing learned yet"
@@ -132,6 +134,8 @@ def _left(view: StageView) -> str:
 
 
 def _active(session: Session) -> StageView | None:
+    if session.status.paused:
+        return None
     return next((view for view in session.status.learning.values() if view.active), None)
 
 
@@ -152,8 +156,6 @@ def _taught(session: Session) -> list[Content]:
         lines += hanging(one_line(f"Answering now: {answering(session)}"))
     if moved := _moved(session):
         lines += [label(line.plain) for line in hanging(f"It has {moved}. More is bolder, less is safer: N")]
-    if not session.status.bias:
-        lines.append(label("Steering is off: B"))
     if session.taps.dropped:
         lines.append(label(f"{session.taps.dropped} taps were about nothing"))
     return lines

@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from storage.blind import Z95, wilson
-from storage.records import Critique, Judgement, LeftOut, Message, Peek, Prompt, Ranking, Rating, Redo, Run, SampleSet, Selection, Undo
+from storage.records import Critique, Judgement, LeftOut, Peek, Prompt, Ranking, Rating, Redo, SampleSet, Selection, Undo
 
-from .conftest import SITTING, Desk, a_version, answer
+from .conftest import SITTING, Desk, answer
 
 # In every set 'a' is the base's slot and 'b' the acting one.
 
@@ -95,57 +95,18 @@ def won(desk: Desk, uid: str, **shown: object) -> None:
     desk.say(Ranking(uid, {f"{uid}b": 1}))
 
 
-def distilled(desk: Desk, version: str, parent: str, *seqs: int) -> None:
-    desk.journal.write(Run(f"run of {version}", "distill", seqs, 0, 10, 1.5, "{}"))
-    desk.journal.write(a_version(version, parent, runs=(f"run of {version}",))).result()
-
-
 def test_what_words_may_have_steered_is_not_the_adapter_alone(desk: Desk) -> None:
-    """Where Ĥ is blank there is no bias, and a wish may spend the whole budget."""
+    """Where Ĥ is blank there is no bias, and a wish may spend the whole budget; the record of an answer does not say so."""
     won(desk, "s1")
     wish = desk.say(Critique("s1", None, "shorter", "all"))
     won(desk, "s2")
     assert (outcomes(desk), outcomes(desk, policy="adapter")) == ((2, 0, 0), (1, 0, 0))
-    dial = desk.say(Critique("s1", None, "shorter", "all", 0))
-    won(desk, "s3")  # the wish is off
-    assert outcomes(desk, policy="adapter") == (2, 0, 0)
-    desk.say(Undo(dial))
-    won(desk, "s4")
     desk.say(Undo(wish))
-    won(desk, "s5")
-    desk.show("s6", acting="adapter", version="v1", beta=0.0)  # whatever holds, no words are read beside it
+    won(desk, "s3")  # maybe; and what was said in between is not looked for
+    desk.show("s4", acting="adapter", version="v1", beta=0.0)  # whatever holds, no words are read beside it
     desk.say(Redo(wish))
-    desk.say(Ranking("s6", {"s6b": 1}))
-    assert outcomes(desk, policy="adapter") == (4, 0, 0)  # s1, s3, s5, s6
-
-
-def test_words_that_a_version_has_absorbed_are_its_own(desk: Desk) -> None:
-    desk.show("s0")
-    wish = desk.say(Critique("s0", None, "shorter", "all"))
-    desk.train("v0", "base", wish)  # by PPO, which reads no words
-    distilled(desk, "v1", "v0", wish)
-    distilled(desk, "v2", "v1")
-    for uid, version in (("s1", "v0"), ("s2", "v1"), ("s3", "v2")):
-        desk.show(uid, version=version, beta=0.0)
-        desk.say(Ranking(uid, {f"{uid}b": 1}))
-    assert outcomes(desk, policy="adapter") == (2, 0, 0)  # s2, s3
-    desk.say(Critique("s0", None, "shorter", "all", 3))  # louder than what was absorbed
-    desk.show("s4", version="v2", beta=0.0)
     desk.say(Ranking("s4", {"s4b": 1}))
-    assert outcomes(desk, policy="adapter") == (2, 0, 0)
-
-
-def test_a_critique_of_one_prompt_holds_for_it_and_for_what_goes_on_from_it(desk: Desk) -> None:
-    desk.show("s0")
-    distilled(desk, "v1", "base", desk.say(Critique("s0", "s0a", "shorter")))  # may or may not have spoken there
-    asked = Prompt.of("prompt of s0")
-    on = Prompt((*asked.messages, Message("assistant", "x"), Message("user", "And?")), "continued")
-    for uid, prompt, alone in (("s1", asked, False), ("s2", on, False), ("s3", Prompt.of("another"), True)):
-        desk.journal.write(SampleSet(uid, SITTING.uid, prompt, 2, "judge", f"{uid}a", f"{uid}b"))
-        desk.journal.write(answer(uid, 0, "base"))
-        desk.journal.write(answer(uid, 1, version="v1", beta=0.0)).result()
-        desk.say(Ranking(uid, {f"{uid}b": 1}))
-        assert outcomes(desk, policy="adapter") == ((1, 0, 0) if alone else (0, 0, 0))
+    assert outcomes(desk, policy="adapter") == (2, 0, 0)  # s1, s4
 
 
 def test_a_count_says_how_many_of_its_answers_were_chosen_as_the_best_of_several(desk: Desk) -> None:

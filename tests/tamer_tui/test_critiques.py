@@ -132,7 +132,66 @@ async def test_a_wish_that_is_switched_off_teaches_nothing_so_nothing_is_promise
         await t.press("W", "space", "escape")
         await t.until(lambda: not t.session.status.adapted)
         with Record(t.path) as record:
-            assert record.acting_version() is None and not record.held() and record.critiques() == []
+            assert record.acting_version() is None and not record.held()
+        assert [wish.strength for wish in t.session.judging.wishes()] == [0]
+
+
+async def test_what_was_trained_while_a_wish_was_off_is_kept_when_it_comes_on(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await say(t, "shorter", "tab")
+        await t.press("W", "space", "escape")
+        await t.press("a", "enter", "enter")
+        t.engine.publish()
+        await t.until(lambda: t.session.status.acting[0] == "v1")
+        await t.press("W", "space")
+        assert "answers follow it from here on" in t.shown() and "learned from it" not in t.shown()
+        await t.press("escape")
+        assert "answers follow it from here on" in t.arena.said and not t.session.machine.versions()[0].stale
+        await t.press("u")
+        assert t.session.status.acting[0] == "v1" and not t.session.machine.versions()[0].stale
+
+
+async def test_a_wish_that_is_switched_off_while_learning_is_held_is_left_when_that_goes_on(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=1)) as t:
+        await say(t, "shorter", "tab")
+        await t.until(lambda: t.session.status.adapted)
+        t.engine.publish_after = None
+        await t.session.machine.rollback("v1")
+        await t.press("W", "space")
+        assert "✓ it is off" in t.shown() and "once" not in t.shown()
+        await t.press("escape", "p")
+        await t.until(lambda: not t.session.status.adapted)
+        assert "learning goes on; v1 learned from it: the untouched model answers" in t.arena.said and not t.session.status.held
+
+
+async def test_minus_means_the_opposite_and_says_so(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await say(t, "shorter", "tab")
+        await t.press("W", "left", "left")
+        assert "answers follow its opposite from here on" in t.shown()
+
+
+async def test_a_wish_that_was_said_at_two_sets_is_left_by_its_version_too(tmp_path: Path) -> None:
+    async with table(tmp_path, FakeEngine(publish_after=1)) as t:
+        await say(t, "shorter", "tab")
+        await t.until(lambda: t.session.status.adapted)
+        t.engine.publish_after = None
+        await t.press("s")
+        await say(t, "shorter", "tab")
+        assert not any(version.stale for version in t.session.machine.versions()), "it holds as it was learned"
+        await t.press("W", "space", "escape")
+        await t.until(lambda: not t.session.status.adapted)
+        await t.press("s")
+        assert {candidate.policy for candidate in t.session.set.candidates} == {"acting"}, "nothing steers"
+
+
+async def test_a_critique_of_one_set_said_again_after_an_undo_can_be_undone_again(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        for keys in ((), ("u", "U"), ("u",)):
+            await t.press(*keys)
+            if keys != ("u",):
+                await say(t, "shorter")
+        assert "undone" in t.arena.said and t.session.current is not None
 
 
 async def test_undoing_a_strength_says_which_one_holds_again_and_leaves_the_open_set_alone(tmp_path: Path) -> None:
@@ -172,6 +231,7 @@ async def test_what_is_said_is_followed_from_then_on_or_it_is_said_what_it_waits
         await t.press(*[key] if key else [])
         await say(t, "shorter")
         assert f"answers to this prompt follow it {until}" in t.arena.said
+        assert ("answers follow your" in t.line("rail").lower()) is (not key)
 
 
 async def test_while_learning_is_held_words_wait_and_nothing_says_that_answers_follow_them(tmp_path: Path) -> None:

@@ -291,8 +291,9 @@ def are_critiques(row: Row) -> bool:
 
 
 def has_critique(row: Row) -> bool:
-    """Of what would be a demonstration otherwise: somebody found fault with the answer, so it is none to imitate."""
-    return "critique" in row and question_of(row) is not None
+    """Of what would be a demonstration otherwise: somebody found fault with the answer, so it is none to imitate. A column that is null in this row
+    says nothing."""
+    return row.get("critique") is not None and question_of(row) is not None
 
 
 def critique(row: Row) -> Iterator[Judged]:
