@@ -62,6 +62,7 @@ class VersionsScreen(Screen[None]):
         self._read()
 
     def on_screen_resume(self) -> None:
+        self.chosen = None
         self._read()
 
     def _changed(self, change: Change) -> None:
@@ -96,6 +97,8 @@ class VersionsScreen(Screen[None]):
     @on(Rows.Looked)
     def _look(self) -> None:
         """The reason in full, on a narrow screen its column is cut off; and what it learned from."""
+        if self.chosen is not None and self.chosen == self.query_one(Rows).chosen:  # it is asked whether to go back to it
+            return
         self.chosen = None
         version = next((v for v in self._versions if v.id == self.query_one(Rows).chosen), None)
         self._tell(f"{version.id}: {one_line(version.reason)}\n{self._learned_from(version)}" if version is not None else HINT)

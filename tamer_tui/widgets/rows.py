@@ -13,7 +13,7 @@ from tamer_tui.text import one_line
 
 
 class Rows(DataTable[Text]):
-    """Its cursor stays where it is when the rows are read anew. There may be none: keys that move the cursor then choose nothing."""
+    """Its cursor stays on its row when they are read anew, wherever that is. There may be none: keys that move the cursor then choose nothing."""
 
     DEFAULT_CSS = "Rows { scrollbar-size-horizontal: 0; scrollbar-size-vertical: 1; }"
 
@@ -31,10 +31,11 @@ class Rows(DataTable[Text]):
 
     def fill(self, rows: Iterable[tuple[str, Sequence[str]]]) -> None:
         """In place of what there was. Each has a key; texts are untrusted."""
-        at = self.cursor_row if self.row_count else 0
+        at, chosen = (self.cursor_row if self.row_count else 0), self.chosen
         self.clear()
-        for key, cells in rows:
+        for i, (key, cells) in enumerate(rows):
             self.add_row(*(Text(one_line(cell)) for cell in cells), key=key)
+            at = i if key == chosen else at
         self.move_cursor(row=at)
 
     @property

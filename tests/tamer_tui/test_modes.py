@@ -21,6 +21,7 @@ from tamer_tui.session import Change, Session, SessionSettings
 from tamer_tui.widgets.conversation import ConversationView
 from tamer_tui.widgets.lines import Line
 from tamer_tui.widgets.plot import Plot
+from tamer_tui.widgets.rows import Rows
 from tests.tamer_tui.fake_engine import FakeEngine
 from tests.tamer_tui.table import PROMPTS, Table, table
 
@@ -240,6 +241,27 @@ def test_the_log_is_followed_from_where_it_was_read_and_anew_when_it_begins_anew
     assert tail(path, 4) == ("two\n", 8)
     path.write_text("new\n")
     assert tail(path, 8) == ("new\n", 4)
+
+
+async def test_a_version_that_arrives_moves_neither_the_cursor_nor_the_question_from_theirs(tmp_path: Path) -> None:
+    engine = FakeEngine(publish_after=1)
+    async with table(tmp_path, engine) as t:
+        await t.press("a", "enter", "enter")
+        await t.until(lambda: t.session.status.acting[0] == "v1")
+        await go(t, "versions")
+        screen = t.pilot.app.screen
+        assert isinstance(screen, VersionsScreen)
+        rows = screen.query_one(Rows)
+        while rows.chosen != "base":
+            await t.press("down")
+        await t.press("enter")
+        assert screen.chosen == "base"
+        engine.publish()
+        await t.until(lambda: len(t.session.machine.versions()) == 2)
+        await t.pilot.pause()
+        assert rows.chosen == "base" and screen.chosen == "base"
+        await t.press("y")
+        await t.until(lambda: t.session.status.acting[0] == "base" and t.session.status.held)
 
 
 async def test_what_the_engine_says_after_the_screens_are_gone_harms_nothing(tmp_path: Path) -> None:
