@@ -161,9 +161,9 @@ def read_config(directory: Path) -> dict[str, Any]:
 def older_template(directory: Path) -> str | None:
     """The chat template of a model whose tokenizer has none: chat_template.json is where processors once kept it. Raises ModelError."""
     file = directory / "chat_template.json"
-    if not file.is_file() or (directory / "chat_template.jinja").is_file() or _read(directory / "tokenizer_config.json").get("chat_template"):
+    if not file.is_file() or (directory / "chat_template.jinja").is_file() or read_object(directory / "tokenizer_config.json").get("chat_template"):
         return None
-    found = _read(file).get("chat_template")
+    found = read_object(file).get("chat_template")
     if isinstance(found, list):  # several, by name
         found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
     template = found.get("default") if isinstance(found, dict) else found
@@ -172,7 +172,7 @@ def older_template(directory: Path) -> str | None:
     return template
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
     """A JSON object; nothing where there is none."""
     try:
         found = json.loads(file.read_bytes())

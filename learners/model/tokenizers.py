@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from learners.model.checkpoint import TOKENIZER_PATTERNS, ModelError, first_line, older_template
+from learners.model.checkpoint import TOKENIZER_PATTERNS, ModelError, first_line, older_template, read_object
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
@@ -28,12 +27,4 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
 
 def has_own_code(directory: Path) -> bool:
     """Whether a model or its tokenizer names code that lies beside it."""
-    return any("auto_map" in _said(directory / name) for name in ("config.json", "tokenizer_config.json"))
-
-
-def _said(file: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
+    return any("auto_map" in read_object(directory / name) for name in ("config.json", "tokenizer_config.json"))

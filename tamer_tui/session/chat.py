@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from storage.records import Correction, Critique, Prompt, Rating
-from tamer_tui.session.judging import EMPTY_CRITIQUE
+from storage.records import Correction, Prompt, Rating
+from tamer_tui.session.judging import critique
 from tamer_tui.session_store import SessionError
 from tamer_tui.views import Change, SetView, conversation
 
@@ -88,10 +88,9 @@ class Chat:
     async def criticise(self, view: SetView, text: str, scope: Literal["prompt", "all"] = "prompt") -> None:
         """What should be otherwise in a turn: it is answered anew, and what came after it is left. Taken back, both are there again."""
         session, answer = self._session, view.candidates[0]
-        if not text.strip():
-            raise SessionError(*EMPTY_CRITIQUE)
+        said = critique(view.uid, answer.uid, text, scope)
         await session.sets.end([answer.uid])
-        await session.judging.append(Critique(view.uid, answer.uid if scope == "prompt" else None, text.strip(), scope))
+        await session.judging.append(said)
         session.tell(Change.COMMITTED)
         dealer, turn = session.sets.ready_dealer(), self.turns.index(view)
         await self.stop()

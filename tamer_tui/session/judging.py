@@ -35,7 +35,6 @@ from tamer_tui.views import Change
 if TYPE_CHECKING:
     from tamer_tui.session.session import Session
 
-EMPTY_CRITIQUE = ("the critique is empty", "say in a line what should be otherwise")
 STRONGEST = 3
 """Of a wish; the negative asks for the opposite."""
 
@@ -97,11 +96,9 @@ class Judging:
     async def criticise(self, uid: str | None, text: str, scope: Literal["prompt", "all"] = "prompt") -> int:
         """Say what should be otherwise, of one of the current answers or, with None, of all of them. With scope 'all' it is a standing wish, which
         says nothing of a single answer."""
-        view = self._session.set
-        if not text.strip():
-            raise SessionError(*EMPTY_CRITIQUE)
+        said = critique(self._session.set.uid, uid, text, scope)
         await self._session.sets.end_current()
-        return await self._commit(Critique(view.uid, uid if scope == "prompt" else None, text.strip(), scope))
+        return await self._commit(said)
 
     def wishes(self) -> list[Critique]:
         """Standing wishes, those that are switched off too, in the order of their sets. Of two in the same words the last one counts."""
@@ -250,6 +247,13 @@ class Judging:
         seq = await self.append(judgement, set_uid)
         self._session.tell(Change.COMMITTED)
         return seq
+
+
+def critique(set_uid: str, uid: str | None, text: str, scope: Literal["prompt", "all"]) -> Critique:
+    """Of an answer or of all of a set; a standing wish names none. Raises SessionError."""
+    if not text.strip():
+        raise SessionError("the critique is empty", "say in a line what should be otherwise")
+    return Critique(set_uid, uid if scope == "prompt" else None, text.strip(), scope)
 
 
 def _in_words(judgement: Judgement) -> str:
