@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from textual import events
 from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
@@ -26,6 +27,7 @@ from tamer_tui.keys import COMMON, MODES, check_keymap, key_name
 from tamer_tui.remote_engine import socket_of
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.screens.attempt import attempt
+from tamer_tui.screens.editor import EditorScreen
 from tamer_tui.screens.writing import Writing
 from tamer_tui.session import Session, SessionError
 from tamer_tui.settings import Setting, started_with
@@ -103,6 +105,14 @@ class TamerApp(App[None]):
             settle()
         if self.session.engine.refused:
             self.exit(return_code=1)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys that come in one burst with the one that opens an editor are for the editor, in their order: a slow connection sends them so."""
+        if isinstance(event, events.Key) and self.screen_stack and isinstance(self.screen, EditorScreen):
+            await self.screen.ready.wait()
+            if event.is_forwarded and event.time < self.screen.ready_at:  # to the screen below
+                event = events.Key(event.key, event.character)
+        await super().on_event(event)
 
     # --- what every screen can do ------------------------------------------------------------------------------------------
 
@@ -229,7 +239,7 @@ async def _run(session: Session, headless: bool = False, theme: str = "", settin
         return _failed(str(error))
     try:
         await app.run_async(headless=headless)
-        card = farewell(session)
+        card = farewell(session, settings)
     finally:
         if app.ended_because and session.database is not None:
             endings.note(session.database, app.ended_because)
@@ -246,19 +256,18 @@ def _failed(why: str) -> int:
     return 1
 
 
-def farewell(session: Session) -> str:
-    """Where everything is, and how to go on."""
+def farewell(session: Session, settings: Sequence[Setting] = ()) -> str:
+    """Where everything is, and how to go on, with what the command line said of `settings`."""
     if session.database is None or (session.ready is None and not session.judged):
         return session.notice or "nothing was judged"
     version = session.status.acting[0]
-    adapter = f" --adapter {session.settings.peft_adapter}" if session.settings.peft_adapter else ""
-    again = f"tamer {session.database} --model {session.settings.model}{adapter}"
+    said = [word for setting in settings if setting.source == "flag" and setting.name != "model" for word in setting.typed]
+    again = shlex.join(["tamer", str(session.database), "--model", session.settings.model, *said])
     if way := session.engine.goes_on:
-        engine = socket_of(way) or shlex.quote(shlex.join(way))
-        again = f"tamer attach {engine} {session.database}   (the engine learns on)"
+        again = f"{shlex.join(['tamer', 'attach', socket_of(way) or shlex.join(way), str(session.database)])}   (the engine learns on)"
     return "\n".join([
         f"{session.judged} judgement{'s' if session.judged != 1 else ''} in {session.database}; acting: {version}",
         f"  go on      {again}",
-        f"  look       tamer stats {session.database}   tamer versions {session.database}",
+        f"  look       {'   '.join(shlex.join(['tamer', what, str(session.database)]) for what in ('stats', 'versions'))}",
         "  take out   it is an SQLite file: any tool opens it; adapters lie beside it as PEFT directories",
     ])  # fmt: skip

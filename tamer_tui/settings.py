@@ -33,6 +33,17 @@ class Setting:
     source: str
     about: str
     option: click.Option | None = None
+    given: Any = None  # the value itself
+
+    @property
+    def typed(self) -> list[str]:
+        """The words that say it on a command line again."""
+        if self.option is None or self.given is None or self.given is False:
+            return []
+        if self.given is True:
+            return [self.flag]
+        values = self.given if self.option.multiple else [shown(self.given)]
+        return [word for value in values for word in (self.flag, str(value))]
 
     def parsed(self, text: str) -> Any:
         """What config.toml is to say; of an option that may be given several times, its values with commas between them. Raises ConfigError for
@@ -107,7 +118,7 @@ def _either(name: str) -> str:
 
 def _described(context: click.Context, option: click.Option) -> Setting:
     name = option.name or ""
-    return Setting(name, option.opts[0], shown(context.params[name]), _source(context, option), option.help or "", option)
+    return Setting(name, option.opts[0], shown(context.params[name]), _source(context, option), option.help or "", option, context.params[name])
 
 
 def _of_the_screens() -> list[Setting]:

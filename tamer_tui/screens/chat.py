@@ -124,12 +124,12 @@ class ChatScreen(Screen[None]):
     async def _sent(self, event: Input.Submitted) -> None:
         text = event.value
         if text.strip() in COMMANDS:
-            event.input.clear()
+            _take(event.input, text)
             await self.run_action(COMMANDS[text.strip()])
         elif text.startswith("/") and text.split()[0].isascii() and " " not in text.strip():
             self.say(f"there is no {one_line(text)}: {' '.join(COMMANDS)}")
         elif await self.attempt(lambda: self.session.chat.say(text)):
-            event.input.clear()
+            _take(event.input, text)
             self.say("")
 
     def _chosen(self) -> SetView:
@@ -251,6 +251,11 @@ class ChatScreen(Screen[None]):
         turn = self._chosen()
         note = EditorScreen("a note on this turn; nothing is learned from it", "")
         self._edit(note, partial(self.session.judging.comment, turn.uid, turn.candidates[0].uid), "✓ on disk")
+
+
+def _take(line: Input, text: str) -> None:
+    """What was sent is no longer in the line; what was typed behind it meanwhile is."""
+    line.value = line.value.removeprefix(text)
 
 
 def _spoken(turn: SetView) -> Spoken:

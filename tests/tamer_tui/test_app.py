@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from learners.protocol import Error
 from storage.records import Prompt
 from tamer_tui.app import TamerApp, _run, farewell
+from tamer_tui.cli import main
+from tamer_tui.options import session_settings
 from tamer_tui.session import Session, SessionSettings
+from tamer_tui.settings import described
 from tests.tamer_tui.fake_engine import FakeEngine
 
 PROMPTS = (Prompt.of("Once upon a time"),)
@@ -61,6 +65,31 @@ def test_without_a_terminal_the_program_says_so_and_writes_nothing(tmp_path: Pat
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: the Arena needs a terminal") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["-k", "2", "--max-new-tokens", "40"],
+        ["--stop", "a b", "--stop", "c"],
+        ["--temperatures", "0.6,1.2", "--no-bias"],
+        ["--top-k", "0", "--system", "say 'it'"],
+        ["--adapter", "some where"],
+    ],
+)
+async def test_the_line_that_goes_on_says_what_the_command_line_said(tmp_path: Path, words: list[str]) -> None:
+    with main.commands["run"].make_context("run", ["a b.db", "--model", "some model", *words]) as context:
+        session = Session(session_settings(context.params), FakeEngine, tmp_path / "a b.db")
+        await session.start()
+        await session.wait_ready()
+        card = farewell(session, described(context))
+        await session.close()
+    line = next(each for each in card.splitlines() if "go on" in each)
+    typed = shlex.split(line.removeprefix("  go on"))
+    assert typed[:4] == ["tamer", str(tmp_path / "a b.db"), "--model", "some model"]
+    with main.commands["run"].make_context("run", typed[1:]) as again:
+        assert again.params == {**context.params, "database": tmp_path / "a b.db"}
 
 
 async def test_a_sitting_that_never_began_says_what_is_on_disk_and_names_no_file_that_is_gone(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from textual.events import Paste
+from textual.events import Key, Paste
 from textual.widgets import Static, TextArea
 
 from learners import protocol
@@ -197,3 +197,29 @@ async def test_the_palette_finds_a_command_by_what_it_does(tmp_path: Path) -> No
             if not t.session.status.bias:
                 break
         assert not t.session.status.bias
+
+
+async def burst(t: Table, *keys: str) -> None:
+    """What a slow connection brings at once: nothing is painted between these keys."""
+    t.arena._opened = 0.0
+    for key in keys:
+        t.pilot.app.post_message(Key(key, {"space": " ", "semicolon": ";"}.get(key, key if len(key) == 1 else None)))
+    await t.pilot.pause()
+    await t.pilot.pause()
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["with the key that opens it", "in an open box"])
+async def test_a_line_that_comes_in_one_burst_is_whole_and_in_order(tmp_path: Path, opened: bool) -> None:
+    async with table(tmp_path) as t:
+        first = ["semicolon"]
+        if opened:
+            await t.press(*first)
+            first = []
+        await burst(t, *first, *"abcs", "space", *"usnx", "enter")
+        assert [getattr(said, "text", None) for said in t.live()] == ["abcs usnx"]
+        await burst(t, "semicolon", *"left", "escape")
+        assert len(t.live()) == 1
+        await t.press("semicolon", "enter")
+        assert [getattr(said, "text", None) for said in t.live()] == ["abcs usnx", "left"]
+        await burst(t, "n", *"tell", "ctrl+s")
+        assert t.session.set.prompt.text == "tell"
