@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from storage.limits import HIGHEST_PENALTY, HIGHEST_TEMPERATURE, HIGHEST_TOP_K, LOWEST_PENALTY, LOWEST_TEMPERATURE
+
 if TYPE_CHECKING:
     from tamer_tui.views import SessionSettings
 
@@ -85,9 +87,7 @@ def person(ctx: click.Context, param: click.Parameter, value: str | None) -> str
     return name
 
 
-LOWEST_TEMPERATURE, LOWEST_PENALTY, HIGHEST_TOP_K = 0.01, 0.1, 1_000_000
-"""As in learners.model.drawing_settings. Far below, logits leave the range of float32, and there is nothing left to draw."""
-TEMPERATURE = FiniteRange(LOWEST_TEMPERATURE, 10)
+TEMPERATURE = FiniteRange(LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE)
 OWN = "[default: the model's own]"
 _SHARED: dict[str, Callable[..., Any]] = {
     "model": option("--model", default="pocket", show_default=True, help="Directory, GGUF file, hub id or 'pocket'."),
@@ -111,7 +111,7 @@ _SHARED: dict[str, Callable[..., Any]] = {
     "top_k": option("--top-k", type=click.IntRange(0, HIGHEST_TOP_K), help=f"Draw from so many likeliest tokens; 0: from all. {OWN}"),
     "min_p": option("--min-p", type=FiniteRange(0, 1), help=f"Draw no token that is less likely than this share of the likeliest. {OWN}"),
     "repetition_penalty": option(
-        "--repetition-penalty", type=FiniteRange(LOWEST_PENALTY, 10), help=f"Above 1: what was said becomes less likely. {OWN}"
+        "--repetition-penalty", type=FiniteRange(LOWEST_PENALTY, HIGHEST_PENALTY), help=f"Above 1: what was said becomes less likely. {OWN}"
     ),
     "stop": option("--stop", type=Text(), multiple=True, help="A text that ends an answer and is not shown. May be given several times."),
     "max_new_tokens": option("--max-new-tokens", type=click.IntRange(1, 100_000), help=f"[default: {ANSWER_TOKENS}; for 'pocket' {POCKET_TOKENS}]"),

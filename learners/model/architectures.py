@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from learners.model.checkpoint import ModelError, check_architecture, first_line, no_language_model
+from learners.model.checkpoint import ModelError, check_architecture, check_loaded, first_line, no_language_model, read_config
 
 
 def model_class(config: dict[str, Any]) -> Any:
@@ -16,6 +16,24 @@ def model_class(config: dict[str, Any]) -> Any:
     kind = config.get("model_type")
     sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
+
+
+def load_model(directory: Path, named: Path | None = None, **how: Any) -> Any:
+    """The model of a directory, with all its weights. `named` is what a ModelError is about. Raises it, and as they are OSError and what says
+    that a memory is full."""
+    import torch
+
+    try:
+        model, info = model_class(read_config(directory)).from_pretrained(
+            directory, output_loading_info=True, use_safetensors=True, local_files_only=True, **how
+        )
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        what, hint = f"cannot load {named or directory}: {first_line(error)}", "check that the directory holds a causal language model"
+        raise ModelError(what, hint) from error
+    check_loaded(info, str(named or directory))
+    return model
 
 
 def check_config(config: dict[str, Any], name: str, trust_remote_code: bool = False) -> None:

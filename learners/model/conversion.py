@@ -15,7 +15,7 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
-from learners.model.architectures import model_class
+from learners.model.architectures import load_model
 from learners.model.checkpoint import (
     TOKENIZER_FILES,
     TOKENIZER_PATTERNS,
@@ -108,7 +108,7 @@ def dequantized(directory: Path, method: str, identity: str, report: Progress, t
             return
         _unpack_fp8(directory, target, report)
         copy_tokenizer(directory, target)
-        _loaded(target, directory, device_map="meta", trust_remote_code=trust_remote_code)  # which says whether these are all weights of the model
+        load_model(target, directory, device_map="meta", trust_remote_code=trust_remote_code)  # which says whether these are all weights of the model
 
     return converted(f"{method}-{with_settings(identity, directory)}", convert)
 
@@ -135,21 +135,7 @@ def _unpack_mxfp4(directory: Path, target: Path, trust_remote_code: bool) -> Non
     from transformers import Mxfp4Config
 
     how = {"quantization_config": Mxfp4Config(dequantize=True), "dtype": torch.bfloat16, "device_map": "cpu"}
-    save_plain(_loaded(directory, directory, trust_remote_code=trust_remote_code, **how), None, target)
-
-
-def _loaded(directory: Path, stored: Path, **how: Any) -> Any:
-    """The model of a directory, whole. `stored`: what is named where it is not."""
-    try:
-        model, info = model_class(read_config(directory)).from_pretrained(
-            directory, output_loading_info=True, use_safetensors=True, local_files_only=True, **how
-        )
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise ModelError(f"{stored} cannot be unpacked: {first_line(error)}", "use the model in full precision") from error
-    check_loaded(info, str(stored))
-    return model
+    save_plain(load_model(directory, trust_remote_code=trust_remote_code, **how), None, target)
 
 
 def save_plain(model: Any, tokenizer: Any, directory: Path) -> None:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-LOWEST_TEMPERATURE, LOWEST_PENALTY, HIGHEST_TOP_K = 0.01, 0.1, 1_000_000
-"""As options have it (tamer_tui.options)."""
+from storage.limits import HIGHEST_PENALTY, HIGHEST_TEMPERATURE, HIGHEST_TOP_K, LOWEST_PENALTY, LOWEST_TEMPERATURE
+
 _VALID: dict[str, Callable[[float], bool]] = {
-    "temperature": lambda value: LOWEST_TEMPERATURE <= value <= 10,
+    "temperature": lambda value: LOWEST_TEMPERATURE <= value <= HIGHEST_TEMPERATURE,
     "top_p": lambda value: 0 < value <= 1,
     "top_k": lambda value: 0 <= value <= HIGHEST_TOP_K and value == int(value),
     "min_p": lambda value: 0 <= value <= 1,
-    "repetition_penalty": lambda value: LOWEST_PENALTY <= value <= 10,
+    "repetition_penalty": lambda value: LOWEST_PENALTY <= value <= HIGHEST_PENALTY,
 }
 
 

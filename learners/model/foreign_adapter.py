@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from learners.model.architectures import model_class
-from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, hash_files, read_config, read_header, stored_quantization
+from learners.model.architectures import load_model
+from learners.model.checkpoint import ModelError, Progress, first_line, hash_files, read_header, stored_quantization
 from learners.model.conversion import converted, copy_tokenizer, save_plain, with_settings
 from learners.model.stored import CONFIG, WEIGHTS, adapter_settings, cannot_be_merged
 
@@ -52,14 +52,7 @@ def _its_base(adapter: Path) -> str:
 
 def plain(base: Path, trust_remote_code: bool = False) -> Any:
     """The model of a directory in the form in which it is stored, and in floats. Raises ModelError, OSError, MemoryError."""
-    how = {"dtype": "auto", "use_safetensors": True, "local_files_only": True, "trust_remote_code": trust_remote_code}
-    try:
-        model, info = model_class(read_config(base)).from_pretrained(base, output_loading_info=True, **how)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise ModelError(f"cannot load {base}: {first_line(error)}", "check that the directory holds a causal language model") from error
-    check_loaded(info, str(base))
+    model = load_model(base, dtype="auto", trust_remote_code=trust_remote_code)
     return model.dequantize() if stored_quantization(base) != "none" else model
 
 

@@ -15,11 +15,11 @@ from torch import nn
 
 from learners.model import replicas as trees
 from learners.model import shards
-from learners.model.architectures import check_settings, model_class
+from learners.model.architectures import check_settings, load_model
 from learners.model.base import Backbone
 from learners.model.chat_format import PromptError, Renderer
 from learners.model.chat_template import TemplateError
-from learners.model.checkpoint import ModelError, Progress, check_loaded, first_line, parameter_count, read_config, stored_quantization
+from learners.model.checkpoint import ModelError, Progress, first_line, parameter_count, stored_quantization
 from learners.model.cpu_weights import speed_up_on_cpu
 from learners.model.device import choose_device
 from learners.model.drawing_settings import drawing_settings
@@ -114,21 +114,17 @@ def _load_model(directory: Path, quantize: str, device: torch.device, trust_remo
     compute = compute_dtype(device)
     try:
         with experts_in_four_bits():
-            model, info = model_class(read_config(directory)).from_pretrained(
+            model = load_model(
                 directory,
-                output_loading_info=True,
                 dtype=compute,
                 device_map={"": str(shards.loaded_on(device))},
-                **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
-                use_safetensors=True,
                 trust_remote_code=trust_remote_code,
-                local_files_only=True,
+                **(_quantization(quantize, compute) if stored_quantization(directory) == "none" else {}),
             )
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{directory} does not fit into the memory of {device}", "try --quantize nf4, --device cpu or a smaller model") from error
-    except Exception as error:
-        raise ModelError(f"cannot load {directory}: {first_line(error)}", "check that the directory holds a causal language model") from error
-    check_loaded(info, str(directory))
+    except (OSError, MemoryError) as error:
+        raise ModelError(f"cannot load {directory}: {first_line(error)}", "free some memory, or fetch the model again") from error
     _check_cache(model)
     _prepare(model, quantize, compute, device)
     return model

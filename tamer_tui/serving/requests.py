@@ -9,11 +9,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from storage.limits import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from storage.records import Message, Sampling
 
 MOST_CHOICES = 8
-HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE = 10.0, 0.1
-"""Temperatures below the lowest, 0 among them, are drawn at the lowest: Ĥ's budget has no meaning without chance."""
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 PLAIN: dict[str, tuple[object, ...]] = {
     "frequency_penalty": (None, 0), "presence_penalty": (None, 0), "logit_bias": (None, {}), "tools": (None, []),
@@ -98,12 +97,13 @@ def chat_request(body: bytes, usual: Sampling) -> Wanted:
     n = asked.n or 1
     if not (1 <= n <= MOST_CHOICES and 1 <= tokens <= 100_000 and 0 <= temperature <= HIGHEST_TEMPERATURE and 0 < top_p <= 1):
         raise Refused(f"n is 1 to {MOST_CHOICES}, max_tokens 1 to 100000, temperature 0 to {HIGHEST_TEMPERATURE:g}, top_p above 0 to 1")
+    temperature = max(LOWEST_TEMPERATURE, temperature)  # for 0 too: Ĥ's budget has no meaning without chance
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Wanted(
         asked.model,
         _messages(asked.messages),
-        replace(usual, temperature=max(LOWEST_TEMPERATURE, temperature), max_new_tokens=tokens, top_p=top_p),
-        _seeds(0 if asked.seed is None and temperature == 0 else asked.seed, n),
+        replace(usual, temperature=temperature, max_new_tokens=tokens, top_p=top_p),
+        _seeds(0 if asked.seed is None and asked.temperature == 0 else asked.seed, n),
         tuple(text for text in stop if text),
         bool(asked.logprobs),
         bool(asked.stream),

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from learners.model import drawing_settings
 from storage.journal import Journal
 from storage.queries import Record
 from storage.records import BASE_VERSION, Sampling
-from tamer_tui import __version__, options
+from tamer_tui import __version__
 from tamer_tui.cli import main
 from tamer_tui.config import config_file, default_database, engine_log
 from tamer_tui.options import NATS
@@ -178,11 +177,6 @@ def test_everything_lies_where_the_xdg_rules_say() -> None:
 
 
 # --- bad usage -----------------------------------------------------------------------------------------------------
-
-
-def test_a_model_may_set_what_a_person_may() -> None:
-    for name in ("LOWEST_TEMPERATURE", "LOWEST_PENALTY", "HIGHEST_TOP_K"):
-        assert getattr(options, name) == getattr(drawing_settings, name)
 
 
 @pytest.mark.parametrize(
