@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -73,9 +73,17 @@ def keeps_all(cache: DynamicCache) -> bool:
     return bool(cache.layers) and all(type(layer) is DoublingLayer for layer in cache.layers)
 
 
+class Known(NamedTuple):
+    """What is known of a prompt."""
+
+    tokens: int = 0  # that it begins with
+    keys_values: KeysValues = []  # noqa: RUF012  (1, heads, tokens, width) of each layer
+    last: tuple[Tensor, Tensor] | None = None  # logits (1, 1, V) and state (1, 1, d) behind it, where all of it is known
+
+
 class PromptCache:
-    """Keys and values of the prompts read last, so that one that begins alike is computed from where it differs: the system message of a template,
-    the turns before this one, the same prompt again.
+    """Keys and values of the prompts read last, so that one that begins alike is computed from where it differs (the system message of a template,
+    the turns before this one), and the same prompt again not at all.
 
     For the adapter and for the base apart; what was computed with an adapter is forgotten when its weights change.
     """
@@ -83,23 +91,26 @@ class PromptCache:
     def __init__(self, limit: float) -> None:
         """limit: bytes."""
         self._limit = limit
-        self._kept: OrderedDict[tuple[bool, tuple[int, ...]], KeysValues] = OrderedDict()
+        self._kept: OrderedDict[tuple[bool, tuple[int, ...]], Known] = OrderedDict()
 
-    def begin(self, prompt: Sequence[int], adapter: bool) -> tuple[int, KeysValues]:
-        """The longest known beginning of a prompt: how many tokens (the last one is never among them), and their keys and values (1, …)."""
+    def begin(self, prompt: Sequence[int], adapter: bool) -> Known:
+        """All of a prompt, or its longest known beginning, without its last token."""
+        if (whole := self._kept.get((adapter, tuple(prompt)))) is not None:
+            self._kept.move_to_end((adapter, tuple(prompt)))
+            return whole
         best, found = 0, None
         for key in self._kept:
             if key[0] == adapter and (n := _common(key[1], prompt)) > best:
                 best, found = n, key
         best = min(best, len(prompt) - 1)
         if found is None or best <= 0:
-            return 0, []
+            return Known()
         self._kept.move_to_end(found)
-        return best, [(keys[:, :, :best], values[:, :, :best]) for keys, values in self._kept[found]]
+        return Known(best, [(keys[:, :, :best], values[:, :, :best]) for keys, values in self._kept[found].keys_values])
 
-    def keep(self, prompt: Sequence[int], adapter: bool, kept: KeysValues) -> None:
-        """Remember a prompt that was read; those used longest ago go."""
-        self._kept[adapter, tuple(prompt)] = kept
+    def keep(self, prompt: Sequence[int], adapter: bool, kept: KeysValues, logits: Tensor, hidden: Tensor) -> None:
+        """Remember a prompt that was read, with what stands behind it; those used longest ago go."""
+        self._kept[adapter, tuple(prompt)] = Known(len(prompt), kept, (logits.clone(), hidden.clone()))
         self._kept.move_to_end((adapter, tuple(prompt)))
         while self._bytes() > self._limit:
             self._kept.popitem(last=False)
@@ -114,7 +125,7 @@ class PromptCache:
             del self._kept[key]
 
     def _bytes(self) -> int:
-        return sum(keys.nbytes + values.nbytes for kept in self._kept.values() for keys, values in kept)
+        return sum(each.nbytes for known in self._kept.values() for both in (*known.keys_values, known.last or ()) for each in both)
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -122,10 +133,15 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def fill(cache: DynamicCache, rows: Sequence[KeysValues]) -> None:
-    """Put what n rows begin with, all of one length, into an empty cache."""
+def fill(cache: DynamicCache, rows: Sequence[KeysValues], columns: int) -> None:
+    """Put n rows into an empty cache, with nothing before those that are shorter."""
     for i, layer in enumerate(cache.layers):
-        layer.update(torch.cat([row[i][0] for row in rows]), torch.cat([row[i][1] for row in rows]))
+        keys, values = (torch.cat([_after_nothing(row[i][j], columns) for row in rows]) for j in (0, 1))
+        layer.update(keys, values)
+
+
+def _after_nothing(each: Tensor, columns: int) -> Tensor:
+    return nn.functional.pad(each, (0, 0, columns - each.shape[2], 0)) if each.shape[2] < columns else each[:, :, :columns]
 
 
 def taken(cache: DynamicCache, row: int, begun: int, padding: int) -> KeysValues:

@@ -16,7 +16,7 @@ from learners.model.truncation import Truncation
 from storage.records import Sampling
 
 if TYPE_CHECKING:
-    from learners.model.caches import PromptCache
+    from learners.model.caches import Known, PromptCache
 
 
 class RowsState(NamedTuple):
@@ -143,11 +143,8 @@ class EagerRows:
 
     def _prefill(self) -> Output:
         """Run each distinct (sequence, policy) once, then give every row its copy of the cache."""
-        from learners.model.caches import new_cache
-
         layout = self._layout
-        columns = max(map(len, layout.begun)) + self._most - min(self.lengths)
-        self._past = new_cache(causal_model(self._tree).config, columns)
+        self._past = self._empty_cache()
         keys = list(zip(layout.begun, layout.adapter, strict=True))
         distinct = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         output = self._read(list(distinct))
@@ -158,22 +155,52 @@ class EagerRows:
         self._mask = None if self._mask is None else self._mask[back]
         return Output(output.logits[back], output.hidden[back], output.past)
 
+    def _empty_cache(self) -> Any:
+        from learners.model.caches import new_cache
+
+        columns = max(map(len, self._layout.begun)) + self._most - min(self.lengths)
+        return new_cache(causal_model(self._tree).config, columns)
+
     def _read(self, distinct: Sequence[tuple[tuple[int, ...], bool]]) -> Output:
-        """The forward over distinct sequences, each with the adapter or without, of what is not known of them already."""
-        from learners.model.caches import fill, taken
+        """What stands behind distinct sequences, each with the adapter or without, and their cache. Those that are known are not computed again."""
+        from learners.model.caches import Known, fill, taken
 
         prompts = self._prompts_if_usable()
-        known = [prompts.begin(*key) for key in distinct] if prompts is not None else []
-        begun = min((n for n, _ in known), default=0)
+        known = [Known() if prompts is None else prompts.begin(*key) for key in distinct]
+        new = [i for i, each in enumerate(known) if each.last is None]
+        if len(new) == len(distinct):
+            return self._compute(distinct, known)
+        masks = [torch.ones(each.tokens, dtype=torch.long, device=self._device) for each in known]
+        if new:
+            output = self._compute([distinct[i] for i in new], [known[i] for i in new])
+            columns = self._past.get_seq_length()
+            for row, i in enumerate(new):
+                known[i] = Known(columns, taken(self._past, row, 0, 0), (output.logits[row, None], output.hidden[row, None]))
+                masks[i] = masks[i].new_ones(columns) if self._mask is None else self._mask[row]
+        columns = max(each.tokens for each in known)
+        padded = self._mask is not None or any(each.tokens < columns for each in known)
+        self._past = self._empty_cache()
+        fill(self._past, [each.keys_values for each in known], columns)
+        self._mask = torch.stack([nn.functional.pad(each, (columns - len(each), 0)) for each in masks]) if padded else None
+        logits, hidden = (torch.cat(each) for each in zip(*(each.last for each in known if each.last is not None), strict=True))
+        return Output(logits, hidden, self._past)
+
+    def _compute(self, distinct: Sequence[tuple[tuple[int, ...], bool]], known: Sequence[Known]) -> Output:
+        """The forward over sequences, from the last token on that all of them are known up to."""
+        from learners.model.caches import fill, taken
+
+        begun = min(each.tokens for each in known)
         if begun:
-            fill(self._past, [[(keys[:, :, :begun], values[:, :, :begun]) for keys, values in kept] for _, kept in known])
+            fill(self._past, [each.keys_values for each in known], begun)
+        prompts = self._prompts_if_usable()
         rest = [sequence[begun:] for sequence, _ in distinct]
         ids, self._mask = self._padded(rest, begun)
         scaling = torch.tensor([float(adapter) for _, adapter in distinct], device=self._device)
         output = self._forward(ids, self._mask, scaling if self._layout.scaling is not None else None)
         if prompts is not None and not any(row.contexts for row in self._rows):  # those round otherwise
             for i, key in enumerate(distinct):
-                prompts.keep(*key, taken(self._past, i, begun, ids.shape[1] - len(rest[i])))
+                kept = taken(self._past, i, begun, ids.shape[1] - len(rest[i]))
+                prompts.keep(*key, kept, output.logits[i, None], output.hidden[i, None])
         return output
 
     def _prompts_if_usable(self) -> PromptCache | None:

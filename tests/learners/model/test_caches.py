@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import Tensor
 
 from learners.model import eager_rows
 from learners.model.forward import forward
-from learners.model.sampling import Row
+from learners.model.sampling import Context, Row
 from learners.model.static_decoder import static_decoder
 from storage.records import Sampling
 from tests.learners.model.test_sampling import SHORT, draw
@@ -44,22 +47,60 @@ def test_a_prompt_that_begins_like_another_is_computed_from_where_it_differs(mon
     backbone = stories()
     tree = stirred(backbone)
     static_decoder(tree)  # tries a step, on a GPU
-    computed: list[int] = []
-    whole = eager_rows.forward
-    monkeypatch.setattr(eager_rows, "forward", lambda t, ids, *rest, **named: (computed.append(ids.shape[1]), whole(t, ids, *rest, **named))[1])
+    computed = read_columns(monkeypatch)
     cache = PromptCache(1e6)
-    texts = ["Once upon a time, there was a little dog", "Once upon a time, there was a big cat who", "Once upon a time, there was a little dog"]
-    lengths = [len(prompt(backbone, text)) for text in texts]
+    texts = ["Once upon a time, there was a little dog", "Once upon a time, there was a big cat who"]
     for text in texts:
         rows = [Row(str(i), prompt(backbone, text), i, adapter=i < 2) for i in range(3)]
         found = draw(backbone, tree, rows, SHORT, twin=True, prompts=cache)
-        first = computed[0]
-        computed.clear()
         same(found, draw(backbone, tree, rows, SHORT, twin=True))
-        computed.clear()
-        lengths.append(first)
-    common = len(prompt(backbone, "Once upon a time, there was a"))
-    assert lengths[3] == lengths[0] and lengths[4] <= lengths[1] - common + 1 and lengths[5] == 1
+    lengths, common = [len(prompt(backbone, text)) for text in texts], len(prompt(backbone, "Once upon a time, there was a"))
+    (cached, alone), (other, other_alone) = ([n for n in computed if n > 1][i : i + 2] for i in (0, 2))
+    assert cached == alone == lengths[0] and other_alone == lengths[1] and other <= lengths[1] - common + 1
+
+
+@needs_stories
+@pytest.mark.parametrize("prefix", [(), (5, 6)], ids=["", "begun"])
+def test_a_prompt_that_was_read_before_is_not_read_again_whatever_stands_beside_it(monkeypatch: pytest.MonkeyPatch, prefix: tuple[int, ...]) -> None:
+    from learners.model.caches import PromptCache
+
+    backbone = stories()
+    tree = stirred(backbone)
+    static_decoder(tree)
+    asked, cache = prompt(backbone, "Once upon a time, there was a little dog"), PromptCache(1e6)
+    plain = [Row(str(i), asked, i, adapter=i < 2, prefix_ids=prefix) for i in range(3)]
+    expected = draw(backbone, tree, plain, SHORT, twin=True)
+    same(draw(backbone, tree, plain, SHORT, twin=True, prompts=cache), expected)
+    others = [prompt(backbone, text) for text in ("Be short. Once upon a time, there was a little dog who sang", "Once upon")]
+    contexts = [replace(row, steer=True, contexts=tuple(Context(1.0, ids) for ids in others) if i else ()) for i, row in enumerate(plain)]
+    beside = draw(backbone, tree, contexts, SHORT, twin=True, steer=Towards())
+    computed = read_columns(monkeypatch)
+    again = draw(backbone, tree, plain, SHORT, twin=True, prompts=cache)
+    assert set(computed) == {1}
+    same(again, expected)
+    computed.clear()
+    same(draw(backbone, tree, contexts, SHORT, twin=True, steer=Towards(), prompts=cache), beside)
+    assert computed[0] <= max(map(len, others)) + len(prefix) and set(computed[1:]) == {1}
+    more = [*plain, Row("new", others[0], 9, prefix_ids=prefix)]
+    same(draw(backbone, tree, more, SHORT, twin=True, prompts=cache), draw(backbone, tree, more, SHORT, twin=True))
+
+
+def read_columns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of each forward from here on."""
+    computed: list[int] = []
+    whole = eager_rows.forward
+    monkeypatch.setattr(eager_rows, "forward", lambda t, ids, *rest, **named: (computed.append(ids.shape[1]), whole(t, ids, *rest, **named))[1])
+    return computed
+
+
+class Towards:
+    """As critiques steer."""
+
+    def bias(self, hidden: Tensor, base_logits: Tensor) -> None:
+        return None
+
+    def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor:
+        return torch.where(rows & wish.isfinite(), 0.5 * wish, 0.0)
 
 
 @needs_stories
@@ -71,9 +112,9 @@ def test_what_an_adapter_computed_is_forgotten_with_its_weights_and_the_base_is_
     rows = [Row("a", ids, 0), Row("b", ids, 1, adapter=False)]
     first, second = stirred(backbone), stirred(backbone, seed=4)
     draw(backbone, first, rows, Sampling(1.0, 2), prompts=cache)
-    assert cache.begin(ids, True)[0] == cache.begin(ids, False)[0] == len(ids) - 1
+    assert cache.begin(ids, True).tokens == cache.begin(ids, False).tokens == len(ids)
     cache.forget_adapter()
-    assert cache.begin(ids, True)[0] == 0 and cache.begin(ids, False)[0] == len(ids) - 1
+    assert cache.begin(ids, True).tokens == 0 and cache.begin(ids, False).tokens == len(ids)
     same(draw(backbone, second, rows, SHORT, prompts=cache), draw(backbone, second, rows, SHORT))
 
 
@@ -89,4 +130,4 @@ def test_rows_of_different_lengths_share_what_they_begin_with_and_old_prompts_go
         same(draw(backbone, backbone.model, rows, SHORT, prompts=cache), draw(backbone, backbone.model, rows, SHORT))
     small = PromptCache(cache._bytes() / 2)
     draw(backbone, backbone.model, rows, SHORT, prompts=small)
-    assert 0 < small._bytes() <= cache._bytes() / 2 and small.begin(rows[0].prompt_ids, False)[0] < len(rows[0].prompt_ids) - 1
+    assert 0 < small._bytes() <= cache._bytes() / 2 and small.begin(rows[0].prompt_ids, False).tokens < len(rows[0].prompt_ids) - 1
