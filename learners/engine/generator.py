@@ -390,12 +390,18 @@ class _CurrentBias:
 
     def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor | None:
         """See CritiqueBias.bias; nothing of it once a critique that is read was taken back."""
-        generator = self._generator
-        if not generator.bias or not self._seqs <= generator.words.acting.seqs:
-            return self.bias(hidden, base_logits)
-        return BiasWithCritiques(generator.steering, generator.words.bias).criticised(hidden, base_logits, wish, rows)
+        both = self._both if self._generator.bias else None
+        return self.bias(hidden, base_logits) if both is None else both.criticised(hidden, base_logits, wish, rows)
 
     def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
         """See LogitBias.fixed."""
-        steering = self._generator.steering
-        return (steering if self._generator.bias else LogitBias(steering.head)).fixed(before, device)
+        generator = self._generator
+        if not generator.bias:
+            return LogitBias(generator.steering.head).fixed(before, device)
+        return (self._both or generator.steering).fixed(before, device)
+
+    @property
+    def _both(self) -> BiasWithCritiques | None:
+        """With critiques; None once one of those that are read was taken back."""
+        words = self._generator.words
+        return BiasWithCritiques(self._generator.steering, words.bias) if self._seqs <= words.acting.seqs else None

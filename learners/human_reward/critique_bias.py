@@ -64,7 +64,7 @@ class CritiqueBias:
     def bias(self, steering: LogitBias, hidden: Tensor, base_logits: Tensor, wish: Tensor) -> Tensor:
         """What to add to the logits (…, V) in states where critiques hold; shapes as in LogitBias.bias."""
         shared = steering.bias(hidden, base_logits, self.share)
-        asked = _asked(self.share * self.gamma, base_logits, wish)
+        asked = asked_for(self.share * self.gamma, base_logits, wish)
         return asked if shared is None else asked + shared
 
 
@@ -86,7 +86,9 @@ class BiasWithCritiques:
 
     def fixed(self, before: FixedBias | None, device: torch.device) -> FixedBias:
         """See LogitBias.fixed."""
-        return self.steering.fixed(before, device)
+        from learners.human_reward.fixed_bias import FixedHeads
+
+        return FixedHeads.of(self.steering, self.critique, before, device)
 
 
 class CritiqueBudget:
@@ -122,7 +124,7 @@ class CritiqueBudget:
         base = (states.base / temperature).log_softmax(1)
 
         def asked(gamma: float) -> float:
-            return float(_nats(states.base + _asked(gamma, states.base, states.wish), base, temperature))
+            return float(_nats(states.base + asked_for(gamma, states.base, states.wish), base, temperature))
 
         alone = CritiqueBias(strength_within(asked, budget, most=MOST_GAMMA))
         policy = states.policy if states.policy is not None else states.base
@@ -136,7 +138,7 @@ class CritiqueBudget:
         return replace(alone, share=strength_within(together, budget, absorbed=0.5, most=1.0))  # from all of it downwards
 
 
-def _asked(gamma: float, base: Tensor, wish: Tensor) -> Tensor:
+def asked_for(gamma: float | Tensor, base: Tensor, wish: Tensor) -> Tensor:
     """γ times the wish, and for tokens that are not plausible what leaves all of them together as likely as they are in the base: (…, V)."""
     plausible = wish.isfinite()
     asked = gamma * wish.masked_fill(~plausible, 0.0)

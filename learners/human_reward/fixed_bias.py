@@ -1,13 +1,19 @@
-"""The logit bias in tensors that stay where they are, for a step of decoding that is captured once: another Ĥ, β or version is copied in."""
+"""The logit bias in tensors that stay where they are, for a step of decoding that is captured once: another Ĥ, β, γ or version is copied in."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from learners.human_reward.critique_bias import CritiqueBias, asked_for
 from learners.human_reward.features import Seen
 from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
+
+if TYPE_CHECKING:
+    from learners.model.rows import FixedBias
 
 LEAST_ROWS = 1024
 
@@ -17,35 +23,60 @@ class FixedHeads:
 
     def __init__(self, steering: LogitBias, device: torch.device) -> None:
         self._heads = [_FixedHead(head, device) for head in _heads(steering)]
-        self._sureness = torch.zeros((), device=device)
-        self._holds: LogitBias | None = None
+        self._surer, self._already_surer, self._share, self._asked = torch.zeros(4, device=device)
+        self._holds: tuple[LogitBias, CritiqueBias | None] | None = None
 
-    def take(self, steering: LogitBias | None) -> bool:
-        """Steer with this from here on; None, or what is not active, with nothing. False where it does not fit: then other tensors are needed."""
-        if steering is self._holds:
+    @staticmethod
+    def of(steering: LogitBias, critique: CritiqueBias | None, before: FixedBias | None, device: torch.device) -> FixedHeads:
+        """What steers so; `before` where it has room for this."""
+        if isinstance(before, FixedHeads) and before.take(steering, critique):
+            return before
+        made = FixedHeads(steering, device)
+        made.take(steering, critique)
+        return made
+
+    def take(self, steering: LogitBias, critique: CritiqueBias | None = None) -> bool:
+        """Steer with this from here on; with nothing where it is not active, and without critiques (None) alike in all rows. False where it does not
+        fit: then other tensors are needed."""
+        if self._holds is not None and self._holds[0] is steering and self._holds[1] == critique:
             return True
-        if steering is None or not steering.active:
+        share, gamma = (critique.share, critique.gamma) if critique is not None else (1.0, 0.0)
+        if not (steering.active or steering.active_at(share * steering.beta)):
             for fixed in self._heads:
                 fixed.weights.zero_()
-            self._sureness.zero_()
+            self._surer.zero_()
+            self._already_surer.zero_()
         elif all(fixed.fits(head) for fixed, head in zip(self._heads, _heads(steering), strict=True)):
             strengths = (steering.beta, -steering.absorbed_beta if steering.absorbed is not None else 0.0)
             for fixed, head, strength in zip(self._heads, _heads(steering), strengths, strict=True):
                 fixed.take(head, strength)
             surer, already = steering.sureness
-            self._sureness.fill_(steering.beta * surer + already)
+            self._surer.fill_(steering.beta * surer)
+            self._already_surer.fill_(already)
         else:
             return False
-        self._holds = steering
+        self._share.fill_(share)
+        self._asked.fill_(share * gamma)
+        self._holds = steering, critique
         return True
 
     def bias(self, hidden: Tensor, base_logits: Tensor) -> Tensor:
         """As LogitBias.bias, up to rounding, without a wait for the device."""
+        return self._bias(hidden, base_logits)
+
+    def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor:
+        """As BiasWithCritiques.criticised."""
+        shared = self._bias(hidden, base_logits, torch.where(rows, self._share, 1.0))
+        return shared + torch.where(rows, asked_for(self._asked, base_logits, wish), 0.0)
+
+    def _bias(self, hidden: Tensor, base_logits: Tensor, share: Tensor | float = 1.0) -> Tensor:
+        """share: of β, (K, 1) or one for all."""
         seen = Seen.of(hidden, base_logits)
         values = torch.zeros_like(base_logits, dtype=torch.float32)
-        for head in self._heads:
-            values.index_add_(-1, head.tokens, head.rewards(hidden))
-        return values.scatter_add_(-1, seen.likely, self._sureness * seen.sureness)
+        steers, absorbed = self._heads
+        values.index_add_(-1, steers.tokens, share * steers.rewards(hidden))
+        values.index_add_(-1, absorbed.tokens, absorbed.rewards(hidden))
+        return values.scatter_add_(-1, seen.likely, (share * self._surer + self._already_surer) * seen.sureness)
 
 
 class _FixedHead:

@@ -45,16 +45,17 @@ class LogitBias:
     @property
     def active(self) -> bool:
         """Without β the adapter acts as it is; where all that was taught is undone, what it absorbed is taken back."""
-        return self._active_at(self.beta)
+        return self.active_at(self.beta)
 
-    def _active_at(self, beta: float) -> bool:
+    def active_at(self, beta: float) -> bool:
+        """The same of another β."""
         same = self.absorbed is not None and beta == self.absorbed_beta and self.head is self.absorbed  # the adapter has absorbed exactly this
         return not same and (self._takes_back if self.head.blank else beta != 0)
 
     def bias(self, hidden: Tensor, base_logits: Tensor, share: float = 1.0) -> Tensor | None:
         """What to add to the logits (…, V), for states (…, d) and logits (…, V) of the base, with so much of β. None for nothing."""
         beta = share * self.beta
-        if not self._active_at(beta):
+        if not self.active_at(beta):
             return None
         rewards, offset = self.parts(hidden)
         surer, already_surer = self.sureness
@@ -66,11 +67,7 @@ class LogitBias:
         """The same bias in tensors that stay where they are; `before` where it has room for this."""
         from learners.human_reward.fixed_bias import FixedHeads
 
-        if isinstance(before, FixedHeads) and before.take(self):
-            return before
-        made = FixedHeads(self, device)
-        made.take(self)
-        return made
+        return FixedHeads.of(self, None, before, device)
 
     def parts(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """w · x of `tokens` in base states (…, d), and the bias that does not depend on β: (…, S) each, where the states are.

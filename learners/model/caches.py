@@ -77,7 +77,7 @@ class Known(NamedTuple):
     """What is known of a prompt."""
 
     tokens: int = 0  # that it begins with
-    keys_values: KeysValues = []  # noqa: RUF012  (1, heads, tokens, width) of each layer
+    keys_values: KeysValues = []  # (1, heads, tokens, width) of each layer
     last: tuple[Tensor, Tensor] | None = None  # logits (1, 1, V) and state (1, 1, d) behind it, where all of it is known
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RowsState(NamedTuple):
-    """All that a batch is, between two tokens: of B rows, K answers and with `twin` a row of the base for each."""
+    """All that a batch is, between two tokens: of B rows, K answers, with `twin` a row of the base for each, and C contexts of each answer."""
 
     keys_values: KeysValues  # (B, heads, n, width) of each layer
     columns: int  # n
@@ -35,6 +35,7 @@ class RowsState(NamedTuple):
     uniforms: Tensor  # (K, T)
     temperature: Tensor  # (K, 1)
     truncation: Truncation | None
+    strengths: Tensor  # (K, C) of contexts, 0 where there is none
 
 
 class EagerRows:
@@ -116,15 +117,16 @@ class EagerRows:
         if not keeps_all(self._past):
             return None
         layout, k = self._layout, len(self._rows)
-        twin = len(layout.source) > k
+        twin = layout.twinned
         answers = torch.arange(k, device=self._device)
-        rows = torch.cat([answers, layout.base_rows]) if twin else answers  # a row that draws from the base is its own twin
+        contexts, strengths = layout.contexts()
+        rows = torch.cat([answers, *([layout.base_rows] if twin else []), contexts])  # a row that draws from the base is its own twin
         columns, mixed = self._past.get_seq_length(), self._adapted and not all(layout.adapter[:k])
         seen = self._next.new_ones(len(rows), columns, dtype=torch.bool) if self._mask is None else self._mask[rows, :columns].bool()
         scaling = torch.tensor([1.0 if each else 0.0 for each in layout.adapter], device=self._device)[rows]
         return RowsState(
             [(layer.keys[rows], layer.values[rows]) for layer in self._past.layers], columns, twin, mixed, seen, self._next[rows],
-            seen.sum(1, keepdim=True), scaling, layout.steered, self._at[:, None], self._uniforms, self._temperature, self._truncation,
+            seen.sum(1, keepdim=True), scaling, layout.steered, self._at[:, None], self._uniforms, self._temperature, self._truncation, strengths,
         )  # fmt: skip
 
     def logits(self) -> Tensor:

@@ -36,6 +36,10 @@ class FixedBias(Protocol):
         """As SteeringBias.bias; zeros for nothing. Waits for nothing and changes nothing."""
         ...
 
+    def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor:
+        """As SteeringBias.criticised, in the same way."""
+        ...
+
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Of each layer keys and values (rows, heads, n, width)."""
@@ -100,6 +104,7 @@ class Layout:
         self.adapter = [adapted and row.adapter for row in rows] + [False] * (len(twins) + len(contexts))  # of each batch row
         self.begun = [rows[i].begun for i in self.source[: k + len(twins)]] + [(*c.prompt_ids, *rows[i].prefix_ids) for i, c in contexts]
         self._twins = len(twins)
+        self.twinned = bool(twins)
         self.all_twinned = len(twins) == k
         where = {row: k + i for i, row in enumerate(twins)}
         self.base_rows = torch.tensor([where.get(i, i) for i in range(k)], device=device)
@@ -107,6 +112,7 @@ class Layout:
         self.any_steered = any(row.steer for row in rows)
         self.steered = torch.tensor([[float(row.steer)] for row in rows], device=device)
         self.criticised = torch.tensor([[bool(row.contexts)] for row in rows], device=device)
+        self._contexts = contexts
         self._of = torch.tensor([i for i, _ in contexts], dtype=torch.long, device=device)
         self._strengths = torch.tensor([[c.strength] for _, c in contexts], device=device)
 
@@ -125,13 +131,26 @@ class Layout:
         (K, V); -inf for tokens that are plausible neither in a row's contexts nor without. None where no row has a context."""
         return wish_of(base, logits[-len(self._of) :], self._of, self._strengths) if len(self._of) else None
 
+    def contexts(self) -> tuple[Tensor, Tensor]:
+        """The same for as many contexts of each row as any row has, C: their batch rows (K C,), and strengths (K, C), 0 where there is none."""
+        if not self._contexts:
+            return self.base_rows[:0], self.steered[:, :0]
+        k = len(self.base_rows)
+        of = [[(j, context.strength) for j, (i, context) in enumerate(self._contexts, start=k + self._twins) if i == row] for row in range(k)]
+        most = max(map(len, of))
+        padded = [each + [(row, 0.0)] * (most - len(each)) for row, each in enumerate(of)]
+        device = self.base_rows.device
+        rows = torch.tensor([j for each in padded for j, _ in each], dtype=torch.long, device=device)
+        return rows, torch.tensor([[strength for _, strength in each] for each in padded], device=device).view(k, most)
+
 
 def wish_of(base: Tensor, said: Tensor, of: Tensor, strengths: Tensor) -> Tensor:
-    """See Layout.wish. base: logits (K, V); said: logits (M, V) in contexts of rows `of` (M,), with strengths (M, 1)."""
-    plain = base[of]
+    """See Layout.wish. base: logits (K, V); said: logits (M, V) in contexts of rows `of` (M,), with strengths (M, 1), 0 for what is no context."""
+    plain, there = base[of], strengths != 0
     more = ((said - plain) * strengths).nan_to_num_(0.0, 0.0, 0.0)  # tokens that cannot come have -inf on both sides
     found, own = (each >= each.amax(1, keepdim=True) + math.log(PLAUSIBLE) for each in (said, plain))
-    plausible = torch.ones_like(base).index_fill_(0, of, 0.0).index_add_(0, of, (found | own).to(base.dtype)) > 0
+    none = base.new_ones(len(base), 1).index_add_(0, of, there.to(base.dtype), alpha=-2) > 0  # of rows without any context
+    plausible = none | (torch.zeros_like(base).index_add_(0, of, ((found | own) & there).to(base.dtype)) > 0)
     return torch.zeros_like(base).index_add_(0, of, more.to(base.dtype)).masked_fill_(~plausible, -math.inf)
 
 

@@ -111,7 +111,7 @@ def _batch(
     refresh(tree)  # what trains has changed its weights
     eager = EagerRows(tree, rows, sampling, pad_id, twin, steer, prompts)
     decoder = decoder or static_decoder(tree)
-    if decoder is None or not decoder.usable or any(row.contexts for row in rows) or (steer is not None and not hasattr(steer, "fixed")):
+    if decoder is None or not decoder.usable or (steer is not None and not hasattr(steer, "fixed")):
         return eager
     return StaticRows(decoder, eager, sampling, steer, ahead)
 

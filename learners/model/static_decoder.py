@@ -29,7 +29,7 @@ from learners.model.forward import causal_model, device_of, forward_at, vocabula
 from learners.model.lora import AdaptedRows, has_adapter, row_scaling
 from learners.model.memory import COPIES_IN_DRAWING, MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
 from learners.model.replicas import DECODER
-from learners.model.rows import FixedBias, KeysValues, Row, SteeringBias, draw_tokens
+from learners.model.rows import FixedBias, KeysValues, Row, SteeringBias, draw_tokens, wish_of
 from learners.model.shards import sharded
 from learners.model.truncation import Truncation
 from storage.records import Sampling
@@ -55,7 +55,8 @@ READING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 WITHOUT_GRAPHS = "answers are drawn by ordinary forwards, which takes longer: %s"
 """Of a tree that cannot be captured."""
 
-Outputs = tuple[Tensor, Tensor, Tensor]
+Outputs = tuple[Tensor, ...]
+"""Of a step: states (K, d) and logits (K, V) of the base, the policy's logits (K, V), and with contexts what these wish for (K, V)."""
 Capture = Callable[[Callable[[], Outputs], Callable[[], None], Sequence[Tensor]], Callable[[], Outputs]]
 """Of a step, what takes its changes back, and the tensors that it changes -> what replays it and gives what it gave."""
 
@@ -76,16 +77,17 @@ class Shape:
     steered: bool
     mixed: bool = True  # whether some of the answers may be the base's own
     candidates: int = 0  # see truncation.candidates
+    contexts: int = 0  # of each answer
 
 
 class Buffers:
-    """The tensors of one shape, and its step. K answers, B = K rows or, with twins, 2 K: answer i's twin is row K + i."""
+    """The tensors of one shape, and its step. Of B rows the first K are answers; then come, with `twin`, K of the base, and C contexts of each."""
 
     def __init__(self, tree: nn.Module, shape: Shape, like: KeysValues, bias: FixedBias | None) -> None:
         """like: of each layer keys and values (…, heads, …, width), for their sizes."""
         self.shape, self.bias, self._tree = shape, bias, tree
         device, k = device_of(tree), shape.rows
-        b = 2 * k if shape.twin else k
+        b = k * (1 + shape.twin + shape.contexts)
         self.cache = [(keys.new_zeros(b, *_sizes(keys, shape)), values.new_zeros(b, *_sizes(values, shape))) for keys, values in like]
         self.ids = torch.zeros(b, 1, dtype=torch.int64, device=device)
         self.positions = torch.zeros(b, 1, dtype=torch.int64, device=device)
@@ -99,7 +101,10 @@ class Buffers:
         self.temperature = torch.ones(k, 1, device=device)
         self.truncation = Truncation.blank(k, vocabulary_of(tree), shape.candidates, device) if shape.candidates else None
         self.columns = torch.zeros(4, k, dtype=torch.float64, device=device)  # what draw_tokens gives
-        self._source = torch.arange(k, device=device).repeat(2 if shape.twin else 1)
+        self.strengths = torch.zeros(k, shape.contexts, device=device)
+        answers = torch.arange(k, device=device)
+        self._of = answers.repeat_interleave(shape.contexts)  # of each context its answer
+        self._source = torch.cat([answers.repeat(1 + shape.twin), self._of])
         self._last_position = _context(causal_model(tree).config) - 1
         self._past = FixedCache(self.cache, self.column)
         self._replay: Callable[[], Outputs] | None = None
@@ -125,6 +130,8 @@ class Buffers:
         for name in ("ids", "positions", "scaling"):
             getattr(self, name)[rows] = getattr(state, name)
         self.steered[:k], self.drawn[:k] = state.steered, state.drawn
+        self.strengths.zero_()
+        self.strengths[:k] = state.strengths
         self.uniforms[:k, : state.uniforms.shape[1]] = state.uniforms
         self.temperature[:k] = state.temperature
         if self.truncation is not None and state.truncation is not None:
@@ -132,8 +139,10 @@ class Buffers:
         self.column.fill_(n)
 
     def _rows(self, slots: Tensor) -> Tensor:
-        """(K,) which answers -> (B,) their rows, and those of their twins."""
-        return torch.cat([slots, self.shape.rows + slots]) if self.shape.twin else slots
+        """(K,) which answers -> (B,) their rows, those of their twins and of their contexts."""
+        k, c = self.shape.rows, self.shape.contexts
+        contexts = k * (1 + self.shape.twin) + slots[:, None] * c + torch.arange(c, device=slots.device)
+        return torch.cat([slots, *([k + slots] if self.shape.twin else []), contexts.flatten()])
 
     def given(self, slots: Tensor, n: int) -> RowsState:
         """Some of the answers (K,), which have n columns: for `take` of others."""
@@ -142,6 +151,7 @@ class Buffers:
             [(keys[rows, :, :n], values[rows, :, :n]) for keys, values in self.cache], n, self.shape.twin, self.shape.mixed,
             self.seen[rows, :n], self.ids[rows], self.positions[rows], self.scaling[rows], self.steered[slots], self.drawn[slots],
             self.uniforms[slots], self.temperature[slots], self.truncation and self.truncation.over(self.truncation.said[slots]),
+            self.strengths[slots],
         )  # fmt: skip
 
     def run(self, capture: Capture) -> Outputs:
@@ -179,14 +189,16 @@ class Buffers:
             return None
         if self.shape.mixed:
             return self.scaling
-        return AdaptedRows(self.shape.rows, len(self.ids)) if self.shape.twin else None
+        return AdaptedRows(self.shape.rows, len(self.ids)) if self.shape.twin or self.shape.contexts else None
 
     @torch.no_grad()
     def _step(self) -> Outputs:
         k = self.shape.rows
         logits, hidden = self.logits()
-        policy, base, state = (logits[:k], logits[k:], hidden[k:]) if self.shape.twin else (logits, logits, hidden)
-        biased = None if self.bias is None else policy + (self.bias.bias(state, base) * self.steered).to(policy.dtype)
+        policy, of_base = logits[:k], slice(k, 2 * k) if self.shape.twin else slice(k)
+        base, state = logits[of_base] if self.shape.twin else policy, hidden[of_base]
+        wish = wish_of(base, logits[-len(self._of) :], self._of, self.strengths.view(-1, 1)) if self.shape.contexts else None
+        biased = None if self.bias is None else policy + (self._bias(state, base, wish) * self.steered).to(policy.dtype)
         drawn = draw_tokens(policy, base, biased, self.temperature, self.uniforms.gather(1, self.drawn)[:, 0], self.truncation)
         self.columns.copy_(drawn)
         tokens = drawn[0].long()
@@ -196,7 +208,13 @@ class Buffers:
         self.positions.add_(1).clamp_(max=self._last_position)  # answers that have ended go on
         self.drawn.add_(1).clamp_(max=self.shape.most - 1)
         self.column.add_(1)
-        return state, base, policy
+        return (state, base, policy) if wish is None else (state, base, policy, wish)
+
+    def _bias(self, state: Tensor, base: Tensor, wish: Tensor | None) -> Tensor:
+        assert self.bias is not None
+        if wish is None:
+            return self.bias.bias(state, base)
+        return self.bias.criticised(state, base, wish, (self.strengths != 0).any(1, keepdim=True))
 
 
 def _sizes(like: Tensor, shape: Shape) -> tuple[int, int, int]:

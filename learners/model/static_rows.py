@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class StaticRows:
         """A token for each live answer."""
         if self._buffers is None:
             return self._eager.draw()
-        shown = (torch.empty(0, 0),) * 3
+        shown: tuple[Tensor, ...] = (torch.empty(0, 0),) * 3
         if not self._waiting:
             columns, outputs = self._run()
             if self._ahead == 1:
@@ -49,11 +50,12 @@ class StaticRows:
         ids, acted, plain, kl = self._waiting.popleft()[:, self._on_host].tolist()
         return Drawn([int(i) for i in ids], acted, plain, kl, *shown)
 
-    def _shown(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the live answers the base's states and logits, and the policy's logits."""
+    def _shown(self, outputs: Outputs) -> Outputs:
+        """The same of the live answers."""
         assert self._buffers is not None
-        state, base = outputs[0][self._slots], outputs[1][self._slots]
-        return state, base, outputs[2][self._slots] if self._buffers.shape.twin else base
+        state, base, policy, *wish = outputs
+        base = base[self._slots]
+        return (state[self._slots], base, policy[self._slots] if self._buffers.shape.twin else base, *(each[self._slots] for each in wish))
 
     def append(self, tokens: Sequence[int]) -> None:
         """The drawn tokens are in the buffers already."""
@@ -86,7 +88,11 @@ class StaticRows:
         if self._steer is not None:
             self._decoder.steer(self._steer)
         self._column, self._end = state.columns, state.columns + self._sampling.max_new_tokens - min(self.lengths)
-        shape = self._shape(power_of_two(len(self.uids)), state.twin, state.mixed)
+        most, some = self._sampling.max_new_tokens, candidates(self._sampling, vocabulary_of(self._decoder.tree))
+        shape = Shape(
+            power_of_two(len(self.uids)), state.twin, self._length(), power_of_two(most), self._steer is not None, state.mixed, some,
+            contexts=state.strengths.shape[1],
+        )  # fmt: skip
         if not self._decoder.ready(shape, state.keys_values, self._sampling.max_new_tokens):
             return
         self._buffers = self._decoder.buffers(shape, state.keys_values)
@@ -94,12 +100,10 @@ class StaticRows:
         self._use(torch.arange(len(self.uids), device=self._buffers.ids.device))
         self._eager.forget()
 
-    def _shape(self, k: int, twin: bool, mixed: bool) -> Shape:
-        """With room for the next tokens; for all of them where another shape would have to be prepared."""
-        most = self._sampling.max_new_tokens
-        length = self._decoder.length(self._column + (most if self._decoder.prepared else self._ahead_now), self._end)
-        some = candidates(self._sampling, vocabulary_of(self._decoder.tree))
-        return Shape(k, twin, length, power_of_two(most), self._steer is not None, mixed, some)
+    def _length(self) -> int:
+        """Of buffers with room for the next tokens; for all of them where others would have to be prepared."""
+        more = self._sampling.max_new_tokens if self._decoder.prepared else self._ahead_now
+        return self._decoder.length(self._column + more, self._end)
 
     @property
     def _ahead_now(self) -> int:
@@ -126,7 +130,7 @@ class StaticRows:
         few = old.shape.rows >= FEWER_FROM and len(self.uids) <= old.shape.rows // 4
         if self._column + self._ahead_now <= old.shape.length and not few and old.bias is self._decoder.bias_of(old.shape):
             return old
-        shape = self._shape(power_of_two(len(self.uids)) if few else old.shape.rows, old.shape.twin, old.shape.mixed)
+        shape = replace(old.shape, rows=power_of_two(len(self.uids)) if few else old.shape.rows, length=self._length())
         self._buffers = self._decoder.buffers(shape, old.cache)
         self._buffers.take(old.given(self._slots, self._column))
         self._use(torch.arange(len(self.uids), device=self._slots.device))

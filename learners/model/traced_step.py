@@ -34,8 +34,7 @@ def traced_decoder(tree: nn.Module, layers: int) -> StaticDecoder | None:
 
         def replay() -> Outputs:
             with torch.jit.optimized_execution(False):
-                state, base, policy = recorded(*changed)
-            return state, base, policy
+                return tuple(recorded(*changed))
 
         return replay
 

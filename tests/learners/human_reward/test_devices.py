@@ -105,7 +105,11 @@ def test_the_fixed_bias_of_captured_steps_is_where_the_logits_are(kind: str) -> 
             assert fixed.take(bias)
             found = fixed.bias(on_gpu(4, WIDTH), on_gpu(4, VOCABULARY))
             assert found.device == GPU and found.shape == (4, VOCABULARY)
-            assert fixed.take(None)  # steering is switched off
+            wish, rows = on_gpu(4, VOCABULARY), torch.ones(4, 1, dtype=torch.bool, device=GPU)
+            assert fixed.take(bias, CritiqueBias(0.7, 0.5))
+            found = fixed.criticised(on_gpu(4, WIDTH), on_gpu(4, VOCABULARY), wish, rows)
+            assert found.device == GPU and found.shape == (4, VOCABULARY)
+            assert fixed.take(LogitBias(bias.head))  # steering is switched off
 
 
 def test_beta_is_solved_where_the_states_are() -> None:

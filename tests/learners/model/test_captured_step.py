@@ -82,8 +82,9 @@ def step(tree: nn.Module, sizes: list[tuple[tuple[int, int], tuple[int, int]]], 
         like = [tuple(torch.empty(1, heads, 1, width, dtype=torch.bfloat16, device=GPU) for heads, width in both) for both in sizes]
         buffers = Buffers(tree, shape, like, FixedHeads(steering(), GPU) if shape.steered else None)  # type: ignore[arg-type]
         for _ in range(2):
-            state, base, policy = buffers._step()
-        assert {each.device for each in (state, base, policy, buffers.columns)} == {GPU} and policy.shape == (4, VOCABULARY)
+            outputs = buffers._step()
+        assert {each.device for each in (*outputs, buffers.columns)} == {GPU} and len(outputs) == 3 + (shape.contexts > 0)
+        assert {each.shape for each in outputs[1:]} == {(4, VOCABULARY)}
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2", "opt", "granite", "cohere", "qwen2_moe", "gpt_oss", "deepseek_v3"])
@@ -97,6 +98,7 @@ def test_a_step_that_is_captured_asks_for_no_number(family: str) -> None:
         step(tree, sizes, Shape(4, True, 256, 64, family in STEERED, mixed=False))
         step(tree, sizes, Shape(4, True, 256, 64, False, mixed=True, candidates=VOCABULARY))  # truncated
         step(tree, sizes, Shape(4, False, 256, 64, False, mixed=True, candidates=20))
+        step(tree, sizes, Shape(4, True, 256, 64, family in STEERED, mixed=False, contexts=2))  # with critiques
 
 
 def test_a_step_that_asks_for_one_is_found_out() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from learners.human_reward.critique_bias import BiasWithCritiques, CritiqueBias
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
@@ -23,7 +24,7 @@ from learners.model.forward import Output, causal_model, forward
 from learners.model.loading import load_backbone
 from learners.model.lora import copy_lora, load_lora
 from learners.model.replicas import DECODER, ENTERING, between_layers, freeze, replicate, watch_head
-from learners.model.sampling import Row, decode
+from learners.model.sampling import Context, Row, decode
 from learners.model.static_decoder import Buffers, Outputs, Shape, StaticDecoder, Unread
 from learners.model.static_rows import StaticRows
 from learners.model.traced_step import traced_decoder
@@ -88,6 +89,50 @@ def test_a_fixed_cache_draws_what_a_growing_one_draws(twin: bool, capture: objec
     options = {"steer": steer, "twin": twin}
     expected = draw(backbone, tree, rows_of(backbone), **options)
     same(draw(backbone, tree, rows_of(backbone), decoder=StaticDecoder(tree, capture), **options), expected)  # type: ignore[arg-type]
+
+
+def criticised_rows(backbone: Backbone) -> list[Row]:
+    """One, two and no critiques, the base's own answer among them, contexts longer and shorter than the prompts."""
+    texts = ("Be short. Once upon a time there was a dog who", "Once upon a time")
+    one, two = (Context(strength, prompt(backbone, text)) for strength, text in zip((1.0, -2.0), texts, strict=True))
+    given = ((one,), (), (one, two), ())
+    return [replace(row, contexts=each, steer=i != 1) for i, (row, each) in enumerate(zip(rows_of(backbone), given, strict=True))]
+
+
+def critical(backbone: Backbone, gamma: float = 0.7, share: float = 0.5, seed: int = 1) -> BiasWithCritiques:
+    return BiasWithCritiques(LogitBias(head_of(backbone, seed), 2.0, head_of(backbone, 2), 0.7), CritiqueBias(gamma, share))
+
+
+class TakenBack(LogitBias):
+    """As where a critique is no more that rows still have contexts of."""
+
+    def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor | None:
+        return self.bias(hidden, base_logits)
+
+
+@needs_stories
+@pytest.mark.parametrize("capture", [as_it_is, Graph()])
+@pytest.mark.parametrize("twin", [False, True])
+def test_answers_with_critiques_are_drawn_in_fixed_tensors_too(twin: bool, capture: object) -> None:
+    backbone = stories()
+    tree, rows = stirred(backbone), criticised_rows(backbone)
+    decoder = StaticDecoder(tree, capture)  # type: ignore[arg-type]
+    for steer in (critical(backbone), critical(backbone, 2.0, 1.0), critical(backbone, 0.0, 0.3), TakenBack(head_of(backbone, 1), 2.0)):
+        same(draw(backbone, tree, rows, twin=twin, steer=steer, decoder=decoder), draw(backbone, tree, rows, twin=twin, steer=steer))
+    assert len(decoder._buffers) == 1 and next(iter(decoder._buffers)).contexts == 2
+
+
+@needs_stories
+def test_what_critiques_wish_for_is_the_same_in_fixed_tensors() -> None:
+    backbone = stories()
+    tree, rows = stirred(backbone), criticised_rows(backbone)
+    found = []
+    for decoder in (None, StaticDecoder(tree, Graph())):
+        steps = decode(tree, rows, SHORT, backbone.eos_ids, backbone.pad_id, critical(backbone), True, decoder=decoder)
+        found.append([step.wish.clone() for step in steps if step.wish is not None])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.isfinite(), other.isfinite())
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 @needs_gpt2
@@ -249,6 +294,17 @@ def test_a_recorded_step_draws_the_same_once_prepared_with_other_heads_and_versi
     assert decoder.due() is None and len(decoder._buffers) == 1
     assert all(parameter.requires_grad for name, parameter in tree.named_parameters() if "lora" in name)
     same(draw(backbone, tree, rows, twin=True, steer=steer, decoder=decoder), expected)
+    criticised = {"twin": True, "steer": critical(backbone), "decoder": decoder}
+    for _ in range(2):
+        draw(backbone, tree, criticised_rows(backbone), **criticised)
+    decoder.prepare(decoder.due())  # type: ignore[arg-type]
+    for buffers in decoder._buffers.values():
+        buffers._step = None  # type: ignore[method-assign, assignment]  # what is replayed is not Python
+    for steer in (critical(backbone), critical(backbone, 1.5, 0.9, seed=4)):
+        same(draw(backbone, tree, criticised_rows(backbone), **(criticised | {"steer": steer})),
+             draw(backbone, tree, criticised_rows(backbone), twin=True, steer=steer))  # fmt: skip
+    assert len(decoder._buffers) == 2
+    decoder._buffers.popitem()
     steer = LogitBias(head_of(backbone, 3), 1.0)
     copy_lora(other, tree)
     (buffers,) = decoder._buffers.values()
