@@ -33,6 +33,7 @@ from decoding import stir, theirs
 from torch import nn
 
 from learners.feedback.samples import Comparison, Target
+from learners.human_reward.critique_bias import BiasWithCritiques, CritiqueBias
 from learners.human_reward.features import Features
 from learners.human_reward.head import RewardHead
 from learners.human_reward.logit_bias import LogitBias
@@ -41,7 +42,7 @@ from learners.model.base import Backbone
 from learners.model.forward import LMHead
 from learners.model.loading import load_backbone
 from learners.model.lora import draw_in
-from learners.model.sampling import Row, decode
+from learners.model.sampling import Context, Row, decode
 from learners.rlhf.distillation import Distill, DistillBatch
 from learners.rlhf.frozen_states import FrozenStates
 from learners.rlhf.ppo import PPO, PPOSettings
@@ -105,10 +106,10 @@ def ids(count: int, seed: int) -> tuple[int, ...]:
 # --- decoding -----------------------------------------------------------------------------------------------------------
 
 
-def step_seconds(backbone: Backbone, tree: nn.Module, k: int, tokens: int, **how: Any) -> float:
+def step_seconds(backbone: Backbone, tree: nn.Module, k: int, tokens: int, contexts: tuple[Context, ...] = (), **how: Any) -> float:
     """Median of a step's seconds, after the first few; the second batch counts, since the first captures."""
     steer = how.get("steer")
-    rows = [Row(str(i), ids(PROMPT, 0), i, steer=steer is not None) for i in range(k)]
+    rows = [Row(str(i), ids(PROMPT, 0), i, steer=steer is not None, contexts=contexts) for i in range(k)]
     for _ in range(2):
         times = [time.perf_counter() for _ in decode(tree, rows, Sampling(1.0, tokens), (), backbone.pad_id, **how)]
     return statistics.median(b - a for a, b in itertools.pairwise(times[2:]))
@@ -153,6 +154,9 @@ def decoding(backbone: Backbone, folder: str, options: Any) -> Figures:
     yield step("twin", actor, twin=True)
     steered = step("twin_steered", actor, twin=True, steer=steer)
     yield steered | {"steering_adds": round(found["twin_steered"] / found["twin"] - 1, 3)}
+    said = {"steer": BiasWithCritiques(steer, CritiqueBias()), "contexts": (Context(1.0, ids(PROMPT + 12, 1)),)}
+    criticised = step("twin_criticised", actor, twin=True, **said)
+    yield criticised | {"a_critique_adds": round(found["twin_criticised"] / found["twin_steered"] - 1, 3)}
     yield step("bare", backbone.model)
     with without_graphs():
         yield step("adapter_eager", actor, 16)
