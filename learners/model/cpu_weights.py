@@ -4,15 +4,16 @@ A step of decoding on a CPU is a few rows times every matrix, so what counts is 
 
 - 4-bit weights as the float32 numbers that they stand for. bitsandbytes would unpack them anew in every forward, and again in every backward pass.
   The result is the same bit by bit.
-- float32 weights that float16 holds, as those of models stored in 16 bit are, packed for FBGEMM's float16 product: it reads half the bytes and is
-  made for few rows (three to six times as fast as torch's float32 product at four rows, faster up to some hundred). States and sums are float32.
-  It is used in drawing alone, inside `drawing()`: what trains computes with one kernel with and without gradients.
+- float32 weights that float16 holds, as those of models stored in 16 bit are, and those unpacked from 4 bit, packed for FBGEMM's float16 product: it
+  reads half the bytes and is made for few rows (three to six times as fast as torch's float32 product at four rows, faster up to some hundred).
+  States and sums are float32. It is used in drawing alone, inside `drawing()`: what trains computes with one kernel with and without gradients.
+  What 4 bits stand for is rounded by it, at most by 2⁻¹¹ of each number: a millionth of a nat a token, where bfloat16 would be a ten-thousandth.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -27,8 +28,10 @@ SHARE = 0.25
 """Of the memory that is available, for each of the two forms."""
 LOST = 2.0**-25
 """The most that a weight may change by: half a step of float16's smallest numbers. Larger ones must be held exactly."""
-COPY = "_cpu_copy"
-"""Where a weight keeps its copy: on the parameter, which all trees share."""
+COPY, PACKED = "_cpu_copy", "_cpu_packed"
+"""Where a weight keeps its copies: on the parameter, which all trees share."""
+MOST = 65504.0
+"""Of float16's numbers."""
 
 
 class _Drawing(threading.local):
@@ -57,23 +60,26 @@ class Linear16(nn.Linear):
     """A linear layer over weights that float16 seems to hold, packed for drawing in a thread of its own; the first who draws waits for it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _drawing.on or torch.jit.is_tracing():  # recordings do not hold packed weights
-            return nn.functional.linear(x, self.weight, self.bias)
-        packed = _packed(self.weight)
-        if packed is None:
-            return nn.functional.linear(x, self.weight, self.bias)
-        product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
-        return product if self.bias is None else product.add_(self.bias)
+        return _product(x, self.weight, self.weight, self.bias)
 
     def float_weight(self, dtype: torch.dtype) -> Tensor:
         return self.weight
 
 
-def _packed(weight: Tensor) -> Any:
-    """None where float16 does not hold all of it after all."""
-    found = weight.__dict__[COPY]
+def _product(x: Tensor, parameter: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Of a layer's weight, which belongs to a parameter; in drawing of the packed one, if there is one."""
+    packed = _packed(parameter) if _drawing.on and not torch.jit.is_tracing() else None  # recordings do not hold packed weights
+    if packed is None:
+        return nn.functional.linear(x, weight, bias)
+    product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
+    return product if bias is None else product.add_(bias)
+
+
+def _packed(parameter: Tensor) -> Any:
+    """None where float16 does not hold all of it after all, or there was no room."""
+    found = parameter.__dict__.get(PACKED)
     if isinstance(found, Future):
-        found = weight.__dict__[COPY] = found.result()
+        found = parameter.__dict__[PACKED] = found.result()
     return found
 
 
@@ -85,28 +91,41 @@ def speed_up_on_cpu(model: nn.Module) -> None:
 
 def copied_bytes(model: nn.Module) -> int:
     """What these copies take."""
-    copies = [(p, copy) for p in model.parameters() if COPY in p.__dict__ and (copy := _packed(p)) is not None]
-    return sum(copy.nbytes if isinstance(copy, Tensor) else 2 * p.numel() for p, copy in copies)
+    unpacked = [p.__dict__.get(COPY) for p in model.parameters()]
+    floats = sum(copy.nbytes for copy in unpacked if copy is not None)
+    return floats + sum(2 * _numbers(p).numel() for p in model.parameters() if _packed(p) is not None)
+
+
+def _numbers(parameter: Tensor) -> Tensor:
+    """The float32 numbers that a layer's weights are, or stand for."""
+    found: Tensor = parameter.__dict__.get(COPY, parameter).detach()
+    return found
 
 
 def _pack_16bit(model: nn.Module) -> None:
-    layers = [m for m in model.modules() if type(m) is nn.Linear and m.weight.dtype == torch.float32 and m.weight.device.type == "cpu"]
-    distinct = {id(layer.weight): layer for layer in layers}
-    taken = sum(2 * layer.weight.numel() for layer in distinct.values())
-    if not layers or not _fits(taken) or not _has_float16_products():
+    layers: list[Any] = [m for m in model.modules() if type(m) is nn.Linear or type(m).__name__ == "UnpackedLinear4bit"]
+    layers = [layer for layer in layers if _numbers(layer.weight).dtype == torch.float32]
+    distinct = {id(layer.weight): layer.weight for layer in layers if layer.weight.device.type == "cpu"}
+    taken = sum(2 * _numbers(weight).numel() for weight in distinct.values())
+    if not distinct or not _fits(taken) or not _has_float16_products():
         return
     packer = ThreadPoolExecutor(1)  # seconds for a hundred million weights, while trees are made
-    for layer in distinct.values():
-        if _held_by_float16(layer.weight[:8]):  # which says no for most models that are stored in float32
-            layer.weight.__dict__[COPY] = packer.submit(_pack, layer.weight.detach())
+    for weight in distinct.values():
+        may = _rounded_by_float16 if COPY in weight.__dict__ else _held_by_float16
+        if may(_numbers(weight)[:8]):  # which says no for most models that are stored in float32
+            weight.__dict__[PACKED] = packer.submit(_pack, _numbers(weight), may)
     packer.shutdown(wait=False)
     for layer in layers:
-        if COPY in layer.weight.__dict__:
+        if type(layer) is nn.Linear and PACKED in layer.weight.__dict__:
             layer.__class__ = Linear16
 
 
-def _pack(weight: Tensor) -> Any:
-    return torch.ops.quantized.linear_prepack_fp16(weight, None) if _held_by_float16(weight) else None
+def _pack(weight: Tensor, may: Callable[[Tensor], bool]) -> Any:
+    return torch.ops.quantized.linear_prepack_fp16(weight, None) if may(weight) else None
+
+
+def _rounded_by_float16(weight: Tensor) -> bool:
+    return float(weight.abs().max()) <= MOST
 
 
 def _held_by_float16(weight: Tensor) -> bool:
@@ -146,7 +165,7 @@ def _unpacked_class() -> type:
         """A 4-bit layer that computes with the numbers that its weights stand for."""
 
         def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.linear(x, self.weight.__dict__[COPY], self.bias)
+            return _product(x, self.weight, self.weight.__dict__[COPY], self.bias)
 
         def float_weight(self, dtype: torch.dtype) -> Tensor:
             return self.weight.__dict__[COPY]

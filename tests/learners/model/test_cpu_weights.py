@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from learners.model import cpu_weights
 from learners.model.cpu_weights import COPY, Linear16, copied_bytes, drawing, speed_up_on_cpu
+from learners.model.forward import forward
 from tests.learners.models import cpu_only, needs_stories, stories
 
 pytestmark = cpu_only
@@ -78,3 +81,24 @@ def test_unpacked_4_bit_weights_are_the_numbers_that_they_stand_for_in_both_dire
         assert torch.equal(found, expected)
         (a,), (b,) = (torch.autograd.grad(y.square().sum(), x) for y in (found, expected))
         torch.testing.assert_close(a, b)
+
+
+@needs_float16
+@needs_stories
+def test_what_4_bits_stand_for_is_drawn_with_as_float16_rounds_it() -> None:
+    backbone = stories("nf4")
+    layers: list[Any] = [m for m in backbone.model.modules() if type(m).__name__ == "UnpackedLinear4bit"]
+    assert copied_bytes(backbone.model) >= 6 * sum(layer.in_features * layer.out_features for layer in layers)
+    for layer in layers[:7]:
+        x = torch.randn(3, layer.in_features)
+        with drawing():
+            found = layer(x)
+        rounded = layer.weight.__dict__[COPY].half().double()
+        torch.testing.assert_close(found.double(), x.double() @ rounded.T, atol=2e-5, rtol=1e-5)
+        assert torch.equal(layer(x), nn.functional.linear(x, layer.weight.__dict__[COPY]))  # what trains computes with all of it
+    ids = torch.randint(3, backbone.vocabulary, (2, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = forward(backbone.model, ids).logits.log_softmax(-1)
+        with drawing():
+            drawn = forward(backbone.model, ids).logits.log_softmax(-1)
+    assert 0 < float((drawn.exp() * (drawn - exact)).sum(-1).mean()) < 1e-5
