@@ -193,9 +193,10 @@ class TamerApp(App[None]):
         self.exit()
 
     async def action_quit(self) -> None:
-        """What was tapped counts."""
-        await self.arena.finish_tap()
-        self.exit()
+        """What was tapped counts. Not out of an editor: what is typed there would be lost."""
+        if not isinstance(self.screen, EditorScreen):
+            await self.arena.finish_tap()
+            self.exit()
 
     def action_help_quit(self) -> None:
         """ctrl+c: once is a slip of the hand."""

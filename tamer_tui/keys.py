@@ -19,10 +19,11 @@ SCREEN_SECTIONS = {name: f"On the screen {name}" for name in ("chat", "compare",
 """The same for screens of their own."""
 
 
-def _key(key: str, action: str, identity: str, description: str, tooltip: str, display: str | None = None) -> Binding:
-    """`key` unless the operator chose another one."""
+def _key(key: str, action: str, identity: str, description: str, tooltip: str, display: str | None = None, anywhere: bool = False) -> Binding:
+    """`key` unless the operator chose another one. `anywhere`: over lists and pages too, but for keys that are typed."""
     own = chosen().get(identity)
-    return Binding(own or key, action, description, id=identity, tooltip=tooltip, key_display=None if own else display, show=False)
+    first = anywhere and "+" in (own or key)
+    return Binding(own or key, action, description, id=identity, tooltip=tooltip, key_display=None if own else display, show=False, priority=first)
 
 
 MODES = {
@@ -98,7 +99,7 @@ COMMON: tuple[Binding, ...] = (
     _key("comma", "app.settings", "screen.settings", "settings", "Each setting and where it came from; change it, write it to config.toml", ","),
     _key("j", "app.leader", "screen.leader", "go to", "Go to another screen by its letter, where function keys do not arrive"),
     _key("ctrl+p", "app.command_palette", "screen.palette", "palette", "Find a command by its name; themes", "^p"),
-    _key("ctrl+q", "app.quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q"),
+    _key("ctrl+q", "app.quit", "screen.quit", "quit", "Leave; everything judged is on disk", "^q", anywhere=True),
 )
 
 ARENA = (*ARENA_KEYS, *COMMON)

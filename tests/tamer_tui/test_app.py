@@ -18,6 +18,7 @@ from tamer_tui.options import session_settings
 from tamer_tui.session import Session, SessionSettings
 from tamer_tui.settings import described
 from tests.tamer_tui.fake_engine import FakeEngine
+from tests.tamer_tui.table import table
 
 PROMPTS = (Prompt.of("Once upon a time"),)
 
@@ -109,3 +110,16 @@ async def test_a_sitting_that_never_began_says_what_is_on_disk_and_names_no_file
         assert again.judged == 1 and farewell(again).startswith("1 judgement")
     finally:
         await again.close()
+
+
+@pytest.mark.parametrize("keys", [(), ("question_mark",), ("W",), ("D",), ("x",), ("f3",), ("f3", "question_mark")])
+async def test_ctrl_q_leaves_from_wherever_one_is(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    async with table(tmp_path, size=(80, 24)) as t:
+        await t.press(*keys, "ctrl+q")
+        assert not t.pilot.app.is_running
+
+
+async def test_ctrl_q_does_not_lose_what_is_typed(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await t.press("n", "a", "b", "ctrl+q", "c", "ctrl+s")
+        assert t.session.set.prompt.text == "abc"
