@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Protocol, cast
 from textual import events
 from textual.app import App
 from textual.binding import Binding
+from textual.message_pump import MessagePump
 from textual.screen import Screen
 
 from tamer_tui import endings
@@ -49,6 +51,18 @@ ENDINGS = {
 """By the signal's name: not every system has all of them."""
 
 
+PATIENCE_SECONDS = 0.5
+"""For what a key does to be done, where it takes away what it was sent to."""
+
+
+def _through(pumps: Sequence[MessagePump], then: Callable[[], object]) -> None:
+    """Do it once each of these in turn has handled what it was sent before; those that are gone have."""
+    if not pumps:
+        then()
+    elif not pumps[0].call_later(_through, pumps[1:], then):
+        _through(pumps[1:], then)
+
+
 class Saying(Protocol):
     """What every screen of a mode can do."""
 
@@ -71,6 +85,8 @@ class TamerApp(App[None]):
         self.session, self.settings = session, list(settings)
         self._own_theme = theme
         self.register_theme(HIGH_CONTRAST)
+        self._typed: deque[events.Event] = deque()  # and not handled yet
+        self._handled: events.Event | None = None  # is being handled
         self._interrupted = self._restarted = float("-inf")  # monotonic seconds of the last ctrl+c, and of the last R
         self.ended_because = ""  # what ended it, if it was not the operator
         self.arena: ArenaScreen
@@ -106,13 +122,35 @@ class TamerApp(App[None]):
         if self.session.engine.refused:
             self.exit(return_code=1)
 
+    # --- what is typed ---------------------------------------------------------------------------------------------------------
+
     async def on_event(self, event: events.Event) -> None:
-        """Keys that come in one burst with the one that opens an editor are for the editor, in their order: a slow connection sends them so."""
-        if isinstance(event, events.Key) and self.screen_stack and isinstance(self.screen, EditorScreen):
-            await self.screen.ready.wait()
-            if event.is_forwarded and event.time < self.screen.ready_at:  # to the screen below
-                event = events.Key(event.key, event.character)
+        """What is typed is handled one by one, each once all that the one before it does has happened. A slow connection sends many keys at once: one
+        that opens an editor, the words for it, and the one that ends it."""
+        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded or not self.screen_stack:
+            await super().on_event(event)
+            return
+        self._typed.append(event)
+        if self._handled is None:
+            await self._handle_next()
+
+    async def _handle_next(self) -> None:
+        self._handled = event = self._typed.popleft()
+        way = list((self.focused or self.screen).ancestors_with_self)
         await super().on_event(event)
+        self._patience = self.set_timer(PATIENCE_SECONDS, partial(self._settle, event))
+        _through(way, partial(self._settle, event))
+
+    def _settle(self, event: events.Event) -> None:
+        """It has been where it was sent to: what it opens is there next."""
+        _through([self.screen, self], lambda: self.call_later(self._next, event))
+
+    async def _next(self, event: events.Event) -> None:
+        if self._handled is event:
+            self._handled = None
+            self._patience.stop()
+            if self._typed:
+                await self._handle_next()
 
     # --- what every screen can do ------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ class FixedHeads:
 
     def __init__(self, steering: LogitBias, device: torch.device) -> None:
         self._heads = [_FixedHead(head, device) for head in _heads(steering)]
-        self._surer, self._already_surer, self._share, self._asked = torch.zeros(4, device=device)
+        self._surer, self._already_surer, self._share, self._absorbed_share, self._asked = torch.zeros(5, device=device)
         self._holds: tuple[LogitBias, CritiqueBias | None] | None = None
 
     @staticmethod
@@ -41,7 +41,8 @@ class FixedHeads:
         if self._holds is not None and self._holds[0] is steering and self._holds[1] == critique:
             return True
         share, gamma = (critique.share, critique.gamma) if critique is not None else (1.0, 0.0)
-        if not (steering.active or steering.active_at(share * steering.beta)):
+        beside = steering.active_at(share * steering.beta)  # critiques; else the adapter acts there as it is
+        if not (steering.active or beside):
             for fixed in self._heads:
                 fixed.weights.zero_()
             self._surer.zero_()
@@ -55,7 +56,8 @@ class FixedHeads:
             self._already_surer.fill_(already)
         else:
             return False
-        self._share.fill_(share)
+        self._share.fill_(share * beside)
+        self._absorbed_share.fill_(beside)
         self._asked.fill_(share * gamma)
         self._holds = steering, critique
         return True
@@ -66,17 +68,17 @@ class FixedHeads:
 
     def criticised(self, hidden: Tensor, base_logits: Tensor, wish: Tensor, rows: Tensor) -> Tensor:
         """As BiasWithCritiques.criticised."""
-        shared = self._bias(hidden, base_logits, torch.where(rows, self._share, 1.0))
+        shared = self._bias(hidden, base_logits, *(torch.where(rows, share, 1.0) for share in (self._share, self._absorbed_share)))
         return shared + torch.where(rows, asked_for(self._asked, base_logits, wish), 0.0)
 
-    def _bias(self, hidden: Tensor, base_logits: Tensor, share: Tensor | float = 1.0) -> Tensor:
-        """share: of β, (K, 1) or one for all."""
+    def _bias(self, hidden: Tensor, base_logits: Tensor, share: Tensor | float = 1.0, absorbed_share: Tensor | float = 1.0) -> Tensor:
+        """Shares of β and of what is taken back for what the adapter absorbed: (K, 1), or one for all."""
         seen = Seen.of(hidden, base_logits)
         values = torch.zeros_like(base_logits, dtype=torch.float32)
         steers, absorbed = self._heads
         values.index_add_(-1, steers.tokens, share * steers.rewards(hidden))
-        values.index_add_(-1, absorbed.tokens, absorbed.rewards(hidden))
-        return values.scatter_add_(-1, seen.likely, (share * self._surer + self._already_surer) * seen.sureness)
+        values.index_add_(-1, absorbed.tokens, absorbed_share * absorbed.rewards(hidden))
+        return values.scatter_add_(-1, seen.likely, (share * self._surer + absorbed_share * self._already_surer) * seen.sureness)
 
 
 class _FixedHead:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from textual import events
@@ -50,8 +47,6 @@ class EditorScreen(ModalScreen[WrittenText]):
         """`above` is shown over the box: the prompt that is answered."""
         super().__init__()
         self._title, self._text, self._above = title, editable(text), above
-        self.ready = asyncio.Event()
-        self.ready_at = math.inf  # as Message.time
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
@@ -65,24 +60,15 @@ class EditorScreen(ModalScreen[WrittenText]):
     def on_mount(self) -> None:
         self.query_one("#box").border_title = content(self._title).markup
         self._begin(self.query_one(TextArea))
-        self.ready_at = time.monotonic()
-        self.ready.set()
 
     def _begin(self, area: TextArea) -> None:
         area.move_cursor(area.document.end)
-        self.set_focus(area)  # now: what is typed next is for the box
-
-    def _in_turn(self, action: Callable[[], object]) -> None:
-        """After what was typed before, which may have come in one burst with the key and still waits for the box."""
-        self.query_one(TextArea).call_later(action)
+        area.focus()
 
     def action_save(self) -> None:
-        self._in_turn(lambda: self._leave_with(saved=True))
+        self.dismiss(WrittenText(self.query_one(TextArea).text, True))
 
     def action_external(self) -> None:
-        self._in_turn(self._write_elsewhere)
-
-    def _write_elsewhere(self) -> None:
         """The text in the operator's own editor, and back. The loop waits: nothing else may write to the terminal meanwhile."""
         area = self.query_one(TextArea)
         try:
@@ -93,11 +79,7 @@ class EditorScreen(ModalScreen[WrittenText]):
         self._begin(area)
 
     def action_leave(self) -> None:
-        self._in_turn(lambda: self._leave_with(saved=False))
-
-    def _leave_with(self, saved: bool) -> None:
-        if self.is_current:  # once
-            self.dismiss(WrittenText(self.query_one(TextArea).text, saved))
+        self.dismiss(WrittenText(self.query_one(TextArea).text, False))
 
 
 class PromptScreen(EditorScreen):
@@ -111,9 +93,6 @@ class PromptScreen(EditorScreen):
         self._recent, self._at = [self._text, *recent], 0
 
     def action_recent(self) -> None:
-        self._in_turn(self._bring_back)
-
-    def _bring_back(self) -> None:
         """What was begun comes back after the oldest."""
         area = self.query_one(TextArea)
         if self._at == 0:

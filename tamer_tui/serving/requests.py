@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from storage.limits import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from storage.limits import HIGHEST_TEMPERATURE, LOWEST_SERVED_TEMPERATURE
 from storage.records import Message, Sampling
 
 MOST_CHOICES = 8
@@ -97,7 +97,7 @@ def chat_request(body: bytes, usual: Sampling) -> Wanted:
     n = asked.n or 1
     if not (1 <= n <= MOST_CHOICES and 1 <= tokens <= 100_000 and 0 <= temperature <= HIGHEST_TEMPERATURE and 0 < top_p <= 1):
         raise Refused(f"n is 1 to {MOST_CHOICES}, max_tokens 1 to 100000, temperature 0 to {HIGHEST_TEMPERATURE:g}, top_p above 0 to 1")
-    temperature = max(LOWEST_TEMPERATURE, temperature)  # for 0 too: Ĥ's budget has no meaning without chance
+    temperature = max(LOWEST_SERVED_TEMPERATURE, temperature)  # for 0 too: Ĥ's budget has no meaning without chance
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Wanted(
         asked.model,

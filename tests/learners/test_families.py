@@ -22,8 +22,8 @@ from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
 from learners.model.architectures import model_class
 from learners.model.base import Backbone
-from learners.model.cpu_weights import drawing
 from learners.model.checkpoint import read_config
+from learners.model.cpu_weights import drawing
 from learners.model.forward import causal_model, device_of
 from learners.model.lora import LoraSettings, lora_parameters
 from learners.model.sampling import Row, decode

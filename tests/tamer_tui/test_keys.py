@@ -9,7 +9,7 @@ from textual.events import Key, Paste
 from textual.widgets import Static, TextArea
 
 from learners import protocol
-from storage.records import Ranking, Rating
+from storage.records import Critique, Ranking, Rating
 from tamer_tui.app import TamerApp
 from tamer_tui.keys import ARENA, EDITOR, LETTERS, MODES, NUMBER, SECTIONS, painted, sections
 from tamer_tui.screens.arena import PACES, ArenaScreen
@@ -200,12 +200,18 @@ async def test_the_palette_finds_a_command_by_what_it_does(tmp_path: Path) -> No
 
 
 async def burst(t: Table, *keys: str) -> None:
-    """What a slow connection brings at once: nothing is painted between these keys."""
+    """What a slow connection brings at once: nothing is painted between these. What is longer than the name of a key is pasted."""
     t.arena._opened = 0.0
     for key in keys:
-        t.pilot.app.post_message(Key(key, {"space": " ", "semicolon": ";"}.get(key, key if len(key) == 1 else None)))
+        pasted = " " in key
+        t.pilot.app.post_message(Paste(key) if pasted else Key(key, {"space": " ", "semicolon": ";"}.get(key, key if len(key) == 1 else None)))
     await t.pilot.pause()
+    await t.until(lambda: not t.pilot.app._typed and t.pilot.app._handled is None)  # type: ignore[attr-defined]
     await t.pilot.pause()
+
+
+def said(t: Table) -> list[tuple[str, str]]:
+    return [(each.text, each.scope) for each in t.live() if isinstance(each, Critique)]
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["with the key that opens it", "in an open box"])
@@ -216,10 +222,23 @@ async def test_a_line_that_comes_in_one_burst_is_whole_and_in_order(tmp_path: Pa
             await t.press(*first)
             first = []
         await burst(t, *first, *"abcs", "space", *"usnx", "enter")
-        assert [getattr(said, "text", None) for said in t.live()] == ["abcs usnx"]
+        assert said(t) == [("abcs usnx", "prompt")]
         await burst(t, "semicolon", *"left", "escape")
         assert len(t.live()) == 1
         await t.press("semicolon", "enter")
-        assert [getattr(said, "text", None) for said in t.live()] == ["abcs usnx", "left"]
+        assert said(t)[1:] == [("left", "prompt")]
         await burst(t, "n", *"tell", "ctrl+s")
         assert t.session.set.prompt.text == "tell"
+
+
+async def test_what_follows_in_the_same_burst_is_for_what_is_there_then(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        await burst(t, "semicolon", *"shorter", "enter", "tab", "semicolon", *"warm", "tab", "enter", "b")
+        assert said(t) == [("shorter", "prompt"), ("warm", "all")] and not t.arena.ballot.empty
+        await burst(t, "n", *"so ", "pasted words", *"x", "ctrl+s")
+        assert t.session.set.prompt.text == "so pasted wordsx"
+        await burst(t, "a pasted prompt", "y", "ctrl+s", "question_mark", "escape", "c")
+        assert t.session.set.prompt.text == "a pasted prompty" and isinstance(t.pilot.app.screen, ArenaScreen) and not t.arena.ballot.empty
+        await burst(t, "f5", *"hello", "enter")
+        await t.until(lambda: bool(t.session.chat.turns))
+        assert t.session.chat.turns[0].prompt.text == "hello"

@@ -117,7 +117,10 @@ def test_answers_with_critiques_are_drawn_in_fixed_tensors_too(twin: bool, captu
     backbone = stories()
     tree, rows = stirred(backbone), criticised_rows(backbone)
     decoder = StaticDecoder(tree, capture)  # type: ignore[arg-type]
-    for steer in (critical(backbone), critical(backbone, 2.0, 1.0), critical(backbone, 0.0, 0.3), TakenBack(head_of(backbone, 1), 2.0)):
+    same_head = head_of(backbone, 2)
+    absorbed = (BiasWithCritiques(LogitBias(same_head, beta, same_head, 0.7), CritiqueBias(0.7, 0.5)) for beta in (0.7, 1.4))
+    shares = (critical(backbone, *each) for each in ((0.7, 0.5), (2.0, 1.0), (0.0, 0.3), (0.7, 0.0)))
+    for steer in (*shares, *absorbed, TakenBack(head_of(backbone, 1), 2.0)):
         same(draw(backbone, tree, rows, twin=twin, steer=steer, decoder=decoder), draw(backbone, tree, rows, twin=twin, steer=steer))
     assert len(decoder._buffers) == 1 and next(iter(decoder._buffers)).contexts == 2
 
