@@ -26,6 +26,7 @@ from tamer_tui.collecting import settle
 from tamer_tui.config import ConfigError, config_file, tables
 from tamer_tui.headless import make_session
 from tamer_tui.keys import COMMON, MODES, check_keymap, key_name
+from tamer_tui.options import OF_A_TERMINAL
 from tamer_tui.remote_engine import socket_of
 from tamer_tui.screens.arena import ArenaScreen
 from tamer_tui.screens.attempt import attempt
@@ -300,13 +301,19 @@ def farewell(session: Session, settings: Sequence[Setting] = ()) -> str:
     if session.database is None or (session.ready is None and not session.judged):
         return session.notice or "nothing was judged"
     version = session.status.acting[0]
-    said = [word for setting in settings if setting.source == "flag" and setting.name != "model" for word in setting.typed]
-    again = shlex.join(["tamer", str(session.database), "--model", session.settings.model, *said])
+    given = [setting for setting in settings if setting.source == "flag" and setting.name != "model"]
+    again = shlex.join(["tamer", str(session.database), "--model", session.settings.model, *_typed(given)])
     if way := session.engine.goes_on:
-        again = f"{shlex.join(['tamer', 'attach', socket_of(way) or shlex.join(way), str(session.database)])}   (the engine learns on)"
+        own = [setting for setting in given if setting.name in OF_A_TERMINAL]
+        again = shlex.join(["tamer", "attach", socket_of(way) or shlex.join(way), str(session.database), *_typed(own)])
+        again += "   (the engine learns on)"
     return "\n".join([
         f"{session.judged} judgement{'s' if session.judged != 1 else ''} in {session.database}; acting: {version}",
         f"  go on      {again}",
         f"  look       {'   '.join(shlex.join(['tamer', what, str(session.database)]) for what in ('stats', 'versions'))}",
         "  take out   it is an SQLite file: any tool opens it; adapters lie beside it as PEFT directories",
     ])  # fmt: skip
+
+
+def _typed(settings: Sequence[Setting]) -> list[str]:
+    return [word for setting in settings for word in setting.typed]

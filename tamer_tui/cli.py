@@ -13,6 +13,7 @@ from tamer_tui import __version__, exchange_commands, serve_command, simulate_co
 from tamer_tui.options import (
     DATABASE,
     MODEL_OPTIONS,
+    OF_A_TERMINAL,
     SAMPLING_OPTIONS,
     Since,
     engine_command,
@@ -318,7 +319,7 @@ def engine(**chosen: str | None) -> None:
 @click.argument("engine", metavar="ENGINE")
 @click.argument("database", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--watch", is_flag=True, help="Look on while another terminal judges: nothing is asked for, and nothing is written.")
-@options("k", "best_of", "system", "temperatures", "name")
+@options(*OF_A_TERMINAL)
 def attach(engine: str, database: Path | None, watch: bool, **chosen: Any) -> None:
     """Come back to an ENGINE that listens (unix:PATH, or 'ssh HOST tamer engine --attach unix:PATH'), as it is loaded."""
     from tamer_tui import attaching

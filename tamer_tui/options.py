@@ -15,6 +15,8 @@ from storage.limits import HIGHEST_PENALTY, HIGHEST_TEMPERATURE, HIGHEST_TOP_K, 
 if TYPE_CHECKING:
     from tamer_tui.views import SessionSettings
 
+OF_A_TERMINAL = ("k", "best_of", "system", "temperatures", "name")
+"""Options that an engine which goes on without one does not know of."""
 STAGES = ("sft", "reward", "distill", "ppo")
 HIGHEST_SEED = 2**32 - 1
 ANSWER_TOKENS = 256

@@ -12,6 +12,7 @@ A step of decoding on a CPU is a few rows times every matrix, so what counts is 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,8 @@ LOST = 2.0**-25
 """The most that a weight may change by: half a step of float16's smallest numbers. Larger ones must be held exactly."""
 COPY, PACKED = "_cpu_copy", "_cpu_packed"
 """Where a weight keeps its copies: on the parameter, which all trees share."""
+MOST_PACKERS = 4
+"""Threads."""
 MOST = 65504.0
 """Of float16's numbers."""
 
@@ -93,7 +96,13 @@ def copied_bytes(model: nn.Module) -> int:
     """What these copies take."""
     unpacked = [p.__dict__.get(COPY) for p in model.parameters()]
     floats = sum(copy.nbytes for copy in unpacked if copy is not None)
-    return floats + sum(2 * _numbers(p).numel() for p in model.parameters() if _packed(p) is not None)
+    return floats + sum(2 * _numbers(p).numel() for p in model.parameters() if _packed_or_will_be(p))
+
+
+def _packed_or_will_be(parameter: Tensor) -> bool:
+    """Without a wait; a weight that is not packed yet seems to be one that will."""
+    found = parameter.__dict__.get(PACKED)
+    return (found.result() if found.done() else found) is not None if isinstance(found, Future) else found is not None
 
 
 def _numbers(parameter: Tensor) -> Tensor:
@@ -109,7 +118,7 @@ def _pack_16bit(model: nn.Module) -> None:
     taken = sum(2 * _numbers(weight).numel() for weight in distinct.values())
     if not distinct or not _fits(taken) or not _has_float16_products():
         return
-    packer = ThreadPoolExecutor(1)  # seconds for a hundred million weights, while trees are made
+    packer = ThreadPoolExecutor(min(MOST_PACKERS, os.cpu_count() or 1))  # a second for a hundred million weights, while trees are made
     for weight in distinct.values():
         may = _rounded_by_float16 if COPY in weight.__dict__ else _held_by_float16
         if may(_numbers(weight)[:8]):  # which says no for most models that are stored in float32

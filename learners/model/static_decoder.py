@@ -41,8 +41,9 @@ MOST_PREPARED_ROWS = 8
 """Answers in a batch that is worth preparing: of more, the kernels take most of the time."""
 WORTH_PREPARING = 256
 """Tokens of a shape, asked for so far."""
-KEPT_BUFFERS = 12
-"""Shapes whose buffers and graphs are kept: rollouts alone ask for two numbers of rows times three lengths. The one used longest ago goes …"""
+KEPT_BUFFERS = 24
+"""Shapes whose buffers and graphs are kept: rollouts alone ask for two numbers of rows times three lengths, with critiques and without. The one used
+longest ago goes …"""
 KEPT_BYTES = 256e6
 """… and as many as take no more memory than this; on a GPU …"""
 KEPT_SHARE = 1 / 32

@@ -93,6 +93,19 @@ async def test_the_line_that_goes_on_says_what_the_command_line_said(tmp_path: P
         assert again.params == {**context.params, "database": tmp_path / "a b.db"}
 
 
+async def test_the_line_that_goes_on_with_an_engine_that_goes_on_says_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with main.commands["run"].make_context("run", ["a.db", "--model", "m", "-k", "2", "--seed", "4", "--name", "Jo"]) as context:
+        session = Session(session_settings(context.params), FakeEngine, tmp_path / "a.db")
+        await session.start()
+        await session.wait_ready()
+        monkeypatch.setattr(type(session.engine), "goes_on", ("tamer", "engine", "--attach", "unix:/x"))
+        card = farewell(session, described(context))
+        await session.close()
+    line = next(each for each in card.splitlines() if "go on" in each)
+    typed = shlex.split(line.removeprefix("  go on").removesuffix("(the engine learns on)"))
+    assert typed == ["tamer", "attach", "unix:/x", str(tmp_path / "a.db"), "-k", "2", "--name", "Jo"]
+
+
 async def test_a_sitting_that_never_began_says_what_is_on_disk_and_names_no_file_that_is_gone(tmp_path: Path) -> None:
     session = Session(SessionSettings("fake", PROMPTS), FakeEngine, tmp_path / "a.db")
     assert farewell(session) == "nothing was judged"
