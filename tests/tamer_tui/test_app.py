@@ -98,12 +98,12 @@ async def test_the_line_that_goes_on_with_an_engine_that_goes_on_says_what_it_do
         session = Session(session_settings(context.params), FakeEngine, tmp_path / "a.db")
         await session.start()
         await session.wait_ready()
-        monkeypatch.setattr(type(session.engine), "goes_on", ("tamer", "engine", "--attach", "unix:/x"))
+        monkeypatch.setattr(type(session.engine), "goes_on", ("ssh", "box", "tamer engine --attach unix:/x"))
         card = farewell(session, described(context))
         await session.close()
     line = next(each for each in card.splitlines() if "go on" in each)
     typed = shlex.split(line.removeprefix("  go on").removesuffix("(the engine learns on)"))
-    assert typed == ["tamer", "attach", "unix:/x", str(tmp_path / "a.db"), "-k", "2", "--name", "Jo"]
+    assert typed == ["tamer", "attach", "ssh box 'tamer engine --attach unix:/x'", str(tmp_path / "a.db"), "-k", "2", "--name", "Jo"]
 
 
 async def test_a_sitting_that_never_began_says_what_is_on_disk_and_names_no_file_that_is_gone(tmp_path: Path) -> None:
