@@ -71,7 +71,7 @@ def test_the_learners_load_neither_textual_nor_the_database_nor_the_terminal() -
     loaded = loaded_after(*modules_of("learners"))
     assert loaded >= {"torch", "learners.engine.process"}  # so the other tests' "no torch" can fail
     assert not loaded & {"textual", "sqlite_utils", "tamer_tui"}
-    assert {name for name in loaded if name.split(".")[0] == "storage"} == {"storage", "storage.records", "storage.thoughts"}
+    assert {name for name in loaded if name.split(".")[0] == "storage"} == {"storage", "storage.limits", "storage.records", "storage.thoughts"}
 
 
 @pytest.mark.parametrize("module", sorted(FROM_LEARNERS))
