@@ -20,6 +20,8 @@ from textual.app import App
 from textual.binding import Binding
 from textual.message_pump import MessagePump
 from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import TextArea
 
 from tamer_tui import endings
 from tamer_tui.collecting import settle
@@ -88,6 +90,8 @@ class TamerApp(App[None]):
         self.register_theme(HIGH_CONTRAST)
         self._typed: deque[events.Event] = deque()  # and not handled yet
         self._handled: events.Event | None = None  # is being handled
+        self._sent_to: Widget | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._interrupted = self._restarted = float("-inf")  # monotonic seconds of the last ctrl+c, and of the last R
         self.ended_because = ""  # what ended it, if it was not the operator
         self.arena: ArenaScreen
@@ -132,14 +136,22 @@ class TamerApp(App[None]):
             await super().on_event(event)
             return
         self._typed.append(event)
-        if self._handled is None:
+        if self._handled is None or (len(self._typed) == 1 and self._goes_on(event)):
             await self._handle_next()
+
+    def _goes_on(self, event: events.Event) -> bool:
+        """Whether it is a letter for the box that the one before it went to, which keeps their order."""
+        letters = all(isinstance(each, events.Key) and each.is_printable for each in (event, self._handled))
+        return letters and isinstance(self.focused, TextArea) and self._sent_to is self.focused
 
     async def _handle_next(self) -> None:
         self._handled = event = self._typed.popleft()
-        way = list((self.focused or self.screen).ancestors_with_self)
+        self._sent_to = self.focused or self.screen
+        way = list(self._sent_to.ancestors_with_self)
         await super().on_event(event)
-        self._patience = self.set_timer(PATIENCE_SECONDS, partial(self._settle, event))
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._settle, event)
         _through(way, partial(self._settle, event))
 
     def _settle(self, event: events.Event) -> None:
@@ -149,7 +161,6 @@ class TamerApp(App[None]):
     async def _next(self, event: events.Event) -> None:
         if self._handled is event:
             self._handled = None
-            self._patience.stop()
             if self._typed:
                 await self._handle_next()
 

@@ -239,6 +239,8 @@ async def test_what_follows_in_the_same_burst_is_for_what_is_there_then(tmp_path
         assert t.session.set.prompt.text == "so pasted wordsx"
         await burst(t, "a pasted prompt", "y", "ctrl+s", "question_mark", "escape", "c")
         assert t.session.set.prompt.text == "a pasted prompty" and isinstance(t.pilot.app.screen, ArenaScreen) and not t.arena.ballot.empty
+        await burst(t, "n", *("abcdefghij" * 30), "ctrl+s", "b")
+        assert t.session.set.prompt.text == "abcdefghij" * 30 and not t.arena.ballot.empty
         await burst(t, "f5", *"hello", "enter")
         await t.until(lambda: bool(t.session.chat.turns))
         assert t.session.chat.turns[0].prompt.text == "hello"
