@@ -149,18 +149,26 @@ class TamerApp(App[None]):
         self._sent_to = self.focused or self.screen
         way = list(self._sent_to.ancestors_with_self)
         await super().on_event(event)
+        self._wait_for(event)
+        _through(way, partial(self._settle, event))
+
+    def _wait_for(self, event: events.Event) -> None:
+        """Not longer than it takes, though what it was sent to, or opened, may be gone before it says so."""
         if self._patience is not None:
             self._patience.cancel()
         self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._settle, event)
-        _through(way, partial(self._settle, event))
 
     def _settle(self, event: events.Event) -> None:
         """It has been where it was sent to: what it opens is there next."""
-        _through([self.screen, self], lambda: self.call_later(self._next, event))
+        if self._handled is event and self.screen_stack:  # which an app that ends has none of
+            self._wait_for(event)
+            _through([self.screen, self], lambda: self.call_later(self._next, event))
 
     async def _next(self, event: events.Event) -> None:
         if self._handled is event:
             self._handled = None
+            if self._patience is not None:
+                self._patience.cancel()
             if self._typed:
                 await self._handle_next()
 

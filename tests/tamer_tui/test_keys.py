@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from textual.events import Key, Paste
+from textual.message_pump import MessagePump
+from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
 from learners import protocol
@@ -244,3 +246,24 @@ async def test_what_follows_in_the_same_burst_is_for_what_is_there_then(tmp_path
         await burst(t, "f5", *"hello", "enter")
         await t.until(lambda: bool(t.session.chat.turns))
         assert t.session.chat.turns[0].prompt.text == "hello"
+
+
+class Leaving(ModalScreen[None]):
+    """Goes away by itself, with what it has not handled yet."""
+
+    def on_mount(self) -> None:
+        self.dismiss(None)
+
+
+async def test_keys_go_on_where_what_one_opened_or_was_sent_to_is_gone_before_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tamer_tui.app.PATIENCE_SECONDS", 0.05)
+    async with table(tmp_path) as t:
+        monkeypatch.setattr(ArenaScreen, "action_critique", lambda self: self.app.push_screen(Leaving()))
+        await burst(t, "semicolon", "a", "semicolon", "semicolon", "b")
+        assert isinstance(t.pilot.app.screen, ArenaScreen) and not t.arena.ballot.empty
+        monkeypatch.setattr(MessagePump, "call_later", lambda *_: True)  # nothing ever says so
+        t.pilot.app.post_message(Key("c", "c"))
+        monkeypatch.undo()
+        await t.pilot.pause(0.3)
+        await burst(t, "n", *"still", "ctrl+s")
+        assert t.session.set.prompt.text == "still"
