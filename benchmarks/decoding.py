@@ -1,6 +1,6 @@
 """Decoding on this machine against transformers' `generate` with PEFT: K answers with an adapter, their steps taken in turns.
 
-    python benchmarks/decoding.py [--models stories260k,DIR] [--quantize none,nf4] [-k 4] [--tokens 48] [--rounds 3]
+    python benchmarks/decoding.py [--models DIR,DIR] [--quantize none,nf4] [-k 4] [--tokens 48] [--rounds 3]
 
 One thread, CPU seconds of a step: the lower quartile over all steps after the first of each answer, so that the prefill is left out and what else
 runs here disturbs least. `generate` runs on a model of its own that transformers loads as people load it, with a LoRA of the same size. Prints one

@@ -102,7 +102,8 @@ def copied_bytes(model: nn.Module) -> int:
 def _packed_or_will_be(parameter: Tensor) -> bool:
     """Without a wait; a weight that is not packed yet seems to be one that will."""
     found = parameter.__dict__.get(PACKED)
-    return (found.result() if found.done() else found) is not None if isinstance(found, Future) else found is not None
+    unknown = isinstance(found, Future) and not found.done()
+    return unknown or _packed(parameter) is not None
 
 
 def _numbers(parameter: Tensor) -> Tensor:
