@@ -1,6 +1,6 @@
 """How many of an operator's rankings each fit of Ĥ foresees: of advantages, which steer, by either prior or both averaged, and of rewards.
 
-    python benchmarks/rewards.py [--rankings 25 50] [--draws 3] [--model DIR --tastes …]
+    python benchmarks/rewards.py [--rankings 25 50] [--draws 3] [--noisy] [--model DIR --tastes …]
 
 Sets of four answers of the base, 64 tokens each, judged by each taste: to 150 openings of stories, or to the 60 prompts that ship where the model has
 a template. Of each draw the first sets are learned from and the last 60 % are tested on (a third of 60): the share of untied pairs in the taste's
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import statistics
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import tastes
 import torch
 
+from learners.curriculum.scorers import LAPSE
 from learners.engine.assembly import assemble
 from learners.human_reward.fit import HumanReward, HumanRewardSettings
 from learners.human_reward.likelihood import Pairs
@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rankings", type=int, nargs="*", default=[25, 50])
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--noisy", action="store_true", help="a quarter of the rankings that are learned from are turned around")
     parser.add_argument("--model", default=str(MODEL))
     parser.add_argument("--tastes", nargs="*", default=list(SIX))
     options = parser.parse_args()
@@ -54,34 +55,40 @@ def main() -> None:
         name: HumanReward(known.features, known.similarity, settings)
         for name, settings in {
             "advantages, variance 1": HumanRewardSettings(constant_variance=1.0),
-            "advantages, variance 64": HumanRewardSettings(odds=-math.inf),
+            "advantages, variance 64": HumanRewardSettings(odds=-1e9),
             "advantages": HumanRewardSettings(),
-            "rewards": HumanRewardSettings(),
+            "rewards, all believed": HumanRewardSettings(),
+            "rewards": HumanRewardSettings(lapse=LAPSE),
         }.items()
     }
     for i, prompt in enumerate(prompts):
         answers = [tuple(trace.ids) for trace in traces[K * i : K * i + K]]
         for j, (ids, seen) in enumerate(zip(answers, states_before(backbone, backbone.model, prompt, answers), strict=True)):
             for name, fit in fits.items():
-                fit.add_answer(f"{i}/{j}", ids, seen.alone() if name == "rewards" else seen)
+                fit.add_answer(f"{i}/{j}", ids, seen.alone() if "rewards" in name else seen)
     for name, fit in fits.items():
         for n in options.rankings:
-            found = {taste: statistics.fmean(right(fit, taste, texts, draw, n, tested) for draw in range(options.draws)) for taste in options.tastes}
+            found = {
+                taste: statistics.fmean(right(fit, taste, texts, draw, n, tested, options.noisy) for draw in range(options.draws))
+                for taste in options.tastes
+            }
             line = {"fit": name, "rankings": n, "mean": round(statistics.fmean(found.values()), 3)}
             print(json.dumps(line | {taste: round(share, 2) for taste, share in found.items()}), flush=True)
 
 
-def right(fit: HumanReward, taste: str, texts: list[list[str]], draw: int, rankings: int, tested: int) -> float:
+def right(fit: HumanReward, taste: str, texts: list[list[str]], draw: int, rankings: int, tested: int, noisy: bool) -> float:
     """Share of the tested pairs in the taste's order."""
     order = random.Random(draw).sample(range(len(texts)), len(texts))
     pairs = [judged(taste, texts, i) for i in range(len(texts))]
-    head = fit.fit([pairs[i] for i in order[:rankings]], 1)
+    chance = random.Random(f"{taste}{draw}")
+    learned = [judged(taste, texts, i, noisy and chance.random() < 0.25) for i in order[:rankings]]
+    head = fit.fit(learned, 1)
     margins = [margin for i in order[-tested:] for margin in fit.margins(head, pairs[i])]
     return statistics.fmean(float(margin > 0) for margin in margins)
 
 
-def judged(taste: str, texts: list[list[str]], i: int) -> Pairs:
-    scores = getattr(tastes, taste)("", texts[i])
+def judged(taste: str, texts: list[list[str]], i: int, turned: bool = False) -> Pairs:
+    scores = [-score if turned else score for score in getattr(tastes, taste)("", texts[i])]
     order = sorted(set(scores), reverse=True)
     return Pairs.of_ranks({f"{i}/{j}": order.index(score) + 1 for j, score in enumerate(scores)})
 

@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--nats", type=float, default=6.0)
     parser.add_argument("--strengths", default="0,1,1,1", help="of the steering, for each answer of a set")
     parser.add_argument("--noisy", action="store_true", help="a quarter of the rankings are turned around")
-    parser.add_argument("--odds", type=float, default=1.0, help="inf: the constant's prior variance 1 alone; -inf: 64 alone")
+    parser.add_argument("--odds", type=float, default=1.0, help="1e9: the constant's prior variance 1 alone; -1e9: 64 alone")
     parser.add_argument("--model", default=str(MODEL))
     parser.add_argument("--tastes", nargs="*", default=list(SIX))
     parser.add_argument("--out", default="sittings.jsonl", help="where runs are kept")

@@ -35,6 +35,10 @@ FEWEST_COMPARISONS = 8
 """Judgements that the reward model must have been tested on before it can take over."""
 
 
+LAPSE = 0.25
+"""Of judgements that fits to rewards doubt, beside those that doubt none (`HumanRewardSettings.lapse`)."""
+
+
 class HumanRewardScorer:
     """Ĥ as a reward: a head over the states of a tree that has no adapter. `rewards`: the head was fitted to rewards and not to advantages."""
 
@@ -88,7 +92,7 @@ class RewardFit:
 
     def __init__(self, rewards_of: Callable[[Sample, Features], LinearFunctional | None], settings: HumanRewardSettings | None = None) -> None:
         """rewards_of: the mean reward of a judged answer's tokens; None of one whose states are not known yet, which is left out."""
-        self._rewards_of, self._settings = rewards_of, settings or HumanRewardSettings()
+        self._rewards_of, self._settings = rewards_of, settings or HumanRewardSettings(lapse=LAPSE)
         self._human_reward: HumanReward | None = None
         self._of: tuple[int, ...] | None = None
         self._head: RewardHead | None = None

@@ -42,7 +42,7 @@ from torch import Tensor
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.gram import GramBlock, LinearFunctional, WeightedSum
 from learners.human_reward.head import RewardHead, Shared
-from learners.human_reward.likelihood import Evidence, Pairs, Solution, blocks_of, mentioned, solve
+from learners.human_reward.likelihood import Contrasts, Evidence, Pairs, blocks_of, mentioned, solve
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class HumanRewardSettings:
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
     constant_variance: float = 64.0  # prior variance of the constant's weights in the other fit; 1 in the usual one
     odds: float = 1.0  # nats by which the other fit has to foresee judgements better, to count as much
+    lapse: float = 0.0  # how often a judgement says the opposite of what was meant, in fits beside those that believe all; 0: there are none
     window: int = 512  # answers that are solved exactly together; what is older becomes the prior mean
 
 
@@ -78,6 +79,8 @@ class Block:
         return Block(groups, tuple(item for item in self.evidence if all(name in known for name in mentioned(item))))
 
 
+EM_STEPS = 6
+"""Times that each judgement is weighed by what the others say of it, and all are fitted anew (Dempster et al. 1977)."""
 KEPT_HEADS = 3
 """Blocks, the last ones, whose heads are kept: to undo what is in the newest or the one before takes no others."""
 
@@ -188,21 +191,25 @@ class HumanReward:
         return self._posterior(prior, self._gram.weighted_sum(alpha, of_constant, used, prior.tokens), epoch)
 
     def _solve(self, evidence: Sequence[Evidence], index: Mapping[str, int], offset: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients (n,) of the answers' functionals, and those of their constants: of two fits, averaged by how well each foresees judgements
+        """Coefficients (n,) of the answers' functionals, and those of their constants: of several fits, averaged by how well each foresees judgements
         from the others."""
-
-        def at(variance: float, begin: Tensor | None = None) -> Solution:
+        said, settings = Contrasts.of(evidence, index, self.settings.rating_weight), self.settings
+        compared = len(said.target) > 0  # else nothing tells which fit foresees better
+        alphas, variances, losses = [], [], []
+        begin: Tensor | None = None
+        for variance, odds in ((1.0, 0.0), (settings.constant_variance, settings.odds)) if compared else ((1.0, 0.0),):
             gram = self._gram.products.add(self._gram.constant_products, alpha=variance - 1)
-            return solve(evidence, index, gram, offset, self.settings.ridge, self.settings.rating_weight, begin=begin)
-
-        usual, variance = at(1.0), self.settings.constant_variance
-        if variance == 1 or not len(usual.contrasts.target):  # nothing is compared: nothing tells
-            alpha = usual.coefficients(len(offset))
-            return alpha, alpha
-        other = at(variance, usual.c)
-        share = float(torch.tensor(usual.left_out_loss() - other.left_out_loss() - self.settings.odds).sigmoid())
-        one, two = (1 - share) * usual.coefficients(len(offset)), share * other.coefficients(len(offset))
-        return one + two, one + variance * two
+            solution = solve(said, gram, offset, settings.ridge, begin=begin)
+            begin = solution.c
+            for lapse in (0.0, settings.lapse) if compared and settings.lapse else (0.0,):
+                for _ in range(EM_STEPS if lapse else 0):
+                    solution = solve(said.meant(solution.foresees(said, lapse).meant), gram, offset, settings.ridge, begin=solution.c)
+                alphas.append(solution.coefficients(len(offset)))
+                variances.append(variance)
+                losses.append(odds + solution.foresees(said, lapse).loss if compared else 0.0)
+        shares = torch.tensor(losses, dtype=torch.float64).neg().softmax(0)
+        coefficients = shares[:, None] * torch.stack(alphas)
+        return coefficients.sum(0), torch.tensor(variances, dtype=torch.float64) @ coefficients
 
     def _posterior(self, prior: RewardHead, new: WeightedSum, epoch: int) -> RewardHead:
         """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,6 +81,15 @@ NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """Comparisons under scores that do not know them, at the multiple of these from 0 on that predicts best: how sure of itself a fit of few judgements
+    is says nothing."""
+
+    loss: float  # log-loss in nats of all of them
+    meant: Tensor  # (p,) probability that the judgement of each pair says what was meant
+
+
+@dataclass(frozen=True)
 class Contrasts:
     """Coordinates of which every judgement has its own: a rating its answer's score, a ranking of K answers K - 1 scores less that of its first one.
 
@@ -95,12 +104,13 @@ class Contrasts:
     second: Tensor  # (p,)
     target: Tensor  # (p,)
     pair_weight: Tensor  # (p,)
+    judgement: Tensor  # (p,) which one each pair is of
     rated: Tensor  # (l,) coordinates of ratings
     level: Tensor  # (l,)
     level_weight: Tensor  # (l,)
 
     @staticmethod
-    def of(evidence: Sequence[Evidence], index: Mapping[str, int], rating_weight: float) -> Contrasts:
+    def of(evidence: Sequence[Evidence], index: Mapping[str, int], rating_weight: float = 1.0) -> Contrasts:
         """`index` gives each answer's place among the scores."""
         answers = {i: sorted(mentioned(item)) for i, item in enumerate(evidence)}
         size = {i: 1 if isinstance(evidence[i], Level) else len(uids) - 1 for i, uids in answers.items()}
@@ -119,9 +129,10 @@ class Contrasts:
                 answer += [index[uid] for uid in uids[1:]]
                 beside += [index[uids[0]]] * size[i]
                 weight = item.weight
-                pairs += [(place[a], place[b], t, weight) for a, b, t in zip(item.first, item.second, item.target, strict=True)]
+                pairs += [(place[a], place[b], i, t, weight) for a, b, t in zip(item.first, item.second, item.target, strict=True)]
             n += size[i]
-        return Contrasts(_ids(answer), _ids(beside), shapes, *_columns(pairs, 2, 2), *_columns(levels, 1, 2))
+        first, second, judgement, target, pair_weight = _columns(pairs, 3, 2)
+        return Contrasts(_ids(answer), _ids(beside), shapes, first, second, target, pair_weight, judgement, *_columns(levels, 1, 2))
 
     def of_scores(self, scores: Tensor) -> Tensor:
         """(n,) scores -> (r,), Bᵀ f."""
@@ -175,12 +186,23 @@ class Contrasts:
             first += m * k
         return found
 
-    def loss_at_best_scale(self, u: Tensor, nothing: float) -> float:
-        """The least log-loss in nats that the comparisons have at any multiple of the scores u (r,) from 0 on. Margins far below `nothing` in the
-        mean count as 0."""
+    def foreseen(self, u: Tensor, nothing: float, lapse: float) -> Foreseen:
+        """The comparisons by scores u (r,) that do not know them, where each judgement says the opposite of what was meant with probability `lapse`.
+        Margins far below `nothing` in the mean count as 0."""
         margins = self.margins(u)
         scaled = SCALES[:, None] * margins / margins.abs().mean().clamp_min(max(nothing, 1e-30))
-        return float(((softplus(scaled) - self.target * scaled) @ self.pair_weight).min()) if len(margins) else 0.0
+        each = scaled.new_zeros(len(SCALES), int(self.judgement.max()) + 1)
+        said, opposite = (
+            each.index_add(1, self.judgement, self.pair_weight * (target * scaled - softplus(scaled))) for target in (self.target, 1 - self.target)
+        )
+        rate = scaled.new_tensor(lapse)
+        likelihood = torch.logaddexp((1 - rate).log() + said, rate.log() + opposite).sum(1)
+        best = int(likelihood.argmax())
+        return Foreseen(-float(likelihood[best]), torch.sigmoid(torch.logit(1 - rate) + said[best] - opposite[best])[self.judgement])
+
+    def meant(self, probability: Tensor) -> Contrasts:
+        """Each pair (p,) the other way around with the rest of this probability."""
+        return replace(self, target=probability * self.target + (1 - probability) * (1 - self.target))
 
     def margins(self, u: Tensor) -> Tensor:
         """(p,) score differences of the pairs."""
@@ -237,19 +259,17 @@ class Solution:
             first += m * k
         return found
 
-    def left_out_loss(self) -> float:
-        """Log-loss in nats of all comparisons, each foreseen from the other judgements; of these margins' scale, which says how sure a fit of few
-        judgements believes to be, the best. Where the others say nothing, what rounding leaves says nothing either."""
-        return self.contrasts.loss_at_best_scale(self.left_out(), NOTHING * float(self.contrasts.margins(self.u).abs().mean()))
+    def foresees(self, said: Contrasts, lapse: float = 0.0) -> Foreseen:
+        """All comparisons as they were said, each foreseen from the other judgements. Where the others say nothing, what rounding leaves says nothing
+        either."""
+        return said.foreseen(self.left_out(), NOTHING * float(self.contrasts.margins(self.u).abs().mean()), lapse)
 
 
 def solve(
-    evidence: Sequence[Evidence],
-    index: Mapping[str, int],
+    contrasts: Contrasts,
     gram: Tensor,
     offset: Tensor,
     ridge: float,
-    rating_weight: float = 1.0,
     iterations: int = 50,
     tolerance: float = 1e-22,
     begin: Tensor | None = None,
@@ -257,11 +277,10 @@ def solve(
     """The coefficients α (n,) of the answers' functionals that minimise the negative log-likelihood at scores f = offset + K α plus
     ½ ridge αᵀ K α.
 
-    gram: (n, n), K, float64. offset: (n,), the scores under the prior mean. index: each answer's row.
+    gram: (n, n), K, float64. offset: (n,), the scores under the prior mean.
     begin: coefficients near the solution, as in Solution.c. Newton's method with a line search; the last step is the one that promises less than
     `tolerance` nats (half the Newton decrement squared).
     """
-    contrasts = Contrasts.of(evidence, index, rating_weight)
     inner, start = contrasts.of_gram(gram), contrasts.of_scores(offset)
     c = torch.zeros_like(start) if begin is None else begin
     u = start + inner @ c

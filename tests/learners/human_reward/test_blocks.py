@@ -17,7 +17,7 @@ from learners.human_reward.evidence import EvidenceBlocks
 from learners.human_reward.features import Features, Seen, token_similarity
 from learners.human_reward.fit import HumanRewardSettings
 from learners.human_reward.head import RewardHead
-from learners.human_reward.likelihood import Evidence, Level, Pairs, Solution, blocks_of, mentioned, solve
+from learners.human_reward.likelihood import Contrasts, Evidence, Level, Pairs, Solution, blocks_of, mentioned, solve
 from learners.human_reward.online import OnlineHumanReward
 from learners.model.chat_format import PromptError, fit_prompt
 from learners.protocol import Answer, Lesson
@@ -75,7 +75,7 @@ def test_the_solution_is_that_of_dense_newton(seed: int, rated: bool) -> None:
         answers = [str(i) for i in chance.sample(range(n), k)]
         evidence.append(Pairs.of_ranks({uid: chance.randint(1, 3) for uid in answers[:-1]}, answers[-1:]))
     chance.shuffle(evidence)
-    found = solve(evidence, {str(i): i for i in range(n)}, gram, offset, 1e-3).coefficients(n)
+    found = solve(Contrasts.of(evidence, {str(i): i for i in range(n)}), gram, offset, 1e-3).coefficients(n)
     torch.testing.assert_close(gram @ found, gram @ dense(evidence, gram, offset, 1e-3), atol=1e-9, rtol=1e-9)
 
 
@@ -87,7 +87,7 @@ def test_where_the_prior_foresaw_the_opposite_the_solution_is_stationary(seed: i
     factor = torch.randn(n, 30, generator=generator, dtype=torch.float64)
     gram, offset = factor @ factor.T / 10, 30 * torch.randn(n, generator=generator, dtype=torch.float64)
     evidence = [Pairs.of_ranks({str(i): chance.randint(1, 4) for i in range(k, k + 4)}) for k in range(0, n, 4)]
-    alpha = solve(evidence, {str(i): i for i in range(n)}, gram, offset, 1e-3).coefficients(n)
+    alpha = solve(Contrasts.of(evidence, {str(i): i for i in range(n)}), gram, offset, 1e-3).coefficients(n)
     scores = (offset + gram @ alpha).requires_grad_()
     loss = scores.sum() * 0
     for item in evidence:
@@ -109,7 +109,7 @@ def test_scores_without_a_judgement_are_those_of_a_newton_step_from_where_it_was
     evidence: list[Evidence] = [Pairs.of_ranks({str(i): chance.randint(1, 9) for i in range(k, k + 4)}) for k in (0, 4)]
     evidence += [Level(str(i), chance.uniform(-1, 1), chance.uniform(0.5, 1)) for i in range(8, n)]
     index = {str(i): i for i in range(n)}
-    solution = solve(evidence, index, gram, offset, ridge)
+    solution = solve(Contrasts.of(evidence, index), gram, offset, ridge)
     scores, found, precision = offset + gram @ solution.coefficients(n), solution.left_out(), torch.linalg.inv(gram)
 
     def objective(f: Tensor, without: Evidence) -> Tensor:
@@ -139,9 +139,9 @@ def test_ratings_are_foreseen_as_a_fit_without_them_does() -> None:
     factor = torch.randn(n, 9, generator=generator, dtype=torch.float64)
     gram, index = factor @ factor.T / 9, {str(i): i for i in range(n)}
     ratings = [Level(str(i), score, 0.7) for i, score in enumerate((0.3, -1.0, 0.6, 1.0, -0.2, 0.0))]
-    found = solve(ratings, index, gram, torch.zeros(n, dtype=torch.float64), 0.1)
+    found = solve(Contrasts.of(ratings, index), gram, torch.zeros(n, dtype=torch.float64), 0.1)
     for i, score in zip(found.contrasts.answer.tolist(), found.left_out().tolist(), strict=True):
-        without = solve(ratings[:i] + ratings[i + 1 :], index, gram, torch.zeros(n, dtype=torch.float64), 0.1)
+        without = solve(Contrasts.of(ratings[:i] + ratings[i + 1 :], index), gram, torch.zeros(n, dtype=torch.float64), 0.1)
         assert score == pytest.approx(float(gram[i] @ without.coefficients(n)), abs=1e-9)
 
 
@@ -257,9 +257,9 @@ def test_a_log_of_which_a_sample_was_learned_first_ends_at_the_head_of_a_restart
 def test_a_finished_block_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     solved: list[int] = []
 
-    def counted(evidence: Sequence[Evidence], *rest: object, **named: object) -> Solution:
-        solved.append(len(evidence))
-        return solve(evidence, *rest, **named)  # type: ignore[arg-type]
+    def counted(contrasts: Contrasts, *rest: object, **named: object) -> Solution:
+        solved.append(sum(judgements for judgements, _ in contrasts.shapes))
+        return solve(contrasts, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fit_module, "solve", counted)
     live = online(Base())

@@ -173,7 +173,7 @@ def test_without_directions_of_similarity_every_token_is_on_its_own() -> None:
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=5, deadline=None)
 def test_a_wider_prior_of_the_constants_weights_is_a_larger_constant(seed: int) -> None:
-    wide, answers = taught(9, seed, odds=-math.inf, constant_variance=9.0)
+    wide, answers = taught(9, seed, odds=-1e9, constant_variance=9.0)
     larger = HumanReward(replace(wide.features, constant=3 * wide.features.constant), wide.similarity, HumanRewardSettings(constant_variance=1.0))
     for uid, answer in answers.items():
         add(larger, uid, *answer)
@@ -197,7 +197,7 @@ def test_judgements_say_whether_a_token_is_worth_the_same_wherever_it_stands(any
             answers[uid] = ids.tolist(), seen
         evidence.append(Pairs.of_ranks({uid: int(-score) for uid, score in liked.items()}))
     scores = []
-    for odds in (math.inf, -math.inf, 0.0):
+    for odds in (1e9, -1e9, 0.0):
         human_reward = HumanReward(seeing, None, HumanRewardSettings(odds=odds))
         for uid, answer in answers.items():
             human_reward.add_answer(uid, *answer)
@@ -213,7 +213,7 @@ def test_judgements_say_whether_a_token_is_worth_the_same_wherever_it_stands(any
 def test_a_single_judgement_says_nothing_about_which_fit_foresees_better(seed: int) -> None:
     """Rounding would, if its size did not count."""
     scores = []
-    for odds in (math.inf, -math.inf, 1.0):
+    for odds in (1e9, -1e9, 1.0):
         human_reward, answers = taught(4, seed, odds=odds)
         head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2, "a3": 3})], 1)
         scores.append(torch.tensor([human_reward.score(head, uid) for uid in answers], dtype=torch.float64))
