@@ -24,8 +24,8 @@ import torch
 from learners.curriculum.canary import loss_under
 from learners.curriculum.scorers import HumanRewardScorer
 from learners.engine.calibration import BaseCalibration
-from learners.human_reward.fit import HumanReward
 from learners.human_reward.head import RewardHead
+from learners.human_reward.human_reward import HumanReward
 from learners.human_reward.kl_budget import KLBudget, pooled_nats
 from learners.human_reward.likelihood import Pairs
 from learners.human_reward.logit_bias import LogitBias
@@ -76,17 +76,16 @@ class Bench:
 
     def taught(self, rankings: int) -> tuple[RewardHead, RewardHead]:
         """Ĥ of rankings of the base's answers, fitted to advantages and to rewards."""
-        by_advantages, by_rewards = (HumanReward(self.calibration.features, self.calibration.similarity) for _ in range(2))
+        human_reward = HumanReward(self.calibration.features, self.calibration.similarity)
         evidence = []
         for i, prompt in enumerate(self.prompts[:rankings]):
             answers = sorted({tuple(trace.ids) for trace in self.drawn([prompt] * K, 100 + i)})
             for j, (ids, seen) in enumerate(zip(answers, states_before(self.backbone, self.backbone.model, prompt, answers), strict=True)):
-                by_advantages.add_answer(f"{i}/{j}", ids, seen)
-                by_rewards.add_answer(f"{i}/{j}", ids, seen.alone())
+                human_reward.add_answer(f"{i}/{j}", ids, seen)
             scores = self.teacher(self.text_of[prompt], [self.backbone.decode(ids) for ids in answers])
             order = sorted(set(scores), reverse=True)
             evidence.append(Pairs.of_ranks({f"{i}/{j}": order.index(score) for j, score in enumerate(scores)}))
-        return by_advantages.fit(evidence, 1), by_rewards.fit(evidence, 1)
+        return human_reward.fit(evidence, 1), human_reward.rewards
 
     def solved(self, head: RewardHead, nats: float, probe: list[list[Trace]]) -> LogitBias:
         """β on the states that answers with the β before led to, a few times."""

@@ -25,7 +25,10 @@ import json, sys, time, torch
 torch.set_num_threads(1)
 try:
     from learners.human_reward.features import Features, Seen
-    from learners.human_reward.fit import HumanReward
+    try:
+        from learners.human_reward.human_reward import HumanReward
+    except ImportError:  # before it was fitted twice
+        from learners.human_reward.fit import HumanReward
     from learners.human_reward.likelihood import Pairs
 except ImportError:  # before the learners were regrouped
     from learners.features import Features, Seen

@@ -18,9 +18,8 @@ from pathlib import Path
 import tastes
 import torch
 
-from learners.curriculum.scorers import LAPSE
 from learners.engine.assembly import assemble
-from learners.human_reward.fit import HumanReward, HumanRewardSettings
+from learners.human_reward.fit import HumanRewardSettings, RewardFit
 from learners.human_reward.likelihood import Pairs
 from learners.protocol import Load
 from learners.rlhf.rollouts import draw_answers, states_before
@@ -52,13 +51,13 @@ def main() -> None:
     traces = draw_answers(backbone, backbone.model, [p for p in prompts for _ in range(K)], SAMPLING, 77, adapter=False)
     texts = [[backbone.decode(trace.ids) for trace in traces[K * i : K * i + K]] for i in range(len(prompts))]
     fits = {
-        name: HumanReward(known.features, known.similarity, settings)
+        name: RewardFit(known.features, known.similarity, settings, doubts=name == "rewards")
         for name, settings in {
             "advantages, variance 1": HumanRewardSettings(constant_variance=1.0),
             "advantages, variance 64": HumanRewardSettings(odds=-1e9),
             "advantages": HumanRewardSettings(),
             "rewards, all believed": HumanRewardSettings(),
-            "rewards": HumanRewardSettings(lapse=LAPSE),
+            "rewards": HumanRewardSettings(),
         }.items()
     }
     for i, prompt in enumerate(prompts):
@@ -76,7 +75,7 @@ def main() -> None:
             print(json.dumps(line | {taste: round(share, 2) for taste, share in found.items()}), flush=True)
 
 
-def right(fit: HumanReward, taste: str, texts: list[list[str]], draw: int, rankings: int, tested: int, noisy: bool) -> float:
+def right(fit: RewardFit, taste: str, texts: list[list[str]], draw: int, rankings: int, tested: int, noisy: bool) -> float:
     """Share of the tested pairs in the taste's order."""
     order = random.Random(draw).sample(range(len(texts)), len(texts))
     pairs = [judged(taste, texts, i) for i in range(len(texts))]

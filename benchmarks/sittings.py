@@ -27,8 +27,9 @@ from transformers import DynamicCache
 
 from learners.engine.calibration import BaseCalibration
 from learners.human_reward.features import Seen
-from learners.human_reward.fit import HumanReward, HumanRewardSettings
+from learners.human_reward.fit import HumanRewardSettings
 from learners.human_reward.head import RewardHead
+from learners.human_reward.human_reward import HumanReward
 from learners.human_reward.kl_budget import REFERENCE_TOKENS, KLBudget, VisitedStates, pooled_nats
 from learners.human_reward.likelihood import Evidence, Pairs
 from learners.human_reward.logit_bias import LogitBias

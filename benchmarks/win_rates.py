@@ -33,7 +33,7 @@ from learners.curriculum.inputs import LearnerInputs
 from learners.curriculum.ppo_stage import PPOStage
 from learners.curriculum.practice import Practice
 from learners.curriculum.runs import RunRecorder
-from learners.curriculum.scorers import HumanRewardScorer, RewardFit
+from learners.curriculum.scorers import HumanRewardScorer
 from learners.curriculum.weights import PolicyWeights
 from learners.engine.assembly import Parts, assemble
 from learners.feedback.samples import Target
@@ -81,7 +81,8 @@ class Run:
             order = sorted(set(scores), reverse=True)
             ranks = {answer.uid: order.index(score) + 1 for answer, score in zip(answers, scores, strict=True)}
             live.learn(Lesson(seq=seq, judgement=Ranking(f"s{seq}", ranks), answers=answers))
-        return replace(self.parts.inputs, head=live.head, feedback=live.lessons, train_prompts=list(self.text_of)[: len(self.ranked)], replayed=True)
+        known = {"head": live.head, "rewards": live.rewards, "feedback": live.lessons}
+        return replace(self.parts.inputs, **known, train_prompts=list(self.text_of)[: len(self.ranked)], replayed=True)
 
     def point(self, name: str) -> Iterator[Point]:
         """One method at one budget; SFT several, as it goes on."""
@@ -127,10 +128,8 @@ class Run:
 
     @cached_property
     def scorer(self) -> HumanRewardScorer:
-        inputs = self.inputs
-        head = RewardFit.reading(self.backbone, self.parts.trees.base).head(inputs.feedback, inputs.head.features, inputs.similarity)
-        assert head is not None, "rankings were learned"
-        return HumanRewardScorer(self.parts.trees.base, head, rewards=True)
+        assert self.inputs.rewards is not None, "rankings were learned"
+        return HumanRewardScorer(self.parts.trees.base, self.inputs.rewards, rewards=True)
 
     def best(self, asked: Sequence[tuple[int, ...]], n: int) -> list[Trace]:
         answers = self.drawn([p for p in asked for _ in range(n)], 5 + n)

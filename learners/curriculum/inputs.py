@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from learners.feedback.critiques import Conversation
 from learners.feedback.snapshot import Feedback
 from learners.human_reward.head import RewardHead
@@ -20,6 +18,7 @@ class LearnerInputs:
     """Read once at the beginning of a step. `head` is the fit of `feedback`: they are told together."""
 
     head: RewardHead
+    rewards: RewardHead | None = None  # fitted to rewards, of the same judgements; None where words were tapped or no whole answer was judged
     feedback: Feedback = field(default_factory=lambda: Feedback((), {}))
     head_scores: PrequentialScores = field(default_factory=PrequentialScores)  # of Ĥ
     live: VersionState = BASE  # what acts
@@ -31,7 +30,6 @@ class LearnerInputs:
     conversations: Mapping[TokenIds, Conversation] = field(default_factory=dict)  # that the prompts to train on came from
     replayed: bool = False  # whether the log has been read: before, nothing but the reward model is trained …
     sampled: int = 0  # … and that from when a sample of a long log has been read: judgements that the whole log has
-    similarity: Tensor | None = None  # (V, e), of Ĥ's prior over tokens
 
     @property
     def partial(self) -> bool:

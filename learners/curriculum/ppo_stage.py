@@ -14,7 +14,7 @@ from learners.curriculum.inputs import CurrentInputs, LearnerInputs
 from learners.curriculum.practice import Practice
 from learners.curriculum.reward_stage import RewardStage
 from learners.curriculum.runs import ALL_THOUGHT, TOO_SHORT, RunRecorder
-from learners.curriculum.scorers import HumanRewardScorer, RewardFit, Scorer, reward_model_leads
+from learners.curriculum.scorers import HumanRewardScorer, Scorer, reward_model_leads
 from learners.curriculum.sft_stage import SFTPlan
 from learners.curriculum.teacher import DistillationTeacher
 from learners.curriculum.weights import PolicyWeights
@@ -101,7 +101,6 @@ class PPOStage:
         self._weights, self._practice, self._inputs, self._runs = weights, practice, inputs, runs
         self._reward, self._plan, self._settings = reward, plan or PPOPlan(), settings
         self._scorer: Scorer | None = None
-        self._rewards = RewardFit.reading(practice.backbone, practice.base)
         self._teacher = DistillationTeacher(practice, weights, self._plan.share)
         self._generation: _Generation | None = None
         self._under_way: _Round | None = None
@@ -178,8 +177,7 @@ class PPOStage:
         """The reward model when it has taken over, else Ĥ, fitted to rewards where that can be; scaled to unit deviation on answers of the base."""
         if self._reward is not None and self._reward.trained and reward_model_leads(inputs.head_scores, self._reward.scores):
             return self._reward.model
-        head = self._rewards.head(inputs.feedback, inputs.head.features, inputs.similarity)
-        return self._head_scorer(inputs) if head is None else self._scaled(head, rewards=True)
+        return self._head_scorer(inputs) if inputs.rewards is None else self._scaled(inputs.rewards, rewards=True)
 
     def _current(self, inputs: LearnerInputs) -> _Generation:
         """PPO with an optimizer, a value head and a KL coefficient for the weights that are in the tree."""

@@ -6,21 +6,14 @@ each judgement before they learn from it (prequentially, Dawid 1984): that log-l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from learners.feedback.samples import Comparison, Sample
-from learners.feedback.snapshot import Feedback
-from learners.human_reward.evidence import evidence_of
-from learners.human_reward.features import Features
-from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
-from learners.human_reward.gram import LinearFunctional
+from learners.feedback.samples import Comparison
 from learners.human_reward.head import RewardHead
-from learners.human_reward.likelihood import Evidence, mentioned
 from learners.human_reward.prequential import PrequentialScores
-from learners.model.base import Backbone
 from learners.model.batches import AnswerTokens, TokenIds, mask_of
 from learners.model.forward import LMHead, device_of
 from learners.model.memory import MemoryBudget
@@ -28,15 +21,9 @@ from learners.model.shared_prompts import states_before
 from learners.rlhf import losses, ranks
 from learners.rlhf.reward_model import RewardModel
 from learners.rlhf.rollouts import look
-from learners.rlhf.rollouts import states_before as seen_before
-from storage.records import Arm, Tap
 
 FEWEST_COMPARISONS = 8
 """Judgements that the reward model must have been tested on before it can take over."""
-
-
-LAPSE = 0.25
-"""Of judgements that fits to rewards doubt, beside those that doubt none (`HumanRewardSettings.lapse`)."""
 
 
 class HumanRewardScorer:
@@ -80,70 +67,6 @@ class HumanRewardScorer:
 
 
 Scorer = HumanRewardScorer | RewardModel
-
-
-class RewardFit:
-    """Ĥ's model fitted to rewards: an answer scores the mean of r(s, a) over its tokens, and not of A(s, a), what each adds to what had to come.
-
-    For steering the advantage is right: that is what a choice changes. As a score it leaves out where an answer has got to, which an operator
-    sees too, and foresees fewer of their rankings (docs/learning.md); who learns from a score by itself, as PPO does, finds the advantages by itself.
-    Fitted from the newest judgements of whole answers. Belongs to one thread: the learner has one and the generator another.
-    """
-
-    def __init__(self, rewards_of: Callable[[Sample, Features], LinearFunctional | None], settings: HumanRewardSettings | None = None) -> None:
-        """rewards_of: the mean reward of a judged answer's tokens; None of one whose states are not known yet, which is left out."""
-        self._rewards_of, self._settings = rewards_of, settings or HumanRewardSettings(lapse=LAPSE)
-        self._human_reward: HumanReward | None = None
-        self._of: tuple[int, ...] | None = None
-        self._head: RewardHead | None = None
-        self._complete = True
-
-    @staticmethod
-    def reading(backbone: Backbone, base_tree: nn.Module, settings: HumanRewardSettings | None = None) -> RewardFit:
-        """That reads judged answers with a tree without an adapter."""
-
-        def rewards_of(sample: Sample, features: Features) -> LinearFunctional:
-            (seen,) = seen_before(backbone, base_tree, sample.prompt_ids, [sample.token_ids])
-            start, stop = sample.span or (0, len(sample.token_ids))
-            return LinearFunctional.of_answer(torch.tensor(sample.token_ids[start:stop]), seen.alone().span(start, stop), features)
-
-        return RewardFit(rewards_of, settings)
-
-    def head(self, feedback: Feedback, features: Features, similarity: Tensor | None) -> RewardHead | None:
-        """None where words were tapped, whose rewards Ĥ alone knows, or where no whole answers were compared or scored."""
-        if feedback.seqs != self._of:
-            self._head = self._fitted(feedback, features, similarity)
-            self._of = feedback.seqs if self._complete else None
-        return self._head
-
-    def _fitted(self, feedback: Feedback, features: Features, similarity: Tensor | None) -> RewardHead | None:
-        if any(feedback.count(kind) for kind in (Tap, Arm)):
-            return None
-        if self._human_reward is None or self._human_reward.features is not features:
-            self._human_reward = HumanReward(features, similarity, self._settings)
-        evidence = _newest(evidence_of(feedback), self._settings.window)
-        if not evidence:
-            return None
-        names = {name for item in evidence for name in mentioned(item)}
-        self._human_reward.keep(names)
-        for name in sorted(names):
-            if name not in self._human_reward and (functional := self._rewards_of(feedback.samples[name], features)) is not None:
-                self._human_reward.add(name, functional)
-        self._complete = all(name in self._human_reward for name in names)
-        groups = tuple(tuple(sorted(mentioned(item))) for item in evidence)
-        head = self._human_reward.fit_blocks([Block(groups, tuple(evidence))], 0)
-        return None if head.blank else head
-
-
-def _newest(evidence: Sequence[Evidence], window: int) -> list[Evidence]:
-    """The last ones, about at most so many answers, in their order."""
-    found: list[Evidence] = []
-    for item in reversed(evidence):
-        window -= len(mentioned(item))
-        if window < 0:
-            break
-        found.append(item)
-    return found[::-1]
 
 
 def margins_of(comparison: Comparison, scores: Sequence[float]) -> list[float]:

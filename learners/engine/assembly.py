@@ -77,9 +77,7 @@ def assemble(load: Load, emit: Callable[[Event], None]) -> Parts:
     live_reward = OnlineHumanReward(dataset, features, lambda p, a: states_before(backbone, backbone.model, p, a), similarity)
     complaints: list[Error | Notice] = [Notice(what=note) for note in backbone.notes]
     train, gate = (usable_prompts(backbone, prompts, sampling, complaints.append) for prompts in (load.train_prompts, load.gate_prompts))
-    inputs = LearnerInputs(
-        head, nats=load.nats, bias=load.bias, train_prompts=list(train), gate_prompts=list(gate), conversations=train, similarity=similarity
-    )
+    inputs = LearnerInputs(head, nats=load.nats, bias=load.bias, train_prompts=list(train), gate_prompts=list(gate), conversations=train)
     trees = LearnerTrees(base, policy, reference, reward_tree)
     ready = Ready(
         base_hash=backbone.base_hash,

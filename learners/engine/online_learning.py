@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 from learners import protocol
-from learners.curriculum.scorers import RewardFit
 from learners.engine.assembly import Parts
 from learners.engine.replaying import LogReplay
 from learners.engine.streamed_answer import AnsweredSet
@@ -29,7 +28,6 @@ class OnlineLearning:
     def __init__(self, parts: Parts, learner: Learner, emit: Callable[[Event], None], interrupted: Callable[[], bool], metered: bool) -> None:
         """`interrupted`: whether a command waits. `metered`: a run that is repeated must come out the same, so nothing depends on how fast it was."""
         self._backbone, self._generator, self._reward = parts.backbone, parts.generator, parts.live_reward
-        self._rewards = RewardFit(lambda sample, _: self._reward.rewards_of(sample))
         self._learner, self._emit, self._interrupted, self._metered = learner, emit, interrupted, metered
         self._replay = LogReplay(self._reward, emit)
         self.held = False  # after a rollback: Ĥ stays as it was
@@ -85,9 +83,8 @@ class OnlineLearning:
         self.within_memory(lambda: self._reward.prepare(*drawn), "these answers are looked at when they are judged")
 
     def of_rewards(self) -> RewardHead | None:
-        """Ĥ's model fitted to rewards, from the states that Ĥ was fitted to; None while it is to stay as it was."""
-        live = self._reward
-        return None if self.held else self._rewards.head(live.lessons, live.head.features, live.similarity)
+        """Who scores whole answers; None while Ĥ is to stay as it was."""
+        return None if self.held else self._reward.rewards
 
     def roll_back(self, policy: PolicySnapshot, head: RewardHead | None) -> None:
         """Act with these until `release`: what is learned meanwhile does not steer, nor does what was said in words and not absorbed."""
@@ -150,7 +147,10 @@ class OnlineLearning:
             self._generator.words.use(Critiques.of(self._reward.lessons.lessons))
         milliseconds = 1000 * (time.monotonic() - started)
         self._learner.human_reward_seconds += milliseconds / 1000
-        self._learner.tell(head=fitted.head, feedback=self._reward.lessons, head_scores=self._reward.record, live_beta=self._generator.beta)
+        self._learner.tell(
+            head=fitted.head, rewards=self._reward.rewards, feedback=self._reward.lessons, head_scores=self._reward.record,
+            live_beta=self._generator.beta,
+        )  # fmt: skip
         self._emit(
             Learned(
                 seq=seq,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from learners.feedback.samples import original_name, written_name
@@ -42,7 +43,7 @@ def derived_pairs_of(lesson: Lesson, feedback: Feedback) -> Pairs | None:
     """What follows from a judgement besides: its best answer, or what was written, beats earlier ones. All together one comparison."""
     best, over = feedback.surpassed(lesson)
     first, second = [a for a in best for _ in over], over * len(best)
-    return Pairs(tuple(first), tuple(second), (1.0,) * len(first), worth=1.0) if first else None
+    return Pairs(tuple(first), tuple(second), (1.0,) * len(first), worth=1.0, sure=True) if first else None
 
 
 def pairs_of(lesson: Lesson, feedback: Feedback) -> Pairs | None:
@@ -54,7 +55,7 @@ def pairs_of(lesson: Lesson, feedback: Feedback) -> Pairs | None:
         pairs = Pairs.of_ranks(ranks, [uid for uid in known if uid not in ranks])
         return pairs if pairs.first else None
     if isinstance(judgement, Correction) and original_name(lesson.seq) in feedback.samples:
-        return Pairs.of_ranks({written_name(lesson.seq): 1, original_name(lesson.seq): 2})
+        return replace(Pairs.of_ranks({written_name(lesson.seq): 1, original_name(lesson.seq): 2}), sure=True)
     return None
 
 

@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class HumanRewardSettings:
     rating_weight: float = 1.0  # of the squared error of one centred rating, beside one comparison
     constant_variance: float = 64.0  # prior variance of the constant's weights in the other fit; 1 in the usual one
     odds: float = 1.0  # nats by which the other fit has to foresee judgements better, to count as much
-    lapse: float = 0.0  # how often a judgement says the opposite of what was meant, in fits beside those that believe all; 0: there are none
+    lapse: float = 0.25  # how often a comparison says the opposite of what was meant, in the fits that doubt; 0: none does
     window: int = 512  # answers that are solved exactly together; what is older becomes the prior mean
 
 
@@ -78,27 +79,44 @@ class Block:
         groups = tuple(tuple(name for name in group if name in known) for group in self.groups)
         return Block(groups, tuple(item for item in self.evidence if all(name in known for name in mentioned(item))))
 
+    def believed(self, known: Collection[str], meant: Tensor) -> Block:
+        """Each comparison of known answers with the probability that it was meant; `meant` (m,): of all evidence `among` the known."""
+        each = iter(meant.tolist())
+        weighed = ((item, next(each) if all(name in known for name in mentioned(item)) else 1.0) for item in self.evidence)
+        return Block(self.groups, tuple(replace(item, meant=p) if isinstance(item, Pairs) else item for item, p in weighed))
+
 
 EM_STEPS = 6
-"""Times that each judgement is weighed by what the others say of it, and all are fitted anew (Dempster et al. 1977)."""
+"""Times that each judgement is weighed by what the others say of it, each followed by a Newton step (Dempster et al. 1977)."""
 KEPT_HEADS = 3
 """Blocks, the last ones, whose heads are kept: to undo what is in the newest or the one before takes no others."""
 
 
-class HumanReward:
-    """Keeps the judged answers' statistics and fits the head. `fit` depends on the evidence and on token ids alone.
+@dataclass(frozen=True)
+class _Solved:
+    block: Block
+    believed: Block
+    head: RewardHead | None  # None where it is not kept any more
+
+
+class RewardFit:
+    """Keeps the judged answers' statistics and fits a head. `fit` depends on the evidence and on token ids alone.
 
     Belongs to one thread, on the CPU.
     """
 
-    def __init__(self, features: Features, similarity: Tensor | None = None, settings: HumanRewardSettings | None = None) -> None:
-        """features: on the CPU. similarity: (V, e), the factor L of the prior covariance; without it every token is on its own."""
+    def __init__(
+        self, features: Features, similarity: Tensor | None = None, settings: HumanRewardSettings | None = None, doubts: bool = False
+    ) -> None:
+        """features: on the CPU. similarity: (V, e), the factor L of the prior covariance; without it every token is on its own. `doubts`: whether it
+        averages over fits in which comparisons may be slips, beside those in which none is."""
         self.features = features
         self.similarity = torch.zeros(0, 0) if similarity is None else similarity.float()
-        self.settings = settings or HumanRewardSettings()
+        self.settings, self._doubts = settings or HumanRewardSettings(), doubts
         self._known: dict[str, LinearFunctional] = {}
         self._gram = GramBlock(features.width, self.similarity)
-        self._solved: list[tuple[Block, RewardHead | None]] = []  # from the first block on, as far as all answers were known
+        self._solved: list[_Solved] = []  # from the first block on, as far as all answers were known
+        self.believed: tuple[Block, ...] = ()  # what was last fitted, each comparison with the probability that it was meant
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
@@ -121,11 +139,6 @@ class HumanReward:
         """Remember an answer whose statistics are known."""
         self._known[name] = functional
 
-    def rewards_of(self, name: str, token_ids: Sequence[int]) -> LinearFunctional | None:
-        """Of an answer, or of the span of one that is judged, these tokens: the mean of their rewards. None where it is not known."""
-        known = self._known.get(name)
-        return None if known is None else known.of_rewards(torch.tensor(token_ids, dtype=torch.int64))
-
     def add_word(self, name: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int]) -> None:
         """Remember a word of an answer, [start, stop) of its tokens: the sum of what they are worth."""
         self._known[name] = LinearFunctional.of_word(torch.tensor(token_ids[slice(*span)]), seen.span(*span), self.features)
@@ -141,31 +154,34 @@ class HumanReward:
     def fit_blocks(self, blocks: Sequence[Block], epoch: int) -> RewardHead:
         """The head of the last block, each one's the prior mean of the next. Of blocks that are not `solved` only known answers count."""
         done = self.solved(blocks)
-        head = (self._solved[done - 1][1] if done else None) or RewardHead.empty(self.features, epoch)
+        head = (self._solved[done - 1].head if done else None) or RewardHead.empty(self.features, epoch)
         del self._solved[done:]
         if 0 < done < len(blocks):
             head = head.settled()
-            self._solved[-1] = self._solved[-1][0], head
+            self._solved[-1] = replace(self._solved[-1], head=head)
+        believed = [each.believed for each in self._solved]
         complete = True
         for i, block in enumerate(blocks[done:], done + 1):
             known = block.among(self._known)
-            head = self._fit_block(known, head, epoch)
+            head, meant = self._fit_block(known, head, epoch)
             head = head.settled() if i < len(blocks) else head
+            believed.append(block.believed(self._known, meant) if self._doubts else block)
             complete = complete and known is block
             if complete:
-                self._solved.append((block, head))
-        for i, (block, _) in enumerate(self._solved[:-KEPT_HEADS]):
-            self._solved[i] = block, None
+                self._solved.append(_Solved(block, believed[-1], head))
+        for i, each in enumerate(self._solved[:-KEPT_HEADS]):
+            self._solved[i] = replace(each, head=None)
+        self.believed = tuple(believed)
         return head if head.epoch == epoch else replace(head, epoch=epoch)
 
     def solved(self, blocks: Sequence[Block]) -> int:
         """How many of these blocks, from the first on, need not be solved again."""
         same = 0
-        for (block, _), other in zip(self._solved, blocks, strict=False):
-            if block != other:
+        for each, other in zip(self._solved, blocks, strict=False):
+            if each.block != other:
                 break
             same += 1
-        while same and ((head := self._solved[same - 1][1]) is None or (same == len(blocks) and head.shared is None)):
+        while same and ((head := self._solved[same - 1].head) is None or (same == len(blocks) and head.shared is None)):
             same -= 1  # a finished block that is the newest again after an undo is solved again: its head is settled
         return same
 
@@ -179,37 +195,38 @@ class HumanReward:
         compared = zip(pairs.first, pairs.second, pairs.target, strict=True)
         return [scores[a] - scores[b] for a, b, target in compared if target != 0.5]
 
-    def _fit_block(self, block: Block, prior: RewardHead, epoch: int) -> RewardHead:
+    def _fit_block(self, block: Block, prior: RewardHead, epoch: int) -> tuple[RewardHead, Tensor]:
+        """And the probability (m,) of each element of the evidence that it was meant."""
         if not block.evidence:
-            return prior
+            return prior, torch.ones(0)
         groups = _distinct(block.groups)
         self._gram.hold(groups, self._known)
         index = {name: i for i, name in enumerate(name for group in groups for name in group)}
-        alpha, of_constant = self._solve(block.evidence, index, self._gram.scores(prior))
+        found = self._solve(block.evidence, index, self._gram.scores(prior))
         used = torch.zeros(len(index), dtype=torch.bool)
         used[[index[name] for item in block.evidence for name in mentioned(item)]] = True
-        return self._posterior(prior, self._gram.weighted_sum(alpha, of_constant, used, prior.tokens), epoch)
+        return self._posterior(prior, self._gram.weighted_sum(found.alpha, found.of_constant, used, prior.tokens), epoch), found.meant
 
-    def _solve(self, evidence: Sequence[Evidence], index: Mapping[str, int], offset: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients (n,) of the answers' functionals, and those of their constants: of several fits, averaged by how well each foresees judgements
-        from the others."""
+    def _solve(self, evidence: Sequence[Evidence], index: Mapping[str, int], offset: Tensor) -> _Average:
+        """Several fits, averaged by how well each foresees judgements from the others."""
         said, settings = Contrasts.of(evidence, index, self.settings.rating_weight), self.settings
         compared = len(said.target) > 0  # else nothing tells which fit foresees better
-        alphas, variances, losses = [], [], []
+        lapses = (0.0, settings.lapse) if compared and self._doubts else (0.0,)
+        fits, losses = [], []
         begin: Tensor | None = None
         for variance, odds in ((1.0, 0.0), (settings.constant_variance, settings.odds)) if compared else ((1.0, 0.0),):
             gram = self._gram.products.add(self._gram.constant_products, alpha=variance - 1)
             solution = solve(said, gram, offset, settings.ridge, begin=begin)
             begin = solution.c
-            for lapse in (0.0, settings.lapse) if compared and settings.lapse else (0.0,):
+            for lapse in lapses:
                 for _ in range(EM_STEPS if lapse else 0):
-                    solution = solve(said.meant(solution.foresees(said, lapse).meant), gram, offset, settings.ridge, begin=solution.c)
-                alphas.append(solution.coefficients(len(offset)))
-                variances.append(variance)
-                losses.append(odds + solution.foresees(said, lapse).loss if compared else 0.0)
+                    weighed = said.meant(solution.foresees(said, lapse).meant)
+                    solution = solve(weighed, gram, offset, settings.ridge, 1, begin=solution.c, newton=solution.newton)
+                alpha, foreseen = solution.coefficients(len(offset)), solution.foresees(said, lapse)
+                fits.append((alpha, variance * alpha, foreseen.meant))
+                losses.append(odds + foreseen.loss)
         shares = torch.tensor(losses, dtype=torch.float64).neg().softmax(0)
-        coefficients = shares[:, None] * torch.stack(alphas)
-        return coefficients.sum(0), torch.tensor(variances, dtype=torch.float64) @ coefficients
+        return _Average(*(shares @ torch.stack(some) for some in zip(*fits, strict=True)))
 
     def _posterior(self, prior: RewardHead, new: WeightedSum, epoch: int) -> RewardHead:
         """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far."""
@@ -220,6 +237,14 @@ class HumanReward:
             rows.index_add_(0, torch.searchsorted(new.tokens, prior.tokens), prior.rows)
         shared = Shared(self.similarity.index_select(0, new.tokens), new.shared) if self.similarity.shape[1] else None
         return RewardHead(epoch, new.tokens, rows, prior.features, prior.sureness + new.sureness, shared)
+
+
+class _Average(NamedTuple):
+    """Of fits."""
+
+    alpha: Tensor  # (n,) coefficients of the answers' functionals …
+    of_constant: Tensor  # (n,) … and of their constants
+    meant: Tensor  # (m,) probability of each element of the evidence that it was meant
 
 
 def _distinct(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

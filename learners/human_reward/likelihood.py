@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class Pairs:
     second: tuple[str, ...]
     target: tuple[float, ...]  # 1, or 0.5 for a tie
     worth: float | None = None  # comparisons that all are worth together; None: K - 1
+    sure: bool = False  # no slip, as what somebody wrote is none
+    meant: float = 1.0  # probability that this was meant and not the opposite
 
     @staticmethod
     def of_ranks(ranks: Mapping[str, int], unranked: Sequence[str] = ()) -> Pairs:
@@ -82,11 +85,11 @@ NOTHING = 1e-6
 
 @dataclass(frozen=True)
 class Foreseen:
-    """Comparisons under scores that do not know them, at the multiple of these from 0 on that predicts best: how sure of itself a fit of few judgements
-    is says nothing."""
+    """Comparisons under scores that do not know them, at the multiple of these from 0 on that predicts best: how sure of itself a fit of few
+    judgements is says nothing."""
 
     loss: float  # log-loss in nats of all of them
-    meant: Tensor  # (p,) probability that the judgement of each pair says what was meant
+    meant: Tensor  # (m,) probability that each judgement says what was meant; 1 where nothing is compared
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class Contrasts:
     second: Tensor  # (p,)
     target: Tensor  # (p,)
     pair_weight: Tensor  # (p,)
-    judgement: Tensor  # (p,) which one each pair is of
+    judgement: Tensor  # (p,) the element of the evidence that each pair is of
+    doubtful: Tensor  # (m,) of each element of the evidence: 0 where it is no slip
     rated: Tensor  # (l,) coordinates of ratings
     level: Tensor  # (l,)
     level_weight: Tensor  # (l,)
@@ -129,10 +133,12 @@ class Contrasts:
                 answer += [index[uid] for uid in uids[1:]]
                 beside += [index[uids[0]]] * size[i]
                 weight = item.weight
-                pairs += [(place[a], place[b], i, t, weight) for a, b, t in zip(item.first, item.second, item.target, strict=True)]
+                targets = (item.meant * t + (1 - item.meant) * (1 - t) for t in item.target)
+                pairs += [(place[a], place[b], i, t, weight) for a, b, t in zip(item.first, item.second, targets, strict=True)]
             n += size[i]
         first, second, judgement, target, pair_weight = _columns(pairs, 3, 2)
-        return Contrasts(_ids(answer), _ids(beside), shapes, first, second, target, pair_weight, judgement, *_columns(levels, 1, 2))
+        doubtful = torch.tensor([float(isinstance(item, Pairs) and not item.sure) for item in evidence], dtype=torch.float64)
+        return Contrasts(_ids(answer), _ids(beside), shapes, first, second, target, pair_weight, judgement, doubtful, *_columns(levels, 1, 2))
 
     def of_scores(self, scores: Tensor) -> Tensor:
         """(n,) scores -> (r,), Bᵀ f."""
@@ -187,22 +193,23 @@ class Contrasts:
         return found
 
     def foreseen(self, u: Tensor, nothing: float, lapse: float) -> Foreseen:
-        """The comparisons by scores u (r,) that do not know them, where each judgement says the opposite of what was meant with probability `lapse`.
-        Margins far below `nothing` in the mean count as 0."""
+        """The comparisons by scores u (r,) that do not know them, where each doubtful one says the opposite of what was meant with probability
+        `lapse`. Margins far below `nothing` in the mean count as 0."""
         margins = self.margins(u)
         scaled = SCALES[:, None] * margins / margins.abs().mean().clamp_min(max(nothing, 1e-30))
-        each = scaled.new_zeros(len(SCALES), int(self.judgement.max()) + 1)
+        each = scaled.new_zeros(len(SCALES), len(self.doubtful))
         said, opposite = (
             each.index_add(1, self.judgement, self.pair_weight * (target * scaled - softplus(scaled))) for target in (self.target, 1 - self.target)
         )
-        rate = scaled.new_tensor(lapse)
+        rate = lapse * self.doubtful
         likelihood = torch.logaddexp((1 - rate).log() + said, rate.log() + opposite).sum(1)
         best = int(likelihood.argmax())
-        return Foreseen(-float(likelihood[best]), torch.sigmoid(torch.logit(1 - rate) + said[best] - opposite[best])[self.judgement])
+        return Foreseen(-float(likelihood[best]), torch.sigmoid(torch.logit(1 - rate) + said[best] - opposite[best]))
 
     def meant(self, probability: Tensor) -> Contrasts:
-        """Each pair (p,) the other way around with the rest of this probability."""
-        return replace(self, target=probability * self.target + (1 - probability) * (1 - self.target))
+        """Each judgement (m,) the other way around with the rest of this probability."""
+        of_pairs = probability[self.judgement]
+        return replace(self, target=of_pairs * self.target + (1 - of_pairs) * (1 - self.target))
 
     def margins(self, u: Tensor) -> Tensor:
         """(p,) score differences of the pairs."""
@@ -239,6 +246,11 @@ class Solution:
     c: Tensor  # (r,) coefficients
     u: Tensor  # (r,) scores
 
+    @cached_property
+    def newton(self) -> _Newton:
+        """Steps from here. What was meant by the comparisons changes nothing about them but where they lead."""
+        return _Newton.of(self.contrasts.inverse_hessian(self.u), self.inner, self.ridge)
+
     def coefficients(self, n: int) -> Tensor:
         """α (n,) of the n answers' functionals."""
         return self.contrasts.of_answers(self.c, n)
@@ -248,10 +260,9 @@ class Solution:
 
         With M = G + λ H⁻¹ and Q a judgement's block of M⁻¹ they are u + λ H⁻¹ c - Q⁻¹ c (Rasmussen and Williams 2006, 5.4.2).
         """
-        inverse = self.contrasts.inverse_hessian(self.u)
-        within = torch.cholesky_inverse(_Newton.of(inverse, self.inner, self.ridge).factor)
+        within = torch.cholesky_inverse(self.newton.factor)
         found, first = self.u.clone(), 0
-        for block in inverse:
+        for block in self.newton.inverse:
             m, k, _ = block.shape
             inside = slice(first, first + m * k)
             taken = self.ridge * block - torch.linalg.inv(_blocks(within[inside, inside], m, k).permute(2, 0, 1))
@@ -262,6 +273,8 @@ class Solution:
     def foresees(self, said: Contrasts, lapse: float = 0.0) -> Foreseen:
         """All comparisons as they were said, each foreseen from the other judgements. Where the others say nothing, what rounding leaves says nothing
         either."""
+        if not len(said.target):
+            return Foreseen(0.0, torch.ones_like(said.doubtful))
         return said.foreseen(self.left_out(), NOTHING * float(self.contrasts.margins(self.u).abs().mean()), lapse)
 
 
@@ -273,20 +286,21 @@ def solve(
     iterations: int = 50,
     tolerance: float = 1e-22,
     begin: Tensor | None = None,
+    newton: _Newton | None = None,
 ) -> Solution:
     """The coefficients α (n,) of the answers' functionals that minimise the negative log-likelihood at scores f = offset + K α plus
     ½ ridge αᵀ K α.
 
     gram: (n, n), K, float64. offset: (n,), the scores under the prior mean.
-    begin: coefficients near the solution, as in Solution.c. Newton's method with a line search; the last step is the one that promises less than
-    `tolerance` nats (half the Newton decrement squared).
+    begin: coefficients near the solution, as in Solution.c; newton: the steps from there, where they are known. Newton's method with a line search;
+    the last step is the one that promises less than `tolerance` nats (half the Newton decrement squared).
     """
     inner, start = contrasts.of_gram(gram), contrasts.of_scores(offset)
     c = torch.zeros_like(start) if begin is None else begin
     u = start + inner @ c
-    newton, promised, before = None, math.inf, math.inf
-    for _ in range(iterations if len(start) else 0):
-        if newton is None or promised > min(CLOSE, before / 10):
+    promised, before = math.inf, math.inf
+    for i in range(iterations if len(start) else 0):
+        if newton is None or (i and promised > min(CLOSE, before / 10)):
             newton = _Newton.of(contrasts.inverse_hessian(u), inner, ridge)
         gradient = contrasts.gradient(u)
         step = newton(u - start, gradient) - c

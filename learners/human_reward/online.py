@@ -18,9 +18,9 @@ from learners.feedback.samples import Sample
 from learners.feedback.snapshot import Feedback
 from learners.human_reward.evidence import EvidenceBlocks, pairs_of
 from learners.human_reward.features import Features, Seen
-from learners.human_reward.fit import Block, HumanReward, HumanRewardSettings
-from learners.human_reward.gram import LinearFunctional
+from learners.human_reward.fit import Block, HumanRewardSettings
 from learners.human_reward.head import RewardHead
+from learners.human_reward.human_reward import HumanReward
 from learners.human_reward.prequential import PrequentialScores, Score
 from learners.model.batches import TokenIds
 from learners.model.memory import MAY_MEAN_MEMORY, free_memory, out_of_memory, within_memory
@@ -90,9 +90,12 @@ class OnlineHumanReward:
         """The factor L of the prior covariance."""
         return self._human_reward.similarity
 
-    def rewards_of(self, sample: Sample) -> LinearFunctional | None:
-        """The mean reward of an answer's tokens, which `RewardFit` fits; None where its states have not been computed, or are not kept any more."""
-        return self._human_reward.rewards_of(sample.name, sample.token_ids[slice(*sample.span or (None,))])
+    @property
+    def rewards(self) -> RewardHead | None:
+        """Fitted to rewards in place of advantages, with `head`: a score of whole answers. None where words were tapped, of which Ĥ alone knows what
+        they are worth in an answer, or where no whole answer was judged."""
+        rewards = self._human_reward.rewards
+        return None if rewards.blank or self.count(Tap) or self.count(Arm) else rewards
 
     @property
     def refused(self) -> Mapping[int, str]:
@@ -180,7 +183,7 @@ class OnlineHumanReward:
     def _begun_anew(self) -> RewardHead:
         """Forget all that was computed. The newest block is looked at again at once, the others wait; know nothing where that does not help."""
         self.resets += 1
-        self._human_reward = HumanReward(self._human_reward.features, self._human_reward.similarity, self._human_reward.settings)
+        self._human_reward = self._human_reward.begun_anew()
         self._states.clear()
         newest = {name for group in self._blocks.of(self.lessons)[-1].groups for name in group}
         for lesson in self.lessons.lessons:

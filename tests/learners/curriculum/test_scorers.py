@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learners.curriculum.scorers import HumanRewardScorer, RewardFit
-from learners.feedback.snapshot import Feedback
+from learners.curriculum.scorers import HumanRewardScorer
 from learners.human_reward.features import Features
-from learners.human_reward.fit import HumanRewardSettings
+from learners.human_reward.online import OnlineHumanReward
 from learners.model.forward import forward
 from learners.protocol import Answer, Lesson
-from learners.rlhf.rollouts import draw_answers
+from learners.rlhf.rollouts import draw_answers, states_before
 from storage.records import Critique, Message, Ranking, Rating, Sampling, Tap
 from tests.learners.feedback.test_dataset import book
 from tests.learners.models import needs_stories, stories, tensor
@@ -31,11 +30,12 @@ def lessons(n: int) -> list[Lesson]:
     return [*found, Lesson(seq=n + 1, judgement=Rating("s", "1/0", 6), answers=found[0].answers[:1])]
 
 
-def feedback_of(some: list[Lesson]) -> Feedback:
-    dataset = book(context=512)
+def taught(features: Features, some: list[Lesson]) -> OnlineHumanReward:
+    backbone = stories()
+    live = OnlineHumanReward(book(context=512), features, lambda prompt, answers: states_before(backbone, backbone.model, prompt, answers))
     for lesson in some:
-        dataset.add(lesson)
-    return dataset.snapshot()
+        live.learn(lesson)
+    return live
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def features() -> Features:
 @needs_stories
 def test_an_answer_scores_the_mean_reward_of_its_tokens_whatever_else_was_likely(features: Features) -> None:
     backbone, some = stories(), lessons(4)
-    head = RewardFit.reading(backbone, backbone.model).head(feedback_of(some), features, None)
+    head = taught(features, some).rewards
     assert head is not None and head.sureness == 0.0
     scorer = HumanRewardScorer(backbone.model, head, rewards=True)
     answers = [answer for lesson in some[:4] for answer in lesson.answers]
@@ -68,31 +68,23 @@ def test_an_answer_scores_the_mean_reward_of_its_tokens_whatever_else_was_likely
 
 @needs_stories
 def test_what_is_taken_back_leaves_no_bit_and_critiques_say_nothing(features: Features) -> None:
-    backbone, some = stories(), lessons(3)
-    fit = RewardFit.reading(backbone, backbone.model)
-    before, more = feedback_of(some[:2]), feedback_of(some)
-    first, second = fit.head(before, features, None), fit.head(more, features, None)
-    again = fit.head(before, features, None)
+    some = lessons(3)
+    first, live = taught(features, some[:2]).rewards, taught(features, some)
+    second = live.rewards
+    for lesson in some[2:]:
+        live.retract(lesson.seq)
+    again = live.rewards
     assert first is not None and second is not None and again is not None
     assert torch.equal(first.weights, again.weights) and not torch.equal(first.weights, second.weights[: len(first.weights)])
-    critique = Lesson(seq=9, judgement=Critique("s", None, "be kind", "all"), answers=some[0].answers[:1])
-    same = fit.head(feedback_of([*some[:2], critique]), features, None)
-    assert same is not None and torch.equal(same.weights, first.weights)
+    live.learn(Lesson(seq=9, judgement=Critique("s", None, "be kind", "all"), answers=some[0].answers[:1]))
+    assert live.rewards is not None and torch.equal(live.rewards.weights, first.weights)
 
 
 @needs_stories
 def test_where_words_were_tapped_or_nothing_was_compared_it_is_not_asked(features: Features) -> None:
-    backbone, some = stories(), lessons(2)
-    fit = RewardFit.reading(backbone, backbone.model)
+    some = lessons(2)
     tapped = Lesson(seq=9, judgement=Tap("s", "1/0", 1.0, "+", 1.0, whole=True), answers=some[0].answers[:1])
-    assert fit.head(feedback_of([*some, tapped]), features, None) is None
-    assert fit.head(feedback_of([]), features, None) is None
-
-
-@needs_stories
-def test_only_the_newest_judgements_that_are_solved_together_count(features: Features) -> None:
-    backbone, some = stories(), lessons(4)[:4]
-    fit = RewardFit.reading(backbone, backbone.model, HumanRewardSettings(window=9))
-    newest = RewardFit.reading(backbone, backbone.model).head(feedback_of(some[2:]), features, None)
-    found = fit.head(feedback_of(some), features, None)
-    assert newest is not None and found is not None and torch.equal(newest.weights, found.weights)
+    live = taught(features, some)
+    assert live.rewards is not None
+    live.learn(tapped)
+    assert live.rewards is None and taught(features, []).rewards is None

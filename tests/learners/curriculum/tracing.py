@@ -112,7 +112,6 @@ class Stubs:
         patch.setattr("learners.curriculum.practice.draw_answers", lambda *_, **__: [_trace(), _trace()])
         patch.setattr("learners.curriculum.ppo_stage.DistillationTeacher", _Teacher)
         patch.setattr("learners.curriculum.ppo_stage.HumanRewardScorer", lambda base, head, memory, rewards: _Scorer(head.tokens))
-        patch.setattr("learners.curriculum.ppo_stage.RewardFit.head", lambda *_: None)
         patch.setattr("learners.curriculum.ppo_stage.PPOStage.trainer", self._ppo)
         patch.setattr("learners.curriculum.ppo_stage.reward_model_leads", lambda *_: self.reward_model_leads)
         patch.setattr("learners.curriculum.schedule.Gate", self._gate)

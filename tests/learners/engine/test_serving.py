@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from learners import protocol
-from learners.curriculum.scorers import HumanRewardScorer, RewardFit
+from learners.curriculum.scorers import HumanRewardScorer
 from learners.engine.serving import Workers
 from learners.protocol import Acting, Answer, AnswerRequest, Blob, Command, Ended, Error, Event, Gated, Idle, Learned, Lesson, Load, Started, Tokens
 from storage.records import Critique, Message, Policy, Ranking, Sampling
@@ -356,9 +356,8 @@ def test_whole_answers_are_scored_by_the_fit_to_rewards_that_the_learner_makes_f
     by_rewards, by_advantages = engine.until(protocol.Appraised), engine.until(protocol.Appraised)
     live, backbone = engine.workers.generator._learning._reward, engine.workers.generator._backbone
     tree = backbone.tree()
-    head = RewardFit.reading(backbone, tree).head(live.lessons, live.head.features, live.similarity)
-    assert head is not None
-    scores = HumanRewardScorer(tree, head, rewards=True).score([a.prompt_ids for a in answers], [a.token_ids for a in answers]).tolist()
+    assert live.rewards is not None
+    scores = HumanRewardScorer(tree, live.rewards, rewards=True).score([a.prompt_ids for a in answers], [a.token_ids for a in answers]).tolist()
     assert [sum(a.rewards) / len(a.rewards) for a in by_rewards.appraisals] == pytest.approx(scores, abs=1e-4)
     assert all(a.rewards != b.rewards for a, b in zip(by_rewards.appraisals, by_advantages.appraisals, strict=True))
 

@@ -15,7 +15,7 @@ from torch._subclasses import FakeTensorMode
 from learners.curriculum import canary
 from learners.human_reward.critique_bias import BiasWithCritiques, CriticisedStates, CritiqueBias, _nats
 from learners.human_reward.features import Features, Seen, token_similarity
-from learners.human_reward.fit import HumanReward
+from learners.human_reward.fit import RewardFit
 from learners.human_reward.fixed_bias import FixedHeads
 from learners.human_reward.head import RewardHead
 from learners.human_reward.kl_budget import VisitedStates, _KLCurve, _States
@@ -37,7 +37,7 @@ def fitted(seed: int) -> RewardHead:
     """A head that was taught, as the fit leaves it."""
     generator = torch.Generator().manual_seed(seed)
     features = Features.fit(torch.randn(100, WIDTH, generator=generator))
-    human_reward = HumanReward(features, token_similarity(torch.randn(VOCABULARY, WIDTH, generator=generator)))
+    human_reward = RewardFit(features, token_similarity(torch.randn(VOCABULARY, WIDTH, generator=generator)))
     for name in ("good", "bad"):
         ids = torch.randint(0, VOCABULARY, (6,), generator=generator).tolist()
         human_reward.add_answer(name, ids, Seen.of(torch.randn(6, WIDTH, generator=generator), torch.randn(6, VOCABULARY, generator=generator)))

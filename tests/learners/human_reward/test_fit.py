@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -15,10 +16,10 @@ from learners.human_reward import features as features_module
 from learners.human_reward.features import LEAST_PROBABILITY as LEAST
 from learners.human_reward.features import SURENESS_SCALE as NAT
 from learners.human_reward.features import Features, FeatureSettings, Seen, token_similarity
-from learners.human_reward.fit import HumanReward, HumanRewardSettings
+from learners.human_reward.fit import HumanRewardSettings, RewardFit
 from learners.human_reward.gram import LinearFunctional
 from learners.human_reward.head import RewardHead
-from learners.human_reward.likelihood import Level, Pairs
+from learners.human_reward.likelihood import Contrasts, Level, Pairs
 
 WIDTH = 6
 VOCABULARY = 11
@@ -37,10 +38,10 @@ def looked_at(length: int, generator: torch.Generator, width: int = WIDTH, vocab
     return Seen.of(torch.randn(length, width, generator=generator), 2 * torch.randn(length, vocabulary, generator=generator))
 
 
-def taught(n: int, seed: int = 0, **overrides: object) -> tuple[HumanReward, dict[str, tuple[list[int], Seen]]]:
-    """A HumanReward that knows n random answers, and the answers."""
+def taught(n: int, seed: int = 0, **overrides: object) -> tuple[RewardFit, dict[str, tuple[list[int], Seen]]]:
+    """A RewardFit that knows n random answers, and the answers."""
     generator = torch.Generator().manual_seed(seed)
-    human_reward = HumanReward(features(), alike(), HumanRewardSettings(**overrides))  # type: ignore[arg-type]
+    human_reward = RewardFit(features(), alike(), HumanRewardSettings(**overrides))  # type: ignore[arg-type]
     answers = {}
     for i in range(n):
         uid = f"a{i}"
@@ -56,14 +57,14 @@ def is_word(uid: str) -> bool:
     return int(uid[1:]) % 3 == 2
 
 
-def add(human_reward: HumanReward, uid: str, ids: list[int], seen: Seen) -> None:
+def add(human_reward: RewardFit, uid: str, ids: list[int], seen: Seen) -> None:
     if is_word(uid):
         human_reward.add_word(uid, ids, seen, (0, len(ids)))
     else:
         human_reward.add_answer(uid, ids, seen)
 
 
-def dense(human_reward: HumanReward, answers: dict, uids: list[str]) -> torch.Tensor:
+def dense(human_reward: RewardFit, answers: dict, uids: list[str]) -> torch.Tensor:
     """(n, V·(f + 1) + 1) answer features, one long vector each: the primal form that the fit never builds."""
     x = torch.zeros(len(uids), VOCABULARY, human_reward.features.width, dtype=torch.float64)
     surer = torch.zeros(len(uids), 1, dtype=torch.float64)
@@ -79,7 +80,7 @@ def dense(human_reward: HumanReward, answers: dict, uids: list[str]) -> torch.Te
     return torch.cat([x.flatten(1), surer], 1)
 
 
-def right(human_reward: HumanReward, head: RewardHead, pairs: Pairs) -> int:
+def right(human_reward: RewardFit, head: RewardHead, pairs: Pairs) -> int:
     """Pairs in the operator's order."""
     return sum(margin > 0 for margin in human_reward.margins(head, pairs))
 
@@ -163,7 +164,7 @@ def test_without_directions_of_similarity_every_token_is_on_its_own() -> None:
     """As in the ablation that learns of each token alone."""
     heads = []
     for similarity in (None, torch.zeros(VOCABULARY, 0)):
-        human_reward, generator = HumanReward(features(), similarity), torch.Generator().manual_seed(3)
+        human_reward, generator = RewardFit(features(), similarity), torch.Generator().manual_seed(3)
         for name in ("good", "bad"):
             human_reward.add_answer(name, [1, 2, 3], looked_at(3, generator))
         heads.append(human_reward.fit([Pairs.of_ranks({"good": 1, "bad": 2})], 1))
@@ -174,7 +175,7 @@ def test_without_directions_of_similarity_every_token_is_on_its_own() -> None:
 @settings(max_examples=5, deadline=None)
 def test_a_wider_prior_of_the_constants_weights_is_a_larger_constant(seed: int) -> None:
     wide, answers = taught(9, seed, odds=-1e9, constant_variance=9.0)
-    larger = HumanReward(replace(wide.features, constant=3 * wide.features.constant), wide.similarity, HumanRewardSettings(constant_variance=1.0))
+    larger = RewardFit(replace(wide.features, constant=3 * wide.features.constant), wide.similarity, HumanRewardSettings(constant_variance=1.0))
     for uid, answer in answers.items():
         add(larger, uid, *answer)
     evidence = [Pairs.of_ranks({"a0": 1, "a1": 2, "a3": 3}), Pairs.of_ranks({"a4": 1, "a6": 2}), Level("a5", 0.7)]
@@ -198,7 +199,7 @@ def test_judgements_say_whether_a_token_is_worth_the_same_wherever_it_stands(any
         evidence.append(Pairs.of_ranks({uid: int(-score) for uid, score in liked.items()}))
     scores = []
     for odds in (1e9, -1e9, 0.0):
-        human_reward = HumanReward(seeing, None, HumanRewardSettings(odds=odds))
+        human_reward = RewardFit(seeing, None, HumanRewardSettings(odds=odds))
         for uid, answer in answers.items():
             human_reward.add_answer(uid, *answer)
         head = human_reward.fit(evidence, 1)
@@ -221,6 +222,64 @@ def test_a_single_judgement_says_nothing_about_which_fit_foresees_better(seed: i
     torch.testing.assert_close(found, usual + torch.tensor(-1.0).sigmoid() * (other - usual), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("turned_around", [0.0, 0.25])
+def test_rankings_that_the_others_contradict_are_doubted(turned_around: bool) -> None:
+    """Four tokens are liked. Where a quarter of the rankings are turned around, fits that doubt them order other answers better; where none is, they
+    have no say."""
+    generator, chance, width, vocabulary = torch.Generator().manual_seed(2), random.Random(1), 2, 16
+    seeing = Features.fit(torch.randn(400, width, generator=generator))
+    answers, order, said = {}, [], []
+    for i in range(140):
+        liked = {}
+        for uid in (f"{i}/{k}" for k in range(4)):
+            ids, seen = torch.randint(0, vocabulary, (12,), generator=generator), looked_at(12, generator, width, vocabulary).alone()
+            liked[uid] = int((ids < 4).sum())
+            answers[uid] = ids.tolist(), seen
+        order.append(Pairs.of_ranks({uid: -n for uid, n in liked.items()}))
+        sign = 1 if chance.random() < turned_around else -1
+        said.append(Pairs.of_ranks({uid: sign * n for uid, n in liked.items()}))
+    scores, right = {}, {}
+    for lapse in (0.0, 0.25):
+        human_reward = RewardFit(seeing, None, HumanRewardSettings(lapse=lapse), doubts=True)
+        for uid, answer in answers.items():
+            human_reward.add_answer(uid, *answer)
+        head = human_reward.fit(said[:60], 1)
+        margins = [margin for pairs in order[60:] for margin in human_reward.margins(head, pairs)]
+        right[lapse] = sum(margin > 0 for margin in margins) / len(margins)
+        scores[lapse] = torch.tensor([human_reward.score(head, uid) for uid in answers])
+    if turned_around:
+        assert right[0.25] > right[0.0] + 0.05
+    else:
+        torch.testing.assert_close(scores[0.25], scores[0.0], atol=0.01 * float(scores[0.0].abs().max()), rtol=0.01)
+
+
+@given(seed=st.integers(0, 10_000), lapse=st.sampled_from([0.0, 0.1, 0.25]))
+@settings(max_examples=8, deadline=None)
+def test_a_judgement_that_was_foreseen_otherwise_is_as_likely_meant_as_bayes_says(seed: int, lapse: float) -> None:
+    chance = random.Random(seed)
+    evidence = [Pairs.of_ranks({f"{i}/{k}": chance.randint(1, 3) for k in range(chance.randint(2, 4))}) for i in range(5)]
+    index = {name: i for i, name in enumerate(name for item in evidence for name in sorted({*item.first, *item.second}))}
+    contrasts = Contrasts.of(evidence, index)
+    scores = torch.tensor([chance.gauss(0, 1) for _ in index], dtype=torch.float64)
+    found = contrasts.foreseen(contrasts.of_scores(scores), 1e-12, lapse)
+
+    def likelihoods(item: Pairs, scale: float) -> tuple[float, float]:
+        """Of what was said and of the opposite."""
+        as_said = opposite = 1.0
+        for a, b, target in zip(item.first, item.second, item.target, strict=True):
+            p = 1 / (1 + math.exp(-scale * float(scores[index[a]] - scores[index[b]])))
+            as_said *= (p**target * (1 - p) ** (1 - target)) ** item.weight
+            opposite *= (p ** (1 - target) * (1 - p) ** target) ** item.weight
+        return (1 - lapse) * as_said, lapse * opposite
+
+    mean = statistics.fmean(abs(float(margin)) for margin in contrasts.margins(contrasts.of_scores(scores)))
+    losses = {scale: -sum(math.log(sum(likelihoods(item, scale / mean))) for item in evidence) for scale in (i / 10 for i in range(41))}
+    best = min(losses, key=losses.__getitem__)
+    assert found.loss == pytest.approx(losses[best])
+    wanted = [said / (said + opposite) for said, opposite in (likelihoods(item, best / mean) for item in evidence)]
+    assert found.meant.tolist() == pytest.approx(wanted)
+
+
 def test_tokens_that_were_never_judged_have_no_reward() -> None:
     human_reward, _ = taught(3)
     head = human_reward.fit([Pairs.of_ranks({"a0": 1, "a1": 2})], epoch=1)
@@ -230,7 +289,7 @@ def test_tokens_that_were_never_judged_have_no_reward() -> None:
 
 def test_a_token_that_had_to_come_earns_nothing() -> None:
     generator = torch.Generator().manual_seed(3)
-    human_reward = HumanReward(features(), alike())
+    human_reward = RewardFit(features(), alike())
     sure = torch.full((4, VOCABULARY), -50.0)
     ids = [1, 2, 3, 4]
     sure[range(4), ids] = 50.0
@@ -244,7 +303,7 @@ def test_a_token_that_had_to_come_earns_nothing() -> None:
 
 
 def test_who_prefers_what_the_base_says_most_often_is_understood_on_words_never_judged() -> None:
-    human_reward, generator = HumanReward(features()), torch.Generator().manual_seed(4)
+    human_reward, generator = RewardFit(features()), torch.Generator().manual_seed(4)
 
     def look(name: str, first: int, chosen: int) -> None:
         """An answer of one token: the likelier or the less likely of two that appear nowhere else."""
@@ -262,13 +321,13 @@ def test_who_prefers_what_the_base_says_most_often_is_understood_on_words_never_
 def test_what_is_learned_of_a_token_goes_to_those_that_are_like_it() -> None:
     vectors = torch.zeros(VOCABULARY, 2, dtype=torch.float64)
     vectors[3], vectors[5], vectors[7] = torch.tensor([1.0, 0.0]), torch.tensor([0.8, 0.6]), torch.tensor([0.0, 1.0])
-    human_reward, state = HumanReward(features(), vectors), torch.randn(1, WIDTH)
+    human_reward, state = RewardFit(features(), vectors), torch.randn(1, WIDTH)
     for name, ids in (("said", [3]), ("alike", [5]), ("unlike", [7])):
         human_reward.add_answer(name, ids, Seen(state, torch.tensor([[0]]), torch.tensor([[0.0]])))
     head = human_reward.fit([Level("said", 1.0), Pairs.of_ranks({"alike": 1, "unlike": 1})], 1)
     said, alike_, unlike = (human_reward.score(head, name) for name in ("said", "alike", "unlike"))
     assert said > alike_ > 0.1 and unlike < alike_
-    without = HumanReward(features())
+    without = RewardFit(features())
     without.add_answer("said", [3], Seen(state, torch.tensor([[0]]), torch.tensor([[0.0]])))
     assert without.fit([Level("said", 1.0)], 1).tokens.tolist() == [3]
 
@@ -290,7 +349,7 @@ def test_undo_gives_the_bits_that_a_fresh_start_without_the_judgement_gives() ->
 def test_the_order_in_which_answers_became_known_changes_no_bit(order: list[int], seed: int) -> None:
     evidence = [Pairs.of_ranks({f"a{i}": 1 + i % 3 for i in range(9)})]
     human_reward, answers = taught(9, seed)
-    shuffled = HumanReward(features(), alike())
+    shuffled = RewardFit(features(), alike())
     for i in order:
         add(shuffled, f"a{i}", *answers[f"a{i}"])
         if random.Random(i).random() < 0.5:
@@ -355,7 +414,7 @@ def test_wide_states_are_projected_onto_the_directions_of_most_variance() -> Non
 def test_a_head_of_a_large_vocabulary_and_a_wide_model_stays_small() -> None:
     generator = torch.Generator().manual_seed(2)
     vectors = torch.randn(150_000, 64, generator=generator) / 8
-    human_reward = HumanReward(Features.fit(torch.randn(256, 1024, generator=generator)), vectors)
+    human_reward = RewardFit(Features.fit(torch.randn(256, 1024, generator=generator)), vectors)
     for i in range(8):
         ids = torch.randint(0, 150_000, (60,), generator=generator).tolist()
         likely = torch.randint(0, 150_000, (60, 8), generator=generator)

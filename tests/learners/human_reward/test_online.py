@@ -95,10 +95,11 @@ def test_a_tap_before_the_first_words_is_not_learned_from_and_that_is_said(load_
 def test_a_head_that_is_no_number_is_built_anew_from_the_log(load_parts: Parts) -> None:
     live = load_parts.live_reward
     good = live.learn(lesson(load_parts, 1)).head
-    for functional in live._human_reward._known.values():
+    fit = live._human_reward._of_advantages
+    for functional in fit._known.values():
         functional.states.fill_(float("nan"))
-    live._human_reward._gram.products.fill_(float("nan"))
-    live._human_reward._solved.clear()
+    fit._gram.products.fill_(float("nan"))
+    fit._solved.clear()
     healed = live.fit()
     assert live.resets == 1 and torch.equal(healed.weights, good.weights) and torch.equal(healed.tokens, good.tokens)
     live.retract(1)
