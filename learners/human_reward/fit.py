@@ -43,7 +43,7 @@ from torch import Tensor
 from learners.human_reward.features import Features, Seen
 from learners.human_reward.gram import GramBlock, LinearFunctional, WeightedSum
 from learners.human_reward.head import RewardHead, Shared
-from learners.human_reward.likelihood import Contrasts, Evidence, Pairs, blocks_of, mentioned, solve
+from learners.human_reward.likelihood import Contrasts, Evidence, Foreseen, Pairs, Solution, blocks_of, mentioned, solve
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,10 @@ class RewardFit:
         """Remember an answer whose statistics are known."""
         self._known[name] = functional
 
+    def rewards_of(self, name: str, token_ids: Sequence[int]) -> LinearFunctional:
+        """Of a known answer, or of the span of one that is judged, these tokens: the mean of their rewards."""
+        return self._known[name].of_rewards(torch.tensor(token_ids, dtype=torch.int64))
+
     def add_word(self, name: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int]) -> None:
         """Remember a word of an answer, [start, stop) of its tokens: the sum of what they are worth."""
         self._known[name] = LinearFunctional.of_word(torch.tensor(token_ids[slice(*span)]), seen.span(*span), self.features)
@@ -208,25 +212,30 @@ class RewardFit:
         return self._posterior(prior, self._gram.weighted_sum(found.alpha, found.of_constant, used, prior.tokens), epoch), found.meant
 
     def _solve(self, evidence: Sequence[Evidence], index: Mapping[str, int], offset: Tensor) -> _Average:
-        """Several fits, averaged by how well each foresees judgements from the others."""
+        """Several fits, averaged by how well each foresees judgements from the others: two that believe all, by the variance of the constant's
+        weights, and where it doubts one more, of the variance that foresees better."""
         said, settings = Contrasts.of(evidence, index, self.settings.rating_weight), self.settings
         compared = len(said.target) > 0  # else nothing tells which fit foresees better
-        lapses = (0.0, settings.lapse) if compared and self._doubts else (0.0,)
-        fits, losses = [], []
-        begin: Tensor | None = None
-        for variance, odds in ((1.0, 0.0), (settings.constant_variance, settings.odds)) if compared else ((1.0, 0.0),):
+        variances = (1.0, settings.constant_variance) if compared else (1.0,)
+        fits: list[_Candidate] = []
+        for variance, odds in zip(variances, (0.0, settings.odds), strict=False):
             gram = self._gram.products.add(self._gram.constant_products, alpha=variance - 1)
-            solution = solve(said, gram, offset, settings.ridge, begin=begin)
-            begin = solution.c
-            for lapse in lapses:
-                for _ in range(EM_STEPS if lapse else 0):
-                    weighed = said.meant(solution.foresees(said, lapse).meant)
-                    solution = solve(weighed, gram, offset, settings.ridge, 1, begin=solution.c, newton=solution.newton)
-                alpha, foreseen = solution.coefficients(len(offset)), solution.foresees(said, lapse)
-                fits.append((alpha, variance * alpha, foreseen.meant))
-                losses.append(odds + foreseen.loss)
-        shares = torch.tensor(losses, dtype=torch.float64).neg().softmax(0)
-        return _Average(*(shares @ torch.stack(some) for some in zip(*fits, strict=True)))
+            solution = solve(said, gram, offset, settings.ridge, begin=fits[0].solution.c if fits else None)
+            fits.append(_Candidate(variance, gram, solution, odds, solution.foresees(said)))
+        if compared and self._doubts:
+            fits.append(self._doubting(said, min(fits, key=lambda fit: fit.loss), offset))
+        shares = torch.tensor([fit.loss for fit in fits], dtype=torch.float64).neg().softmax(0)
+        alpha = shares[:, None] * torch.stack([fit.solution.coefficients(len(offset)) for fit in fits])
+        meant = shares @ torch.stack([fit.foreseen.meant for fit in fits])
+        return _Average(alpha.sum(0), torch.tensor([fit.variance for fit in fits], dtype=torch.float64) @ alpha, meant)
+
+    def _doubting(self, said: Contrasts, fit: _Candidate, offset: Tensor) -> _Candidate:
+        """The same, with each judgement weighed by what the others say of it."""
+        lapse, solution = self.settings.lapse, fit.solution
+        for _ in range(EM_STEPS):
+            weighed = said.meant(solution.foresees(said, lapse).meant)
+            solution = solve(weighed, fit.gram, offset, self.settings.ridge, 1, begin=solution.c, newton=solution.newton)
+        return replace(fit, solution=solution, foreseen=solution.foresees(said, lapse))
 
     def _posterior(self, prior: RewardHead, new: WeightedSum, epoch: int) -> RewardHead:
         """The prior mean plus (I + L Lᵀ) Σ α f, on tokens that were judged or likely so far."""
@@ -237,6 +246,19 @@ class RewardFit:
             rows.index_add_(0, torch.searchsorted(new.tokens, prior.tokens), prior.rows)
         shared = Shared(self.similarity.index_select(0, new.tokens), new.shared) if self.similarity.shape[1] else None
         return RewardHead(epoch, new.tokens, rows, prior.features, prior.sureness + new.sureness, shared)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    variance: float
+    gram: Tensor  # (n, n)
+    solution: Solution
+    odds: float  # nats by which it has to foresee better
+    foreseen: Foreseen
+
+    @property
+    def loss(self) -> float:
+        return self.odds + self.foreseen.loss
 
 
 class _Average(NamedTuple):

@@ -49,6 +49,12 @@ class LinearFunctional:
         """The sum of A over the few token_ids (m,) of a word, without what sureness is worth: of what a person points at the base is never sure."""
         return LinearFunctional(features(seen.hidden), *_coefficients(token_ids, seen, 1.0))
 
+    def of_rewards(self, token_ids: Tensor) -> LinearFunctional:
+        """Of the same answer of token_ids (T,) the mean of r: one term a token, without what else the base would have said, and the same states."""
+        length = len(token_ids)
+        coefficients = torch.full((length,), 1 / max(1, length))
+        return LinearFunctional(self.states[:length], torch.arange(length, dtype=torch.int32), token_ids.int(), coefficients)
+
     def value(self, head: RewardHead) -> float:
         """At the head's weights."""
         if head.blank:

@@ -56,7 +56,7 @@ class HumanReward:
     def add_answer(self, name: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int] | None = None) -> None:
         """Remember an answer, or a span of one, by its canonical prefill: the base's states before each of its T tokens, on the CPU."""
         self._of_advantages.add_answer(name, token_ids, seen, span)
-        self._of_rewards.add_answer(name, token_ids, seen.alone(), span)
+        self._of_rewards.add(name, self._of_advantages.rewards_of(name, token_ids[slice(*span or (None,))]))
 
     def add_word(self, name: str, token_ids: Sequence[int], seen: Seen, span: tuple[int, int]) -> None:
         """Remember a word of an answer, [start, stop) of its tokens: the sum of what they are worth."""

@@ -262,7 +262,7 @@ def test_a_finished_block_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return solve(contrasts, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fit_module, "solve", counted)
-    of_one = 2 * (1 + 1 + fit_module.EM_STEPS)  # at both variances of the constant: of advantages, and of rewards, believing and doubting
+    of_one = 2 + 2 + fit_module.EM_STEPS  # of advantages and of rewards, at both variances of the constant; and where it doubts
     live = online(Base())
     for seq in range(3, 60, 4):  # rankings of three, two to a block
         solved.clear()
