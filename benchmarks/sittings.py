@@ -1,6 +1,6 @@
 """Many simulated sittings at once, to compare ways of learning: what Ĥ alone wins at a budget, after rankings of its own steered answers.
 
-    python benchmarks/sittings.py [--rankings 25] [--seeds 2] [--nats 6] [--strengths 0,1,1,1] [--noisy] [--odds 1] [--model DIR --tastes …]
+    python benchmarks/sittings.py [--rankings 25] [--seeds 2] [--nats 6] [--strengths 0,1,1,1] [--noisy] [--lapse 0] [--odds 1] [--model DIR …]
 
 Every taste and seed is a sitting; all of them go on in lock step, so that a batch draws the answers of all, each row with its sitting's own Ĥ. Fit
 and budget are the product's, drawing is a loop of a few lines: no terminal, no engine, and a dozen sittings take a minute of one core where
@@ -84,12 +84,12 @@ class Bench:
         self.held_out, self.train = list(range(held_out)), list(range(held_out, len(texts)))
         self.of_base = self.texts(self.draw([i for i in self.held_out for _ in range(OF_BASE)], 1))
 
-    def sitting(self, taste: str, seed: int, nats: float, odds: float) -> Sitting:
+    def sitting(self, taste: str, seed: int, nats: float, settings: HumanRewardSettings) -> Sitting:
         features, similarity = self.calibration.features, self.calibration.similarity
         budget = KLBudget(nats)
         budget.calibrate(self.calibration.answers)
         prompts = random.Random(seed).sample(self.train, len(self.train))
-        learner = HumanReward(features, similarity, HumanRewardSettings(odds=odds))
+        learner = HumanReward(features, similarity, settings)
         return Sitting(taste, seed, prompts, learner, budget, LogitBias(RewardHead.empty(features)))
 
     @torch.no_grad()
@@ -193,13 +193,15 @@ def main() -> None:
     parser.add_argument("--strengths", default="0,1,1,1", help="of the steering, for each answer of a set")
     parser.add_argument("--noisy", action="store_true", help="a quarter of the rankings are turned around")
     parser.add_argument("--odds", type=float, default=1.0, help="1e9: the constant's prior variance 1 alone; -1e9: 64 alone")
+    parser.add_argument("--lapse", type=float, default=0.25, help="of comparisons that the fit that doubts takes for slips; 0: all are believed")
     parser.add_argument("--model", default=str(MODEL))
     parser.add_argument("--tastes", nargs="*", default=list(SIX))
     parser.add_argument("--out", default="sittings.jsonl", help="where runs are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
     bench, strengths = Bench(options.model), [float(each) for each in options.strengths.split(",")]
-    sittings = [bench.sitting(taste, seed, options.nats, options.odds) for taste in options.tastes for seed in range(options.seeds)]
+    settings = HumanRewardSettings(odds=options.odds, lapse=options.lapse)
+    sittings = [bench.sitting(taste, seed, options.nats, settings) for taste in options.tastes for seed in range(options.seeds)]
     for number in range(options.rankings):
         bench.round(sittings, number, strengths, options.noisy)
     found = bench.won(sittings)

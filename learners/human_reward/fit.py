@@ -112,7 +112,8 @@ class RewardFit:
         averages over fits in which comparisons may be slips, beside those in which none is."""
         self.features = features
         self.similarity = torch.zeros(0, 0) if similarity is None else similarity.float()
-        self.settings, self._doubts = settings or HumanRewardSettings(), doubts
+        self.settings = settings or HumanRewardSettings()
+        self._doubts = doubts and self.settings.lapse > 0
         self._known: dict[str, LinearFunctional] = {}
         self._gram = GramBlock(features.width, self.similarity)
         self._solved: list[_Solved] = []  # from the first block on, as far as all answers were known
