@@ -161,7 +161,7 @@ class OnlineHumanReward:
             head = self._solve()
         except torch.linalg.LinAlgError:
             return None
-        return head if head.finite else None
+        return head if head.finite and self._human_reward.rewards.finite else None
 
     def _solve(self) -> RewardHead:
         self.lessons = self._dataset.snapshot()

@@ -92,16 +92,17 @@ def test_a_tap_before_the_first_words_is_not_learned_from_and_that_is_said(load_
     live.retract(22)
 
 
-def test_a_head_that_is_no_number_is_built_anew_from_the_log(load_parts: Parts) -> None:
-    live = load_parts.live_reward
+@pytest.mark.parametrize("of", ["_of_advantages", "_of_rewards"])
+def test_a_head_that_is_no_number_is_built_anew_from_the_log(load_parts: Parts, of: str) -> None:
+    live, before = load_parts.live_reward, load_parts.live_reward.resets
     good = live.learn(lesson(load_parts, 1)).head
-    fit = live._human_reward._of_advantages
+    fit = getattr(live._human_reward, of)
     for functional in fit._known.values():
         functional.states.fill_(float("nan"))
     fit._gram.products.fill_(float("nan"))
     fit._solved.clear()
     healed = live.fit()
-    assert live.resets == 1 and torch.equal(healed.weights, good.weights) and torch.equal(healed.tokens, good.tokens)
+    assert live.resets == before + 1 and torch.equal(healed.weights, good.weights) and torch.equal(healed.tokens, good.tokens)
     live.retract(1)
 
 
