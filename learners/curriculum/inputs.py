@@ -18,7 +18,6 @@ class LearnerInputs:
     """Read once at the beginning of a step. `head` is the fit of `feedback`: they are told together."""
 
     head: RewardHead
-    rewards: RewardHead | None = None  # fitted to rewards, of the same judgements; None where words were tapped or no whole answer was judged
     feedback: Feedback = field(default_factory=lambda: Feedback((), {}))
     head_scores: PrequentialScores = field(default_factory=PrequentialScores)  # of Ĥ
     live: VersionState = BASE  # what acts
@@ -30,6 +29,7 @@ class LearnerInputs:
     conversations: Mapping[TokenIds, Conversation] = field(default_factory=dict)  # that the prompts to train on came from
     replayed: bool = False  # whether the log has been read: before, nothing but the reward model is trained …
     sampled: int = 0  # … and that from when a sample of a long log has been read: judgements that the whole log has
+    rewards: RewardHead | None = None  # of the same judgements, fitted to rewards; None where words were tapped or no whole answer was judged
 
     @property
     def partial(self) -> bool:
