@@ -81,10 +81,6 @@ class HumanReward:
         """How many of these blocks, from the first on, need not be solved again."""
         return self._of_rewards.solved(blocks)
 
-    def score(self, head: RewardHead, name: str) -> float:
-        """The advantage of an answer, or of a word, under a head of `fit`."""
-        return self._of_advantages.score(head, name)
-
     def margins(self, head: RewardHead, pairs: Pairs) -> list[float]:
         """Differences of advantages of the untied pairs, the preferred answer's first."""
         return self._of_advantages.margins(head, pairs)

@@ -86,16 +86,10 @@ class OnlineHumanReward:
         return sum(isinstance(lesson.judgement, kind) for lesson in self.lessons.lessons if lesson.seq not in self._waiting)
 
     @property
-    def similarity(self) -> Tensor:
-        """The factor L of the prior covariance."""
-        return self._human_reward.similarity
-
-    @property
     def rewards(self) -> RewardHead | None:
         """Fitted to rewards in place of advantages, with `head`: a score of whole answers. None where words were tapped, of which Ĥ alone knows what
-        they are worth in an answer, or where no whole answer was judged."""
-        rewards = self._human_reward.rewards
-        return None if rewards.blank or self.count(Tap) or self.count(Arm) else rewards
+        they are worth in an answer, or where Ĥ knows nothing: of no judgement, or of numbers that are none."""
+        return None if self.head.blank or self.count(Tap) or self.count(Arm) else self._human_reward.rewards
 
     @property
     def refused(self) -> Mapping[int, str]:

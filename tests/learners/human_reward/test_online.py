@@ -106,6 +106,20 @@ def test_a_head_that_is_no_number_is_built_anew_from_the_log(load_parts: Parts, 
     live.retract(1)
 
 
+def test_where_building_it_anew_does_not_help_nothing_is_scored_either(load_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = load_parts.live_reward
+    live.learn(lesson(load_parts, 1))
+    assert live.rewards is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(type(live._human_reward), "begun_anew", lambda self: self)
+        fit = live._human_reward._of_rewards
+        fit._gram.products.fill_(float("nan"))
+        fit._solved.clear()
+        assert live.fit().blank and live.rewards is None
+    live._human_reward = live._human_reward.begun_anew()
+    live.retract(1)
+
+
 def test_a_correction_raises_the_written_word_over_the_one_it_replaced(load_parts: Parts) -> None:
     live, backbone = load_parts.live_reward, load_parts.backbone
     ids = tuple(backbone.encode(PROMPT))
